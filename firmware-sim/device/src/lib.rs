@@ -1,0 +1,1 @@
+//! Honest device side of virtio-crypto.

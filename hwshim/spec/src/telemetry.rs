@@ -1,0 +1,364 @@
+//! The telemetry page: what the owner of a card knows of it, for everybody else on the host.
+//!
+//! An owner maps a file of [`PAGE_LEN`] bytes and writes [`Page`] into it a few times a second,
+//! under a sequence lock; readers read the file and never make the owner wait. Whoever judges a
+//! card does so from here, so that looking cannot hang it. A page whose `sequence` stands still
+//! is itself evidence.
+//!
+//! ```text
+//! 000 +----------------------+
+//!     | magic, version       |  written once
+//! 008 | sequence             |  odd while the rest is being written
+//! 010 +----------------------+
+//!     | owner, card, breaker |
+//!     | counters, checks     |  u64 each
+//! 200 +----------------------+
+//!     | first 0x200 bytes of |  as last read from the card
+//!     | the health page      |
+//! 400 +----------------------+
+//!     | reserved, zero       |
+//! 1000+----------------------+
+//! ```
+//!
+//! Every field from 0x10 on is a multiple of eight bytes, so that the owner can store the page
+//! as 64-bit words. Instants are nanoseconds of `CLOCK_MONOTONIC`; zero means never.
+
+use crate::health;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// "HWT1", first word of the page.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"HWT1");
+/// Major version: another one cannot be read.
+pub const VERSION_MAJOR: u16 = 1;
+/// Minor version: a larger one has filled some of what is reserved here.
+pub const VERSION_MINOR: u16 = 0;
+/// Length of the file, in bytes.
+pub const PAGE_LEN: usize = 4096;
+/// Where the part under the sequence lock starts.
+pub const BODY_OFFSET: usize = 0x10;
+/// Bytes for the address of the accelerator.
+pub const ADDRESS_LEN: usize = 96;
+/// Bytes for an evidence code.
+pub const CODE_LEN: usize = 32;
+/// File name extension of pages.
+pub const FILE_EXTENSION: &str = "telemetry";
+
+/// The whole page.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Page {
+    /// [`MAGIC`].
+    pub magic: U32,
+    /// [`VERSION_MAJOR`].
+    pub version_major: U16,
+    /// [`VERSION_MINOR`].
+    pub version_minor: U16,
+    /// Grows by two with every publication; odd while one is under way.
+    pub sequence: U64,
+    /// Who owns the card.
+    pub owner: Owner,
+    /// How the card is.
+    pub card: Card,
+    /// Whether the router gives it work.
+    pub breaker: Breaker,
+    /// Where requests went.
+    pub requests: Requests,
+    /// Known-answer tests on a schedule.
+    pub checks: Checks,
+    /// Reserved.
+    pub reserved: [U64; 9],
+    /// First bytes of the card's health page, as last read. Meaningful if `card.health_reads` is
+    /// not zero; parse with [`health::Summary::parse`].
+    pub health: [u8; health::SUMMARY_LEN],
+    /// Reserved.
+    pub reserved_end: [u8; PAGE_LEN - 0x400],
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Page>() == PAGE_LEN);
+    assert!(offset_of!(Page, owner) == BODY_OFFSET);
+    assert!(offset_of!(Page, health) == 0x200);
+};
+
+/// Who owns the card, and whether it is alive.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Owner {
+    /// Process ID.
+    pub pid: U64,
+    /// Start time of the process, in clock ticks since boot (`/proc/PID/stat` field 22), so that
+    /// a process ID that is used again is noticed.
+    pub start_time_ticks: U64,
+    /// When the page was published last.
+    pub published_at_ns: U64,
+    /// Time between publications, in nanoseconds.
+    pub publish_interval_ns: U64,
+    /// Longest the owner's own loop was late since it started, in nanoseconds.
+    pub lateness_ns_max: U64,
+    /// Address of the accelerator, UTF-8, padded with NUL.
+    pub address: [u8; ADDRESS_LEN],
+}
+
+/// How the card is, as its owner sees it.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Card {
+    /// See [`card_state`].
+    pub state: U64,
+    /// When it got into this state.
+    pub state_since_ns: U64,
+    /// Health pages read whole.
+    pub health_reads: U64,
+    /// Health pages that could not be read, or were nonsense.
+    pub health_errors: U64,
+    /// When a health page was read last.
+    pub health_read_at_ns: U64,
+    /// When `HB_COUNT` was last seen to change.
+    pub heartbeat_changed_at_ns: U64,
+    /// Changes of `BOOT_ID` that the owner did not cause.
+    pub silent_reboots: U64,
+    /// Resets the owner caused.
+    pub resets: U64,
+    /// Resets that failed.
+    pub resets_failed: U64,
+    /// Sessions open on the card.
+    pub sessions_open: U64,
+    /// Doorbells rung.
+    pub doorbells: U64,
+    /// Completions that belonged to no request in flight; discarded.
+    pub completions_discarded: U64,
+}
+
+/// Values of [`Card::state`].
+pub mod card_state {
+    /// Being brought up, or not yet tried.
+    pub const STARTING: u64 = 0;
+    /// Takes requests.
+    pub const READY: u64 = 1;
+    /// Does not take requests before a reset has succeeded.
+    pub const NEEDS_RESET: u64 = 2;
+    /// No longer answers on the bus.
+    pub const GONE: u64 = 3;
+}
+
+/// Whether the router gives the card work.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Breaker {
+    /// See [`breaker_state`].
+    pub state: U64,
+    /// When it got into this state.
+    pub state_since_ns: U64,
+    /// Times it has opened.
+    pub opened: U64,
+    /// When a trial is due, while open.
+    pub trial_at_ns: U64,
+    /// Evidence code of what opened it last, ASCII, padded with NUL.
+    pub opened_by: [u8; CODE_LEN],
+}
+
+/// Values of [`Breaker::state`].
+pub mod breaker_state {
+    /// Work flows.
+    pub const CLOSED: u64 = 0;
+    /// Work is refused.
+    pub const OPEN: u64 = 1;
+    /// One trial is under way.
+    pub const HALF_OPEN: u64 = 2;
+}
+
+/// Where requests went. At any instant
+/// `submitted = card + software + refused + in_flight`.
+#[derive(
+    Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq, Unaligned,
+)]
+#[repr(C)]
+pub struct Requests {
+    /// Requests the router accepted.
+    pub submitted: U64,
+    /// Answered by a card, and verified.
+    pub card: U64,
+    /// Answered by software.
+    pub software: U64,
+    /// Ended with an error to the caller, or given up by the caller.
+    pub refused: U64,
+    /// Not ended yet.
+    pub in_flight: U64,
+    /// Of those answered by software: requests that a card was given first.
+    pub fallbacks: U64,
+    /// Card did not answer by the deadline.
+    pub timed_out: U64,
+    /// Card answered with an error status.
+    pub failed: U64,
+    /// Card broke a rule of the interface.
+    pub misbehaved: U64,
+    /// Card's answer did not verify; it was not released.
+    pub wrong_answers: U64,
+}
+
+/// Known-answer tests that the owner runs on a schedule.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Checks {
+    /// Tests begun.
+    pub started: U64,
+    /// Tests whose answer was right.
+    pub passed: U64,
+    /// Tests whose answer was wrong, late or an error.
+    pub failed: U64,
+    /// When the last one ended.
+    pub last_at_ns: U64,
+    /// How long the last one took, in nanoseconds.
+    pub last_latency_ns: U64,
+    /// See [`check_result`].
+    pub last_result: U64,
+}
+
+/// Values of [`Checks::last_result`].
+pub mod check_result {
+    /// None has ended yet.
+    pub const NONE: u64 = 0;
+    /// The answer was right.
+    pub const PASSED: u64 = 1;
+    /// The card answered with an error status.
+    pub const FAILED: u64 = 2;
+    /// The card did not answer in time.
+    pub const TIMED_OUT: u64 = 3;
+    /// The answer was wrong.
+    pub const WRONG_ANSWER: u64 = 4;
+    /// The card broke a rule of the interface, or was gone.
+    pub const MISBEHAVED: u64 = 5;
+}
+
+/// Why bytes are not a telemetry page.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum PageError {
+    /// The file has another length.
+    WrongLength {
+        /// Which.
+        len: usize,
+    },
+    /// The first word is not the magic.
+    WrongMagic {
+        /// What it is.
+        found: u32,
+    },
+    /// The layout has another major version.
+    UnknownVersion {
+        /// Which.
+        found: u16,
+    },
+}
+
+impl std::fmt::Display for PageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WrongLength { len } => {
+                write!(f, "is {len} bytes long; a telemetry page has {PAGE_LEN}")
+            }
+            Self::WrongMagic { found } => {
+                write!(f, "starts with {found:#010x}, not with {MAGIC:#010x}")
+            }
+            Self::UnknownVersion { found } => write!(
+                f,
+                "has layout version {found}, this program knows {VERSION_MAJOR}; update the older of owner and reader"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PageError {}
+
+impl Page {
+    /// An empty page that carries magic and version.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut page = Self::new_zeroed();
+        page.magic = MAGIC.into();
+        page.version_major = VERSION_MAJOR.into();
+        page.version_minor = VERSION_MINOR.into();
+        page
+    }
+
+    /// Reads a page.
+    ///
+    /// # Errors
+    ///
+    /// See [`PageError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, PageError> {
+        let page = Self::read_from_bytes(bytes)
+            .map_err(|_| PageError::WrongLength { len: bytes.len() })?;
+        match (page.magic.get(), page.version_major.get()) {
+            (MAGIC, VERSION_MAJOR) => Ok(page),
+            (MAGIC, found) => Err(PageError::UnknownVersion { found }),
+            (found, _) => Err(PageError::WrongMagic { found }),
+        }
+    }
+
+    /// The accelerator's address, safe to print.
+    #[must_use]
+    pub fn address(&self) -> String {
+        health::printable(&self.owner.address)
+    }
+
+    /// What opened the breaker last, safe to print.
+    #[must_use]
+    pub fn opened_by(&self) -> String {
+        health::printable(&self.breaker.opened_by)
+    }
+}
+
+/// Copies `text` into a padded field, cutting it at a character boundary if it is too long.
+#[must_use]
+pub fn padded<const LEN: usize>(text: &str) -> [u8; LEN] {
+    let mut end = text.len().min(LEN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut field = [0; LEN];
+    field[..end].copy_from_slice(&text.as_bytes()[..end]);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_reads_back() {
+        let mut page = Page::new();
+        page.owner.address = padded("pci:0000:3b:00.0");
+        page.requests.card = 7.into();
+        let read = Page::parse(page.as_bytes()).unwrap();
+        assert_eq!(read.address(), "pci:0000:3b:00.0");
+        assert_eq!(read.requests, page.requests);
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        let mut bytes = Page::new().as_bytes().to_vec();
+        assert_eq!(
+            Page::parse(&bytes[1..]).unwrap_err(),
+            PageError::WrongLength { len: 4095 }
+        );
+        bytes[4] = 9;
+        assert_eq!(
+            Page::parse(&bytes).unwrap_err(),
+            PageError::UnknownVersion { found: 9 }
+        );
+        bytes[0] = 0;
+        assert!(matches!(
+            Page::parse(&bytes),
+            Err(PageError::WrongMagic { .. })
+        ));
+    }
+
+    #[test]
+    fn padding_cuts_between_characters() {
+        assert_eq!(padded::<4>("abcé"), *b"abc\0");
+        assert_eq!(padded::<2>(""), [0, 0]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Drives PCI crypto accelerator cards from user space.

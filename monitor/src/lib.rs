@@ -1,0 +1,1 @@
+//! Watches accelerator cards, and says what is wrong and how it knows.

@@ -1,0 +1,1 @@
+//! House rules a compiler cannot check.
