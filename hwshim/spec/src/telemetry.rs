@@ -1,7 +1,7 @@
 //! The telemetry page: what the owner of a card knows of it, for everybody else on the host.
 //!
-//! An owner maps a file of [`PAGE_LEN`] bytes and writes [`Page`] into it a few times a second,
-//! under a sequence lock; readers read the file and never make the owner wait. Whoever judges a
+//! An owner writes [`Page`] to a file of [`PAGE_LEN`] bytes a few times a second, under a sequence
+//! lock; readers read the file and never make the owner wait. Whoever judges a
 //! card does so from here, so that looking cannot hang it. A page whose `sequence` stands still
 //! is itself evidence.
 //!
@@ -20,8 +20,7 @@
 //! 1000+----------------------+
 //! ```
 //!
-//! Every field from 0x10 on is a multiple of eight bytes, so that the owner can store the page
-//! as 64-bit words. Instants are nanoseconds of `CLOCK_MONOTONIC`; zero means never.
+//! Instants are nanoseconds of `CLOCK_MONOTONIC`; zero means never.
 
 use crate::health;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -141,6 +140,8 @@ pub mod card_state {
     pub const NEEDS_RESET: u64 = 2;
     /// No longer answers on the bus.
     pub const GONE: u64 = 3;
+    /// The owner has let go of it in an orderly way.
+    pub const RELEASED: u64 = 4;
 }
 
 /// Whether the router gives the card work.

@@ -1,0 +1,1 @@
+//! What is on the PCI bus of this host.

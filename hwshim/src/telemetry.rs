@@ -1,0 +1,434 @@
+//! The telemetry page: written by whoever owns a card, read by everybody else on the host.
+//!
+//! The layout is [`card_spec::telemetry`]. This module writes it to a file under a sequence lock
+//! and reads it back whole; it neither gathers nor judges what is in it.
+//!
+//! ```text
+//!   owner    pwrite sequence = 2n+1    pwrite body    pwrite sequence = 2n+2
+//!   reader   pread sequence a          pread all      pread sequence b      whole if a = b, even
+//! ```
+//!
+//! Both ends use file I/O and not a shared mapping: a page is published a few times a second, so
+//! a mapping would save microseconds, and it would let whoever truncates the file kill a process
+//! that looks at it (SIGBUS). Each step is a system call of its own, which orders it for every
+//! other CPU.
+
+use card_spec::telemetry::{BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open};
+use rustix::io::{Errno, pread, pwrite};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use zerocopy::IntoBytes;
+
+/// Where the sequence stands in the page.
+const SEQUENCE_OFFSET: u64 = 8;
+/// A publication takes a few microseconds; a reader that meets this many in a row is reading
+/// something that is not an owner's page.
+const READ_ATTEMPTS: usize = 16;
+
+/// Publishes one card's page. While it lives, nobody else can publish under the same name.
+#[derive(Debug)]
+pub struct Publisher {
+    file: OwnedFd,
+    path: PathBuf,
+    sequence: u64,
+}
+
+/// A page could not be published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Somebody else owns this card.
+    #[error("{} is being written by another owner of the same card; stop that one first", path.display())]
+    Owned {
+        /// The page.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("{} could not be {action}", path.display())]
+    Os {
+        /// What was being attempted.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Publisher {
+    /// Creates `directory` if need be (mode 0750) and the page in it (mode 0640).
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    pub fn create(directory: &Path, address: &str) -> Result<Self, PublishError> {
+        create_directory(directory)?;
+        let path = directory.join(file_name(address));
+        let os = |action| {
+            let path = path.clone();
+            move |errno: Errno| PublishError::Os {
+                action,
+                path,
+                source: errno.into(),
+            }
+        };
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
+        let file = open(&path, flags, mode).map_err(os("created"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(PublishError::Owned { path }),
+            other => other.map_err(os("locked"))?,
+        }
+        fchmod(&file, mode).map_err(os("given its permissions"))?;
+        let mut publisher = Self {
+            file,
+            path,
+            sequence: 0,
+        };
+        // A page left by an earlier owner is overwritten whole, its header included. It is not
+        // truncated first, so that a reader never finds it short.
+        publisher.write(0, Page::new().as_bytes())?;
+        Ok(publisher)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Publishes everything in `page` from its owner on; magic, version and sequence are this
+    /// publisher's own.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Os`], after which readers see a page that is being written.
+    pub fn publish(&mut self, page: &Page) -> Result<(), PublishError> {
+        let writing = self.sequence + 1;
+        self.write(SEQUENCE_OFFSET, &writing.to_le_bytes())?;
+        self.write(BODY_OFFSET as u64, &page.as_bytes()[BODY_OFFSET..])?;
+        self.sequence += 2;
+        self.write(SEQUENCE_OFFSET, &self.sequence.to_le_bytes())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), PublishError> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match pwrite(&self.file, &bytes[written..], offset + written as u64) {
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(PublishError::Os {
+                        action: "written",
+                        path: self.path.clone(),
+                        source: errno.into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one page again and again.
+#[derive(Debug)]
+pub struct Reader {
+    file: OwnedFd,
+    path: PathBuf,
+}
+
+/// A page could not be read. The three cases are different findings: there is none, it cannot be
+/// seen, it is nonsense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// There is no such file.
+    #[error("{} does not exist: no owner of that card has run here", path.display())]
+    Absent {
+        /// The page.
+        path: PathBuf,
+    },
+    /// It is there but cannot be read.
+    #[error("{} could not be read", path.display())]
+    Unreadable {
+        /// The page.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not a telemetry page.
+    #[error("{} {source}", path.display())]
+    Invalid {
+        /// The page.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PageError,
+    },
+    /// Its owner has been writing it for as long as this reader looked, or stopped in the middle.
+    #[error("{} is never whole: its owner stopped in the middle of writing it", path.display())]
+    Torn {
+        /// The page.
+        path: PathBuf,
+    },
+}
+
+impl Reader {
+    /// Opens a page.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Absent`] or [`ReadError::Unreadable`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let unreadable = |source| ReadError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        // NONBLOCK: opening a FIFO that somebody put here must not hang the reader.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                return Err(ReadError::Absent {
+                    path: path.to_owned(),
+                });
+            }
+            other => other.map_err(|errno| unreadable(errno.into()))?,
+        };
+        let status = fstat(&file).map_err(|errno| unreadable(errno.into()))?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err(unreadable(io::Error::other("not a regular file")));
+        }
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Reads the page, whole.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn read(&self) -> Result<Page, ReadError> {
+        for _ in 0..READ_ATTEMPTS {
+            let before = self.read_at::<8>(SEQUENCE_OFFSET)?;
+            let bytes = self.read_at::<PAGE_LEN>(0)?;
+            let after = self.read_at::<8>(SEQUENCE_OFFSET)?;
+            let (Some(before), Some(bytes), Some(after)) = (before, bytes, after) else {
+                return Err(self.invalid(PageError::WrongLength { len: self.len()? }));
+            };
+            let page = Page::parse(&bytes).map_err(|error| self.invalid(error))?;
+            if before == after && u64::from_le_bytes(before).is_multiple_of(2) {
+                return Ok(page);
+            }
+            std::thread::yield_now();
+        }
+        Err(ReadError::Torn {
+            path: self.path.clone(),
+        })
+    }
+
+    fn invalid(&self, source: PageError) -> ReadError {
+        ReadError::Invalid {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn len(&self) -> Result<usize, ReadError> {
+        let status = fstat(&self.file).map_err(|errno| self.unreadable(errno))?;
+        Ok(usize::try_from(status.st_size).unwrap_or(usize::MAX))
+    }
+
+    /// Reads `LEN` bytes, or `None` if the file ends before.
+    fn read_at<const LEN: usize>(&self, offset: u64) -> Result<Option<[u8; LEN]>, ReadError> {
+        let mut bytes = [0; LEN];
+        let mut filled = 0;
+        while filled < LEN {
+            match pread(&self.file, &mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => return Ok(None),
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.unreadable(errno)),
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    fn unreadable(&self, errno: Errno) -> ReadError {
+        ReadError::Unreadable {
+            path: self.path.clone(),
+            source: errno.into(),
+        }
+    }
+}
+
+/// Where pages are unless somebody says otherwise: `/run/hwshim` for root, else a directory of
+/// the user's own.
+#[must_use]
+pub fn default_directory() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return PathBuf::from("/run/hwshim");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("hwshim"),
+        _ => std::env::temp_dir().join(format!("hwshim-{}", uid.as_raw())),
+    }
+}
+
+/// The pages in `directory`, sorted by name. A directory that does not exist has none.
+///
+/// # Errors
+///
+/// The kernel's, if the directory is there and cannot be read.
+pub fn pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut pages = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .filter(|path| {
+            path.as_ref().map_or(true, |path| {
+                path.extension()
+                    .is_some_and(|extension| extension == FILE_EXTENSION)
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    pages.sort();
+    Ok(pages)
+}
+
+/// The file name of the page of `address`: what is not safe in a file name becomes `_`, and a
+/// hash tells apart what this makes equal.
+#[must_use]
+pub fn file_name(address: &str) -> String {
+    let safe: String = address
+        .chars()
+        .map(|character| match character {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' => character,
+            _ => '_',
+        })
+        .take(80)
+        .collect();
+    // FNV-1a: a fixed function, so that every program finds the same file.
+    let hash = address.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{safe}-{hash:08x}.{FILE_EXTENSION}")
+}
+
+fn create_directory(directory: &Path) -> Result<(), PublishError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+        .map_err(|source| PublishError::Os {
+            action: "created",
+            path: directory.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page_with_all_counters(value: u64) -> Page {
+        let mut page = Page::new();
+        let value = value.into();
+        page.requests.submitted = value;
+        page.owner.pid = value;
+        page.checks.last_result = value;
+        page.health.fill(u8::try_from(value.get() % 251).unwrap());
+        page
+    }
+
+    #[test]
+    fn a_published_page_reads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "pci:0000:3b:00.0").unwrap();
+        publisher.publish(&page_with_all_counters(7)).unwrap();
+        let pages = pages(directory.path()).unwrap();
+        assert_eq!(pages, [publisher.path()]);
+        let page = Reader::open(&pages[0]).unwrap().read().unwrap();
+        assert_eq!((page.requests.submitted.get(), page.sequence.get()), (7, 2));
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_of_a_publication() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+        let reader = Reader::open(publisher.path()).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                for value in 1..20_000 {
+                    publisher.publish(&page_with_all_counters(value)).unwrap();
+                }
+            });
+            let mut whole = 0;
+            while !writer.is_finished() {
+                // A busy writer may be met in the act many times; it must never be believed then.
+                let page = match reader.read() {
+                    Ok(page) => page,
+                    Err(ReadError::Torn { .. }) => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                let value = page.requests.submitted;
+                assert_eq!((page.owner.pid, page.checks.last_result), (value, value));
+                let health = u8::try_from(value.get() % 251).unwrap();
+                assert!(page.health.iter().all(|&byte| byte == health));
+                whole += 1;
+            }
+            assert!(whole > 0);
+        });
+    }
+
+    #[test]
+    fn an_owner_that_died_while_writing_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+        publisher
+            .write(SEQUENCE_OFFSET, &3_u64.to_le_bytes())
+            .unwrap();
+        let torn = Reader::open(publisher.path()).unwrap().read();
+        assert!(matches!(torn, Err(ReadError::Torn { .. })));
+    }
+
+    #[test]
+    fn a_card_has_one_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Publisher::create(directory.path(), "software:ring").unwrap();
+        let second = Publisher::create(directory.path(), "software:ring");
+        assert!(matches!(second, Err(PublishError::Owned { .. })));
+        drop(first);
+        Publisher::create(directory.path(), "software:ring").unwrap();
+    }
+
+    #[test]
+    fn absent_unreadable_and_nonsense_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.telemetry");
+        assert!(matches!(Reader::open(&path), Err(ReadError::Absent { .. })));
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(
+            Reader::open(&path),
+            Err(ReadError::Unreadable { .. })
+        ));
+        let short = directory.path().join("short.telemetry");
+        std::fs::write(&short, b"HWT1").unwrap();
+        let nonsense = Reader::open(&short).unwrap().read();
+        assert!(matches!(nonsense, Err(ReadError::Invalid { .. })));
+    }
+
+    #[test]
+    fn different_addresses_have_different_files() {
+        assert_ne!(file_name("vfio-user:/a/b"), file_name("vfio-user:/a_b"));
+        assert!(!file_name("vfio-user:/../../etc/x").contains('/'));
+    }
+}
