@@ -22,7 +22,7 @@ pub const DEVICE_ID: u16 = 20;
 /// PCI device ID of a crypto device.
 pub const PCI_DEVICE_ID: u16 = crate::virtio_pci::DEVICE_ID_BASE + DEVICE_ID;
 
-/// `struct virtio_crypto_config` (§5.9.4 "Device configuration layout").
+/// `struct virtio_crypto_config` (§5.9.5 "Device configuration layout").
 #[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Config {
@@ -65,7 +65,7 @@ pub struct ConfigStatus {
     __: u32,
 }
 
-/// Service numbers (§5.9.2 "Virtqueues" and §5.9.7 "Device Operation").
+/// Service numbers (§5.9.4 "Supported crypto services").
 pub mod service {
     /// Symmetric ciphers.
     pub const CIPHER: u32 = 0;
@@ -127,7 +127,7 @@ pub mod data_opcode {
     pub const AKCIPHER_VERIFY: u32 = 0x0403;
 }
 
-/// Cipher algorithm numbers (§5.9.3.1 "Crypto services").
+/// Cipher algorithm numbers (§5.9.4.1 "CIPHER services").
 pub mod cipher {
     /// AES in ECB mode.
     pub const AES_ECB: u32 = 2;

@@ -1,4 +1,4 @@
-//! Messages of the vfio-user protocol, version 0.0 ("vfio-user Protocol Specification", in QEMU's
+//! Messages of the vfio-user protocol, major version 0 ("vfio-user Protocol Specification", in QEMU's
 //! `docs/interop/vfio-user.rst`).
 //!
 //! Each message is a [`Header`] and a body. Bodies that VFIO has as ioctl arguments are in
@@ -10,7 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Major version spoken here.
 pub const VERSION_MAJOR: u16 = 0;
-/// Minor version spoken here. 0.1 is what QEMU proposes; nothing of it is used.
+/// Minor version spoken here, as by libvfio-user; QEMU proposes 0.0. A reply never has more than
+/// was proposed.
 pub const VERSION_MINOR: u16 = 1;
 
 /// Commands (section "Commands").

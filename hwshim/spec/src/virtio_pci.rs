@@ -64,7 +64,8 @@ pub struct NotifyCapability {
 
 const _: () = assert!(size_of::<NotifyCapability>() == 20);
 
-/// `struct virtio_pci_common_cfg` (§4.1.4.3 "Common configuration structure layout").
+/// `struct virtio_pci_common_cfg` (§4.1.4.3 "Common configuration structure layout"), without
+/// the two fields of administration virtqueues at its end, which nothing here negotiates.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct CommonConfig {
@@ -179,7 +180,7 @@ pub mod isr {
     pub const CONFIG: u8 = 2;
 }
 
-/// Vendor-specific data capability of a card that has a health page (§4.1.4.10 "Vendor data
+/// Vendor-specific data capability of a card that has a health page (§4.1.4.8 "Vendor data
 /// capability").
 ///
 /// The page itself is described in [`crate::health`].
