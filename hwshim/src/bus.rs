@@ -7,6 +7,8 @@
 //! whoever computes one from what a device said checks it against [`Function::bar_len`] first.
 
 pub mod dma;
+mod iova;
+pub mod vfio_user;
 
 use dma::{Iova, Memory};
 use std::fmt;
