@@ -1,1 +1,52 @@
-//! Hostile input.
+//! Hostile input: what a card, a peer or a file may contain, against the code that reads it.
+//!
+//! Each target is a plain function of bytes that may do anything but panic, and may panic only to
+//! say that a promise was broken. It is run in two ways: `cargo test` mutates honest inputs for a
+//! few seconds ([`smoke`]), and `cargo xtask fuzz` has libFuzzer look for more.
+//!
+//! To add a target, write a module with `run` and `seeds`, and add its line to the table below.
+
+#[cfg(test)]
+mod smoke;
+mod target;
+
+/// One thing that reads hostile input.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name on the command line, and of its corpus.
+    pub name: &'static str,
+    /// Feeds it one input.
+    pub run: fn(&[u8]),
+    /// Honest inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Inputs that the smoke test tries, so that all targets together take a few seconds.
+    pub smoke_inputs: u32,
+}
+
+macro_rules! targets {
+    ($($name:ident: $smoke_inputs:literal,)+) => {
+        /// All targets.
+        pub const TARGETS: &[Target] = &[
+            $(Target {
+                name: stringify!($name),
+                run: target::$name::run,
+                seeds: target::$name::seeds,
+                smoke_inputs: $smoke_inputs,
+            },)+
+        ];
+
+        #[cfg(test)]
+        mod survives {
+            $(#[test]
+            fn $name() {
+                crate::smoke::run(stringify!($name));
+            })+
+        }
+    };
+}
+
+targets! {
+    pci: 100_000,
+    health: 50_000,
+    telemetry: 20_000,
+}
