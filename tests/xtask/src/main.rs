@@ -1,3 +1,49 @@
-//! The project's own commands.
+//! The project's own commands, as `cargo xtask`. What CI runs is `cargo xtask test`.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program reports on its standard streams"
+)]
+
+mod fuzz;
+mod process;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything that CI runs: format, lints, tests, documentation, dependencies.
+    ///
+    /// Every step runs even if an earlier one failed, and a table at the end says how each went.
+    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes);
+    /// nothing else on the machine is changed.
+    Test,
+    /// Has libFuzzer look for inputs that break the code that reads hostile input.
+    ///
+    /// Corpora are kept in target/fuzz/corpus and inputs that crash in target/fuzz/crashes, each
+    /// with the command that replays it. Needs a C++ compiler; no nightly toolchain, no cargo-fuzz.
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Test => test::run(),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+    };
+    if let Err(error) = result {
+        eprintln!("cargo xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

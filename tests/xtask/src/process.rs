@@ -1,0 +1,75 @@
+//! Running other programs from the top of the repository, and how long that takes.
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The top of the repository.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = manifest.ancestors().nth(2);
+    root.expect("this package is at tests/xtask").to_owned()
+}
+
+/// A program run from the top of the repository, with nothing to read.
+pub(crate) fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// The cargo that runs this.
+pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = program(cargo);
+    command.args(arguments);
+    command
+}
+
+/// A command as one would type it.
+pub(crate) fn typed(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or_else(|| command.get_program());
+    std::iter::once(name)
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs a command whose output goes to the terminal.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let typed = typed(command);
+    let status = command
+        .status()
+        .with_context(|| format!("{typed} could not be started"))?;
+    if !status.success() {
+        bail!("{typed} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it printed on standard output.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let typed = typed(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{typed} could not be started"))?;
+    if !output.status.success() {
+        bail!("{typed} failed ({})", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{typed} printed no UTF-8"))
+}
+
+/// Runs `work` and says how long it took.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures real work and decides nothing by it"
+)]
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}

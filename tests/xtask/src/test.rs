@@ -1,0 +1,215 @@
+//! `cargo xtask test`: every check there is, in an order that shows cheap mistakes first.
+//!
+//! All steps share one target directory and one set of features, so that nothing is compiled
+//! twice: lints and documentation share what `cargo check` leaves, both kinds of tests what
+//! `cargo build` leaves. Benchmarks are linted, not run.
+
+use crate::process::{cargo, program, root, run as run_command, timed, typed};
+use anyhow::{Context, bail};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Another version may know other rules; raise it together with deny.toml.
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// How a step ended.
+enum Outcome {
+    Passed,
+    /// It could not be run, which is no fault of the project.
+    Skipped(String),
+    Failed(String),
+}
+
+struct Step {
+    name: &'static str,
+    run: fn() -> anyhow::Result<Outcome>,
+}
+
+const STEPS: [Step; 7] = [
+    Step {
+        name: "format",
+        run: format,
+    },
+    Step {
+        name: "lints",
+        run: lints,
+    },
+    Step {
+        name: "documentation",
+        run: documentation,
+    },
+    Step {
+        name: "dependencies",
+        run: dependencies,
+    },
+    Step {
+        name: "advisories",
+        run: advisories,
+    },
+    Step {
+        name: "doc tests",
+        run: doc_tests,
+    },
+    // Last, so that the test runner's own summary stands next to the table.
+    Step {
+        name: "tests",
+        run: tests,
+    },
+];
+
+/// Runs all steps.
+///
+/// # Errors
+///
+/// Names the steps that failed.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut report = Vec::new();
+    for Step { name, run } in STEPS {
+        println!("\n== {name}");
+        let (outcome, took) = timed(run);
+        let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        report.push((name, outcome, took));
+    }
+    print_table(&report);
+    let failed: Vec<_> = report
+        .iter()
+        .filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)))
+        .map(|(name, ..)| *name)
+        .collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    println!("\nNo step failed.");
+    Ok(())
+}
+
+fn print_table(report: &[(&str, Outcome, Duration)]) {
+    println!("\n{:<14} {:>8}  result", "step", "seconds");
+    for (name, outcome, took) in report {
+        let result = match outcome {
+            Outcome::Passed => "ok".to_owned(),
+            Outcome::Skipped(why) => format!("skipped: {why}"),
+            Outcome::Failed(why) => format!("FAILED: {why}"),
+        };
+        println!("{name:<14} {:>8.1}  {result}", took.as_secs_f64());
+    }
+}
+
+fn format() -> anyhow::Result<Outcome> {
+    passes(cargo(["fmt", "--all", "--check"]))
+}
+
+fn lints() -> anyhow::Result<Outcome> {
+    // The feature adds the one binary that is not built otherwise.
+    passes(cargo([
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "fuzz/libfuzzer",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn documentation() -> anyhow::Result<Outcome> {
+    let mut doc = cargo(["doc", "--locked", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    passes(doc)
+}
+
+fn doc_tests() -> anyhow::Result<Outcome> {
+    passes(cargo(["test", "--locked", "--workspace", "--doc"]))
+}
+
+/// Unit tests, tests across crates, and the short form of fuzzing.
+fn tests() -> anyhow::Result<Outcome> {
+    let nextest = answers(cargo(["nextest", "--version"]));
+    passes(if nextest {
+        cargo([
+            "nextest",
+            "run",
+            "--locked",
+            "--workspace",
+            "--no-fail-fast",
+        ])
+    } else {
+        cargo([
+            "test",
+            "--locked",
+            "--workspace",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+        ])
+    })
+}
+
+fn dependencies() -> anyhow::Result<Outcome> {
+    let mut deny = program(cargo_deny()?);
+    deny.args([
+        "--workspace",
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    passes(deny)
+}
+
+/// Known vulnerabilities. Their database is fetched from its repository, which not every machine
+/// may reach; that is no reason to fail.
+fn advisories() -> anyhow::Result<Outcome> {
+    let mut fetch = program(cargo_deny()?);
+    fetch.args(["fetch", "db"]);
+    if !answers(fetch) {
+        let why = "the advisory database could not be fetched";
+        println!("{why}: nothing is known about vulnerable dependencies");
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    let mut deny = program(cargo_deny()?);
+    deny.args([
+        "--workspace",
+        "--locked",
+        "check",
+        "--disable-fetch",
+        "advisories",
+    ]);
+    passes(deny)
+}
+
+/// Finds cargo-deny, or builds it.
+fn cargo_deny() -> anyhow::Result<PathBuf> {
+    let tools = root().join("target/tools");
+    for candidate in ["cargo-deny".into(), tools.join("bin/cargo-deny")] {
+        let mut version = program(&candidate);
+        version.arg("--version");
+        if answers(version) {
+            return Ok(candidate);
+        }
+    }
+    println!("cargo-deny is not installed; building it into target/tools, which takes minutes");
+    let mut install = cargo(["install", "--locked", "--quiet", "cargo-deny"]);
+    install
+        .args(["--version", CARGO_DENY_VERSION, "--root"])
+        .arg(&tools);
+    run_command(&mut install).context("cargo-deny checks licences and sources of dependencies")?;
+    Ok(tools.join("bin/cargo-deny"))
+}
+
+/// Whether a command can be started and succeeds, without showing what it prints.
+fn answers(mut command: Command) -> bool {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn passes(mut command: Command) -> anyhow::Result<Outcome> {
+    println!("{}", typed(&command));
+    run_command(&mut command).map(|()| Outcome::Passed)
+}
