@@ -1,8 +1,12 @@
 //! Drives PCI crypto accelerator cards from user space.
 
+pub mod accelerator;
 pub mod bus;
 pub mod clock;
+pub mod kat;
+pub mod key;
 pub mod pci;
+pub mod router;
 pub mod telemetry;
 
 pub use card_spec as spec;
