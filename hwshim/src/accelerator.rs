@@ -7,7 +7,7 @@
 
 pub mod software;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::Instant;
 use crate::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme, SigningKey};
 use crate::spec::crypto::Status;
 use std::fmt;
@@ -49,11 +49,11 @@ pub trait Accelerator: Send {
     /// # Errors
     ///
     /// Why it cannot be used; the next reset may succeed.
-    fn reset(
-        &mut self,
-        clock: &dyn Clock,
-        completions: &mut Vec<Completion>,
-    ) -> Result<(), DeviceError>;
+    fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError>;
+
+    /// Says, once, why it stopped being [ready](State::Ready) by itself. Requests that were in
+    /// flight then come back as abandoned or gone; this is what they were the victims of.
+    fn take_fault(&mut self) -> Option<DeviceError>;
 
     /// Asks for an event on [`Accelerator::events`] when there is something to poll.
     ///
@@ -63,8 +63,22 @@ pub trait Accelerator: Send {
     /// Descriptors on which any event means that a poll is worth while.
     fn events<'a>(&'a self) -> Vec<BorrowedFd<'a>>;
 
-    /// The state of the accelerator, for the record.
+    /// Whether it can take requests.
     fn state(&self) -> State;
+
+    /// Figures for the record.
+    fn counters(&self) -> Counters;
+}
+
+/// Figures of an accelerator since it was made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Doorbells rung.
+    pub doorbells: u64,
+    /// Completions of requests that had been given up; discarded.
+    pub stragglers: u64,
+    /// Sessions open now.
+    pub sessions_open: u64,
 }
 
 /// Whether an accelerator can take requests.

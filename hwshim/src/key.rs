@@ -231,7 +231,7 @@ pub struct SigningKey {
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
-    Ecdsa(Curve, EcdsaKeyPair),
+    Ecdsa(Curve, Box<EcdsaKeyPair>),
 }
 
 impl SigningKey {
@@ -308,7 +308,7 @@ impl SigningKey {
         .map_err(rejected)?;
         Ok(Self {
             id: KeyId::next(),
-            pair: Pair::Ecdsa(curve, pair),
+            pair: Pair::Ecdsa(curve, Box::new(pair)),
             card_encoding: Zeroizing::new(der.to_vec()),
             nonces: NonceFilter::default(),
         })
@@ -323,12 +323,19 @@ impl SigningKey {
     /// Whether the key can sign by `scheme`.
     #[must_use]
     pub const fn supports(&self, scheme: SignatureScheme) -> bool {
-        match (&self.pair, scheme.algorithm()) {
-            (Pair::Rsa(_), SignatureAlgorithm::RsaPkcs1 | SignatureAlgorithm::RsaPss)
-            | (Pair::Ecdsa(Curve::P256, _), SignatureAlgorithm::Ecdsa(Curve::P256))
-            | (Pair::Ecdsa(Curve::P384, _), SignatureAlgorithm::Ecdsa(Curve::P384)) => true,
-            _ => false,
-        }
+        matches!(
+            (&self.pair, scheme.algorithm()),
+            (
+                Pair::Rsa(_),
+                SignatureAlgorithm::RsaPkcs1 | SignatureAlgorithm::RsaPss
+            ) | (
+                Pair::Ecdsa(Curve::P256, _),
+                SignatureAlgorithm::Ecdsa(Curve::P256)
+            ) | (
+                Pair::Ecdsa(Curve::P384, _),
+                SignatureAlgorithm::Ecdsa(Curve::P384)
+            )
+        )
     }
 
     /// Length of the RSA modulus in bytes; `None` for other keys.
@@ -366,7 +373,7 @@ impl SigningKey {
         }
     }
 
-    pub(crate) const fn ecdsa(&self) -> Option<&EcdsaKeyPair> {
+    pub(crate) fn ecdsa(&self) -> Option<&EcdsaKeyPair> {
         match &self.pair {
             Pair::Ecdsa(_, pair) => Some(pair),
             Pair::Rsa(_) => None,

@@ -8,5 +8,6 @@ pub mod key;
 pub mod pci;
 pub mod router;
 pub mod telemetry;
+pub mod virtio;
 
 pub use card_spec as spec;

@@ -1,0 +1,96 @@
+//! EMSA-PSS encoding (RFC 8017 §9.1.1 "Encoding Operation"), salt as long as the digest.
+//!
+//! virtio-crypto knows no PSS, so the driver pads and the card computes the bare RSA primitive.
+
+use crate::key::HashAlgorithm;
+use ring::digest;
+use ring::rand::SecureRandom;
+
+/// The modulus is too short for the hash, or there are no random numbers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct CannotEncode;
+
+/// Writes the encoded message into `encoded`, which has the length of the modulus.
+///
+/// `modulus_bits` is a multiple of eight, as ring requires of the keys it takes, so the encoding
+/// is as long as the modulus and its topmost bit is clear.
+pub(super) fn encode(
+    hash: HashAlgorithm,
+    message: &[u8],
+    random: &dyn SecureRandom,
+    encoded: &mut [u8],
+) -> Result<(), CannotEncode> {
+    let digest_len = hash.digest_len();
+    let masked_len = encoded
+        .len()
+        .checked_sub(digest_len + 1)
+        .ok_or(CannotEncode)?;
+    // masked: PS (zeros) || 0x01 || salt
+    let salt_start = masked_len.checked_sub(digest_len).ok_or(CannotEncode)?;
+    let separator = salt_start.checked_sub(1).ok_or(CannotEncode)?;
+    let mut salt = [0; 64];
+    let salt = &mut salt[..digest_len];
+    random.fill(salt).map_err(|_| CannotEncode)?;
+
+    let mut context = digest::Context::new(hash.ring());
+    context.update(&[0; 8]);
+    context.update(hash.digest(message).as_ref());
+    context.update(salt);
+    let h = context.finish();
+
+    let (masked, tail) = encoded.split_at_mut(masked_len);
+    masked.fill(0);
+    masked[separator] = 1;
+    masked[salt_start..].copy_from_slice(salt);
+    xor_mgf1(hash, h.as_ref(), masked);
+    masked[0] &= 0x7f;
+    tail[..digest_len].copy_from_slice(h.as_ref());
+    tail[digest_len] = 0xbc;
+    Ok(())
+}
+
+/// MGF1 (RFC 8017 §B.2.1 "MGF1"), applied in place.
+fn xor_mgf1(hash: HashAlgorithm, seed: &[u8], target: &mut [u8]) {
+    for (counter, chunk) in (0_u32..).zip(target.chunks_mut(hash.digest_len())) {
+        let mut context = digest::Context::new(hash.ring());
+        context.update(seed);
+        context.update(&counter.to_be_bytes());
+        let mask = context.finish();
+        for (byte, mask) in chunk.iter_mut().zip(mask.as_ref()) {
+            *byte ^= mask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::rand::SystemRandom;
+
+    #[test]
+    fn the_encoding_has_its_fixed_parts() {
+        for hash in HashAlgorithm::ALL {
+            let mut encoded = [0xff; 256];
+            encode(hash, b"message", &SystemRandom::new(), &mut encoded).unwrap();
+            assert_eq!((encoded[0] & 0x80, encoded[255]), (0, 0xbc));
+            // Unmasking gives zeros up to the separator.
+            let masked_len = 255 - hash.digest_len();
+            let h = encoded[masked_len..255].to_vec();
+            xor_mgf1(hash, &h, &mut encoded[..masked_len]);
+            encoded[0] &= 0x7f;
+            let separator = masked_len - hash.digest_len() - 1;
+            assert!(encoded[..separator].iter().all(|&byte| byte == 0));
+            assert_eq!(encoded[separator], 1);
+        }
+    }
+
+    #[test]
+    fn a_modulus_too_short_for_the_hash_is_refused() {
+        let random = SystemRandom::new();
+        for len in [0, 1, 65, 129] {
+            let mut encoded = vec![0; len];
+            let outcome = encode(HashAlgorithm::Sha512, b"message", &random, &mut encoded);
+            assert_eq!(outcome, Err(CannotEncode), "{len}");
+        }
+    }
+}
