@@ -8,6 +8,7 @@
 
 pub mod dma;
 mod iova;
+pub mod loopback;
 pub mod vfio_user;
 
 use dma::{Iova, Memory};

@@ -1,0 +1,286 @@
+//! A simulated card in the same process, reached by calling it.
+//!
+//! For tests and benchmarks: no socket, no threads, no time but what it is told, so what happens
+//! is the same each time. The card does its work where the driver's calls lead it to, which is
+//! one of
+//!
+//! - [`LoopbackFunction::pump`], when the caller says so: requests wait in the queues until then,
+//!   as they do on a card that is slow;
+//! - the doorbell itself, for [`LoopbackFunction::inline`]: the answer is there when it returns.
+//!
+//! [`LoopbackFunction::remove`] takes the card out of its slot while it is in use.
+
+use super::dma::{Iova, Memory};
+use super::iova::IovaSpace;
+use super::{Access, BusError, Doorbell, Function};
+use crate::clock::Instant;
+use card_device::Card;
+use card_device::dma::Backing;
+use card_device::interrupt::IrqRequest;
+use card_spec::vfio::irq;
+use rustix::event::{EventfdFlags, eventfd};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A [`Function`] whose device is a [`Card`] in this process.
+pub struct LoopbackFunction {
+    name: String,
+    slot: Arc<Slot>,
+    /// Memory the card may reach.
+    shared: Mutex<IovaSpace<Arc<Memory>>>,
+    /// Readable once the card has been removed.
+    removed: OwnedFd,
+}
+
+/// The card, and what both the function and its doorbells need of it.
+struct Slot {
+    card: Arc<Mutex<Card>>,
+    inline: bool,
+    gone: AtomicBool,
+}
+
+impl Slot {
+    fn card(&self, name: &str) -> Result<MutexGuard<'_, Card>, BusError> {
+        if self.gone.load(Ordering::Acquire) {
+            return Err(BusError::Gone {
+                name: name.to_owned(),
+            });
+        }
+        // A panic inside the card is a failed test; what the card holds is still memory-safe.
+        Ok(self.card.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write_bar(&self, name: &str, bar: u8, offset: u64, bytes: &[u8]) -> Result<(), BusError> {
+        let mut card = self.card(name)?;
+        check_range(bar, offset, bytes.len())?;
+        card.write_bar(bar, offset, bytes);
+        self.work_if_inline(&mut card);
+        Ok(())
+    }
+
+    fn work_if_inline(&self, card: &mut Card) {
+        if self.inline && card.take_doorbell() {
+            card.process();
+        }
+    }
+}
+
+impl LoopbackFunction {
+    /// A function that works when it is [pumped](Self::pump).
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Os`] if the kernel gives no eventfd.
+    pub fn new(name: &str, card: Arc<Mutex<Card>>) -> Result<Self, BusError> {
+        Self::with_mode(name, card, false)
+    }
+
+    /// A function that has worked when a doorbell returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`LoopbackFunction::new`].
+    pub fn inline(name: &str, card: Arc<Mutex<Card>>) -> Result<Self, BusError> {
+        Self::with_mode(name, card, true)
+    }
+
+    fn with_mode(name: &str, card: Arc<Mutex<Card>>, inline: bool) -> Result<Self, BusError> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self {
+            name: name.to_owned(),
+            slot: Arc::new(Slot {
+                card,
+                inline,
+                gone: AtomicBool::new(false),
+            }),
+            shared: Mutex::new(IovaSpace::new()),
+            removed: eventfd(0, flags).map_err(BusError::os("making a removal eventfd"))?,
+        })
+    }
+
+    /// Tells the card the time and lets it answer everything that waits. Returns how many
+    /// requests that was. A card that is gone answers none.
+    pub fn pump(&self, now: Instant) -> usize {
+        let Ok(mut card) = self.slot.card(&self.name) else {
+            return 0;
+        };
+        card.tick(Duration::from_nanos(now.as_nanos()));
+        card.take_doorbell();
+        card.process()
+    }
+
+    /// Takes the card out of its slot: from now on nothing answers.
+    pub fn remove(&self) {
+        self.slot.gone.store(true, Ordering::Release);
+        // Fails only if it has been written 2^64 - 1 times.
+        let _ = rustix::io::write(&self.removed, &1_u64.to_ne_bytes());
+    }
+
+    fn card(&self) -> Result<MutexGuard<'_, Card>, BusError> {
+        self.slot.card(&self.name)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, IovaSpace<Arc<Memory>>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Function for LoopbackFunction {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read_config(&self, offset: u16, buf: &mut [u8]) -> Result<(), BusError> {
+        self.card()?.read_config(usize::from(offset), buf);
+        Ok(())
+    }
+
+    fn write_config(&self, offset: u16, bytes: &[u8]) -> Result<(), BusError> {
+        let mut card = self.card()?;
+        card.write_config(usize::from(offset), bytes);
+        self.slot.work_if_inline(&mut card);
+        Ok(())
+    }
+
+    fn bar_len(&self, bar: u8) -> Result<u64, BusError> {
+        self.card().map(|_| Card::bar_len(bar))
+    }
+
+    fn read_bar(&self, bar: u8, offset: u64, buf: &mut [u8]) -> Result<(), BusError> {
+        let mut card = self.card()?;
+        check_range(bar, offset, buf.len())?;
+        card.read_bar(bar, offset, buf);
+        Ok(())
+    }
+
+    fn write_bar(&self, bar: u8, offset: u64, bytes: &[u8]) -> Result<(), BusError> {
+        self.slot.write_bar(&self.name, bar, offset, bytes)
+    }
+
+    fn doorbell(&self, bar: u8, offset: u64, value: u16) -> Result<Doorbell, BusError> {
+        check_range(bar, offset, size_of::<u16>())?;
+        let slot = Arc::clone(&self.slot);
+        let name = self.name.clone();
+        Ok(Doorbell::new(move || {
+            slot.write_bar(&name, bar, offset, &value.to_le_bytes())
+        }))
+    }
+
+    fn share(&self, memory: &Arc<Memory>, access: Access) -> Result<Iova, BusError> {
+        let mut card = self.card()?;
+        let file = memory
+            .memfd()
+            .try_clone_to_owned()
+            .map_err(os("duplicating a DMA memory descriptor"))?;
+        let mut shared = self.shared();
+        let iova = shared
+            .reserve(memory.len(), Arc::clone(memory))
+            .ok_or_else(|| refused("sharing memory", &"no address is free"))?;
+        let access = card_device::dma::Access {
+            read: true,
+            write: access == Access::DeviceWrites,
+        };
+        let backing = Some(Backing { file, offset: 0 });
+        card.map(iova.0, memory.len() as u64, access, backing)
+            .map_err(|error| {
+                shared.release(iova);
+                refused("sharing memory", &error)
+            })?;
+        Ok(iova)
+    }
+
+    fn unshare(&self, iova: Iova) -> Result<(), BusError> {
+        // Also of a card that is gone, so that it cannot reach the memory any more.
+        let mut card = self
+            .slot
+            .card
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared();
+        let len = shared
+            .len_of(iova)
+            .ok_or_else(|| refused("taking memory back", &format!("nothing is at {iova}")))?;
+        card.unmap(iova.0, len);
+        shared.release(iova);
+        Ok(())
+    }
+
+    fn vector_count(&self) -> Result<u16, BusError> {
+        let count = self.card()?.irq_count(irq::MSIX);
+        Ok(u16::try_from(count).expect("MSI-X has at most 2048 vectors"))
+    }
+
+    fn connect_vectors<'a>(&self, eventfds: &[BorrowedFd<'a>]) -> Result<(), BusError> {
+        let eventfds = eventfds
+            .iter()
+            .map(|eventfd| eventfd.try_clone_to_owned())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(os("duplicating an interrupt eventfd"))?;
+        let data = if eventfds.is_empty() {
+            irq::SET_DATA_NONE
+        } else {
+            irq::SET_DATA_EVENTFD
+        };
+        let request = IrqRequest {
+            index: irq::MSIX,
+            flags: data | irq::SET_ACTION_TRIGGER,
+            start: 0,
+            count: u32::try_from(eventfds.len()).unwrap_or(u32::MAX),
+            bools: &[],
+            eventfds,
+        };
+        self.card()?
+            .set_irqs(request)
+            .map_err(|errno| refused("connecting interrupts", &errno))
+    }
+
+    fn reset(&self) -> Result<(), BusError> {
+        self.card()?.reset();
+        Ok(())
+    }
+
+    fn removal_fd<'a>(&'a self) -> Option<BorrowedFd<'a>> {
+        Some(self.removed.as_fd())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.slot.gone.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for LoopbackFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoopbackFunction")
+            .field("name", &self.name)
+            .field("inline", &self.slot.inline)
+            .field("gone", &self.is_gone())
+            .field("shared", &*self.shared())
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_range(bar: u8, offset: u64, len: usize) -> Result<(), BusError> {
+    let len = len as u64;
+    let inside = offset
+        .checked_add(len)
+        .is_some_and(|end| end <= Card::bar_len(bar));
+    if inside {
+        return Ok(());
+    }
+    Err(BusError::OutOfRange { bar, offset, len })
+}
+
+fn refused(action: &'static str, error: &dyn fmt::Display) -> BusError {
+    BusError::Refused {
+        action,
+        reason: error.to_string(),
+    }
+}
+
+fn os(action: &'static str) -> impl FnOnce(io::Error) -> BusError {
+    move |source| BusError::Os { action, source }
+}
