@@ -1,0 +1,50 @@
+//! The command line: subcommands, and how each ends.
+//!
+//! A subcommand is a module `cli/<name>.rs` with `Args` (what it is told) and
+//! `run(Args, &mut Output) -> Result<(), Failure>`, plus one variant and one arm here. It writes
+//! through [`Output`] and never ends the process itself.
+
+mod list;
+mod output;
+
+use clap::{Parser, Subcommand};
+use output::Output;
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it was done
+  1  it failed; standard error says what, why and what to do next
+  2  the command line was not understood
+
+Environment:
+  NO_COLOR  if set, no colour even on a terminal";
+
+/// Drives PCI crypto accelerator cards from user space.
+///
+/// Accelerators have the same address everywhere: pci:0000:3b:00.0, vfio-user:/run/card.sock,
+/// software:ring.
+#[derive(Debug, Parser)]
+#[command(name = "hwshim", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(list::Args),
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let mut output = Output::stdout();
+    let outcome = match command {
+        Command::List(args) => list::run(&args, &mut output),
+    };
+    match outcome.and_then(|()| output.finish()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,54 @@
+//! The accelerators that every host has: its own processors.
+//!
+//! Says what the processor offers. How fast that makes it, `hwshim bench` measures.
+
+use serde::Serialize;
+
+/// A software accelerator of this host.
+#[derive(Debug, Serialize)]
+pub(super) struct Software {
+    /// Accelerator address.
+    pub(super) address: &'static str,
+    /// Instructions of this processor that speed up cryptography.
+    pub(super) cpu_features: Vec<&'static str>,
+}
+
+/// Lists them.
+pub(super) fn detect() -> Vec<Software> {
+    let offered = cpu_features().into_iter();
+    vec![Software {
+        address: "software:ring",
+        cpu_features: offered
+            .filter_map(|(name, offered)| offered.then_some(name))
+            .collect(),
+    }]
+}
+
+/// AES-NI and VAES carry AES-GCM, SHA-NI hashes, ADX multiplies for RSA, AVX512-IFMA multiplies
+/// eight at a time.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> [(&'static str, bool); 5] {
+    use std::arch::is_x86_feature_detected;
+    [
+        ("AES-NI", is_x86_feature_detected!("aes")),
+        ("VAES", is_x86_feature_detected!("vaes")),
+        ("SHA-NI", is_x86_feature_detected!("sha")),
+        ("ADX", is_x86_feature_detected!("adx")),
+        ("AVX512-IFMA", is_x86_feature_detected!("avx512ifma")),
+    ]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> [(&'static str, bool); 3] {
+    use std::arch::is_aarch64_feature_detected;
+    [
+        ("AES", is_aarch64_feature_detected!("aes")),
+        ("SHA2", is_aarch64_feature_detected!("sha2")),
+        ("SHA3", is_aarch64_feature_detected!("sha3")),
+    ]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> [(&'static str, bool); 0] {
+    []
+}
