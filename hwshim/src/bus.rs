@@ -9,6 +9,8 @@
 pub mod dma;
 mod iova;
 pub mod loopback;
+mod mmio;
+pub mod vfio;
 pub mod vfio_user;
 
 use dma::{Iova, Memory};

@@ -58,6 +58,11 @@ impl<T> IovaSpace<T> {
         self.ranges.remove(&iova.0);
     }
 
+    /// Bytes in use.
+    pub(super) fn reserved_bytes(&self) -> u64 {
+        self.ranges.values().map(|range| range.len).sum()
+    }
+
     /// The first address at or after `from` with `len` free bytes and a gap behind them.
     fn gap(&self, from: u64, end: u64, len: u64) -> Option<u64> {
         let needed = len.checked_add(GAP_LEN)?;
@@ -99,6 +104,7 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(space.reserve(half, ()), Some(first));
         assert_eq!(space.reserve(PAGE_LEN, ()), None);
+        assert_eq!(space.reserved_bytes(), 2 * half as u64);
     }
 
     #[test]
