@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Something that executes requests.
 #[cfg_attr(test, mockall::automock)]
-pub trait Accelerator: Send {
+pub trait Accelerator: Send + fmt::Debug {
     /// Names the accelerator in verdicts and metrics, by its address: `pci:0000:3b:00.0`.
     fn name(&self) -> &str;
 

@@ -1,3 +1,558 @@
 //! Chooses where work goes, and decides when an answer may leave.
+//!
+//! [`core`] holds the policy and is told the time; this module drives it: it hands requests in
+//! from any thread, waits for accelerators in one, verifies each answer in the thread that asked
+//! for it, and does there in software what no accelerator has answered well.
+//!
+//! ```text
+//!   caller's thread          |  driver (a thread, or a task of a tokio runtime)
+//!                            |
+//!   perform: submit ------- core ------- poll, reset, arm, wait for events
+//!     wait <--- arrival -----|-------------'
+//!     verify, or software    |
+//!     settle --------------- core
+//! ```
 
+pub mod breaker;
+pub mod core;
 pub mod verify;
+
+mod driver;
+
+use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
+use crate::accelerator::software::{self, OperationError};
+use crate::accelerator::{Accelerator, Algorithm, DeviceError, Operation, RequestId, Secret};
+use crate::clock::{Clock, SystemClock};
+use crate::key::{AeadKey, SignatureScheme, SigningKey};
+use crate::spec::crypto::Status;
+use driver::{Inner, Waiter};
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use tokio::sync::oneshot;
+
+/// Routes operations to accelerators, with software behind them.
+///
+/// Cheap to clone; clones are the same router. Dropping the last one stops its driver.
+#[derive(Clone)]
+pub struct Router(Arc<Owner>);
+
+/// Stops the driver when the last router is dropped; the driver itself holds only [`Shared`].
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What callers and driver share.
+struct Shared {
+    /// `None` if there is no accelerator, and so nothing to decide.
+    inner: Option<Mutex<Inner>>,
+    clock: Arc<dyn Clock>,
+    offload: Offload,
+    inline: InlineCount,
+    wake: driver::Wake,
+}
+
+/// The router could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the router could not be started")]
+pub struct StartError(#[source] io::Error);
+
+impl Router {
+    /// A router that does everything in software.
+    #[must_use]
+    pub fn software() -> Self {
+        let shared = Shared::new(None, Offload::NOTHING, driver::Wake::unused());
+        Self(Arc::new(Owner {
+            shared: Arc::new(shared),
+            thread: None,
+        }))
+    }
+
+    /// A router over `accelerators`, most wanted first, driven by a thread of its own. They are
+    /// brought up in the background; until then, and whenever they fail, software answers.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the kernel gives no thread or descriptors.
+    pub fn start(
+        accelerators: Vec<Box<dyn Accelerator>>,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        if accelerators.is_empty() {
+            return Ok(Self::software());
+        }
+        let shared = Self::prepare(accelerators, options)?;
+        let driven = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("hwshim-router".to_owned())
+            .spawn(move || driver::run(&driven))
+            .map_err(StartError)?;
+        Ok(Self(Arc::new(Owner {
+            shared,
+            thread: Some(thread),
+        })))
+    }
+
+    /// Like [`Router::start`], driven by a task on the tokio runtime that this is called in.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], also when called outside of a runtime.
+    pub fn start_on_tokio(
+        accelerators: Vec<Box<dyn Accelerator>>,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|error| StartError(io::Error::other(error)))?;
+        if accelerators.is_empty() {
+            return Ok(Self::software());
+        }
+        let shared = Self::prepare(accelerators, options)?;
+        runtime.spawn(driver::run_on_tokio(Arc::clone(&shared)));
+        Ok(Self(Arc::new(Owner {
+            shared,
+            thread: None,
+        })))
+    }
+
+    fn prepare(
+        accelerators: Vec<Box<dyn Accelerator>>,
+        options: Options,
+    ) -> Result<Arc<Shared>, StartError> {
+        let wake = driver::Wake::new().map_err(StartError)?;
+        let inner = Inner::new(Core::new(accelerators, options));
+        Ok(Arc::new(Shared::new(
+            Some(Mutex::new(inner)),
+            options.offload,
+            wake,
+        )))
+    }
+
+    /// Performs `operation` and blocks until it is done, by the deadline plus the time software
+    /// takes at the latest.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError`]: what software will not do either. An accelerator's failure is never
+    /// the caller's error.
+    pub fn perform(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
+        let shared = &self.0.shared;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        match shared.place(operation, || Waiter::Thread(sender)) {
+            Work::Inline(operation) => shared.perform_inline(&operation),
+            Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
+            Work::OnCard(guard) => match receiver.recv() {
+                Ok(arrival) => guard.settle(arrival),
+                Err(mpsc::RecvError) => Err(OperationError::RouterStopped),
+            },
+        }
+    }
+
+    /// Performs `operation` without blocking while an accelerator works on it. What is left to
+    /// software is done in the task itself, as plain software crypto would be.
+    ///
+    /// Dropping the future gives the operation up; an answer that still comes is discarded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`].
+    pub async fn perform_async(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
+        let shared = &self.0.shared;
+        let (sender, receiver) = oneshot::channel();
+        match shared.place(operation, || Waiter::Task(sender)) {
+            Work::Inline(operation) => shared.perform_inline(&operation),
+            Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
+            Work::OnCard(guard) => match receiver.await {
+                Ok(arrival) => guard.settle(arrival),
+                Err(_) => Err(OperationError::RouterStopped),
+            },
+        }
+    }
+
+    /// Signs `message`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`].
+    pub fn sign(
+        &self,
+        key: &Arc<SigningKey>,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, OperationError> {
+        let shared = &self.0.shared;
+        if !shared.offloads(Algorithm::Sign(scheme)) {
+            let signature = software::sign(key, scheme, message);
+            shared.inline.record(signature.is_ok());
+            return signature;
+        }
+        self.perform(sign_operation(key, scheme, message)?)
+    }
+
+    /// Signs `message` without blocking while an accelerator works on it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`].
+    pub async fn sign_async(
+        &self,
+        key: &Arc<SigningKey>,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, OperationError> {
+        let shared = &self.0.shared;
+        if !shared.offloads(Algorithm::Sign(scheme)) {
+            let signature = software::sign(key, scheme, message);
+            shared.inline.record(signature.is_ok());
+            return signature;
+        }
+        self.perform_async(sign_operation(key, scheme, message)?)
+            .await
+    }
+
+    /// Encrypts `buffer` and appends the tag.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`]. `buffer` is unchanged then.
+    #[inline]
+    pub fn seal_in_place(
+        &self,
+        key: &Arc<AeadKey>,
+        nonce: [u8; 12],
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), OperationError> {
+        let shared = &self.0.shared;
+        if !shared.offloads(Algorithm::AesGcm) {
+            let sealed = software::seal_in_place(key, nonce, aad, buffer);
+            shared.inline.record(sealed.is_ok());
+            return sealed;
+        }
+        *buffer = self.perform(Operation::Seal {
+            key: Arc::clone(key),
+            nonce,
+            aad: aad.to_vec(),
+            plaintext: Secret::from(&buffer[..]),
+        })?;
+        Ok(())
+    }
+
+    /// What is known of each accelerator, in the order given at the start.
+    #[must_use]
+    pub fn status(&self) -> Vec<LaneStatus> {
+        let Some(inner) = self.0.shared.lock() else {
+            return Vec::new();
+        };
+        (0..inner.core.lane_count())
+            .map(|lane| inner.core.status(lane))
+            .collect()
+    }
+
+    /// Where all requests went, those included that never concerned an accelerator.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        let mut sum = self.0.shared.inline.requests();
+        if let Some(inner) = self.0.shared.lock() {
+            sum += inner.core.requests();
+        }
+        sum
+    }
+
+    /// Requests that never concerned an accelerator.
+    #[must_use]
+    pub fn requests_inline(&self) -> Requests {
+        self.0.shared.inline.requests()
+    }
+
+    /// Begins a known-answer test on one accelerator; its end shows in [`Router::status`].
+    /// Returns false if the accelerator is not in use.
+    #[must_use]
+    pub fn begin_check(&self, lane: usize) -> bool {
+        let now = self.0.shared.clock.now();
+        let begun = self
+            .0
+            .shared
+            .lock()
+            .is_some_and(|mut inner| inner.core.begin_check(lane, now));
+        if begun {
+            self.0.shared.wake.wake();
+        }
+        begun
+    }
+
+    /// Reports that an accelerator has restarted without being asked.
+    pub fn report_silent_reboot(&self, lane: usize) {
+        let now = self.0.shared.clock.now();
+        if let Some(mut inner) = self.0.shared.lock() {
+            inner.core.report_silent_reboot(lane, now);
+        }
+        self.0.shared.wake.wake();
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("requests", &self.requests())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.shared.lock() {
+            inner.stopping = true;
+        }
+        self.shared.wake.wake();
+        if let Some(thread) = self.thread.take() {
+            // A driver that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A request on its way, as the caller's thread sees it.
+enum Work<'a> {
+    /// It concerns no accelerator.
+    Inline(Operation),
+    InSoftware(Guard<'a>, Operation),
+    OnCard(Guard<'a>),
+}
+
+impl Shared {
+    fn new(inner: Option<Mutex<Inner>>, offload: Offload, wake: driver::Wake) -> Self {
+        Self {
+            offload: if inner.is_some() {
+                offload
+            } else {
+                Offload::NOTHING
+            },
+            inner,
+            clock: Arc::new(SystemClock),
+            inline: InlineCount::new(),
+            wake,
+        }
+    }
+
+    #[inline]
+    fn offloads(&self, algorithm: Algorithm) -> bool {
+        self.offload.includes(algorithm)
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        let inner = self.inner.as_ref()?;
+        // The core's own invariants hold between statements that can panic; there are none.
+        Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn place(&self, operation: Operation, waiter: impl FnOnce() -> Waiter) -> Work<'_> {
+        let offloaded = self.offloads(operation.algorithm());
+        let Some(mut inner) = offloaded.then(|| self.lock()).flatten() else {
+            return Work::Inline(operation);
+        };
+        let now = self.clock.now();
+        let placed = inner.core.submit(operation, now);
+        let guard = |id| Guard {
+            shared: self,
+            id,
+            arrived: false,
+        };
+        match placed {
+            Placed::InSoftware(id, operation) => {
+                let mut guard = guard(id);
+                guard.arrived = true;
+                Work::InSoftware(guard, operation)
+            }
+            Placed::OnCard(id) => {
+                inner.wait(id, waiter());
+                inner.core.flush();
+                if inner.core.next_wake() < inner.sleeping_until {
+                    self.wake.wake();
+                }
+                Work::OnCard(guard(id))
+            }
+        }
+    }
+
+    fn perform_inline(&self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
+        let output = software::perform(operation);
+        self.inline.record(output.is_ok());
+        output
+    }
+}
+
+/// A request that somebody waits for. Dropped without being settled, it is given up.
+struct Guard<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+    arrived: bool,
+}
+
+impl Guard<'_> {
+    /// Verifies the answer, or does the operation in software.
+    fn settle(mut self, arrival: Arrival) -> Result<Vec<u8>, OperationError> {
+        self.arrived = true;
+        let Arrival {
+            operation, answer, ..
+        } = arrival;
+        let refused_tag = match answer {
+            Ok(unverified) => match verify::check(&operation, unverified) {
+                Ok(verified) => {
+                    self.end(&Ending::Card);
+                    return Ok(verified.release());
+                }
+                Err(rule) => {
+                    self.reject(&rule);
+                    false
+                }
+            },
+            Err(error) => error == DeviceError::Failed(Status::BADMSG),
+        };
+        let output = software::perform(&operation);
+        if refused_tag && output.is_ok() {
+            // Software finds the tag right that the accelerator found wrong.
+            self.reject(&crate::accelerator::DeviceMisbehaved::WrongAnswer);
+        }
+        self.end_in_software(&output);
+        output
+    }
+
+    fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
+        let output = software::perform(operation);
+        self.end_in_software(&output);
+        output
+    }
+
+    fn end_in_software(self, output: &Result<Vec<u8>, OperationError>) {
+        self.end(match output {
+            Ok(_) => &Ending::Software,
+            Err(_) => &Ending::Refused,
+        });
+    }
+
+    fn end(self, ending: &Ending) {
+        if let Some(mut inner) = self.shared.lock() {
+            inner.core.settle(self.id, ending, self.shared.clock.now());
+        }
+        // Settled, so there is nothing to give up.
+        std::mem::forget(self);
+    }
+
+    fn reject(&self, rule: &crate::accelerator::DeviceMisbehaved) {
+        if let Some(mut inner) = self.shared.lock() {
+            inner.core.reject(self.id, rule, self.shared.clock.now());
+        }
+        self.shared.wake.wake();
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.shared.lock() {
+            // Delivered and not looked at is arrived as well.
+            let arrived = self.arrived || !inner.stop_waiting(self.id);
+            inner
+                .core
+                .abandon(self.id, arrived, self.shared.clock.now());
+        }
+    }
+}
+
+fn sign_operation(
+    key: &Arc<SigningKey>,
+    scheme: SignatureScheme,
+    message: &[u8],
+) -> Result<Operation, OperationError> {
+    if !key.supports(scheme) {
+        return Err(OperationError::WrongKey(scheme));
+    }
+    Ok(Operation::Sign {
+        key: Arc::clone(key),
+        scheme,
+        message: Secret::from(message),
+    })
+}
+
+/// Counts operations that are over as soon as they have begun. Each thread counts for itself, so
+/// that counting costs no locked instruction.
+struct InlineCount {
+    id: u64,
+    threads: Mutex<Vec<Arc<ThreadCount>>>,
+}
+
+#[derive(Default)]
+struct ThreadCount {
+    software: AtomicU64,
+    refused: AtomicU64,
+}
+
+thread_local! {
+    static COUNTS: RefCell<Vec<(u64, Arc<ThreadCount>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl InlineCount {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            threads: Mutex::new(Vec::new()),
+        }
+    }
+
+    #[inline]
+    fn record(&self, answered: bool) {
+        COUNTS.with_borrow_mut(|counts| {
+            let known = counts.iter().position(|(id, _)| *id == self.id);
+            let index = known.unwrap_or_else(|| self.register(counts));
+            let count = &counts[index].1;
+            let count = if answered {
+                &count.software
+            } else {
+                &count.refused
+            };
+            // The only writer is this thread.
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        });
+    }
+
+    #[cold]
+    fn register(&self, counts: &mut Vec<(u64, Arc<ThreadCount>)>) -> usize {
+        let count = Arc::new(ThreadCount::default());
+        self.lock().push(Arc::clone(&count));
+        // Counts of routers that are gone are held by this thread alone.
+        counts.retain(|(_, count)| Arc::strong_count(count) > 1);
+        counts.push((self.id, count));
+        counts.len() - 1
+    }
+
+    fn requests(&self) -> Requests {
+        let mut threads = self.lock();
+        // Threads come and go; what those that are gone have counted is kept in one place.
+        let gone = ThreadCount::default();
+        let mut requests = Requests::default();
+        threads.retain(|thread| {
+            requests.software += thread.software.load(Ordering::Relaxed);
+            requests.refused += thread.refused.load(Ordering::Relaxed);
+            let alive = Arc::strong_count(thread) > 1;
+            if !alive {
+                let add = |to: &AtomicU64, from: &AtomicU64| {
+                    to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+                };
+                add(&gone.software, &thread.software);
+                add(&gone.refused, &thread.refused);
+            }
+            alive
+        });
+        threads.push(Arc::new(gone));
+        requests.submitted = requests.software + requests.refused;
+        requests
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ThreadCount>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

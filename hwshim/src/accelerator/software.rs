@@ -30,6 +30,9 @@ pub enum OperationError {
     /// The system gives no random numbers, or the key is unusable.
     #[error("software could not sign: no random numbers, or a key that fails its own check")]
     SigningFailed,
+    /// The router's driver has ended, with the tokio runtime that it ran on.
+    #[error("the router was stopped while the operation was in flight")]
+    RouterStopped,
 }
 
 /// Does `operation` now, on this thread.

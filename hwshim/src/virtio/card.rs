@@ -214,7 +214,7 @@ impl Card {
         let Some(device) = &self.device else {
             return Ok(());
         };
-        if now >= self.presence_check {
+        if self.armed || now >= self.presence_check {
             self.presence_check = now.plus(PRESENCE_CHECK_INTERVAL);
             if device.transport.function().is_gone() {
                 return Err(DeviceError::Gone);

@@ -1,0 +1,285 @@
+//! Drives the router's core: polls, resets, delivers, and waits for events in between.
+//!
+//! The waiting is done on one epoll descriptor that holds every accelerator's events and the
+//! router's own, so a thread and a tokio task wait for the same thing.
+
+use super::Shared;
+use super::core::{Arrival, Core, Reset};
+use crate::accelerator::RequestId;
+use crate::clock::Instant;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+/// Longest wait between two looks at accelerators: bounds what a lost event can cost.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// The core and what drives it, under one lock.
+pub(super) struct Inner {
+    pub(super) core: Core,
+    pub(super) stopping: bool,
+    /// When the driver wakes up by itself. `ORIGIN` while it is awake.
+    pub(super) sleeping_until: Instant,
+    waiters: Vec<Option<(RequestId, Waiter)>>,
+    arrivals: Vec<Arrival>,
+}
+
+/// Who waits for an arrival.
+pub(super) enum Waiter {
+    Thread(mpsc::SyncSender<Arrival>),
+    Task(oneshot::Sender<Arrival>),
+}
+
+/// Wakes the driver from any thread.
+pub(super) struct Wake(Option<OwnedFd>);
+
+impl Wake {
+    pub(super) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Some(event)))
+    }
+
+    /// For a router that has no driver.
+    pub(super) const fn unused() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(event) = &self.0 {
+            // It fails only when the counter is full, and then the driver is being woken already.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(event) = &self.0 {
+            let _ = rustix::io::read(event, &mut [0; 8]);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) const fn new(core: Core) -> Self {
+        Self {
+            core,
+            stopping: false,
+            sleeping_until: Instant::ORIGIN,
+            waiters: Vec::new(),
+            arrivals: Vec::new(),
+        }
+    }
+
+    /// Remembers who waits for `id`.
+    pub(super) fn wait(&mut self, id: RequestId, waiter: Waiter) {
+        let index = id.index as usize;
+        if self.waiters.len() <= index {
+            self.waiters.resize_with(index + 1, || None);
+        }
+        self.waiters[index] = Some((id, waiter));
+    }
+
+    /// Forgets who waits for `id`. Returns false if nobody did: the arrival was delivered.
+    pub(super) fn stop_waiting(&mut self, id: RequestId) -> bool {
+        match self.waiters.get_mut(id.index as usize) {
+            Some(entry) if entry.as_ref().is_some_and(|(waiting, _)| *waiting == id) => {
+                entry.take().is_some()
+            }
+            _ => false,
+        }
+    }
+
+    fn poll(&mut self, now: Instant) {
+        self.core.poll(now, &mut self.arrivals);
+        self.deliver(now);
+    }
+
+    fn restore(&mut self, reset: Reset, now: Instant) {
+        self.core.restore(reset, now, &mut self.arrivals);
+        self.deliver(now);
+    }
+
+    fn deliver(&mut self, now: Instant) {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        for arrival in arrivals.drain(..) {
+            let id = arrival.id;
+            let waiter = self
+                .waiters
+                .get_mut(id.index as usize)
+                .and_then(Option::take);
+            let delivered = match waiter {
+                Some((waiting, waiter)) if waiting == id => match waiter {
+                    Waiter::Thread(sender) => sender.try_send(arrival).is_ok(),
+                    Waiter::Task(sender) => sender.send(arrival).is_ok(),
+                },
+                _ => false,
+            };
+            if !delivered {
+                self.core.abandon(id, true, now);
+            }
+        }
+        self.arrivals = arrivals;
+    }
+}
+
+/// What the driver is to do next.
+enum Turn {
+    Stop,
+    Reset(Reset),
+    Wait(Duration),
+    Again,
+}
+
+fn turn(shared: &Shared) -> Turn {
+    let Some(mut inner) = shared.lock() else {
+        return Turn::Stop;
+    };
+    if inner.stopping {
+        return Turn::Stop;
+    }
+    shared.wake.clear();
+    inner.sleeping_until = Instant::ORIGIN;
+    let now = shared.clock.now();
+    inner.poll(now);
+    if let Some(reset) = inner.core.take_due_reset(now) {
+        return Turn::Reset(reset);
+    }
+    if !inner.core.arm() {
+        return Turn::Again;
+    }
+    let next = inner.core.next_wake();
+    inner.sleeping_until = next;
+    Turn::Wait(next.since(now).min(WAIT_MAX))
+}
+
+fn restore(shared: &Shared, reset: Reset) {
+    if let Some(mut inner) = shared.lock() {
+        inner.restore(reset, shared.clock.now());
+    }
+}
+
+/// The events of all accelerators, gathered anew whenever they may have changed.
+struct Events {
+    epoll: OwnedFd,
+    version: u64,
+}
+
+impl Events {
+    fn gather(shared: &Shared) -> io::Result<Self> {
+        let gathered = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Edge-triggered: an event means "look again", and looking again is all that follows. A
+        // socket that has hung up, or an eventfd nobody has read, would wake us for ever otherwise.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let add = |event| epoll::add(&gathered, event, epoll::EventData::new_u64(0), flags);
+        if let Wake(Some(event)) = &shared.wake {
+            add(std::os::fd::AsFd::as_fd(event))?;
+        }
+        let mut version = 0;
+        if let Some(inner) = shared.lock() {
+            version = inner.core.events_version();
+            for event in inner.core.accelerators().flat_map(|one| one.events()) {
+                add(event)?;
+            }
+        }
+        Ok(Self {
+            epoll: gathered,
+            version,
+        })
+    }
+
+    fn are_stale(&self, shared: &Shared) -> bool {
+        shared
+            .lock()
+            .is_some_and(|inner| inner.core.events_version() != self.version)
+    }
+}
+
+/// Drives the router until it stops.
+pub(super) fn run(shared: &Shared) {
+    let mut events = None;
+    loop {
+        match turn(shared) {
+            Turn::Stop => return,
+            Turn::Again => {}
+            Turn::Reset(mut reset) => {
+                reset.run();
+                restore(shared, reset);
+            }
+            Turn::Wait(timeout) => {
+                if events
+                    .as_ref()
+                    .is_none_or(|events: &Events| events.are_stale(shared))
+                {
+                    events = Events::gather(shared).ok();
+                    // What happened before they were gathered is found by another turn.
+                    continue;
+                }
+                if let Some(events) = &events {
+                    wait(&events.epoll, timeout);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for an event and takes note of it, which makes the descriptor quiet again.
+fn wait(epoll: &OwnedFd, timeout: Duration) {
+    const EVENTS_MAX: usize = 16;
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+    // Interrupted or not, the next thing to do is another turn.
+    let _ = epoll::wait(epoll, &mut events, Some(&timeout));
+}
+
+/// Drives the router until it stops, as a task.
+pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
+    let mut events: Option<(u64, AsyncFd<OwnedFd>)> = None;
+    loop {
+        match turn(&shared) {
+            Turn::Stop => return,
+            Turn::Again => tokio::task::yield_now().await,
+            Turn::Reset(mut reset) => {
+                // A reset may take seconds, which no task may.
+                let run = tokio::task::spawn_blocking(move || {
+                    reset.run();
+                    reset
+                });
+                match run.await {
+                    Ok(reset) => restore(&shared, reset),
+                    // The runtime is shutting down.
+                    Err(_) => return,
+                }
+            }
+            Turn::Wait(timeout) => {
+                let stale = shared.lock().is_some_and(|inner| {
+                    events
+                        .as_ref()
+                        .is_none_or(|(version, _)| inner.core.events_version() != *version)
+                });
+                if stale {
+                    events = Events::gather(&shared).ok().and_then(|events| {
+                        let Events { epoll, version } = events;
+                        let epoll =
+                            AsyncFd::register_with_interest(epoll, Interest::READABLE).ok()?;
+                        Some((version, epoll))
+                    });
+                    continue;
+                }
+                if let Some((_, epoll)) = &events
+                    && let Ok(Ok(mut ready)) = tokio::time::timeout(timeout, epoll.readable()).await
+                {
+                    wait(ready.get_inner(), Duration::ZERO);
+                    ready.clear_ready();
+                }
+            }
+        }
+    }
+}
