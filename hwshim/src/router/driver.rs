@@ -265,12 +265,9 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
                         .is_none_or(|(version, _)| inner.core.events_version() != *version)
                 });
                 if stale {
-                    events = Events::gather(&shared).ok().and_then(|events| {
-                        let Events { epoll, version } = events;
-                        let epoll =
-                            AsyncFd::register_with_interest(epoll, Interest::READABLE).ok()?;
-                        Some((version, epoll))
-                    });
+                    events = Events::gather(&shared)
+                        .and_then(|Events { epoll, version }| Ok((version, register(epoll)?)))
+                        .ok();
                     continue;
                 }
                 if let Some((_, epoll)) = &events
@@ -282,4 +279,12 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "deprecated for types whose descriptor may change; an OwnedFd keeps its own open"
+)]
+fn register(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(epoll, Interest::READABLE)
 }
