@@ -1,6 +1,7 @@
 //! Drives PCI crypto accelerator cards from user space.
 
 pub mod accelerator;
+pub mod address;
 pub mod bus;
 pub mod clock;
 pub mod kat;
