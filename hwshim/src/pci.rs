@@ -25,6 +25,7 @@ pub use aer::AerTotals;
 pub use family::{DrivenBy, Family, Identity};
 pub use link::{Link, LinkRate, LinkSpeed, LinkState};
 pub use reading::{PathText, Problem, Reading};
+pub(crate) use usability::binding_commands;
 pub use usability::{Advice, Usability};
 
 use card_spec::pci::{Bdf, CONFIG_LEN, Capability, Header, capabilities, capability};

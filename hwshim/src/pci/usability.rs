@@ -173,7 +173,7 @@ fn driver_name(function: &PciFunction) -> &str {
 
 /// Binds one function and no other of its kind (Linux `Documentation/ABI/testing/sysfs-bus-pci`,
 /// "driver_override").
-fn binding_commands(bdf: Bdf, driver: &Reading<String>) -> Vec<String> {
+pub(crate) fn binding_commands(bdf: Bdf, driver: &Reading<String>) -> Vec<String> {
     let device = format!("/sys/bus/pci/devices/{bdf}");
     let unbind = format!("echo {bdf} > {device}/driver/unbind");
     let mut commands = vec![

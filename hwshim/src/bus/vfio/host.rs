@@ -4,6 +4,7 @@
 //! command that helps, because this is where a first installation gets stuck.
 
 use crate::bus::BusError;
+use crate::pci::{Reading, binding_commands};
 use crate::spec::pci::Bdf;
 use rustix::io::Errno;
 use std::fmt::Write as _;
@@ -39,7 +40,7 @@ impl Group {
         let number = group_number(bdf, &device)?;
         match driver(&device) {
             Some(driver) if is_vfio(&driver) => {}
-            holder => return Err(not_usable(bdf, how_to_bind(bdf, holder.as_deref()))),
+            holder => return Err(not_usable(bdf, how_to_bind(bdf, holder))),
         }
         let devices = sysfs.join(format!("kernel/iommu_groups/{number}/devices"));
         Ok(Self {
@@ -142,20 +143,13 @@ fn is_vfio(driver: &str) -> bool {
     driver.contains("vfio")
 }
 
-fn how_to_bind(bdf: Bdf, holder: Option<&str>) -> String {
-    let device = format!("/sys/bus/pci/devices/{bdf}");
-    let unbind = format!("  echo {bdf} > {device}/driver/unbind\n");
-    let (state, unbind) = match holder {
-        Some(driver) => (format!("it is bound to {driver}"), unbind.as_str()),
-        None => ("it is bound to no driver".to_owned(), ""),
+fn how_to_bind(bdf: Bdf, holder: Option<String>) -> String {
+    let (state, driver) = match holder {
+        Some(driver) => (format!("it is bound to {driver}"), Reading::Known(driver)),
+        None => ("it is bound to no driver".to_owned(), Reading::Absent),
     };
-    format!(
-        "{state}, not to vfio-pci; as root:\n\
-         \x20 modprobe vfio-pci\n\
-         \x20 echo vfio-pci > {device}/driver_override\n\
-         {unbind}\
-         \x20 echo {bdf} > /sys/bus/pci/drivers_probe"
-    )
+    let commands = binding_commands(bdf, &driver).join("\n  ");
+    format!("{state}, not to vfio-pci; as root:\n  {commands}")
 }
 
 #[cfg(test)]
