@@ -208,9 +208,9 @@ fn the_port_tells_what_the_card_does_not() {
                     "link": { "maximum": rate("8.0 GT/s", 16) },
                 },
             },
-            { "bdf": "0000:65:01.0", "family": "net-octave", "power_state": "D3hot" },
+            { "bdf": "0000:65:01.0", "family": "netoctave", "power_state": "D3hot" },
             // Its class does not give it away, the table does.
-            { "bdf": "0000:65:02.0", "family": "crypto-swift", "class": "0xff0000" },
+            { "bdf": "0000:65:02.0", "family": "cryptoswift", "class": "0xff0000" },
         ]),
         json!([]),
     );
@@ -229,7 +229,7 @@ fn each_maker_of_an_epyc_server_is_told_apart() {
               "aer": totals(0, 2, 0), "usability": "vendor-pkcs11" },
             { "bdf": "0000:42:00.1", "family": "amd-ccp", "driver": "ccp",
               "aer": NOT_COUNTED(), "usability": "monitored-only" },
-            { "bdf": "0000:c1:00.0", "family": "blue-field", "usability": "monitored-only" },
+            { "bdf": "0000:c1:00.0", "family": "bluefield", "usability": "monitored-only" },
             { "bdf": "0000:c2:00.0", "family": "utimaco", "usability": "vendor-pkcs11" },
             { "bdf": "0000:c3:00.0", "family": "unlisted", "device_name": null,
               "usability": "monitored-only" },
@@ -245,8 +245,8 @@ fn a_card_that_left_the_bus_is_gone_not_absent() {
         json!([{
             "bdf": "0000:3b:00.0", "family": "virtio-crypto", "presence": "gone",
             "vendor": "0x1af4", "power_state": "D3cold", "link_state": "down",
-            "link": { "current": null, "maximum": rate("16.0 GT/s", 8) },
-            "upstream": { "bdf": "0000:3a:00.0", "aer": totals(0, 0, 1) },
+            "link": null,
+            "upstream": { "bdf": "0000:3a:00.0", "aer": totals(0, 0, 1), "link": { "current": null } },
             "usability": "unusable",
         }]),
         json!([]),

@@ -253,19 +253,13 @@ fn print_function(
         &format!("{}  ", address(function)),
         &identity_text(function),
     )?;
-    if function.link != Reading::Absent {
+    if function.link != Reading::Absent || function.link_state().is_some() {
         output.note("    link   ", &link_text(function))?;
     }
     if let Some(text) = aer_text(function) {
         output.note("    errors ", &text)?;
     }
-    let place = format!(
-        "NUMA node {}, IOMMU group {}, power {}",
-        shown_reading(&function.numa_node),
-        shown_reading(&function.iommu_group.clone().map(|group| group.number)),
-        shown_reading(&function.power_state),
-    );
-    output.note("    place  ", &place)?;
+    output.note("    place  ", &place_text(function))?;
     let Some(advice) = inventory.advice(function) else {
         return output.note("    use    ", "unknown: it cannot be identified");
     };
@@ -281,6 +275,22 @@ fn print_function(
         output.line(format_args!("           # {command}"))?;
     }
     Ok(())
+}
+
+/// Where it sits; what this host does not tell is left out.
+fn place_text(function: &PciFunction) -> String {
+    let group = function.iommu_group.clone().map(|group| group.number);
+    let mut words = vec![match group {
+        Reading::Absent => "no IOMMU group".to_owned(),
+        group => format!("IOMMU group {}", shown_reading(&group)),
+    }];
+    if function.numa_node != Reading::Absent {
+        words.push(format!("NUMA node {}", shown_reading(&function.numa_node)));
+    }
+    if function.power_state != Reading::Absent {
+        words.push(format!("power {}", shown_reading(&function.power_state)));
+    }
+    words.join(", ")
 }
 
 fn identity_text(function: &PciFunction) -> String {
@@ -319,7 +329,7 @@ fn identity_text(function: &PciFunction) -> String {
 fn link_text(function: &PciFunction) -> String {
     let link = match &function.link {
         Reading::Known(link) => link,
-        Reading::Absent => return "none of its own".to_owned(),
+        Reading::Absent => return "down, says the port above it".to_owned(),
         Reading::Failed(_) => return "unknown".to_owned(),
     };
     let port = function.upstream.as_known();

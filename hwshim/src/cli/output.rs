@@ -322,8 +322,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Writes to standard error; where even that fails, there is nobody left to tell.
+/// Writes to standard error; where even that fails, there is nobody left to tell. File names can
+/// hold anything, so what would steer a terminal is replaced.
 fn complain(text: impl fmt::Display) {
+    let steers = |letter: char| letter.is_control() && letter != '\n';
+    let text = text.to_string().replace(steers, "\u{fffd}");
     let _ = writeln!(io::stderr(), "hwshim: {text}");
 }
 

@@ -94,6 +94,13 @@ mod tests {
     }
 
     #[test]
+    fn a_total_of_another_severity_is_not_taken() {
+        assert!(parse_total("TOTAL_ERR_FATAL 3", "TOTAL_ERR_COR").is_err());
+        let text = "TOTAL_ERR_FATAL 3\nTOTAL_ERR_COR 4\nTOTAL_ERR_NONFATAL 5";
+        assert_eq!(parse_total(text, "TOTAL_ERR_COR"), Ok(4));
+    }
+
+    #[test]
     fn a_list_cut_short_has_no_total() {
         let error = parse_total("RxErr 2\nBadTLP 1\n", "TOTAL_ERR_COR").unwrap_err();
         assert!(error.contains("TOTAL_ERR_COR"), "{error}");

@@ -35,8 +35,10 @@ pub enum Family {
     /// Broadcom BCM58xx (CryptoNetX).
     Broadcom,
     /// Rainbow CryptoSwift.
+    #[serde(rename = "cryptoswift")]
     CryptoSwift,
     /// NetOctave NSP2000.
+    #[serde(rename = "netoctave")]
     NetOctave,
     /// Sun Crypto Accelerator 6000.
     SunSca,
@@ -47,6 +49,7 @@ pub enum Family {
     /// AMD Cryptographic Coprocessor.
     AmdCcp,
     /// NVIDIA BlueField with its crypto engines enabled.
+    #[serde(rename = "bluefield")]
     BlueField,
     /// Hifn security processors.
     Hifn,

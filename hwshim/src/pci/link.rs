@@ -165,11 +165,12 @@ fn read_rate(directory: Directory<'_>, speed: &str, width: &str) -> Reading<Opti
     speed.and_then(|speed| width.map(|width| rate(speed, width)))
 }
 
-/// Width 0 is a link that is not there, and 255 is how the kernel says that it does not know.
+/// Width 0 is a link that is not there, 63 is what the registers of an absent function read as, and
+/// 255 is how the kernel says that it does not know.
 fn rate(speed: Option<LinkSpeed>, width: u8) -> Option<LinkRate> {
     match width {
-        0 | 0xff => None,
-        width => speed.map(|speed| LinkRate { speed, width }),
+        1 | 2 | 4 | 8 | 12 | 16 | 32 => speed.map(|speed| LinkRate { speed, width }),
+        _ => None,
     }
 }
 

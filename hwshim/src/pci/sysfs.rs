@@ -84,6 +84,7 @@ impl Directory<'_> {
             target
                 .file_name()
                 .and_then(|last| last.to_str())
+                .filter(|last| !last.chars().any(char::is_control))
                 .map_or_else(
                     || self.invalid(name, "it points at a name that is not text"),
                     |last| Reading::Known(last.to_owned()),
@@ -174,6 +175,8 @@ mod tests {
             Reading::Known("vfio-pci".to_owned())
         );
         assert_eq!(directory.link_name("iommu_group"), Reading::Absent);
+        symlink("drivers/\x1b[31m", directory.file("rainbow")).unwrap();
+        assert!(directory.link_name("rainbow").problem().is_some());
     }
 
     #[test]
