@@ -6,6 +6,7 @@ mod json;
 mod software;
 
 use super::output::{Cell, Failure, Output, Style, Table};
+use hwshim::address::Address;
 use hwshim::pci::{
     self, AerTotals, Family, Inventory, LinkRate, LinkState, PciError, PciFunction, Problem,
     Reading, Usability,
@@ -75,7 +76,7 @@ fn warnings<'a>(
 }
 
 fn address(function: &PciFunction) -> String {
-    format!("pci:{}", function.bdf)
+    Address::Pci(function.bdf).to_string()
 }
 
 fn print_table(
@@ -100,7 +101,7 @@ fn print_table(
         let usable = Cell::styled("now", Style::Good);
         let card = "this CPU".into();
         table.push(vec![
-            (*address).into(),
+            address.to_string().into(),
             card,
             none(),
             none(),

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_total_of_another_severity_is_not_taken() {
-        assert!(parse_total("TOTAL_ERR_FATAL 3", "TOTAL_ERR_COR").is_err());
+        let error = parse_total("TOTAL_ERR_FATAL 3", "TOTAL_ERR_COR").unwrap_err();
+        assert!(error.contains("TOTAL_ERR_COR"), "{error}");
         let text = "TOTAL_ERR_FATAL 3\nTOTAL_ERR_COR 4\nTOTAL_ERR_NONFATAL 5";
         assert_eq!(parse_total(text, "TOTAL_ERR_COR"), Ok(4));
     }

@@ -2,22 +2,28 @@
 //!
 //! Says what the processor offers. How fast that makes it, `hwshim bench` measures.
 
-use serde::Serialize;
+use hwshim::address::{self, Address};
+use serde::{Serialize, Serializer};
 
 /// A software accelerator of this host.
 #[derive(Debug, Serialize)]
 pub(super) struct Software {
     /// Accelerator address.
-    pub(super) address: &'static str,
+    #[serde(serialize_with = "as_text")]
+    pub(super) address: Address,
     /// Instructions of this processor that speed up cryptography.
     pub(super) cpu_features: Vec<&'static str>,
+}
+
+fn as_text<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
 }
 
 /// Lists them.
 pub(super) fn detect() -> Vec<Software> {
     let offered = cpu_features().into_iter();
     vec![Software {
-        address: "software:ring",
+        address: Address::Software(address::Software::Ring),
         cpu_features: offered
             .filter_map(|(name, offered)| offered.then_some(name))
             .collect(),
