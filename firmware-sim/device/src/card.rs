@@ -333,6 +333,11 @@ impl Card {
         self.dma.unmap(iova, len)
     }
 
+    /// Takes all memory back, and returns how many bytes that was.
+    pub fn unmap_all(&mut self) -> u64 {
+        self.dma.clear()
+    }
+
     /// Number of interrupt vectors of a kind, see [`card_spec::vfio::irq`].
     #[must_use]
     pub fn irq_count(&self, index: u32) -> u32 {

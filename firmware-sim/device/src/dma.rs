@@ -243,10 +243,13 @@ impl DmaMap {
             .fold(0, u64::saturating_add)
     }
 
-    /// Takes everything back.
-    pub fn clear(&mut self) {
-        self.mappings.clear();
+    /// Takes everything back, and returns how many bytes that was.
+    pub fn clear(&mut self) -> u64 {
         self.files.clear();
+        self.mappings
+            .drain(..)
+            .map(|mapping| mapping.len)
+            .fold(0, u64::saturating_add)
     }
 
     /// Reads memory.

@@ -14,17 +14,22 @@
 //! | [`virtqueue`] | device side of the split virtqueue |
 //! | [`dma`] | the memory a driver has shared |
 //! | [`health`] | the health page |
+//! | [`firmware`] | the card at work: engine threads and bus thread |
+//! | [`server`] | vfio-user |
 //! | [`interrupt`] | eventfds that stand for vectors |
 
 pub mod batch;
 pub mod card;
+mod clock;
 mod config_space;
 pub mod dma;
 pub mod engine;
+pub mod firmware;
 pub mod health;
 pub mod interrupt;
 mod registers;
 pub mod request;
+pub mod server;
 mod session;
 pub mod virtqueue;
 
