@@ -1,1 +1,14 @@
 //! Watches accelerator cards, and says what is wrong and how it knows.
+//!
+//! It opens no card: it reads what each card's owner publishes and what the kernel says of that
+//! owner, so that watching cannot hang what is watched. It repairs nothing either.
+//!
+//! ```text
+//!   telemetry pages, /proc
+//!         |
+//!       probe  --observations-->  rules  --findings-->  verdict  --transitions-->  status
+//!      (reads,                   (judge,               (decides)                  |      |
+//!    never judges)             never read)                                    metrics   api
+//! ```
+
+pub mod probe;

@@ -1,0 +1,86 @@
+//! Looks at one thing, and reports what it saw.
+//!
+//! **Seam.** A probe never judges: it turns files and registers into typed observations. Probes
+//! read through a root directory, so a test hands them a captured tree instead of `/`.
+//!
+//! Not seeing is an observation of its own, and there are kinds of it: see [`ProbeError`].
+
+mod heartbeat;
+mod page;
+mod process;
+
+pub use heartbeat::{Heartbeat, HeartbeatProbe};
+pub use page::PageProbe;
+pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
+
+use std::io;
+use std::path::PathBuf;
+
+/// Looks at one kind of thing, again and again.
+///
+/// One implementation per thing watched. Each keeps its descriptors and buffers between looks.
+pub trait Probe {
+    /// What it is pointed at anew for each look; `()` for a probe that has one subject for life.
+    type Subject;
+    /// What it sees.
+    type Observation;
+
+    /// Names the probe in metrics and evidence.
+    fn name(&self) -> &'static str;
+
+    /// Looks once.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from seeing.
+    fn observe(&mut self, subject: &Self::Subject) -> Result<Self::Observation, ProbeError>;
+}
+
+/// Why a probe saw nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// There is no such thing. Whether that is a fault is for rules to say.
+    #[error("{what} does not exist")]
+    Absent {
+        /// What was looked for.
+        what: String,
+    },
+    /// It is there but could not be read.
+    #[error("{} could not be read: {source}", path.display())]
+    Unreadable {
+        /// File concerned.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It was read, and is not what it should be.
+    #[error("{} {what}", path.display())]
+    Nonsense {
+        /// File concerned.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It was being written for as long as the probe looked. Its writer may have died in the
+    /// middle, or may merely have been interrupted there.
+    #[error("{} is half written", path.display())]
+    Torn {
+        /// File concerned.
+        path: PathBuf,
+    },
+}
+
+impl ProbeError {
+    /// The kind of error as a metric's label.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => "absent",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Nonsense { .. } => "nonsense",
+            Self::Torn { .. } => "torn",
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Looks at the process that owns a card.
+//!
+//! Identity (start time), state and threads come from `/proc/PID/stat`, descriptors from
+//! `/proc/PID/fd`, both under the root directory; memory and processor time from `sysinfo`, which
+//! can look at this host only.
+//!
+//! A process ID is used again after its process has ended. The descriptor of `stat` is kept from
+//! look to look and belongs to the process it was opened on: once that has ended it answers
+//! `ESRCH`, whoever has the number by then. Opening compares the start time with the page's.
+//!
+//! ```text
+//!              opened, start time as in the page
+//!   not seen ------------------------------------> seen alive ---> ended
+//!      |                                            every look      ESRCH, or a zombie
+//!      +--> absent: no such process, or another one under that number
+//! ```
+
+use super::{Probe, ProbeError};
+use card_spec::telemetry::Page;
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::{Errno, pread};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+
+/// `f_type` of a mounted `/proc` (`PROC_SUPER_MAGIC`, statfs(2)).
+const PROC_MAGIC: u64 = 0x9fa0;
+/// Longest `stat` line that can be: 52 numbers of 20 digits and a name of 64 bytes.
+const STAT_LEN_MAX: usize = 2048;
+
+/// Which process: its number, and when it started so that the number cannot mislead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OwnerId {
+    /// Process ID.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/PID/stat` field 22).
+    pub start_time_ticks: u64,
+}
+
+impl OwnerId {
+    /// This very process, to watch what watching costs.
+    #[must_use]
+    pub fn of_this_process() -> Option<Self> {
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        Some(Self {
+            pid: std::process::id(),
+            start_time_ticks: Stat::parse(&stat)?.start_time_ticks,
+        })
+    }
+
+    /// The owner a page names, if it names one that can be.
+    #[must_use]
+    pub fn of(page: &Page) -> Option<Self> {
+        let pid = u32::try_from(page.owner.pid.get()).ok()?;
+        (pid != 0).then_some(Self {
+            pid,
+            start_time_ticks: page.owner.start_time_ticks.get(),
+        })
+    }
+}
+
+/// What became of an owner.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Owner {
+    /// It runs.
+    Alive(Process),
+    /// It was seen alive and has ended since, or is a zombie.
+    Ended,
+}
+
+/// A living process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    /// Which.
+    pub id: OwnerId,
+    /// State letter, e.g. `S` sleeping, `R` running, `D` in uninterruptible sleep, `T` stopped
+    /// (proc_pid_stat(5) field 3).
+    pub state: char,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors; `None` if this user may not count them.
+    pub fds: Option<u64>,
+    /// Memory and processor time; `None` if they could not be read, or in a captured tree.
+    pub usage: Option<Usage>,
+}
+
+impl Process {
+    /// Whether a signal has stopped it, or a debugger.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Usage {
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Processor time since it started, user and system.
+    pub cpu_time: Duration,
+}
+
+/// Looks at the process that owns a card.
+#[derive(Debug)]
+pub struct ProcessProbe {
+    proc: PathBuf,
+    /// `None` when `proc` is a captured tree.
+    system: Option<System>,
+    followed: Option<Followed>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    id: OwnerId,
+    stat: OwnedFd,
+    path: PathBuf,
+}
+
+impl ProcessProbe {
+    /// Looks under `root`: `/` is this host, anything else a captured tree.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            proc: root.join("proc"),
+            system: (root == Path::new("/"))
+                .then(System::new)
+                .and_then(Result::ok),
+            followed: None,
+        }
+    }
+
+    /// Opens the process that `id` names, or says that there is none such.
+    fn follow(&mut self, id: OwnerId) -> Result<Stat, ProbeError> {
+        let path = self.proc.join(id.pid.to_string()).join("stat");
+        let stat = match open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::SRCH) => return Err(absent(id, "no process")),
+            Err(errno) => return Err(unreadable(&path, errno.into())),
+        };
+        let now = read_stat(&stat, &path)?.ok_or_else(|| absent(id, "no process"))?;
+        if now.start_time_ticks != id.start_time_ticks {
+            return Err(absent(id, "another process"));
+        }
+        self.followed = Some(Followed { id, stat, path });
+        Ok(now)
+    }
+
+    fn usage(&mut self, pid: u32) -> Option<Usage> {
+        let system = self.system.as_mut()?;
+        let pid = Pid::from_u32(pid);
+        system.refresh_processes_specifics(
+            ProcessesToUpdate::Some(&[pid]),
+            true,
+            ProcessRefreshKind::nothing()
+                .with_cpu()
+                .with_memory()
+                .without_tasks(),
+        );
+        let process = system.process(pid)?;
+        Some(Usage {
+            rss_bytes: process.memory(),
+            cpu_time: Duration::from_millis(process.accumulated_cpu_time()),
+        })
+    }
+}
+
+impl Probe for ProcessProbe {
+    type Subject = OwnerId;
+    type Observation = Owner;
+
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn observe(&mut self, &id: &OwnerId) -> Result<Owner, ProbeError> {
+        if self.followed.as_ref().is_none_or(|known| known.id != id) {
+            self.followed = None;
+            self.follow(id)?;
+        }
+        let usage = self.usage(id.pid);
+        let fds = count_fds(&self.proc.join(id.pid.to_string()).join("fd"));
+        let known = self
+            .followed
+            .as_ref()
+            .expect("followed above, or the look has ended there");
+        // Read last: if the process is alive now, its number was its own all the while, and what
+        // was read through that number above is of this process.
+        match read_stat(&known.stat, &known.path)? {
+            Some(stat) if !matches!(stat.state, 'Z' | 'X') => Ok(Owner::Alive(Process {
+                id,
+                state: stat.state,
+                threads: stat.threads,
+                fds,
+                usage,
+            })),
+            _ => Ok(Owner::Ended),
+        }
+    }
+}
+
+/// What is wanted of `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stat {
+    state: char,
+    threads: u64,
+    start_time_ticks: u64,
+}
+
+impl Stat {
+    /// Reads the fields after the name. The name may hold blanks and parentheses, so they start
+    /// after the last `)`.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, fields) = text.rsplit_once(')')?;
+        let mut fields = fields.split_ascii_whitespace();
+        // Fields 3, 20 and 22 of proc_pid_stat(5); `nth` counts on from the one before.
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        let start_time_ticks = fields.nth(1)?.parse().ok()?;
+        Some(Self {
+            state,
+            threads,
+            start_time_ticks,
+        })
+    }
+}
+
+/// Reads an open `stat`, or `None` if its process has ended.
+fn read_stat(stat: &OwnedFd, path: &Path) -> Result<Option<Stat>, ProbeError> {
+    let mut buffer = [0; STAT_LEN_MAX];
+    let len = loop {
+        match pread(stat, &mut buffer, 0) {
+            Ok(len) => break len,
+            Err(Errno::INTR) => {}
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(unreadable(path, errno.into())),
+        }
+    };
+    let text = String::from_utf8_lossy(&buffer[..len]);
+    let stat = Stat::parse(&text).ok_or_else(|| ProbeError::Nonsense {
+        path: path.to_owned(),
+        what: "is not the status of a process".to_owned(),
+    })?;
+    Ok(Some(stat))
+}
+
+/// Counts the descriptors in a `fd` directory.
+fn count_fds(directory: &Path) -> Option<u64> {
+    // Since Linux 6.2 the directory's size is its number of descriptors. Counting them one by one
+    // would cost most when there are most of them: in a process that leaks them.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = open(directory, flags, Mode::empty()).ok()?;
+    let size = u64::try_from(fstat(&opened).ok()?.st_size).ok()?;
+    let on_proc = rustix::fs::fstatfs(&opened).is_ok_and(|fs| is_proc(&fs));
+    if on_proc && size > 0 {
+        return Some(size);
+    }
+    u64::try_from(fs::read_dir(directory).ok()?.count()).ok()
+}
+
+fn is_proc(fs: &rustix::fs::StatFs) -> bool {
+    u64::try_from(fs.f_type).is_ok_and(|kind| kind == PROC_MAGIC)
+}
+
+fn absent(id: OwnerId, found: &str) -> ProbeError {
+    ProbeError::Absent {
+        what: format!(
+            "process {} started at tick {} ({found} has that number)",
+            id.pid, id.start_time_ticks
+        ),
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ProbeError {
+    ProbeError::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures")
+            .join(name)
+    }
+
+    fn id(pid: u32, start_time_ticks: u64) -> OwnerId {
+        OwnerId {
+            pid,
+            start_time_ticks,
+        }
+    }
+
+    fn alive(owner: Owner) -> Process {
+        match owner {
+            Owner::Alive(process) => process,
+            Owner::Ended => panic!("the process has ended"),
+        }
+    }
+
+    /// A process of this host that lives until its standard input is closed.
+    fn child() -> (Child, OwnerId) {
+        let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let start = Stat::parse(&stat).unwrap().start_time_ticks;
+        let id = id(child.id(), start);
+        (child, id)
+    }
+
+    #[test]
+    fn a_captured_process_is_read() {
+        let mut probe = ProcessProbe::new(&fixture("host"));
+        let process = alive(probe.observe(&id(4321, 987_654)).unwrap());
+        assert_eq!((process.state, process.threads), ('S', 7));
+        assert_eq!(process.fds, Some(3));
+        assert_eq!(process.usage, None);
+    }
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
+        let mut probe = ProcessProbe::new(&fixture("host"));
+        let process = alive(probe.observe(&id(4322, 55)).unwrap());
+        assert_eq!((process.state, process.threads), ('T', 2));
+        assert!(process.is_stopped());
+        assert_eq!(process.fds, None, "its descriptors are not in the tree");
+    }
+
+    #[test]
+    fn a_zombie_has_ended_and_a_number_used_again_is_absent() {
+        let mut probe = ProcessProbe::new(&fixture("host"));
+        assert_eq!(probe.observe(&id(4323, 66)).unwrap(), Owner::Ended);
+        let reused = probe.observe(&id(4321, 1)).unwrap_err();
+        assert_eq!(reused.kind(), "absent");
+        assert!(reused.to_string().contains("another process"), "{reused}");
+        assert_eq!(probe.observe(&id(9, 9)).unwrap_err().kind(), "absent");
+    }
+
+    #[test]
+    fn a_status_that_is_none_is_nonsense() {
+        let mut probe = ProcessProbe::new(&fixture("host"));
+        assert_eq!(probe.observe(&id(4324, 1)).unwrap_err().kind(), "nonsense");
+    }
+
+    #[test]
+    fn a_living_process_shows_what_it_uses_until_it_ends() {
+        let (mut child, id) = child();
+        let mut probe = ProcessProbe::new(Path::new("/"));
+        let process = alive(probe.observe(&id).unwrap());
+        assert!(process.usage.unwrap().rss_bytes > 100_000);
+        assert!(process.fds.unwrap() >= 3);
+        assert_eq!(process.threads, 1);
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(probe.observe(&id).unwrap(), Owner::Ended);
+        // A probe that never saw it alive cannot tell this from a process it may not see.
+        let mut other = ProcessProbe::new(Path::new("/"));
+        assert_eq!(other.observe(&id).unwrap_err().kind(), "absent");
+    }
+
+    #[test]
+    fn a_page_without_a_possible_owner_names_none() {
+        let mut page = Page::new();
+        assert_eq!(OwnerId::of(&page), None);
+        page.owner.pid = (u64::from(u32::MAX) + 1).into();
+        assert_eq!(OwnerId::of(&page), None);
+        page.owner.pid = 7.into();
+        assert_eq!(OwnerId::of(&page), Some(id(7, 0)));
+    }
+}
