@@ -12,3 +12,5 @@
 //! ```
 
 pub mod probe;
+pub mod rules;
+pub mod verdict;

@@ -1,0 +1,138 @@
+//! Rules about the card as its owner and the router see it.
+
+use super::{Case, Finding, Says};
+use crate::verdict::{Cause, State};
+use card_spec::telemetry::{breaker_state, card_state, check_result};
+
+/// Evidence codes that open a breaker and can only be the card's doing: it broke a rule of the
+/// interface, or lied. A timeout or an error status may also be the host's or the caller's.
+const CARDS_OWN_DOING: [&str; 9] = [
+    "completed-unknown-request",
+    "needs-reset",
+    "overclaimed-length",
+    "repeated-nonce",
+    "silent-reboot",
+    "undefined-status",
+    "used-index-jumped",
+    "wrong-answer",
+    "wrong-length",
+];
+
+/// The card no longer answers on the bus.
+pub(super) fn gone(case: &Case<'_>) -> Option<Finding> {
+    (state(case)? == card_state::GONE).then(|| {
+        Finding::new(
+            "gone",
+            "the card no longer answers on the bus",
+            Says::Is(State::Unreachable, Cause::CardAbsent),
+        )
+    })
+}
+
+/// The card takes no requests before a reset.
+pub(super) fn needs_reset(case: &Case<'_>) -> Option<Finding> {
+    let card = &case.page()?.card;
+    (card.state.get() == card_state::NEEDS_RESET).then(|| {
+        Finding::new(
+            "needs-reset",
+            format!(
+                "the card takes no requests before a reset ({} done, {} failed)",
+                card.resets, card.resets_failed
+            ),
+            Says::Is(State::Unavailable, Cause::Card),
+        )
+    })
+}
+
+/// The card says of itself that it has failed.
+pub(super) fn says_it_failed(case: &Case<'_>) -> Option<Finding> {
+    let beat = case.beat()?;
+    let (code, detail) = if beat.status.fatal() {
+        (
+            "card-fatal",
+            "the firmware reports a fatal error (CSTS.CFS)",
+        )
+    } else if beat.warning.fail_closed() {
+        (
+            "card-fail-closed",
+            "the card refuses private-key operations (critical warning)",
+        )
+    } else {
+        return None;
+    };
+    let says = Says::Is(State::Unavailable, Cause::Card);
+    Some(Finding::new(code, detail, says))
+}
+
+/// The last known-answer test failed.
+pub(super) fn check_failed(case: &Case<'_>) -> Option<Finding> {
+    let checks = &case.page()?.checks;
+    let (code, what, cause) = match checks.last_result.get() {
+        check_result::NONE | check_result::PASSED => return None,
+        check_result::FAILED => ("check-failed", "an error status", Cause::Undetermined),
+        check_result::TIMED_OUT => ("timed-out", "no answer in time", Cause::Undetermined),
+        check_result::WRONG_ANSWER => ("wrong-answer", "a wrong answer", Cause::Card),
+        check_result::MISBEHAVED => ("check-misbehaved", "a breach of the interface", Cause::Card),
+        _ => ("check-failed", "a result unknown here", Cause::Undetermined),
+    };
+    Some(Finding::new(
+        code,
+        format!(
+            "the last known-answer test got {what} ({} of {} failed)",
+            checks.failed, checks.started
+        ),
+        Says::Is(State::Unavailable, cause),
+    ))
+}
+
+/// The router gives the card no work.
+pub(super) fn breaker_open(case: &Case<'_>) -> Option<Finding> {
+    let page = case.page()?;
+    let state = match page.breaker.state.get() {
+        breaker_state::CLOSED => return None,
+        breaker_state::OPEN => "open",
+        breaker_state::HALF_OPEN => "half-open",
+        _ => "in a state unknown here",
+    };
+    let opened_by = page.opened_by();
+    let cause = if CARDS_OWN_DOING.contains(&opened_by.as_str()) {
+        Cause::Card
+    } else if opened_by == "gone" {
+        Cause::CardAbsent
+    } else {
+        Cause::Undetermined
+    };
+    let by = if opened_by.is_empty() {
+        "no reason given".to_owned()
+    } else {
+        format!("by {opened_by}")
+    };
+    Some(Finding::new(
+        "breaker-open",
+        format!(
+            "the breaker is {state}: {by}; opened {} times",
+            page.breaker.opened
+        ),
+        Says::Is(State::Unavailable, cause),
+    ))
+}
+
+/// The card is being brought up, or in a state that only a newer owner knows.
+pub(super) fn starting(case: &Case<'_>) -> Option<Finding> {
+    let (code, detail) = match state(case)? {
+        card_state::STARTING => ("card-starting", "the card is being brought up".to_owned()),
+        card_state::READY | card_state::NEEDS_RESET | card_state::GONE | card_state::RELEASED => {
+            return None;
+        }
+        other => (
+            "card-state-undefined",
+            format!("the owner gives card state {other}, unknown here; update this program"),
+        ),
+    };
+    let says = Says::Is(State::Unknown, Cause::Undetermined);
+    Some(Finding::new(code, detail, says))
+}
+
+fn state(case: &Case<'_>) -> Option<u64> {
+    Some(case.page()?.card.state.get())
+}

@@ -1,0 +1,233 @@
+//! What must be remembered between polls to judge the next: whether counters move, and whether we
+//! ourselves were on time.
+
+use crate::probe::{Heartbeat, Owner, OwnerId, ProbeError};
+use crate::verdict::{Limits, Look};
+use card_spec::health::EngineHeartbeat;
+use card_spec::telemetry::Page;
+use hwshim::clock::Instant;
+use std::time::Duration;
+
+/// A poll that comes this much of an interval after it was due is late, in percent (as corosync
+/// has it for its token).
+const LATE_PERCENT: u32 = 80;
+/// A card may state any heartbeat period; one that says "once a year" cannot be watched, and must
+/// not be able to silence the watch.
+const PERIOD_MAX: Duration = Duration::from_secs(10);
+/// Period of a card that states none.
+const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
+
+/// What earlier polls left behind.
+#[derive(Debug)]
+pub struct Memory {
+    polled_at: Option<Instant>,
+    /// When the first of the present run of late polls began to be waited for.
+    late_since: Option<Instant>,
+    owner: Option<OwnerId>,
+    owner_seen_alive: bool,
+    sequence: Option<u64>,
+    page_moved: bool,
+    page_moved_at: Instant,
+    torn_polls: u32,
+    pulse: Pulse,
+    engines: Vec<Pulse>,
+}
+
+impl Memory {
+    /// Remembers nothing.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            polled_at: None,
+            late_since: None,
+            owner: None,
+            owner_seen_alive: false,
+            sequence: None,
+            page_moved: false,
+            page_moved_at: now,
+            torn_polls: 0,
+            pulse: Pulse::default(),
+            engines: Vec::new(),
+        }
+    }
+
+    /// Whether this poll came late, and since when polls have.
+    #[must_use]
+    pub const fn late_since(&self) -> Option<Instant> {
+        self.late_since
+    }
+
+    /// Whether the page was published anew since the poll before.
+    #[must_use]
+    pub const fn page_moved(&self) -> bool {
+        self.page_moved
+    }
+
+    /// When a poll last found the page published anew.
+    #[must_use]
+    pub const fn page_moved_at(&self) -> Instant {
+        self.page_moved_at
+    }
+
+    /// Polls in a row that found the page half written.
+    #[must_use]
+    pub const fn torn_polls(&self) -> u32 {
+        self.torn_polls
+    }
+
+    /// Whether the present owner has been seen alive.
+    #[must_use]
+    pub const fn owner_seen_alive(&self) -> bool {
+        self.owner_seen_alive
+    }
+
+    /// The card's heartbeat counter.
+    #[must_use]
+    pub const fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Each engine's answers.
+    #[must_use]
+    pub fn engines(&self) -> &[Pulse] {
+        &self.engines
+    }
+
+    /// Takes in a look, before the rules judge it.
+    pub fn record(&mut self, look: &Look, limits: &Limits) {
+        self.record_timeliness(look.at, limits.poll_interval);
+        self.torn_polls = match look.page {
+            Err(ProbeError::Torn { .. }) => self.torn_polls + 1,
+            _ => 0,
+        };
+        self.page_moved = false;
+        if let Ok(page) = &look.page {
+            self.record_page(page, look.at);
+        }
+        if let Some(Ok(beat)) = &look.heartbeat {
+            self.record_beat(beat);
+        }
+        if let Some(Ok(Owner::Alive(_))) = look.owner {
+            self.owner_seen_alive = true;
+        }
+    }
+
+    fn record_timeliness(&mut self, now: Instant, interval: Duration) {
+        let due = self.polled_at.unwrap_or(now).plus(interval);
+        let late = now.since(due) > interval * LATE_PERCENT / 100;
+        self.late_since = match (late, self.late_since) {
+            (true, None) => Some(due),
+            (true, since) => since,
+            (false, _) => None,
+        };
+        self.polled_at = Some(now);
+    }
+
+    fn record_page(&mut self, page: &Page, now: Instant) {
+        let owner = OwnerId::of(page);
+        if owner != self.owner {
+            // Another owner: its sequence starts anew, and it has not been seen alive yet.
+            self.owner = owner;
+            self.owner_seen_alive = false;
+            self.sequence = None;
+        }
+        let sequence = Some(page.sequence.get());
+        if sequence != self.sequence {
+            self.sequence = sequence;
+            self.page_moved = true;
+            self.page_moved_at = now;
+        }
+    }
+
+    fn record_beat(&mut self, beat: &Heartbeat) {
+        let on_time = self.late_since.is_none();
+        let period = match beat.period {
+            Duration::ZERO => PERIOD_DEFAULT,
+            stated => stated.min(PERIOD_MAX),
+        };
+        let look = |value, idle| Counter {
+            value: (beat.boot_id, value),
+            read_at: beat.read_at,
+            period,
+            idle,
+            on_time,
+        };
+        self.pulse.record(look(beat.count, false));
+        self.engines.resize_with(beat.engines.len(), Pulse::default);
+        for (pulse, engine) in self.engines.iter_mut().zip(&beat.engines) {
+            let EngineHeartbeat {
+                requested,
+                responded,
+            } = *engine;
+            // An engine that owes no answer may stand still.
+            pulse.record(look(responded.get().into(), requested == responded));
+        }
+    }
+}
+
+/// One reading of a counter that the card owns.
+#[derive(Clone, Copy, Debug)]
+struct Counter {
+    /// Under which boot, and how far.
+    value: (u32, u32),
+    /// When it was read from the card.
+    read_at: Instant,
+    /// Time in which it must move.
+    period: Duration,
+    /// Whether it has no reason to move.
+    idle: bool,
+    /// Whether our own poll was on time.
+    on_time: bool,
+}
+
+/// Whether a counter that the card owns moves.
+///
+/// A poll counts against the card only if it was on time itself, and if the owner has read the
+/// card again in the meantime, at least one period later: otherwise it would blame the card for a
+/// host or an owner that stood still. Three such polls *in a row* are needed, so a late one starts
+/// the count over.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    last: Option<((u32, u32), Instant)>,
+    moved: bool,
+    unmoved_polls: u32,
+}
+
+impl Pulse {
+    /// Polls in a row that count against the card.
+    #[must_use]
+    pub const fn unmoved_polls(&self) -> u32 {
+        self.unmoved_polls
+    }
+
+    /// Whether it has been seen to move, and not to stand still since.
+    #[must_use]
+    pub const fn is_moving(&self) -> bool {
+        self.moved && self.unmoved_polls == 0
+    }
+
+    /// Whether it has ever been seen to move.
+    #[must_use]
+    pub const fn has_moved(&self) -> bool {
+        self.moved
+    }
+
+    fn record(&mut self, counter: Counter) {
+        let Some((value, read_at)) = self.last else {
+            self.last = Some((counter.value, counter.read_at));
+            return;
+        };
+        if value != counter.value || counter.idle {
+            self.moved |= value != counter.value;
+            self.unmoved_polls = 0;
+        } else if !counter.on_time {
+            self.unmoved_polls = 0;
+        } else if counter.read_at.since(read_at) < counter.period {
+            // Too soon to tell; the next reading is compared with the same one.
+            return;
+        } else {
+            self.unmoved_polls = self.unmoved_polls.saturating_add(1);
+        }
+        self.last = Some((counter.value, counter.read_at));
+    }
+}

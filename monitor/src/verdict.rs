@@ -1,0 +1,310 @@
+//! Decides how a card is from what the rules found, and remembers since when.
+//!
+//! ```text
+//!                         a card is first seen
+//!                                 |
+//!                                 v
+//!     page stale, torn,      +---------+   sign of life, nothing against it
+//!     unreadable             | UNKNOWN | ----------------------------+
+//!        +-----------------> +---------+ --------------+             |
+//!        |                      |    |                 |             v
+//!        |      owner gone,     |    | owner let go    |       +-----------+
+//!        |      card gone       v    v of the card     |       | CONNECTED |
+//!        |         +-------------+  +--------------+   |       +-----------+
+//!        |         | UNREACHABLE |  | DISCONNECTED |   |
+//!        |         +-------------+  +--------------+   v
+//!        |                                        +-------------+
+//!        |       heartbeat frozen, needs reset,   | UNAVAILABLE |
+//!        |       check failed, breaker open       +-------------+
+//!        |
+//!     any state leads to any other: each poll is judged by itself, by the
+//!     strongest finding (the order of the table in `rules`)
+//! ```
+//!
+//! One thing carries over: a poll of our own that came late and saw nothing new changes nothing.
+//! It says that this process was not running, which is no fault of the card.
+//!
+//! This module does no I/O, reads no clock and cannot be surprised: it is told what was seen and
+//! when.
+
+use crate::probe::{Heartbeat, Owner, ProbeError};
+use crate::rules::{self, Case, Finding, Memory, Says};
+use card_spec::telemetry::Page;
+use hwshim::clock::Instant;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// What every probe saw of one card in one poll.
+#[derive(Debug)]
+pub struct Look {
+    /// When the poll began, before anything was read: ages reckoned from here are never too long.
+    pub at: Instant,
+    /// The telemetry page.
+    pub page: Result<Box<Page>, ProbeError>,
+    /// The card's heartbeat; `None` if there was no page to take it from.
+    pub heartbeat: Option<Result<Heartbeat, ProbeError>>,
+    /// The owner last named by a page; `None` if none has been.
+    pub owner: Option<Result<Owner, ProbeError>>,
+}
+
+/// How a card is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It shows signs of life and nothing speaks against it.
+    Connected,
+    /// Its owner let go of it in an orderly way. Nothing is wrong, nothing is served.
+    Disconnected,
+    /// It is there, and does not serve.
+    Unavailable,
+    /// It is not there, or its owner is not.
+    Unreachable,
+    /// There is no fresh evidence.
+    Unknown,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Connected,
+        Self::Disconnected,
+        Self::Unavailable,
+        Self::Unreachable,
+        Self::Unknown,
+    ];
+
+    /// Its name, the same in the terminal, in JSON and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Unavailable => "unavailable",
+            Self::Unreachable => "unreachable",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is at fault. Link and host will join when there are probes that can tell them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// Nothing is.
+    None,
+    /// The card: it is there and does wrong.
+    Card,
+    /// The card does not answer on the bus at all.
+    CardAbsent,
+    /// The process that owns the card has ended.
+    ServiceGone,
+    /// The process that owns the card is there and does not run.
+    ServiceHang,
+    /// This program: it may not see, or does not get to run.
+    Monitor,
+    /// The evidence does not tell.
+    Undetermined,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::Card,
+        Self::CardAbsent,
+        Self::ServiceGone,
+        Self::ServiceHang,
+        Self::Monitor,
+        Self::Undetermined,
+    ];
+
+    /// Its name, the same in the terminal, in JSON and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Card => "card",
+            Self::CardAbsent => "card-absent",
+            Self::ServiceGone => "service-gone",
+            Self::ServiceHang => "service-hang",
+            Self::Monitor => "monitor",
+            Self::Undetermined => "undetermined",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One finding that bears on a verdict.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Its code: the words that drivers, metrics and logs use too.
+    pub code: Cow<'static, str>,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// What is believed about one card, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// How it is.
+    pub state: State,
+    /// What is at fault.
+    pub cause: Cause,
+    /// Since when it is in this state.
+    pub since: Instant,
+    /// What the last poll found, what decided first.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A verdict gave way to another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Transition {
+    /// When.
+    pub at: Instant,
+    /// What the card was.
+    pub from: State,
+    /// What it is.
+    pub to: State,
+    /// What is at fault now.
+    pub cause: Cause,
+    /// What was found.
+    pub evidence: Vec<Evidence>,
+}
+
+/// How patient rules are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Time between polls.
+    pub poll_interval: Duration,
+    /// Polls that must find a counter unmoved before it is held to have stopped.
+    pub frozen_polls: u32,
+    /// Publications that must be missing before a page is stale.
+    pub stale_publications: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(1),
+            // As Intel QAT's driver has it (ADF_CFG_HB_COUNT_THRESHOLD).
+            frozen_polls: 3,
+            stale_publications: 3,
+        }
+    }
+}
+
+/// Judges one card, poll after poll.
+#[derive(Debug)]
+pub struct Judge {
+    limits: Limits,
+    memory: Memory,
+    verdict: Verdict,
+}
+
+impl Judge {
+    /// Starts without an opinion.
+    #[must_use]
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            limits,
+            memory: Memory::new(now),
+            verdict: Verdict {
+                state: State::Unknown,
+                cause: Cause::Undetermined,
+                since: now,
+                evidence: Vec::new(),
+            },
+        }
+    }
+
+    /// What is believed.
+    #[must_use]
+    pub const fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// What earlier polls left behind.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Takes in what a poll saw, and returns the transition it caused.
+    pub fn poll(&mut self, look: &Look) -> Option<Transition> {
+        self.memory.record(look, &self.limits);
+        let mut findings = rules::apply(&Case {
+            look,
+            memory: &self.memory,
+            limits: &self.limits,
+        });
+        // What decides is said first.
+        let decides = |finding: &Finding| finding.says != Says::Noted;
+        findings.sort_by_key(|finding| !decides(finding));
+        let says = findings.first().map_or(Says::Noted, |first| first.says);
+        let (state, cause) = match says {
+            Says::Noted => (State::Connected, Cause::None),
+            Says::Hold => (self.verdict.state, self.verdict.cause),
+            Says::Is(state, Cause::Undetermined) => (state, told_apart(state, &findings)),
+            Says::Is(state, cause) => (state, cause),
+        };
+        let evidence = findings.into_iter().map(|finding| finding.evidence);
+        self.settle(state, cause, evidence.collect(), look.at)
+    }
+
+    fn settle(
+        &mut self,
+        state: State,
+        cause: Cause,
+        evidence: Vec<Evidence>,
+        now: Instant,
+    ) -> Option<Transition> {
+        let from = self.verdict.state;
+        let changed = (from, self.verdict.cause) != (state, cause);
+        self.verdict = Verdict {
+            state,
+            cause,
+            since: if from == state {
+                self.verdict.since
+            } else {
+                now
+            },
+            evidence,
+        };
+        changed.then(|| Transition {
+            at: now,
+            from,
+            to: state,
+            cause,
+            evidence: self.verdict.evidence.clone(),
+        })
+    }
+}
+
+/// The finding that decides may not tell the cause where a weaker one does: a card whose check
+/// timed out *and* whose heartbeat stands still is at fault itself.
+fn told_apart(state: State, findings: &[Finding]) -> Cause {
+    findings
+        .iter()
+        .find_map(|finding| match finding.says {
+            Says::Is(same, cause) if same == state && cause != Cause::Undetermined => Some(cause),
+            _ => None,
+        })
+        .unwrap_or(Cause::Undetermined)
+}
+
+#[cfg(test)]
+mod tests;

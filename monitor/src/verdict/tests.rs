@@ -1,0 +1,609 @@
+//! One card under one judge, poll after poll, in a time that the tests make.
+
+use super::*;
+use crate::probe::{HeartbeatProbe, OwnerId, Probe, Process};
+use card_spec::health::{self, ControllerStatus, CriticalWarning, Summary};
+use card_spec::telemetry::{breaker_state, card_state, check_result, padded};
+use std::io;
+use zerocopy::{FromZeros, IntoBytes};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// A card and its owner as they would look from outside.
+struct Scene {
+    judge: Judge,
+    now: Instant,
+    page: Page,
+    card: Summary,
+    owner: Watched,
+    card_beats: bool,
+    owner_publishes: bool,
+    owner_reads_card: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Watched {
+    Alive(char),
+    Ended,
+    Hidden,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let mut page = Page::new();
+        page.owner.pid = 7.into();
+        page.owner.publish_interval_ns = 250_000_000.into();
+        page.owner.address = padded("software:ring");
+        page.card.state = card_state::READY.into();
+        page.checks.last_result = check_result::PASSED.into();
+        let mut card = Summary::new_zeroed();
+        card.magic = health::MAGIC.into();
+        card.version = health::VERSION.into();
+        card.heartbeat_period_ms = 500.into();
+        card.heartbeat_count = 100.into();
+        card.capabilities = (1 << 8).into();
+        Self {
+            judge: Judge::new(Limits::default(), now),
+            now,
+            page,
+            card,
+            owner: Watched::Alive('S'),
+            card_beats: true,
+            owner_publishes: true,
+            owner_reads_card: true,
+        }
+    }
+
+    /// A card that has been connected for a while.
+    fn connected() -> Self {
+        let mut scene = Self::new();
+        scene.polls(3);
+        assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+        scene
+    }
+
+    /// Lets the world go on for `time`.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        if self.card_beats {
+            let beats = self.card.heartbeat_count.get() + 2;
+            self.card.heartbeat_count = beats.into();
+        }
+        if self.owner_publishes {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.now.as_nanos();
+        self.page.sequence += 2;
+        self.page.owner.published_at_ns = now.into();
+        if self.owner_reads_card {
+            self.page.card.health_reads += 1;
+            self.page.card.health_read_at_ns = now.into();
+            self.page.health.copy_from_slice(self.card.as_bytes());
+        }
+    }
+
+    fn look(&mut self, page: Result<Box<Page>, ProbeError>) -> Option<Transition> {
+        let id = OwnerId {
+            pid: 7,
+            start_time_ticks: 0,
+        };
+        let owner = match self.owner {
+            Watched::Alive(state) => Ok(Owner::Alive(Process {
+                id,
+                state,
+                threads: 1,
+                fds: None,
+                usage: None,
+            })),
+            Watched::Ended => Ok(Owner::Ended),
+            Watched::Hidden => Err(ProbeError::Absent {
+                what: "process 7".to_owned(),
+            }),
+        };
+        let heartbeat = page.as_ref().ok().map(|page| HeartbeatProbe.observe(page));
+        self.judge.poll(&Look {
+            at: self.now,
+            page,
+            heartbeat,
+            owner: Some(owner),
+        })
+    }
+
+    /// Polls once after `time`.
+    fn poll_after(&mut self, time: Duration) -> Option<Transition> {
+        self.pass(time);
+        let page = Box::new(self.page);
+        self.look(Ok(page))
+    }
+
+    /// Polls once, blind to the page.
+    fn poll_blind(&mut self, error: ProbeError) {
+        self.pass(SECOND);
+        self.look(Err(error));
+    }
+
+    /// Polls `count` times, on time.
+    fn polls(&mut self, count: u32) {
+        for _ in 0..count {
+            self.poll_after(SECOND);
+        }
+    }
+
+    fn verdict(&self) -> (State, Cause) {
+        let verdict = self.judge.verdict();
+        (verdict.state, verdict.cause)
+    }
+
+    /// The code of what decided.
+    fn code(&self) -> &str {
+        &self.judge.verdict().evidence[0].code
+    }
+
+    fn has_evidence(&self, code: &str) -> bool {
+        let evidence = &self.judge.verdict().evidence;
+        evidence.iter().any(|evidence| evidence.code == code)
+    }
+}
+
+fn torn() -> ProbeError {
+    ProbeError::Torn {
+        path: "page".into(),
+    }
+}
+
+fn unreadable(kind: io::ErrorKind) -> ProbeError {
+    ProbeError::Unreadable {
+        path: "page".into(),
+        source: kind.into(),
+    }
+}
+
+// Beginning
+
+#[test]
+fn a_card_is_unknown_until_its_heartbeat_has_been_seen_to_move() {
+    let mut scene = Scene::new();
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+    assert_eq!(scene.code(), "just-started");
+    let transition = scene.poll_after(SECOND).unwrap();
+    assert_eq!(
+        (transition.from, transition.to),
+        (State::Unknown, State::Connected)
+    );
+    assert_eq!(scene.code(), "heartbeat-moving");
+}
+
+#[test]
+fn a_card_without_a_heartbeat_is_connected_once_a_check_has_passed() {
+    let mut scene = Scene::new();
+    scene.owner_reads_card = false;
+    scene.page.checks.last_result = check_result::NONE.into();
+    scene.polls(5);
+    assert_eq!(scene.code(), "just-started");
+    scene.page.checks.last_result = check_result::PASSED.into();
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_page_that_was_created_and_not_published_is_unknown() {
+    let mut scene = Scene::new();
+    scene.owner_publishes = false;
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+    assert_eq!(scene.code(), "page-empty");
+}
+
+#[test]
+fn a_card_that_is_being_brought_up_is_unknown() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::STARTING.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "card-starting");
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+}
+
+#[test]
+fn a_card_state_from_the_future_is_unknown_and_not_a_guess() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = 77.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "card-state-undefined");
+    assert_eq!(scene.verdict().0, State::Unknown);
+}
+
+// The card
+
+#[test]
+fn surprise_removal_is_judged_at_the_next_poll() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::GONE.into();
+    let transition = scene.poll_after(SECOND).unwrap();
+    assert_eq!(transition.to, State::Unreachable);
+    assert_eq!(transition.cause, Cause::CardAbsent);
+    assert_eq!(transition.evidence[0].code, "gone");
+    assert_eq!(scene.judge.verdict().since, scene.now);
+}
+
+#[test]
+fn a_frozen_heartbeat_is_the_card_after_three_polls_on_time_and_not_before() {
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    scene.polls(2);
+    assert_eq!(scene.verdict().0, State::Connected);
+    assert!(scene.has_evidence("heartbeat-frozen"), "it is noted before");
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+    scene.card_beats = true;
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_heartbeat_that_never_moved_is_frozen_too() {
+    let mut scene = Scene::new();
+    scene.card_beats = false;
+    scene.polls(4);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn a_slow_heartbeat_is_waited_for() {
+    let mut scene = Scene::new();
+    scene.card.heartbeat_period_ms = 4_000.into();
+    scene.polls(1);
+    scene.card_beats = false;
+    // Eleven seconds: not three periods of four seconds yet.
+    scene.polls(11);
+    assert_eq!(scene.verdict().0, State::Unknown);
+    scene.polls(1);
+    assert_eq!(scene.code(), "heartbeat-frozen");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn a_card_cannot_put_its_watcher_to_sleep_with_an_endless_period() {
+    let mut scene = Scene::new();
+    scene.card.heartbeat_period_ms = u32::MAX.into();
+    scene.card_beats = false;
+    scene.polls(31);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn late_polls_of_our_own_are_never_held_against_the_card() {
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    for _ in 0..5 {
+        scene.polls(2);
+        scene.poll_after(2 * SECOND);
+        assert_eq!(scene.verdict().0, State::Connected);
+    }
+    scene.polls(3);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn an_owner_that_does_not_read_the_card_is_not_held_against_the_card() {
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    scene.owner_reads_card = false;
+    scene.polls(10);
+    assert_eq!(scene.code(), "heartbeat-unread");
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+}
+
+#[test]
+fn an_engine_that_owes_answers_and_gives_none_is_the_card() {
+    let mut scene = Scene::connected();
+    scene.card.engines[0].requested = 9.into();
+    scene.polls(4);
+    assert_eq!(scene.code(), "engine-frozen");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+    // One that owes nothing may rest for as long as it likes.
+    scene.card.engines[0].responded = 9.into();
+    scene.polls(10);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn what_a_card_says_of_itself_counts() {
+    let mut fatal = Scene::connected();
+    fatal.card.controller_status = ControllerStatus::new().with_fatal(true).into_bits().into();
+    fatal.polls(1);
+    assert_eq!(fatal.code(), "card-fatal");
+    assert_eq!(fatal.verdict(), (State::Unavailable, Cause::Card));
+
+    let mut closed = Scene::connected();
+    closed.card.critical_warning = CriticalWarning::new().with_fail_closed(true).into_bits();
+    closed.polls(1);
+    assert_eq!(closed.code(), "card-fail-closed");
+}
+
+#[test]
+fn a_health_page_that_is_nonsense_is_no_sign_of_life() {
+    let mut scene = Scene::connected();
+    scene.card.magic = 0xbad.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "heartbeat-nonsense");
+    assert_eq!(scene.verdict().0, State::Unknown);
+}
+
+#[test]
+fn a_card_that_needs_a_reset_is_unavailable() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::NEEDS_RESET.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "needs-reset");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn a_silent_reboot_is_noted_and_does_not_decide() {
+    let mut scene = Scene::connected();
+    scene.page.card.silent_reboots = 1.into();
+    scene.polls(1);
+    assert!(scene.has_evidence("silent-reboot"));
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_failed_check_blames_the_card_only_for_what_only_a_card_can_do() {
+    let table = [
+        (check_result::FAILED, "check-failed", Cause::Undetermined),
+        (check_result::TIMED_OUT, "timed-out", Cause::Undetermined),
+        (check_result::WRONG_ANSWER, "wrong-answer", Cause::Card),
+        (check_result::MISBEHAVED, "check-misbehaved", Cause::Card),
+        (99, "check-failed", Cause::Undetermined),
+    ];
+    for (result, code, cause) in table {
+        let mut scene = Scene::connected();
+        scene.page.checks.last_result = result.into();
+        scene.polls(1);
+        assert_eq!(scene.code(), code);
+        assert_eq!(scene.verdict(), (State::Unavailable, cause), "{code}");
+    }
+}
+
+#[test]
+fn an_open_breaker_blames_whom_its_code_names() {
+    let table = [
+        ("wrong-answer", Cause::Card),
+        ("used-index-jumped", Cause::Card),
+        ("gone", Cause::CardAbsent),
+        ("timed-out", Cause::Undetermined),
+        ("", Cause::Undetermined),
+    ];
+    for (opened_by, cause) in table {
+        for state in [breaker_state::OPEN, breaker_state::HALF_OPEN] {
+            let mut scene = Scene::connected();
+            scene.page.breaker.state = state.into();
+            scene.page.breaker.opened_by = padded(opened_by);
+            scene.polls(1);
+            assert_eq!(scene.code(), "breaker-open");
+            assert_eq!(scene.verdict(), (State::Unavailable, cause), "{opened_by}");
+        }
+    }
+}
+
+#[test]
+fn a_weaker_finding_tells_the_cause_that_the_stronger_does_not() {
+    let mut scene = Scene::connected();
+    scene.page.checks.last_result = check_result::TIMED_OUT.into();
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.page.breaker.opened_by = padded("wrong-answer");
+    scene.polls(1);
+    assert_eq!(scene.code(), "timed-out");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+// The owner
+
+#[test]
+fn an_owner_that_died_makes_the_card_unreachable_at_the_next_poll() {
+    let mut scene = Scene::connected();
+    scene.owner = Watched::Ended;
+    scene.owner_publishes = false;
+    scene.polls(1);
+    assert_eq!(scene.code(), "owner-gone");
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::ServiceGone));
+}
+
+#[test]
+fn an_owner_that_let_go_is_no_fault_even_when_it_has_ended() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::RELEASED.into();
+    scene.polls(1);
+    scene.owner = Watched::Ended;
+    scene.owner_publishes = false;
+    scene.polls(100);
+    assert_eq!(scene.verdict(), (State::Disconnected, Cause::None));
+}
+
+#[test]
+fn a_card_that_is_gone_is_blamed_before_the_owner_that_died_of_it() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::GONE.into();
+    scene.owner = Watched::Ended;
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::CardAbsent));
+    assert!(scene.has_evidence("owner-gone"));
+}
+
+#[test]
+fn an_owner_that_cannot_be_seen_is_not_gone_while_it_publishes() {
+    let mut scene = Scene::connected();
+    scene.owner = Watched::Hidden;
+    scene.polls(10);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene.owner_publishes = false;
+    scene.polls(4);
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::ServiceGone));
+}
+
+#[test]
+fn an_owner_that_publishes_no_more_is_unknown_while_it_lives() {
+    let mut scene = Scene::connected();
+    scene.owner_publishes = false;
+    scene.polls(3);
+    assert_eq!(scene.verdict().0, State::Connected);
+    scene.polls(1);
+    assert_eq!(scene.code(), "page-stale");
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+}
+
+#[test]
+fn an_owner_that_is_stopped_hangs() {
+    let mut scene = Scene::connected();
+    scene.owner = Watched::Alive('T');
+    scene.owner_publishes = false;
+    scene.polls(1);
+    assert_eq!(scene.code(), "owner-stopped");
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::ServiceHang));
+}
+
+#[test]
+fn a_page_dated_in_the_future_becomes_stale_all_the_same() {
+    let mut scene = Scene::connected();
+    scene.owner_publishes = false;
+    scene.page.owner.published_at_ns = u64::MAX.into();
+    scene.polls(5);
+    assert_eq!(scene.code(), "page-stale");
+}
+
+#[test]
+fn an_owner_cannot_state_an_interval_that_never_becomes_stale() {
+    let mut scene = Scene::connected();
+    scene.page.owner.publish_interval_ns = u64::MAX.into();
+    scene.polls(1);
+    scene.owner_publishes = false;
+    scene.polls(31);
+    assert_eq!(scene.code(), "page-stale");
+}
+
+// Blindness
+
+#[test]
+fn a_page_that_cannot_be_seen_is_unknown_for_the_reason_it_has() {
+    let permission = unreadable(io::ErrorKind::PermissionDenied);
+    let failing = unreadable(io::ErrorKind::Other);
+    let absent = ProbeError::Absent {
+        what: "page".to_owned(),
+    };
+    let nonsense = ProbeError::Nonsense {
+        path: "page".into(),
+        what: "is no page".to_owned(),
+    };
+    let table = [
+        (permission, "page-unreadable", Cause::Monitor),
+        (failing, "page-unreadable", Cause::Undetermined),
+        (absent, "page-absent", Cause::Undetermined),
+        (nonsense, "page-nonsense", Cause::Undetermined),
+    ];
+    for (error, code, cause) in table {
+        let mut scene = Scene::connected();
+        scene.poll_blind(error);
+        assert_eq!(scene.code(), code);
+        assert_eq!(scene.verdict(), (State::Unknown, cause));
+    }
+}
+
+#[test]
+fn one_torn_page_is_a_coincidence_and_two_are_a_finding() {
+    let mut scene = Scene::connected();
+    scene.poll_blind(torn());
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene.polls(1);
+    scene.poll_blind(torn());
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene.poll_blind(torn());
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Undetermined));
+}
+
+#[test]
+fn an_owner_that_died_while_writing_is_gone_and_not_merely_unreadable() {
+    let mut scene = Scene::connected();
+    scene.owner = Watched::Ended;
+    scene.poll_blind(torn());
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::ServiceGone));
+}
+
+// Ourselves
+
+#[test]
+fn after_a_pause_of_the_whole_host_nothing_is_blamed() {
+    let mut scene = Scene::connected();
+    // Everybody stood still, and we are the first to run again.
+    scene.owner_publishes = false;
+    scene.card_beats = false;
+    assert_eq!(scene.poll_after(11 * SECOND), None);
+    assert_eq!(scene.code(), "poll-late");
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene.owner_publishes = true;
+    scene.card_beats = true;
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_late_poll_still_sees_what_is_written_down_for_good() {
+    let mut scene = Scene::connected();
+    scene.page.card.state = card_state::GONE.into();
+    scene.poll_after(11 * SECOND);
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::CardAbsent));
+}
+
+#[test]
+fn a_monitor_that_is_late_for_a_minute_trusts_itself_no_more() {
+    let mut scene = Scene::connected();
+    for _ in 0..30 {
+        scene.poll_after(2 * SECOND);
+        assert_eq!(scene.verdict().0, State::Connected);
+    }
+    scene.poll_after(2 * SECOND);
+    assert_eq!(scene.verdict(), (State::Unknown, Cause::Monitor));
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_poll_that_is_a_little_late_is_on_time() {
+    let mut scene = Scene::connected();
+    scene.poll_after(1_790 * MS);
+    assert!(!scene.has_evidence("poll-late"));
+    scene.poll_after(1_810 * MS);
+    assert!(scene.has_evidence("poll-late"));
+}
+
+#[test]
+fn since_is_when_the_state_began_and_not_when_it_was_last_seen() {
+    let mut scene = Scene::connected();
+    let since = scene.judge.verdict().since;
+    scene.polls(5);
+    assert_eq!(scene.judge.verdict().since, since);
+    scene.page.checks.last_result = check_result::TIMED_OUT.into();
+    let began = scene.poll_after(SECOND).unwrap().at;
+    // Another cause is a transition of its own, in a state that goes on.
+    scene.page.checks.last_result = check_result::WRONG_ANSWER.into();
+    let transition = scene.poll_after(SECOND).unwrap();
+    assert_eq!(transition.cause, Cause::Card);
+    assert_eq!(scene.judge.verdict().since, began);
+}
+
+#[test]
+fn names_of_states_and_causes_are_the_same_in_json() {
+    for state in State::ALL {
+        let json = serde_json::to_value(state).unwrap();
+        assert_eq!(json, state.name());
+    }
+    for cause in Cause::ALL {
+        let json = serde_json::to_value(cause).unwrap();
+        assert_eq!(json, cause.name());
+    }
+}
