@@ -11,6 +11,9 @@
 //!    never judges)             never read)                                    metrics   api
 //! ```
 
+pub mod metrics;
 pub mod probe;
 pub mod rules;
+pub mod status;
 pub mod verdict;
+pub mod watch;

@@ -1,0 +1,384 @@
+//! Watches every telemetry page in a directory: looks, judges, and reports one [`Status`] a poll.
+//!
+//! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
+
+use crate::probe::{HeartbeatProbe, OwnerId, PageProbe, Probe, ProbeError, ProcessProbe};
+use crate::rules::{self, Case};
+use crate::status::{
+    BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, ProbeErrorCount, ProcessFigures,
+    SCHEMA, Simulation, Status, TransitionRecord,
+};
+use crate::verdict::{Judge, Limits, Look, Transition};
+use card_spec::telemetry::{Page, card_state};
+use hwshim::clock::Instant;
+use hwshim::telemetry;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Pages that are watched at most. Whoever can write to the directory could otherwise make the
+/// monitor as dear as they like.
+const PAGES_MAX: usize = 256;
+/// Transitions that are remembered.
+const TRANSITIONS_MAX: usize = 64;
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory of the telemetry pages.
+    pub telemetry: PathBuf,
+    /// Root of `/proc`: `/`, or a captured tree.
+    pub root: PathBuf,
+    /// How patient to be.
+    pub limits: Limits,
+    /// Where the status is answered over HTTP, to be said in it.
+    pub listen: SocketAddr,
+    /// The simulation whose cards these are, if they are.
+    pub simulation: Option<Simulation>,
+}
+
+/// Watches every telemetry page in a directory.
+#[derive(Debug)]
+pub struct Watch {
+    settings: Settings,
+    cards: BTreeMap<PathBuf, Card>,
+    transitions: VecDeque<(String, Transition)>,
+    polls: u64,
+    polls_late: u64,
+    this_process: Option<(OwnerId, ProcessProbe)>,
+}
+
+/// One card, what looks at it and what judges it.
+#[derive(Debug)]
+struct Card {
+    name: String,
+    page: PageProbe,
+    process: ProcessProbe,
+    owner: Option<OwnerId>,
+    /// Whether the owner had let go of it when its page was last read.
+    released: bool,
+    judge: Judge,
+    transitions: u64,
+    errors: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// What a poll brought.
+#[derive(Clone, Debug)]
+pub struct Poll {
+    /// How things are now.
+    pub status: Status,
+    /// What has changed, with the card's name.
+    pub transitions: Vec<(String, Transition)>,
+}
+
+impl Watch {
+    /// Starts without having looked.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            cards: BTreeMap::new(),
+            transitions: VecDeque::new(),
+            polls: 0,
+            polls_late: 0,
+            this_process: OwnerId::of_this_process()
+                .map(|id| (id, ProcessProbe::new(Path::new("/")))),
+        }
+    }
+
+    /// Looks at every card once.
+    pub fn poll(&mut self, now: Instant) -> Poll {
+        self.polls += 1;
+        let (telemetry_error, pages_not_watched) = self.discover(now);
+        let mut cards = Vec::with_capacity(self.cards.len());
+        let mut transitions = Vec::new();
+        let mut late = false;
+        for card in self.cards.values_mut() {
+            let (status, transition) = card.poll(&self.settings, now);
+            late |= card.judge.memory().late_since().is_some();
+            transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
+            cards.push(status);
+        }
+        self.polls_late += u64::from(late);
+        self.remember(&transitions);
+        let status = Status {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            simulation: self.settings.simulation.clone(),
+            listen: self.settings.listen,
+            telemetry: self.settings.telemetry.clone(),
+            telemetry_error,
+            pages_not_watched,
+            interval_seconds: self.settings.limits.poll_interval.as_secs_f64(),
+            polls: self.polls,
+            polls_late: self.polls_late,
+            monitor: self.look_at_this_process(),
+            cards,
+            transitions: self.recent(now),
+        };
+        Poll {
+            status,
+            transitions,
+        }
+    }
+
+    /// Takes up pages that are new, and tells what kept it from seeing all.
+    fn discover(&mut self, now: Instant) -> (Option<String>, usize) {
+        let directory = &self.settings.telemetry;
+        let pages = match telemetry::pages(directory) {
+            Ok(pages) => pages,
+            Err(error) => {
+                let why = format!("{} could not be read: {error}", directory.display());
+                return (Some(why), 0);
+            }
+        };
+        // A page that somebody removed after its owner had let go of the card is no loss.
+        self.cards
+            .retain(|path, card| !card.released || pages.binary_search(path).is_ok());
+        let mut not_watched = 0;
+        for path in pages {
+            if self.cards.contains_key(&path) {
+            } else if self.cards.len() < PAGES_MAX {
+                let card = Card::new(path.clone(), &self.settings, now);
+                self.cards.insert(path, card);
+            } else {
+                not_watched += 1;
+            }
+        }
+        (None, not_watched)
+    }
+
+    fn remember(&mut self, transitions: &[(String, Transition)]) {
+        self.transitions.extend(transitions.iter().cloned());
+        let excess = self.transitions.len().saturating_sub(TRANSITIONS_MAX);
+        self.transitions.drain(..excess);
+    }
+
+    fn recent(&self, now: Instant) -> Vec<TransitionRecord> {
+        let record = |(card, transition): &(String, Transition)| TransitionRecord {
+            card: card.clone(),
+            ago_seconds: now.since(transition.at).as_secs_f64(),
+            from: transition.from,
+            to: transition.to,
+            cause: transition.cause,
+            evidence: transition.evidence.clone(),
+        };
+        self.transitions.iter().map(record).collect()
+    }
+
+    fn look_at_this_process(&mut self) -> Option<ProcessFigures> {
+        let (id, probe) = self.this_process.as_mut()?;
+        let seen = probe.observe(id).ok()?;
+        Some(ProcessFigures::new(id.pid, &seen))
+    }
+}
+
+impl Card {
+    fn new(path: PathBuf, settings: &Settings, now: Instant) -> Self {
+        Self {
+            name: stem(&path),
+            page: PageProbe::new(path),
+            process: ProcessProbe::new(&settings.root),
+            owner: None,
+            released: false,
+            judge: Judge::new(settings.limits, now),
+            transitions: 0,
+            errors: BTreeMap::new(),
+        }
+    }
+
+    fn poll(&mut self, settings: &Settings, now: Instant) -> (CardStatus, Option<Transition>) {
+        let look = self.look(now);
+        let transition = self.judge.poll(&look);
+        self.transitions += u64::from(transition.is_some());
+        (self.status(settings, &look), transition)
+    }
+
+    fn look(&mut self, now: Instant) -> Look {
+        let page = self.page.observe(&());
+        self.count_error(self.page.name(), page.as_ref().err());
+        if let Ok(page) = &page {
+            self.name = name(page, self.page.path());
+            self.owner = OwnerId::of(page);
+            self.released = page.card.state.get() == card_state::RELEASED;
+        }
+        let heartbeat = page.as_ref().ok().map(|page| HeartbeatProbe.observe(page));
+        self.count_error(HeartbeatProbe.name(), error_of(heartbeat.as_ref()));
+        let owner = self.owner.map(|owner| self.process.observe(&owner));
+        self.count_error(self.process.name(), error_of(owner.as_ref()));
+        Look {
+            at: now,
+            page,
+            heartbeat,
+            owner,
+        }
+    }
+
+    fn count_error(&mut self, probe: &'static str, error: Option<&ProbeError>) {
+        if let Some(error) = error {
+            *self.errors.entry((probe, error.kind())).or_default() += 1;
+        }
+    }
+
+    fn status(&self, settings: &Settings, look: &Look) -> CardStatus {
+        let verdict = self.judge.verdict();
+        let memory = self.judge.memory();
+        let page = look.page.as_deref().ok();
+        let beat = look.heartbeat.as_ref().and_then(|beat| beat.as_ref().ok());
+        let age = rules::page_age(&Case {
+            look,
+            memory,
+            limits: &settings.limits,
+        });
+        CardStatus {
+            card: self.name.clone(),
+            simulated: settings.simulation.is_some(),
+            page: self.page.path().to_owned(),
+            state: verdict.state,
+            cause: verdict.cause,
+            for_seconds: look.at.since(verdict.since).as_secs_f64(),
+            evidence: verdict.evidence.clone(),
+            transitions: self.transitions,
+            page_age_seconds: age.map(|age| age.as_secs_f64()),
+            heartbeat: beat.map(|beat| HeartbeatFigures::new(beat, memory)),
+            breaker: page.map(BreakerFigures::from),
+            requests: page.map(|page| page.requests.into()),
+            checks: page.map(|page| CheckFigures::from(page.checks)),
+            resets: page.map(|page| page.card.resets.get()),
+            silent_reboots: page.map(|page| page.card.silent_reboots.get()),
+            owner: self.owner_figures(look),
+            probe_errors: self.error_counts(),
+        }
+    }
+
+    fn owner_figures(&self, look: &Look) -> Option<ProcessFigures> {
+        let pid = self.owner?.pid;
+        Some(match look.owner.as_ref()? {
+            Ok(owner) => ProcessFigures::new(pid, owner),
+            Err(ProbeError::Absent { .. }) => ProcessFigures::unseen(pid, Some(false)),
+            Err(_) => ProcessFigures::unseen(pid, None),
+        })
+    }
+
+    fn error_counts(&self) -> Vec<ProbeErrorCount> {
+        let count = |(&(probe, kind), &count): (&(&str, &str), &u64)| ProbeErrorCount {
+            probe: probe.to_owned(),
+            kind: kind.to_owned(),
+            count,
+        };
+        self.errors.iter().map(count).collect()
+    }
+}
+
+fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {
+    seen?.as_ref().err()
+}
+
+/// The address a page gives, if that address would make a page of this name: two pages can then
+/// not pass for one card, and a page that was copied elsewhere not for another.
+fn name(page: &Page, path: &Path) -> String {
+    let address = page.address();
+    let own = path
+        .file_name()
+        .is_some_and(|found| found == &*telemetry::file_name(&address));
+    if own { address } else { stem(path) }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics;
+    use card_spec::telemetry::BODY_OFFSET;
+    use hwshim::telemetry::Publisher;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use zerocopy::IntoBytes;
+
+    fn watch(directory: &Path) -> Watch {
+        Watch::new(Settings {
+            telemetry: directory.to_owned(),
+            root: PathBuf::from("/"),
+            limits: Limits::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            simulation: None,
+        })
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_has_no_cards_and_one_that_is_none_is_said_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let absent = watch(&directory.path().join("none")).poll(Instant::ORIGIN);
+        assert_eq!(absent.status.telemetry_error, None);
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let broken = watch(&file).poll(Instant::ORIGIN).status;
+        assert!(
+            broken
+                .telemetry_error
+                .unwrap()
+                .contains("could not be read")
+        );
+    }
+
+    #[test]
+    fn a_page_copied_elsewhere_does_not_pass_for_the_card_it_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+        let mut page = Page::new();
+        page.owner.address = card_spec::telemetry::padded("software:ring");
+        publisher.publish(&page).unwrap();
+        std::fs::copy(publisher.path(), directory.path().join("copy.telemetry")).unwrap();
+        let status = watch(directory.path()).poll(Instant::ORIGIN).status;
+        let names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
+        assert_eq!(names, ["copy", "software:ring"]);
+    }
+
+    #[test]
+    fn more_pages_than_are_watched_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        for index in 0..PAGES_MAX + 3 {
+            let path = directory.path().join(format!("{index}.telemetry"));
+            std::fs::write(path, "").unwrap();
+        }
+        let status = watch(directory.path()).poll(Instant::ORIGIN).status;
+        assert_eq!(
+            (status.cards.len(), status.pages_not_watched),
+            (PAGES_MAX, 3)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_page_whatever_it_holds_stops_the_watch(
+            bodies in prop::collection::vec(any::<[u8; 0x400 - BODY_OFFSET]>(), 1..4),
+            card_is_plausible: bool,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+            let mut watch = watch(directory.path());
+            let mut now = Instant::ORIGIN;
+            for body in bodies {
+                let mut page = Page::new();
+                page.as_mut_bytes()[BODY_OFFSET..0x400].copy_from_slice(&body);
+                if card_is_plausible {
+                    // Past the first checks, so that the rest of the nonsense is looked at.
+                    page.health[..8].copy_from_slice(b"HWS1\0\0\x01\0");
+                    page.health[0x10..0x14].fill(0);
+                }
+                publisher.publish(&page).unwrap();
+                now = now.plus(Duration::from_secs(1));
+                let status = Arc::new(watch.poll(now).status);
+                prop_assert!(metrics::text(&status).ends_with("# EOF\n"));
+                let json = serde_json::to_string(&*status).unwrap();
+                serde_json::from_str::<Status>(&json).unwrap();
+            }
+        }
+    }
+}
