@@ -11,9 +11,13 @@
 //!    never judges)             never read)                                    metrics   api
 //! ```
 
+pub mod api;
+pub mod client;
+pub mod config;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
 pub mod status;
+pub mod text;
 pub mod verdict;
 pub mod watch;

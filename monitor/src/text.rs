@@ -1,0 +1,241 @@
+//! Lays out a status for people: an aligned table, and one line per transition.
+//!
+//! States carry colour as escape sequences; whoever prints strips them where they do not belong.
+//! Everything else that reaches a terminal is cleaned of control characters: paths and addresses
+//! are chosen by others.
+
+use crate::status::{CardStatus, ProcessFigures, Status};
+use crate::verdict::{Cause, Evidence, State, Transition};
+use anstyle::{AnsiColor, Style};
+use std::time::Duration;
+
+/// Heads of the table's columns.
+const HEADS: [&str; 8] = [
+    "CARD",
+    "STATE",
+    "CAUSE",
+    "SINCE",
+    "HEARTBEAT",
+    "BREAKER",
+    "CARD/SOFTWARE/REFUSED",
+    "OWNER",
+];
+/// Column of the state, which is coloured.
+const STATE_COLUMN: usize = 1;
+/// Shown for what was not seen.
+const UNSEEN: &str = "-";
+
+/// The whole block: what is watched, the cards, and why any of them is not connected.
+#[must_use]
+pub fn block(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(simulation) = &status.simulation {
+        lines.push(painted(&clean(&simulation.notice), notice_style()));
+    }
+    if let Some(error) = &status.telemetry_error {
+        lines.push(painted(&clean(error), style(State::Unknown)));
+    }
+    if status.pages_not_watched > 0 {
+        lines.push(format!(
+            "{} more pages are not watched",
+            status.pages_not_watched
+        ));
+    }
+    if status.cards.is_empty() {
+        lines.push(no_cards(status));
+        return lines;
+    }
+    lines.extend(table(&status.cards));
+    lines
+}
+
+/// One line that says what became of a card.
+#[must_use]
+pub fn transition_line(card: &str, transition: &Transition) -> String {
+    let Transition {
+        at: _,
+        from,
+        to,
+        cause,
+        evidence,
+    } = transition;
+    let why = evidence.first().map_or_else(String::new, |first| {
+        format!(": {}: {}", first.code, first.detail)
+    });
+    let blame = match cause {
+        Cause::None => String::new(),
+        cause => format!(" ({cause})"),
+    };
+    let to = painted(to.name(), style(*to));
+    format!("{}: {from} -> {to}{blame}{}", clean(card), clean(&why))
+}
+
+/// A duration as people say it: `4s`, `3m12s`, `5h02m`, `9d04h`.
+#[must_use]
+pub fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+/// Replaces what a terminal would act upon.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+fn no_cards(status: &Status) -> String {
+    format!(
+        "no card: nobody publishes a telemetry page in {}\n\
+         start an owner there (hwshim serve), or try: cardmon run --simulated-card",
+        clean(&status.telemetry.to_string_lossy())
+    )
+}
+
+fn table(cards: &[CardStatus]) -> Vec<String> {
+    let rows: Vec<_> = cards.iter().map(row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADS[column].len()]).max().unwrap_or(0)
+    };
+    let widths: [usize; HEADS.len()] = std::array::from_fn(width);
+    let mut lines = vec![line(&HEADS.map(str::to_owned), &widths, Style::new())];
+    for (card, row) in cards.iter().zip(&rows) {
+        lines.push(line(row, &widths, style(card.state)));
+        if card.state != State::Connected {
+            lines.extend(card.evidence.iter().map(reason));
+        }
+    }
+    lines
+}
+
+fn reason(evidence: &Evidence) -> String {
+    format!("    {}: {}", clean(&evidence.code), clean(&evidence.detail))
+}
+
+fn line(row: &[String; HEADS.len()], widths: &[usize; HEADS.len()], state: Style) -> String {
+    let mut line = String::new();
+    for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
+        // Padded before it is painted, since escape sequences have no width.
+        let cell = format!("{cell:width$}");
+        let style = if column == STATE_COLUMN {
+            state
+        } else {
+            Style::new()
+        };
+        line.push_str(&painted(&cell, style));
+        line.push_str("  ");
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+fn row(card: &CardStatus) -> [String; HEADS.len()] {
+    let requests = card.requests.map(|requests| {
+        let (card, software, refused) = (requests.card, requests.software, requests.refused);
+        format!("{card}/{software}/{refused}")
+    });
+    let heartbeat = card.heartbeat.as_ref().map(|beat| {
+        let how = if beat.moving { "moving" } else { "still" };
+        format!("{} {how}", beat.count)
+    });
+    let breaker = card.breaker.as_ref().map(|breaker| breaker.state.clone());
+    [
+        Some(clean(&card.card)),
+        Some(card.state.to_string()),
+        Some(card.cause.to_string()),
+        Some(spoken(seconds(card.for_seconds))),
+        heartbeat,
+        breaker,
+        requests,
+        card.owner.as_ref().map(owner),
+    ]
+    .map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()))
+}
+
+fn owner(process: &ProcessFigures) -> String {
+    if process.alive == Some(false) {
+        return format!("pid {} gone", process.pid);
+    }
+    let rss = process.rss_bytes.map_or_else(String::new, |bytes| {
+        let tenths = bytes.saturating_mul(10) / (1 << 20);
+        format!(", {}.{} MiB", tenths / 10, tenths % 10)
+    });
+    let fds = process
+        .fds
+        .map_or_else(String::new, |fds| format!(", {fds} fds"));
+    format!("pid {}{rss}{fds}", process.pid)
+}
+
+/// Seconds that a monitor told us; anything that is no duration counts as none.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}
+
+fn painted(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+fn style(state: State) -> Style {
+    let colour = match state {
+        State::Connected => AnsiColor::Green,
+        State::Disconnected => return Style::new().dimmed(),
+        State::Unknown => AnsiColor::Yellow,
+        State::Unavailable | State::Unreachable => AnsiColor::Red,
+    };
+    Style::new().fg_color(Some(colour.into())).bold()
+}
+
+fn notice_style() -> Style {
+    Style::new().fg_color(Some(AnsiColor::Cyan.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hwshim::clock::Instant;
+
+    #[test]
+    fn durations_are_short_at_every_length() {
+        let spoken = |seconds| spoken(Duration::from_secs(seconds));
+        assert_eq!(spoken(0), "0s");
+        assert_eq!(spoken(59), "59s");
+        assert_eq!(spoken(192), "3m12s");
+        assert_eq!(spoken(5 * 3600 + 120), "5h02m");
+        assert_eq!(spoken(9 * 86400 + 4 * 3600), "9d04h");
+    }
+
+    #[test]
+    fn a_transition_names_card_cause_and_reason_and_nothing_else() {
+        let transition = Transition {
+            at: Instant::ORIGIN,
+            from: State::Connected,
+            to: State::Unreachable,
+            cause: Cause::CardAbsent,
+            evidence: vec![Evidence {
+                code: "gone".into(),
+                detail: "no answer\x1b[2J".to_owned(),
+            }],
+        };
+        let line = transition_line("software:ring", &transition);
+        let plain = anstream::adapter::strip_str(&line).to_string();
+        assert_eq!(
+            plain,
+            "software:ring: connected -> unreachable (card-absent): gone: no answer?[2J"
+        );
+    }
+
+    #[test]
+    fn columns_stay_aligned_under_colour() {
+        let widths = [3; HEADS.len()];
+        let row: [String; HEADS.len()] = std::array::from_fn(|_| "x".to_owned());
+        let coloured = line(&row, &widths, style(State::Connected));
+        let plain = anstream::adapter::strip_str(&coloured).to_string();
+        assert_eq!(plain, "x    x    x    x    x    x    x    x");
+    }
+}
