@@ -15,17 +15,20 @@
 
 pub mod breaker;
 pub mod core;
+pub mod direct;
 pub mod verify;
 
 mod driver;
+mod events;
+mod release;
 
 use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
 use crate::accelerator::software::{self, OperationError};
-use crate::accelerator::{Accelerator, Algorithm, DeviceError, Operation, RequestId, Secret};
+use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
 use crate::clock::{Clock, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
-use crate::spec::crypto::Status;
 use driver::{Inner, Waiter};
+use release::{in_software, release};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -351,7 +354,8 @@ impl Shared {
 
     fn place(&self, operation: Operation, waiter: impl FnOnce() -> Waiter) -> Work<'_> {
         let offloaded = self.offloads(operation.algorithm());
-        let Some(mut inner) = offloaded.then(|| self.lock()).flatten() else {
+        let inner = offloaded.then(|| self.lock()).flatten();
+        let Some(mut inner) = inner.filter(|inner| !inner.stopping) else {
             return Work::Inline(operation);
         };
         let now = self.clock.now();
@@ -399,39 +403,15 @@ impl Guard<'_> {
         let Arrival {
             operation, answer, ..
         } = arrival;
-        let refused_tag = match answer {
-            Ok(unverified) => match verify::check(&operation, unverified) {
-                Ok(verified) => {
-                    self.end(&Ending::Card);
-                    return Ok(verified.release());
-                }
-                Err(rule) => {
-                    self.reject(&rule);
-                    false
-                }
-            },
-            Err(error) => error == DeviceError::Failed(Status::BADMSG),
-        };
-        let output = software::perform(&operation);
-        if refused_tag && output.is_ok() {
-            // Software finds the tag right that the accelerator found wrong.
-            self.reject(&crate::accelerator::DeviceMisbehaved::WrongAnswer);
-        }
-        self.end_in_software(&output);
-        output
+        let released = release(&operation, answer, |rule| self.reject(rule));
+        self.end(&released.ending);
+        released.output
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
-        let output = software::perform(operation);
-        self.end_in_software(&output);
-        output
-    }
-
-    fn end_in_software(self, output: &Result<Vec<u8>, OperationError>) {
-        self.end(match output {
-            Ok(_) => &Ending::Software,
-            Err(_) => &Ending::Refused,
-        });
+        let released = in_software(operation);
+        self.end(&released.ending);
+        released.output
     }
 
     fn end(self, ending: &Ending) {
@@ -442,7 +422,7 @@ impl Guard<'_> {
         std::mem::forget(self);
     }
 
-    fn reject(&self, rule: &crate::accelerator::DeviceMisbehaved) {
+    fn reject(&self, rule: &DeviceMisbehaved) {
         if let Some(mut inner) = self.shared.lock() {
             inner.core.reject(self.id, rule, self.shared.clock.now());
         }

@@ -5,12 +5,12 @@
 
 use super::Shared;
 use super::core::{Arrival, Core, Reset};
+use super::events::Events;
 use crate::accelerator::RequestId;
 use crate::clock::Instant;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -19,6 +19,9 @@ use tokio::sync::oneshot;
 
 /// Longest wait between two looks at accelerators: bounds what a lost event can cost.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// Time between two looks when no descriptor can be had to wait on.
+const BLIND_WAIT: Duration = Duration::from_millis(5);
 
 /// The core and what drives it, under one lock.
 pub(super) struct Inner {
@@ -163,44 +166,24 @@ fn restore(shared: &Shared, reset: Reset) {
     }
 }
 
-/// The events of all accelerators, gathered anew whenever they may have changed.
-struct Events {
-    epoll: OwnedFd,
-    version: u64,
-}
-
-impl Events {
-    fn gather(shared: &Shared) -> io::Result<Self> {
-        let gathered = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // Edge-triggered: an event means "look again", and looking again is all that follows. A
-        // socket that has hung up, or an eventfd nobody has read, would wake us for ever otherwise.
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        let add = |event| epoll::add(&gathered, event, epoll::EventData::new_u64(0), flags);
-        if let Wake(Some(event)) = &shared.wake {
-            add(std::os::fd::AsFd::as_fd(event))?;
-        }
-        let mut version = 0;
-        if let Some(inner) = shared.lock() {
-            version = inner.core.events_version();
-            for event in inner.core.accelerators().flat_map(|one| one.events()) {
-                add(event)?;
-            }
-        }
-        Ok(Self {
-            epoll: gathered,
-            version,
-        })
+/// Gathers the events anew if they may have changed. Returns true if it has; then something may
+/// have happened before they were gathered.
+fn refresh(shared: &Shared, events: &mut Option<Events>) -> bool {
+    let Some(inner) = shared.lock() else {
+        return false;
+    };
+    let stale = |events: &Events| events.are_stale(&inner.core);
+    if !events.as_ref().is_none_or(stale) {
+        return false;
     }
-
-    fn are_stale(&self, shared: &Shared) -> bool {
-        shared
-            .lock()
-            .is_some_and(|inner| inner.core.events_version() != self.version)
-    }
+    let Wake(wake) = &shared.wake;
+    *events = Events::gather(&inner.core, wake.as_ref().map(AsFd::as_fd)).ok();
+    events.is_some()
 }
 
 /// Drives the router until it stops.
 pub(super) fn run(shared: &Shared) {
+    let _last = LastTurn(shared);
     let mut events = None;
     loop {
         match turn(shared) {
@@ -210,38 +193,21 @@ pub(super) fn run(shared: &Shared) {
                 reset.run();
                 restore(shared, reset);
             }
-            Turn::Wait(timeout) => {
-                if events
-                    .as_ref()
-                    .is_none_or(|events: &Events| events.are_stale(shared))
-                {
-                    events = Events::gather(shared).ok();
-                    // What happened before they were gathered is found by another turn.
-                    continue;
-                }
-                if let Some(events) = &events {
-                    wait(&events.epoll, timeout);
-                }
-            }
+            Turn::Wait(timeout) => match (refresh(shared, &mut events), &events) {
+                (true, _) => {}
+                (false, Some(events)) => events.wait(timeout),
+                // No descriptor to wait on: the host has run out of them.
+                (false, None) => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
+            },
         }
     }
 }
 
-/// Waits for an event and takes note of it, which makes the descriptor quiet again.
-fn wait(epoll: &OwnedFd, timeout: Duration) {
-    const EVENTS_MAX: usize = 16;
-    let timeout = Timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(timeout.subsec_nanos()),
-    };
-    let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
-    // Interrupted or not, the next thing to do is another turn.
-    let _ = epoll::wait(epoll, &mut events, Some(&timeout));
-}
-
 /// Drives the router until it stops, as a task.
 pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
-    let mut events: Option<(u64, AsyncFd<OwnedFd>)> = None;
+    let _last = LastTurn(&shared);
+    let mut events = None;
+    let mut registered: Option<AsyncFd<Events>> = None;
     loop {
         match turn(&shared) {
             Turn::Stop => return,
@@ -259,21 +225,20 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
                 }
             }
             Turn::Wait(timeout) => {
-                let stale = shared.lock().is_some_and(|inner| {
-                    events
-                        .as_ref()
-                        .is_none_or(|(version, _)| inner.core.events_version() != *version)
-                });
-                if stale {
-                    events = Events::gather(&shared)
-                        .and_then(|Events { epoll, version }| Ok((version, register(epoll)?)))
-                        .ok();
+                if let Some(held) = registered.take() {
+                    events = Some(held.into_inner());
+                }
+                if refresh(&shared, &mut events) {
                     continue;
                 }
-                if let Some((_, epoll)) = &events
-                    && let Ok(Ok(mut ready)) = tokio::time::timeout(timeout, epoll.readable()).await
-                {
-                    wait(ready.get_inner(), Duration::ZERO);
+                registered = events.take().and_then(|events| register(events).ok());
+                let Some(registered) = &registered else {
+                    tokio::time::sleep(timeout.min(BLIND_WAIT)).await;
+                    continue;
+                };
+                let ready = tokio::time::timeout(timeout, registered.readable()).await;
+                if let Ok(Ok(mut ready)) = ready {
+                    ready.get_inner().wait(Duration::ZERO);
                     ready.clear_ready();
                 }
             }
@@ -283,8 +248,21 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
 
 #[expect(
     deprecated,
-    reason = "deprecated for types whose descriptor may change; an OwnedFd keeps its own open"
+    reason = "deprecated for types whose descriptor may change; an epoll descriptor owned by the \
+              value stays its own"
 )]
-fn register(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(epoll, Interest::READABLE)
+fn register(events: Events) -> io::Result<AsyncFd<Events>> {
+    AsyncFd::with_interest(events, Interest::READABLE)
+}
+
+/// When the driver ends, however it ends, nobody may be left waiting for it.
+struct LastTurn<'a>(&'a Shared);
+
+impl Drop for LastTurn<'_> {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.0.lock() {
+            inner.stopping = true;
+            inner.waiters.clear();
+        }
+    }
 }

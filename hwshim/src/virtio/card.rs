@@ -319,11 +319,14 @@ impl Accelerator for Card {
     }
 
     fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
+        let was_gone = self.state == State::Gone;
         self.lose(DeviceError::Abandoned, completions);
         let outcome = self.bring_up();
         self.state = match &outcome {
             Ok(()) => State::Ready,
             Err(DeviceError::Gone) => State::Gone,
+            // Not found again is still gone.
+            Err(_) if was_gone && self.device.is_none() => State::Gone,
             Err(_) => State::NeedsReset,
         };
         self.fault = None;

@@ -1,0 +1,154 @@
+//! A router driven by the one thread that uses it: for benchmarks, tests and simulations.
+//!
+//! There is no lock and nobody else; the caller keeps as many requests in flight as it likes,
+//! and the time is that of the clock it brings.
+
+use super::core::{Arrival, Core, Ending, Placed};
+use super::events::Events;
+use super::release::{Released, in_software, release};
+use crate::accelerator::Operation;
+use crate::accelerator::software::OperationError;
+use crate::clock::{Clock, Instant};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A router without threads.
+pub struct Direct {
+    core: Core,
+    clock: Arc<dyn Clock>,
+    events: Option<Events>,
+    arrivals: Vec<Arrival>,
+}
+
+/// How long looking again and again is cheaper than being woken: a wake-up from another CPU
+/// costs about as much.
+const SPIN: Duration = Duration::from_micros(50);
+/// Longest wait in one go.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+impl Direct {
+    /// Drives `core` by `clock`.
+    #[must_use]
+    pub fn new(core: Core, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            core,
+            clock,
+            events: None,
+            arrivals: Vec::new(),
+        }
+    }
+
+    /// The policy, to look at.
+    #[must_use]
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Takes a request. If no accelerator takes it, it has been done in software when this
+    /// returns, and its output is returned.
+    pub fn submit(&mut self, operation: Operation) -> Option<Result<Vec<u8>, OperationError>> {
+        let now = self.clock.now();
+        match self.core.submit(operation, now) {
+            Placed::OnCard(_) => None,
+            Placed::InSoftware(id, operation) => {
+                let Released { output, ending } = in_software(&operation);
+                self.core.settle(id, &ending, self.clock.now());
+                Some(output)
+            }
+        }
+    }
+
+    /// Looks once: hands what has arrived to `done`, verified or done in software, and brings
+    /// accelerators up that are due. Returns how many requests ended.
+    pub fn turn(
+        &mut self,
+        mut done: impl FnMut(&Operation, Result<Vec<u8>, OperationError>, Ending),
+    ) -> usize {
+        let now = self.clock.now();
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.core.poll(now, &mut arrivals);
+        while let Some(mut reset) = self.core.take_due_reset(now) {
+            reset.run();
+            let now = self.clock.now();
+            self.core.restore(reset, now, &mut arrivals);
+        }
+        let ended = arrivals.len();
+        for Arrival {
+            id,
+            operation,
+            answer,
+        } in arrivals.drain(..)
+        {
+            let released = release(&operation, answer, |rule| {
+                self.core.reject(id, rule, self.clock.now());
+            });
+            let Released { output, ending } = released;
+            self.core.settle(id, &ending, self.clock.now());
+            done(&operation, output, ending);
+        }
+        self.arrivals = arrivals;
+        ended
+    }
+
+    /// Like [`Direct::turn`], but waits until `deadline` at the latest for something to arrive.
+    pub fn turn_or_wait(
+        &mut self,
+        deadline: Instant,
+        mut done: impl FnMut(&Operation, Result<Vec<u8>, OperationError>, Ending),
+    ) -> usize {
+        let begun = self.clock.now();
+        loop {
+            let ended = self.turn(&mut done);
+            let now = self.clock.now();
+            if ended > 0 || now >= deadline {
+                return ended;
+            }
+            if now.since(begun) < SPIN {
+                std::hint::spin_loop();
+            } else {
+                self.wait(now, deadline);
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Instant, deadline: Instant) {
+        if !self.core.arm() {
+            return;
+        }
+        let stale = |events: &Events| events.are_stale(&self.core);
+        if self.events.as_ref().is_none_or(stale) {
+            self.events = Events::gather(&self.core, None).ok();
+        }
+        let next = self.core.next_wake().min(deadline);
+        if let Some(events) = &self.events {
+            events.wait(next.since(now).min(WAIT_MAX));
+        }
+    }
+
+    /// Turns until no accelerator is on its way up any more, or `deadline`. Requests that arrive
+    /// meanwhile go to `done`.
+    pub fn settle_accelerators(&mut self, deadline: Instant) {
+        use super::breaker::State;
+        let under_way = |core: &Core| {
+            (0..core.lane_count()).any(|lane| {
+                let status = core.status(lane);
+                match status.breaker {
+                    State::HalfOpen => true,
+                    State::Open { .. } => status.breaker_opened == 0,
+                    State::Closed { .. } => false,
+                }
+            })
+        };
+        while under_way(&self.core) && self.clock.now() < deadline {
+            self.turn_or_wait(deadline.min(self.clock.now().plus(SPIN)), |_, _, _| {});
+        }
+    }
+}
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,54 @@
+//! Turns what an accelerator produced into what the caller gets: the answer if it verifies, else
+//! software's.
+
+use super::core::Ending;
+use super::verify;
+use crate::accelerator::software::{self, OperationError};
+use crate::accelerator::{DeviceError, DeviceMisbehaved, Operation, Unverified};
+use crate::spec::crypto::Status;
+
+/// What the caller gets, and how that came about.
+pub(super) struct Released {
+    pub(super) output: Result<Vec<u8>, OperationError>,
+    pub(super) ending: Ending,
+}
+
+/// Releases `answer` if it verifies, else does `operation` in software. A lie goes to `reject`.
+pub(super) fn release(
+    operation: &Operation,
+    answer: Result<Unverified<Vec<u8>>, DeviceError>,
+    mut reject: impl FnMut(&DeviceMisbehaved),
+) -> Released {
+    let refused_tag = match answer {
+        Ok(unverified) => match verify::check(operation, unverified) {
+            Ok(verified) => {
+                return Released {
+                    output: Ok(verified.release()),
+                    ending: Ending::Card,
+                };
+            }
+            Err(rule) => {
+                reject(&rule);
+                false
+            }
+        },
+        Err(error) => error == DeviceError::Failed(Status::BADMSG),
+    };
+    let released = in_software(operation);
+    if refused_tag && released.output.is_ok() {
+        // Software finds the tag right that the accelerator found wrong.
+        reject(&DeviceMisbehaved::WrongAnswer);
+    }
+    released
+}
+
+/// Does `operation` in software.
+pub(super) fn in_software(operation: &Operation) -> Released {
+    let output = software::perform(operation);
+    let ending = if output.is_ok() {
+        Ending::Software
+    } else {
+        Ending::Refused
+    };
+    Released { output, ending }
+}
