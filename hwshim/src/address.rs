@@ -8,9 +8,12 @@
 //!
 //! Parsing opens nothing: an address may be well formed and nobody there.
 
+use crate::accelerator::Accelerator;
+use crate::accelerator::software::Ring;
 use crate::bus::vfio::VfioFunction;
 use crate::bus::vfio_user::{Options, VfioUserFunction};
 use crate::bus::{BusError, Function};
+use crate::virtio::{self, Card, HealthPort};
 use card_spec::pci::{Bdf, ParseBdfError};
 use serde::Deserialize;
 use std::fmt;
@@ -91,6 +94,39 @@ impl Address {
                 reason: "it is this CPU, not a card".to_owned(),
             }),
         }
+    }
+}
+
+/// An accelerator that has been prepared.
+#[derive(Debug)]
+pub struct Opened {
+    /// The accelerator. It is brought up by its first reset, so one that is away now can be used
+    /// when it comes.
+    pub accelerator: Box<dyn Accelerator>,
+    /// Where its health page can be read once it is up, if it is a card.
+    pub health: Option<HealthPort>,
+}
+
+impl Address {
+    /// Prepares the accelerator at this address.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Os`] if the system lacks resources.
+    pub fn open_accelerator(&self) -> Result<Opened, BusError> {
+        if let Self::Software(Software::Ring) = self {
+            return Ok(Opened {
+                accelerator: Box::new(Ring::default()),
+                health: None,
+            });
+        }
+        let address = self.clone();
+        let connect = Box::new(move || address.open_function());
+        let card = Card::new(self.to_string(), connect, virtio::Options::default())?;
+        Ok(Opened {
+            health: Some(card.health()),
+            accelerator: Box::new(card),
+        })
     }
 }
 

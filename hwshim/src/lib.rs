@@ -6,8 +6,10 @@ pub mod bus;
 pub mod clock;
 pub mod kat;
 pub mod key;
+pub mod owner;
 pub mod pci;
 pub mod router;
+pub mod stop;
 pub mod telemetry;
 pub mod virtio;
 

@@ -3,13 +3,104 @@
 //! This is what answers when no card does, and the measure that a card's answers are held to.
 //! ring has no CBC mode, so that one comes from RustCrypto's `aes` and `cbc`.
 
-use super::{Direction, Operation};
+use super::{
+    Accelerator, Algorithm, Completion, Counters, DeviceError, Direction, Operation, Rejected,
+    Request, State, Unverified,
+};
+use crate::clock::Instant;
 use crate::key::{AeadKey, CipherKey, SignatureScheme, SigningKey};
+use crate::spec::crypto::Status;
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use ring::aead::{Aad, NONCE_LEN, Nonce};
 use ring::rand::SystemRandom;
 use ring::signature::RsaEncoding;
 use ring::{hmac, signature};
+use std::os::fd::BorrowedFd;
+
+/// This CPU as an accelerator, `software:ring`: for tests that compare, and benchmarks.
+///
+/// It completes at the next poll what was submitted before. The router needs none of this; it
+/// calls [`perform`].
+#[derive(Debug, Default)]
+pub struct Ring(Vec<Request>);
+
+impl Accelerator for Ring {
+    fn name(&self) -> &'static str {
+        "software:ring"
+    }
+
+    fn offers(&self, _algorithm: Algorithm) -> bool {
+        true
+    }
+
+    fn submit(&mut self, request: Request, _now: Instant) -> Result<(), Rejected> {
+        self.0.push(request);
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn poll(&mut self, _now: Instant, completions: &mut Vec<Completion>) {
+        completions.extend(self.0.drain(..).map(|request| {
+            Completion {
+                output: perform(&request.operation)
+                    .map(Unverified)
+                    .map_err(|error| DeviceError::Failed(error.status())),
+                request,
+            }
+        }));
+    }
+
+    fn next_deadline(&self) -> Instant {
+        if self.0.is_empty() {
+            Instant::NEVER
+        } else {
+            Instant::ORIGIN
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.len()
+    }
+
+    fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
+        completions.extend(self.0.drain(..).map(|request| Completion {
+            request,
+            output: Err(DeviceError::Abandoned),
+        }));
+        Ok(())
+    }
+
+    fn take_fault(&mut self) -> Option<DeviceError> {
+        None
+    }
+
+    fn arm(&mut self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    fn state(&self) -> State {
+        State::Ready
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+impl OperationError {
+    /// What a card would say.
+    const fn status(self) -> Status {
+        match self {
+            Self::BadTag => Status::BADMSG,
+            _ => Status::ERR,
+        }
+    }
+}
 
 /// Software would not do it either. These are the caller's errors, never a device's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
