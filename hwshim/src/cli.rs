@@ -4,8 +4,12 @@
 //! `run(Args, &mut Output) -> Result<(), Failure>`, plus one variant and one arm here. It writes
 //! through [`Output`] and never ends the process itself.
 
+mod bench;
 mod list;
 mod output;
+mod selftest;
+mod serve;
+mod stats;
 
 use clap::{Parser, Subcommand};
 use output::Output;
@@ -34,6 +38,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(list::Args),
+    Selftest(selftest::Args),
+    Bench(bench::Args),
+    Serve(serve::Args),
+    Stats(stats::Args),
 }
 
 /// Runs the program.
@@ -42,6 +50,10 @@ pub(crate) fn main() -> ExitCode {
     let mut output = Output::stdout();
     let outcome = match command {
         Command::List(args) => list::run(&args, &mut output),
+        Command::Selftest(args) => selftest::run(&args, &mut output),
+        Command::Bench(args) => bench::run(&args, &mut output),
+        Command::Serve(args) => serve::run(&args, &mut output),
+        Command::Stats(args) => stats::run(&args, &mut output),
     };
     match outcome.and_then(|()| output.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -114,6 +114,11 @@ impl Output {
         Ok(())
     }
 
+    /// Shows what was printed so far, before something that takes long.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.writer.flush()?)
+    }
+
     /// Writes out what is still buffered.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         Ok(self.writer.flush()?)

@@ -744,9 +744,9 @@ impl Core {
         else {
             return;
         };
-        let failure = match output {
-            Ok(Unverified(answer)) if test.accepts(operation, &answer) => None,
-            Ok(_) => Some(DeviceError::from(DeviceMisbehaved::WrongAnswer)),
+        let failure = match output.map(|answer| test.accepts(operation, answer)) {
+            Ok(true) => None,
+            Ok(false) => Some(DeviceError::from(DeviceMisbehaved::WrongAnswer)),
             Err(error) => Some(error),
         };
         // The card refuses what its masks offer: that is "not offered", so another test decides.

@@ -6,8 +6,8 @@
 use super::core::{Arrival, Core, Ending, Placed};
 use super::events::Events;
 use super::release::{Released, in_software, release};
-use crate::accelerator::Operation;
 use crate::accelerator::software::OperationError;
+use crate::accelerator::{Operation, RequestId};
 use crate::clock::{Clock, Instant};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,26 @@ pub struct Direct {
     clock: Arc<dyn Clock>,
     events: Option<Events>,
     arrivals: Vec<Arrival>,
+}
+
+/// Where a request went.
+#[derive(Debug)]
+pub enum Submitted {
+    /// To an accelerator; a later turn hands it over.
+    InFlight(RequestId),
+    /// Nowhere: it is done.
+    Done(Done),
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// Which.
+    pub id: RequestId,
+    /// What the caller gets.
+    pub output: Result<Vec<u8>, OperationError>,
+    /// Who answered.
+    pub ending: Ending,
 }
 
 /// How long looking again and again is cheaper than being woken: a wake-up from another CPU
@@ -44,26 +64,22 @@ impl Direct {
         &self.core
     }
 
-    /// Takes a request. If no accelerator takes it, it has been done in software when this
-    /// returns, and its output is returned.
-    pub fn submit(&mut self, operation: Operation) -> Option<Result<Vec<u8>, OperationError>> {
+    /// Takes a request. If no accelerator takes it, it is done in software at once.
+    pub fn submit(&mut self, operation: Operation) -> Submitted {
         let now = self.clock.now();
         match self.core.submit(operation, now) {
-            Placed::OnCard(_) => None,
+            Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
                 let Released { output, ending } = in_software(&operation);
                 self.core.settle(id, &ending, self.clock.now());
-                Some(output)
+                Submitted::Done(Done { id, output, ending })
             }
         }
     }
 
     /// Looks once: hands what has arrived to `done`, verified or done in software, and brings
     /// accelerators up that are due. Returns how many requests ended.
-    pub fn turn(
-        &mut self,
-        mut done: impl FnMut(&Operation, Result<Vec<u8>, OperationError>, Ending),
-    ) -> usize {
+    pub fn turn(&mut self, mut done: impl FnMut(Done)) -> usize {
         let now = self.clock.now();
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.core.poll(now, &mut arrivals);
@@ -84,18 +100,14 @@ impl Direct {
             });
             let Released { output, ending } = released;
             self.core.settle(id, &ending, self.clock.now());
-            done(&operation, output, ending);
+            done(Done { id, output, ending });
         }
         self.arrivals = arrivals;
         ended
     }
 
     /// Like [`Direct::turn`], but waits until `deadline` at the latest for something to arrive.
-    pub fn turn_or_wait(
-        &mut self,
-        deadline: Instant,
-        mut done: impl FnMut(&Operation, Result<Vec<u8>, OperationError>, Ending),
-    ) -> usize {
+    pub fn turn_or_wait(&mut self, deadline: Instant, mut done: impl FnMut(Done)) -> usize {
         let begun = self.clock.now();
         loop {
             let ended = self.turn(&mut done);
@@ -140,7 +152,7 @@ impl Direct {
             })
         };
         while under_way(&self.core) && self.clock.now() < deadline {
-            self.turn_or_wait(deadline.min(self.clock.now().plus(SPIN)), |_, _, _| {});
+            self.turn_or_wait(deadline.min(self.clock.now().plus(SPIN)), |_| {});
         }
     }
 }

@@ -1,0 +1,166 @@
+//! The measuring loops: how many operations, how long each, at what cost to this thread.
+
+use hdrhistogram::Histogram;
+use hwshim::accelerator::{Operation, RequestId, software};
+use hwshim::clock::{Clock, Instant, SystemClock, nanos};
+use hwshim::router::core::Ending;
+use hwshim::router::direct::{Direct, Done, Submitted};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use std::time::Duration;
+
+/// What was measured on one side.
+#[derive(Debug, Serialize)]
+pub(super) struct Measured {
+    pub(super) operations: u64,
+    pub(super) operations_per_second: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    /// Processor time of this thread, verification included.
+    pub(super) cpu_us_per_operation: f64,
+    pub(super) answered_by_card: u64,
+    pub(super) answered_by_software: u64,
+    pub(super) failed: u64,
+    #[serde(skip)]
+    latency_ns: Histogram<u64>,
+    #[serde(skip)]
+    wall: Duration,
+    #[serde(skip)]
+    cpu: Duration,
+}
+
+impl Measured {
+    pub(super) fn new() -> Self {
+        /// Longer than any deadline.
+        const LATENCY_NS_MAX: u64 = 600_000_000_000;
+        let latency_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3)
+            .expect("three digits up to ten minutes are possible");
+        Self {
+            operations: 0,
+            operations_per_second: 0.0,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            cpu_us_per_operation: 0.0,
+            answered_by_card: 0,
+            answered_by_software: 0,
+            failed: 0,
+            latency_ns,
+            wall: Duration::ZERO,
+            cpu: Duration::ZERO,
+        }
+    }
+
+    /// Computes what is reported from what was recorded.
+    pub(super) fn summarize(&mut self) {
+        let us = |quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1000.0;
+        let operations = to_f64(self.operations.max(1));
+        self.p50_us = us(0.5);
+        self.p99_us = us(0.99);
+        self.operations_per_second = to_f64(self.operations) / self.wall.as_secs_f64();
+        self.cpu_us_per_operation = self.cpu.as_secs_f64() * 1e6 / operations;
+    }
+
+    fn record(&mut self, ending: &Ending, latency: Duration) {
+        self.operations += 1;
+        match ending {
+            Ending::Card => self.answered_by_card += 1,
+            Ending::Software => self.answered_by_software += 1,
+            Ending::Refused => self.failed += 1,
+        }
+        self.latency_ns.saturating_record(nanos(latency));
+    }
+}
+
+/// When each request in flight was submitted, by its index.
+#[derive(Default)]
+struct Begun(Vec<Instant>);
+
+impl Begun {
+    fn note(&mut self, id: RequestId, at: Instant) {
+        let index = id.index as usize;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, Instant::ORIGIN);
+        }
+        self.0[index] = at;
+    }
+
+    fn of(&self, id: RequestId) -> Instant {
+        self.0[id.index as usize]
+    }
+}
+
+/// Keeps `depth` operations in flight for `slice`, then waits for the rest.
+pub(super) fn measure_accelerator(
+    router: &mut Direct,
+    operations: &mut dyn FnMut() -> Operation,
+    depth: u16,
+    slice: Duration,
+    measured: &mut Measured,
+) {
+    let clock = SystemClock;
+    let mut begun = Begun::default();
+    let mut in_flight = 0_usize;
+    let (start, cpu_start) = (clock.now(), thread_cpu_time());
+    let end = start.plus(slice);
+    while clock.now() < end || in_flight > 0 {
+        while in_flight < usize::from(depth) && clock.now() < end {
+            let submitted_at = clock.now();
+            match router.submit(operations()) {
+                Submitted::InFlight(id) => {
+                    begun.note(id, submitted_at);
+                    in_flight += 1;
+                }
+                Submitted::Done(done) => {
+                    measured.record(&done.ending, clock.now().since(submitted_at));
+                }
+            }
+        }
+        if in_flight == 0 {
+            // Software did it all; accelerators that are due are still to be looked at.
+            router.turn(|_| {});
+            continue;
+        }
+        in_flight -= router.turn_or_wait(Instant::NEVER, |Done { id, ending, .. }| {
+            measured.record(&ending, clock.now().since(begun.of(id)));
+        });
+    }
+    measured.wall += clock.now().since(start);
+    measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
+}
+
+/// Does operations one after the other for `slice`.
+pub(super) fn measure_software(
+    operations: &mut dyn FnMut() -> Operation,
+    slice: Duration,
+    measured: &mut Measured,
+) {
+    let clock = SystemClock;
+    let (start, cpu_start) = (clock.now(), thread_cpu_time());
+    let end = start.plus(slice);
+    let mut now = start;
+    while now < end {
+        let ending = match software::perform(&operations()) {
+            Ok(_) => Ending::Software,
+            Err(_) => Ending::Refused,
+        };
+        let done = clock.now();
+        measured.record(&ending, done.since(now));
+        now = done;
+    }
+    measured.wall += now.since(start);
+    measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and times here are far below 2^53"
+)]
+const fn to_f64(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,105 @@
+//! `hwshim serve`: the stand-alone owner of a card.
+
+use super::output::{Failure, Output};
+use hwshim::address::Address;
+use hwshim::owner::{self, OwnerError, Schedule, ServeConfig};
+use hwshim::stop::Stop;
+use hwshim::telemetry::{self, PublishError};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Own a card: watch its health, test it on a schedule and publish its telemetry page.
+///
+/// Runs until SIGINT or SIGTERM. A card that is away is no error: it is tried again every few
+/// seconds, more rarely the longer it stays away, and the page says how it is. Read the page
+/// with "hwshim stats", or let cardmon judge it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address of the card, e.g. pci:0000:3b:00.0 or vfio-user:/run/card.sock
+    #[arg(long, value_name = "ADDRESS")]
+    card: Address,
+    /// Directory for the telemetry page [default: /run/hwshim for root, else one of the user's own]
+    #[arg(long, value_name = "DIR")]
+    telemetry: Option<PathBuf>,
+    /// Synthetic load: RSA-2048 signatures per second.
+    #[arg(long, value_name = "N/s", default_value = "0", value_parser = per_second)]
+    load: f64,
+    /// Time between two known-answer tests.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    check_interval: Duration,
+}
+
+/// Owns the card until a signal comes.
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let stop = Stop::new()
+        .and_then(|stop| stop.on_signals().map(|()| stop))
+        .map_err(|error| Failure::new("signals cannot be handled", error))?;
+    let config = ServeConfig {
+        card: args.card.clone(),
+        telemetry: args
+            .telemetry
+            .clone()
+            .unwrap_or_else(telemetry::default_directory),
+        load_per_second: args.load,
+        schedule: Schedule {
+            check: args.check_interval,
+            ..Schedule::default()
+        },
+    };
+    output.line(format_args!(
+        "hwshim: owning {}, telemetry in {}; stop it with Ctrl-C",
+        config.card,
+        config.telemetry.display()
+    ))?;
+    output.flush()?;
+    owner::serve(&config, &stop).map_err(|error| {
+        let hint = match &error {
+            OwnerError::Publish(PublishError::Os { .. }) => {
+                "choose a directory this user may write, with --telemetry DIR"
+            }
+            OwnerError::Publish(_) => "a card has one owner: hwshim serve, or one application",
+            _ => "see the limits of this user: ulimit -a",
+        };
+        Failure::new(format!("{} cannot be served", config.card), error).hint(hint)
+    })
+}
+
+/// Parses `50/s` or `50`.
+pub(super) fn per_second(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.trim().parse::<f64>() {
+        Ok(rate) if rate.is_finite() && (0.0..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("write a rate from 0 to 1000000 as 50/s".to_owned()),
+    }
+}
+
+/// Parses a duration that is not zero.
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("must be longer than zero".to_owned()),
+        Err(error) => Err(format!("{error}; write it as 500ms, 5s or 2min")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_bounded() {
+        assert_eq!(per_second("50/s"), Ok(50.0));
+        assert_eq!(per_second("0.5"), Ok(0.5));
+        for wrong in ["", "-1/s", "nan", "inf", "5/m", "1e9"] {
+            per_second(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_duration_of_zero_is_refused() {
+        assert_eq!(positive_duration("2min"), Ok(Duration::from_secs(120)));
+        for wrong in ["0s", "5", "", "fast"] {
+            positive_duration(wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `hwshim stats`: what the owners of this host's cards have published, as it stands.
+//!
+//! It shows and does not judge: whether a card is well is for cardmon to say.
+
+use super::output::{Cell, Failure, Output, Style, Table};
+use card_spec::health::Summary;
+use card_spec::telemetry::{Page, breaker_state, card_state, check_result};
+use hwshim::clock::{Clock, Instant, SystemClock};
+use hwshim::telemetry::{self, Reader};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Show the telemetry pages of this host: state, breaker and counters of each owned card.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the telemetry pages [default: /run/hwshim for root, else one of the user's own]
+    #[arg(long, value_name = "DIR")]
+    telemetry: Option<PathBuf>,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    cards: Vec<CardStats>,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CardStats {
+    address: String,
+    state: &'static str,
+    owner_pid: u64,
+    /// Time since the page was published, in milliseconds.
+    age_ms: u64,
+    breaker: &'static str,
+    breaker_opened: u64,
+    breaker_opened_by: String,
+    requests: Requests,
+    checks: Checks,
+    resets: u64,
+    silent_reboots: u64,
+    sessions_open: u64,
+    health: Option<Health>,
+}
+
+#[derive(Serialize)]
+struct Requests {
+    submitted: u64,
+    card: u64,
+    software: u64,
+    refused: u64,
+    in_flight: u64,
+    fallbacks: u64,
+    timed_out: u64,
+    failed: u64,
+    misbehaved: u64,
+    wrong_answers: u64,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    started: u64,
+    passed: u64,
+    failed: u64,
+    last: &'static str,
+    last_latency_us: u64,
+}
+
+#[derive(Serialize)]
+struct Health {
+    model: String,
+    serial_number: String,
+    firmware: String,
+    heartbeat_count: u32,
+    uptime_ms: u64,
+    temperature_c: Option<i32>,
+    requests_ok: u64,
+    requests_failed: u64,
+}
+
+/// Shows the pages.
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let directory = args
+        .telemetry
+        .clone()
+        .unwrap_or_else(telemetry::default_directory);
+    let pages = telemetry::pages(&directory).map_err(|error| {
+        Failure::new(format!("{} cannot be read", directory.display()), error)
+            .hint("name another directory with --telemetry DIR, or run as its owner")
+    })?;
+    let now = SystemClock.now();
+    let mut document = Document {
+        schema: 1,
+        cards: Vec::new(),
+        problems: Vec::new(),
+    };
+    for path in &pages {
+        match Reader::open(path).and_then(|reader| reader.read()) {
+            Ok(page) => document.cards.push(CardStats::new(&page, now)),
+            Err(error) => document.problems.push(error.to_string()),
+        }
+    }
+    if args.json {
+        return output.json(&document);
+    }
+    print(&document, &directory, output)
+}
+
+fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(), Failure> {
+    if document.cards.is_empty() && document.problems.is_empty() {
+        output.line(format_args!(
+            "No card is owned on this host: there is no telemetry page in {}.",
+            directory.display()
+        ))?;
+        return output.line("Own one with: hwshim serve --card ADDRESS");
+    }
+    let header = [
+        "CARD", "STATE", "AGE", "BREAKER", "BY CARD", "SOFTWARE", "REFUSED", "CHECKS",
+    ];
+    let mut table = Table::new(&header, 0);
+    for card in &document.cards {
+        table.push(vec![
+            card.address.clone().into(),
+            styled_when(card.state == "ready", card.state),
+            format!("{} ms", card.age_ms).into(),
+            styled_when(card.breaker == "closed", card.breaker),
+            card.requests.card.to_string().into(),
+            card.requests.software.to_string().into(),
+            card.requests.refused.to_string().into(),
+            format!("{}/{}", card.checks.passed, card.checks.started).into(),
+        ]);
+    }
+    output.table(&table)?;
+    for card in &document.cards {
+        if let Some(health) = &card.health {
+            let lead = format!("{}: ", card.address);
+            output.note(&lead, &describe(health))?;
+        }
+    }
+    for problem in &document.problems {
+        output.warn(problem)?;
+    }
+    Ok(())
+}
+
+fn describe(health: &Health) -> String {
+    let temperature = health
+        .temperature_c
+        .map_or(String::new(), |celsius| format!(", {celsius} °C"));
+    format!(
+        "{} {} firmware {}, heartbeat {}, up {} s{temperature}",
+        health.model,
+        health.serial_number,
+        health.firmware,
+        health.heartbeat_count,
+        health.uptime_ms / 1000,
+    )
+}
+
+fn styled_when(good: bool, text: &str) -> Cell {
+    Cell::styled(text, if good { Style::Good } else { Style::Bad })
+}
+
+impl CardStats {
+    fn new(page: &Page, now: Instant) -> Self {
+        let Page {
+            owner,
+            card,
+            breaker,
+            requests,
+            checks,
+            ..
+        } = page;
+        let published = Instant::from_nanos(owner.published_at_ns.get());
+        Self {
+            address: page.address(),
+            state: state_name(card.state.get()),
+            owner_pid: owner.pid.get(),
+            age_ms: u64::try_from(now.since(published).as_millis()).unwrap_or(u64::MAX),
+            breaker: match breaker.state.get() {
+                breaker_state::CLOSED => "closed",
+                breaker_state::OPEN => "open",
+                breaker_state::HALF_OPEN => "half-open",
+                _ => "undefined",
+            },
+            breaker_opened: breaker.opened.get(),
+            breaker_opened_by: page.opened_by(),
+            requests: Requests {
+                submitted: requests.submitted.get(),
+                card: requests.card.get(),
+                software: requests.software.get(),
+                refused: requests.refused.get(),
+                in_flight: requests.in_flight.get(),
+                fallbacks: requests.fallbacks.get(),
+                timed_out: requests.timed_out.get(),
+                failed: requests.failed.get(),
+                misbehaved: requests.misbehaved.get(),
+                wrong_answers: requests.wrong_answers.get(),
+            },
+            checks: Checks {
+                started: checks.started.get(),
+                passed: checks.passed.get(),
+                failed: checks.failed.get(),
+                last: match checks.last_result.get() {
+                    check_result::NONE => "none",
+                    check_result::PASSED => "passed",
+                    check_result::FAILED => "failed",
+                    check_result::TIMED_OUT => "timed-out",
+                    check_result::WRONG_ANSWER => "wrong-answer",
+                    check_result::MISBEHAVED => "misbehaved",
+                    _ => "undefined",
+                },
+                last_latency_us: checks.last_latency_ns.get() / 1000,
+            },
+            resets: card.resets.get(),
+            silent_reboots: card.silent_reboots.get(),
+            sessions_open: card.sessions_open.get(),
+            health: (card.health_reads.get() > 0)
+                .then(|| Summary::parse(&page.health).ok())
+                .flatten()
+                .map(|summary| Health::new(&summary)),
+        }
+    }
+}
+
+fn state_name(state: u64) -> &'static str {
+    match state {
+        card_state::STARTING => "starting",
+        card_state::READY => "ready",
+        card_state::NEEDS_RESET => "needs-reset",
+        card_state::GONE => "gone",
+        card_state::RELEASED => "released",
+        _ => "undefined",
+    }
+}
+
+impl Health {
+    fn new(summary: &Summary) -> Self {
+        let kelvin = i32::from(summary.composite_temperature_k.get());
+        Self {
+            model: summary.model_number(),
+            serial_number: summary.serial_number(),
+            firmware: summary.firmware_revision(),
+            heartbeat_count: summary.heartbeat_count.get(),
+            uptime_ms: summary.uptime_ms.get(),
+            temperature_c: (kelvin != 0).then_some(kelvin - 273),
+            requests_ok: summary.requests_ok.get(),
+            requests_failed: summary.requests_failed.get(),
+        }
+    }
+}
