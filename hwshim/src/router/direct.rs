@@ -64,6 +64,16 @@ impl Direct {
         &self.core
     }
 
+    /// As [`Core::begin_check`].
+    pub fn begin_check(&mut self, lane: usize, now: Instant) -> bool {
+        self.core.begin_check(lane, now)
+    }
+
+    /// As [`Core::report_silent_reboot`].
+    pub fn report_silent_reboot(&mut self, lane: usize, now: Instant) {
+        self.core.report_silent_reboot(lane, now);
+    }
+
     /// Takes a request. If no accelerator takes it, it is done in software at once.
     pub fn submit(&mut self, operation: Operation) -> Submitted {
         let now = self.clock.now();

@@ -54,6 +54,7 @@ impl Transport {
         let mut config = [0; pci::CONFIG_LEN];
         function.read_config(0, &mut config).map_err(device_error)?;
         check_identity(&config)?;
+        enable(&*function, &config)?;
 
         let (mut common, mut notify, mut device, mut health) = (None, None, None, None);
         for entry in pci::capabilities(&config) {
@@ -327,6 +328,19 @@ fn check_identity(config: &[u8]) -> Result<(), DeviceError> {
             crypto::PCI_DEVICE_ID
         ))),
     }
+}
+
+/// Lets the function answer memory accesses and master the bus, without which its queues stand
+/// still (PCI 3.0 §6.2.2 "Device Control").
+fn enable(function: &dyn Function, config: &[u8]) -> Result<(), DeviceError> {
+    let (header, _) =
+        pci::Header::read_from_prefix(config).expect("the array is longer than a header");
+    let command = pci::Command::from_bits(header.command.get())
+        .with_memory_space(true)
+        .with_bus_master(true);
+    function
+        .write_config(pci::COMMAND_OFFSET, &command.into_bits().to_le_bytes())
+        .map_err(device_error)
 }
 
 /// Takes the features we need and refuses a device that lacks one.
