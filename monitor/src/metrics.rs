@@ -394,14 +394,11 @@ impl Families<'_> {
         let mut family = self.0.encode_descriptor(name, help, unit, kind)?;
         for (labels, value) in samples {
             if labels.is_empty() {
-                value.encode(family.encode_family(&NO_LABELS)?)?;
-            } else {
-                value.encode(family.encode_family(&labels)?)?;
+                // A family without labels is its one sample.
+                return value.encode(family);
             }
+            value.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
 }
-
-/// Encodes without braces.
-const NO_LABELS: [(&str, &str); 0] = [];

@@ -13,6 +13,7 @@ pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
 
+use hwshim::clock::Instant;
 use std::io;
 use std::path::PathBuf;
 
@@ -28,12 +29,16 @@ pub trait Probe {
     /// Names the probe in metrics and evidence.
     fn name(&self) -> &'static str;
 
-    /// Looks once.
+    /// Looks once. It is told the time so that what is dear to read can be read more rarely.
     ///
     /// # Errors
     ///
     /// What kept it from seeing.
-    fn observe(&mut self, subject: &Self::Subject) -> Result<Self::Observation, ProbeError>;
+    fn observe(
+        &mut self,
+        subject: &Self::Subject,
+        now: Instant,
+    ) -> Result<Self::Observation, ProbeError>;
 }
 
 /// Why a probe saw nothing.

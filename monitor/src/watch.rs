@@ -112,7 +112,7 @@ impl Watch {
             interval_seconds: self.settings.limits.poll_interval.as_secs_f64(),
             polls: self.polls,
             polls_late: self.polls_late,
-            monitor: self.look_at_this_process(),
+            monitor: self.look_at_this_process(now),
             cards,
             transitions: self.recent(now),
         };
@@ -166,9 +166,9 @@ impl Watch {
         self.transitions.iter().map(record).collect()
     }
 
-    fn look_at_this_process(&mut self) -> Option<ProcessFigures> {
+    fn look_at_this_process(&mut self, now: Instant) -> Option<ProcessFigures> {
         let (id, probe) = self.this_process.as_mut()?;
-        let seen = probe.observe(id).ok()?;
+        let seen = probe.observe(id, now).ok()?;
         Some(ProcessFigures::new(id.pid, &seen))
     }
 }
@@ -195,16 +195,19 @@ impl Card {
     }
 
     fn look(&mut self, now: Instant) -> Look {
-        let page = self.page.observe(&());
+        let page = self.page.observe(&(), now);
         self.count_error(self.page.name(), page.as_ref().err());
         if let Ok(page) = &page {
             self.name = name(page, self.page.path());
             self.owner = OwnerId::of(page);
             self.released = page.card.state.get() == card_state::RELEASED;
         }
-        let heartbeat = page.as_ref().ok().map(|page| HeartbeatProbe.observe(page));
+        let heartbeat = page
+            .as_ref()
+            .ok()
+            .map(|page| HeartbeatProbe.observe(page, now));
         self.count_error(HeartbeatProbe.name(), error_of(heartbeat.as_ref()));
-        let owner = self.owner.map(|owner| self.process.observe(&owner));
+        let owner = self.owner.map(|owner| self.process.observe(&owner, now));
         self.count_error(self.process.name(), error_of(owner.as_ref()));
         Look {
             at: now,

@@ -41,7 +41,7 @@ impl Probe for HeartbeatProbe {
         "heartbeat"
     }
 
-    fn observe(&mut self, page: &Page) -> Result<Heartbeat, ProbeError> {
+    fn observe(&mut self, page: &Page, _now: Instant) -> Result<Heartbeat, ProbeError> {
         if page.card.health_reads.get() == 0 {
             return Err(never_read(page));
         }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_counters_are_reported_as_they_stand() {
-        let beat = HeartbeatProbe.observe(&page()).unwrap();
+        let beat = HeartbeatProbe.observe(&page(), Instant::ORIGIN).unwrap();
         assert_eq!((beat.count, beat.boot_id), (0x0102_0304, 0x0506_0708));
         assert_eq!(beat.period, Duration::from_millis(500));
         assert_eq!(beat.read_at, Instant::from_nanos(77));
@@ -121,15 +121,24 @@ mod tests {
     fn no_health_page_is_not_the_same_as_a_broken_one() {
         let mut none = page();
         none.card.health_reads = 0.into();
-        assert_eq!(HeartbeatProbe.observe(&none).unwrap_err().kind(), "absent");
+        assert_eq!(
+            HeartbeatProbe
+                .observe(&none, Instant::ORIGIN)
+                .unwrap_err()
+                .kind(),
+            "absent"
+        );
         none.card.health_errors = 3.into();
         assert_eq!(
-            HeartbeatProbe.observe(&none).unwrap_err().kind(),
+            HeartbeatProbe
+                .observe(&none, Instant::ORIGIN)
+                .unwrap_err()
+                .kind(),
             "nonsense"
         );
         let mut gone = page();
         gone.health.fill(0xff);
-        let error = HeartbeatProbe.observe(&gone).unwrap_err();
+        let error = HeartbeatProbe.observe(&gone, Instant::ORIGIN).unwrap_err();
         assert_eq!(error.kind(), "nonsense");
         assert!(error.to_string().contains("all-ones"), "{error}");
     }

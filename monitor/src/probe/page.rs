@@ -6,6 +6,7 @@
 
 use super::{Probe, ProbeError};
 use card_spec::telemetry::Page;
+use hwshim::clock::Instant;
 use hwshim::telemetry::{ReadError, Reader};
 use rustix::fs::{Stat, lstat};
 use rustix::io::Errno;
@@ -67,7 +68,7 @@ impl Probe for PageProbe {
         "page"
     }
 
-    fn observe(&mut self, (): &()) -> Result<Box<Page>, ProbeError> {
+    fn observe(&mut self, (): &(), _now: Instant) -> Result<Box<Page>, ProbeError> {
         Ok(Box::new(self.reader()?.read()?))
     }
 }
@@ -129,7 +130,12 @@ mod tests {
         for submitted in [3, 4] {
             publish(&mut publisher, submitted);
             assert_eq!(
-                probe.observe(&()).unwrap().requests.submitted.get(),
+                probe
+                    .observe(&(), Instant::ORIGIN)
+                    .unwrap()
+                    .requests
+                    .submitted
+                    .get(),
                 submitted
             );
         }
@@ -141,13 +147,24 @@ mod tests {
         let mut first = Publisher::create(directory.path(), "software:ring").unwrap();
         let mut probe = PageProbe::new(first.path().to_owned());
         publish(&mut first, 1);
-        probe.observe(&()).unwrap();
+        probe.observe(&(), Instant::ORIGIN).unwrap();
 
         fs::remove_file(first.path()).unwrap();
-        assert_eq!(probe.observe(&()).unwrap_err().kind(), "absent");
+        assert_eq!(
+            probe.observe(&(), Instant::ORIGIN).unwrap_err().kind(),
+            "absent"
+        );
         let mut second = Publisher::create(directory.path(), "software:ring").unwrap();
         publish(&mut second, 2);
-        assert_eq!(probe.observe(&()).unwrap().requests.submitted.get(), 2);
+        assert_eq!(
+            probe
+                .observe(&(), Instant::ORIGIN)
+                .unwrap()
+                .requests
+                .submitted
+                .get(),
+            2
+        );
     }
 
     #[test]
@@ -167,7 +184,9 @@ mod tests {
         )
         .unwrap();
         let kind = |name: &str| {
-            let error = PageProbe::new(at(name)).observe(&()).unwrap_err();
+            let error = PageProbe::new(at(name))
+                .observe(&(), Instant::ORIGIN)
+                .unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
             error.kind()
         };

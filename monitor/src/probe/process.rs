@@ -17,6 +17,7 @@
 
 use super::{Probe, ProbeError};
 use card_spec::telemetry::Page;
+use hwshim::clock::Instant;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{Errno, pread};
 use std::fs;
@@ -30,6 +31,9 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 const PROC_MAGIC: u64 = 0x9fa0;
 /// Longest `stat` line that can be: 52 numbers of 20 digits and a name of 64 bytes.
 const STAT_LEN_MAX: usize = 2048;
+/// Time between two readings of memory and processor time. They take more than all the rest of a
+/// look together, and what they are for, leaks, shows over minutes.
+const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which process: its number, and when it started so that the number cannot mislead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,7 +87,8 @@ pub struct Process {
     pub threads: u64,
     /// Open descriptors; `None` if this user may not count them.
     pub fds: Option<u64>,
-    /// Memory and processor time; `None` if they could not be read, or in a captured tree.
+    /// Memory and processor time, as read within the last seconds; `None` if they could not be
+    /// read, or in a captured tree.
     pub usage: Option<Usage>,
 }
 
@@ -118,6 +123,7 @@ struct Followed {
     id: OwnerId,
     stat: OwnedFd,
     path: PathBuf,
+    usage: Option<(Instant, Usage)>,
 }
 
 impl ProcessProbe {
@@ -145,26 +151,26 @@ impl ProcessProbe {
         if now.start_time_ticks != id.start_time_ticks {
             return Err(absent(id, "another process"));
         }
-        self.followed = Some(Followed { id, stat, path });
+        self.followed = Some(Followed {
+            id,
+            stat,
+            path,
+            usage: None,
+        });
         Ok(now)
     }
 
-    fn usage(&mut self, pid: u32) -> Option<Usage> {
-        let system = self.system.as_mut()?;
-        let pid = Pid::from_u32(pid);
-        system.refresh_processes_specifics(
-            ProcessesToUpdate::Some(&[pid]),
-            true,
-            ProcessRefreshKind::nothing()
-                .with_cpu()
-                .with_memory()
-                .without_tasks(),
-        );
-        let process = system.process(pid)?;
-        Some(Usage {
-            rss_bytes: process.memory(),
-            cpu_time: Duration::from_millis(process.accumulated_cpu_time()),
-        })
+    /// Memory and processor time, read anew if that is due.
+    fn usage(&mut self, pid: u32, now: Instant) -> Option<Usage> {
+        let followed = self.followed.as_mut()?;
+        match followed.usage {
+            Some((at, usage)) if now.since(at) < USAGE_INTERVAL => Some(usage),
+            _ => {
+                let usage = read_usage(self.system.as_mut()?, pid);
+                followed.usage = usage.map(|usage| (now, usage));
+                usage
+            }
+        }
     }
 }
 
@@ -176,12 +182,12 @@ impl Probe for ProcessProbe {
         "process"
     }
 
-    fn observe(&mut self, &id: &OwnerId) -> Result<Owner, ProbeError> {
+    fn observe(&mut self, &id: &OwnerId, now: Instant) -> Result<Owner, ProbeError> {
         if self.followed.as_ref().is_none_or(|known| known.id != id) {
             self.followed = None;
             self.follow(id)?;
         }
-        let usage = self.usage(id.pid);
+        let usage = self.usage(id.pid, now);
         let fds = count_fds(&self.proc.join(id.pid.to_string()).join("fd"));
         let known = self
             .followed
@@ -245,6 +251,23 @@ fn read_stat(stat: &OwnedFd, path: &Path) -> Result<Option<Stat>, ProbeError> {
         what: "is not the status of a process".to_owned(),
     })?;
     Ok(Some(stat))
+}
+
+fn read_usage(system: &mut System, pid: u32) -> Option<Usage> {
+    let pid = Pid::from_u32(pid);
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[pid]),
+        true,
+        ProcessRefreshKind::nothing()
+            .with_cpu()
+            .with_memory()
+            .without_tasks(),
+    );
+    let process = system.process(pid)?;
+    Some(Usage {
+        rss_bytes: process.memory(),
+        cpu_time: Duration::from_millis(process.accumulated_cpu_time()),
+    })
 }
 
 /// Counts the descriptors in a `fd` directory.
@@ -318,7 +341,7 @@ mod tests {
     #[test]
     fn a_captured_process_is_read() {
         let mut probe = ProcessProbe::new(&fixture("host"));
-        let process = alive(probe.observe(&id(4321, 987_654)).unwrap());
+        let process = alive(probe.observe(&id(4321, 987_654), Instant::ORIGIN).unwrap());
         assert_eq!((process.state, process.threads), ('S', 7));
         assert_eq!(process.fds, Some(3));
         assert_eq!(process.usage, None);
@@ -327,7 +350,7 @@ mod tests {
     #[test]
     fn a_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
         let mut probe = ProcessProbe::new(&fixture("host"));
-        let process = alive(probe.observe(&id(4322, 55)).unwrap());
+        let process = alive(probe.observe(&id(4322, 55), Instant::ORIGIN).unwrap());
         assert_eq!((process.state, process.threads), ('T', 2));
         assert!(process.is_stopped());
         assert_eq!(process.fds, None, "its descriptors are not in the tree");
@@ -336,34 +359,52 @@ mod tests {
     #[test]
     fn a_zombie_has_ended_and_a_number_used_again_is_absent() {
         let mut probe = ProcessProbe::new(&fixture("host"));
-        assert_eq!(probe.observe(&id(4323, 66)).unwrap(), Owner::Ended);
-        let reused = probe.observe(&id(4321, 1)).unwrap_err();
+        assert_eq!(
+            probe.observe(&id(4323, 66), Instant::ORIGIN).unwrap(),
+            Owner::Ended
+        );
+        let reused = probe.observe(&id(4321, 1), Instant::ORIGIN).unwrap_err();
         assert_eq!(reused.kind(), "absent");
         assert!(reused.to_string().contains("another process"), "{reused}");
-        assert_eq!(probe.observe(&id(9, 9)).unwrap_err().kind(), "absent");
+        assert_eq!(
+            probe
+                .observe(&id(9, 9), Instant::ORIGIN)
+                .unwrap_err()
+                .kind(),
+            "absent"
+        );
     }
 
     #[test]
     fn a_status_that_is_none_is_nonsense() {
         let mut probe = ProcessProbe::new(&fixture("host"));
-        assert_eq!(probe.observe(&id(4324, 1)).unwrap_err().kind(), "nonsense");
+        assert_eq!(
+            probe
+                .observe(&id(4324, 1), Instant::ORIGIN)
+                .unwrap_err()
+                .kind(),
+            "nonsense"
+        );
     }
 
     #[test]
     fn a_living_process_shows_what_it_uses_until_it_ends() {
         let (mut child, id) = child();
         let mut probe = ProcessProbe::new(Path::new("/"));
-        let process = alive(probe.observe(&id).unwrap());
+        let process = alive(probe.observe(&id, Instant::ORIGIN).unwrap());
         assert!(process.usage.unwrap().rss_bytes > 100_000);
         assert!(process.fds.unwrap() >= 3);
         assert_eq!(process.threads, 1);
 
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(probe.observe(&id).unwrap(), Owner::Ended);
+        assert_eq!(probe.observe(&id, Instant::ORIGIN).unwrap(), Owner::Ended);
         // A probe that never saw it alive cannot tell this from a process it may not see.
         let mut other = ProcessProbe::new(Path::new("/"));
-        assert_eq!(other.observe(&id).unwrap_err().kind(), "absent");
+        assert_eq!(
+            other.observe(&id, Instant::ORIGIN).unwrap_err().kind(),
+            "absent"
+        );
     }
 
     #[test]

@@ -105,7 +105,10 @@ impl Scene {
                 what: "process 7".to_owned(),
             }),
         };
-        let heartbeat = page.as_ref().ok().map(|page| HeartbeatProbe.observe(page));
+        let heartbeat = page
+            .as_ref()
+            .ok()
+            .map(|page| HeartbeatProbe.observe(page, self.now));
         self.judge.poll(&Look {
             at: self.now,
             page,
