@@ -1,0 +1,77 @@
+//! The program `firmware-sim`: a simulated card on a vfio-user socket.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use firmware_sim::{RunConfig, SimulatedCard, stop_on_signals};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+/// A simulated PCI crypto accelerator card in a process of its own
+///
+/// It speaks virtio-crypto over vfio-user, so it can be driven by hwshim, and by a virtual
+/// machine that is given a vfio-user-pci device.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Simulate one card until interrupted
+    ///
+    /// The socket is created for owner and group only, replaces one that a dead process has left
+    /// behind, and is removed at the end. One client is served at a time; the next one waits.
+    #[command(after_help = RUN_HELP)]
+    Run(RunConfig),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  stopped by SIGINT or SIGTERM
+  1  the card could not be run; the reason is on standard error
+  2  the command line was wrong";
+
+const RUN_HELP: &str = "\
+Examples:
+  firmware-sim run --socket /tmp/card.sock
+  hwshim selftest vfio-user:/tmp/card.sock
+
+  qemu-system-x86_64 ... -object memory-backend-memfd,id=mem,size=512M,share=on \\
+    -machine q35,memory-backend=mem \\
+    -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"/tmp/card.sock\"}}'
+
+Exit codes:
+  0  stopped by SIGINT or SIGTERM
+  1  the card could not be run; the reason is on standard error
+  2  the command line was wrong";
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let outcome = match command {
+        Command::Run(config) => run(&config),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With nowhere to say it, the exit code has to do.
+            let _ = writeln!(io::stderr(), "firmware-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &RunConfig) -> anyhow::Result<()> {
+    let stop = stop_on_signals().context("cannot handle signals")?;
+    let card = SimulatedCard::listen(config)?;
+    // Whoever started this may wait for the line, or may not have a standard output at all.
+    let _ = writeln!(
+        io::stdout(),
+        "firmware-sim: simulated card {} listening on {}; stop it with Ctrl-C",
+        card.serial(),
+        card.socket().display(),
+    );
+    Ok(card.serve(stop.as_fd())?)
+}

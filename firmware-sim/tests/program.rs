@@ -1,0 +1,128 @@
+//! The program as its users meet it: what it prints, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-sim"));
+    command.args(arguments);
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+/// A card that listens, killed with the test if it is not stopped before.
+struct Running {
+    child: Child,
+    line: String,
+}
+
+impl Running {
+    fn start(socket: &Path, more: &[&str]) -> Self {
+        let mut child = program(&["run", "--socket", socket.to_str().unwrap()])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        Self { child, line }
+    }
+
+    fn stop(mut self, signal: Signal) -> Option<i32> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_says_where_it_listens_and_ends_orderly_on_either_signal() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    for signal in [Signal::INT, Signal::TERM] {
+        let card = Running::start(&socket, &["--serial", "SIM-7", "--engine", "memoised"]);
+        let expected = format!(
+            "firmware-sim: simulated card SIM-7 listening on {}; stop it with Ctrl-C\n",
+            socket.display()
+        );
+        assert_eq!(card.line, expected);
+        let _client = UnixStream::connect(&socket).unwrap();
+        assert_eq!(card.stop(signal), Some(0));
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_second_card_on_one_socket_is_refused_and_a_killed_one_is_replaced() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let first = Running::start(&socket, &[]);
+    let second = output(&["run", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(second.status.code(), Some(1));
+    let message = String::from_utf8(second.stderr).unwrap();
+    let expected = format!(
+        "firmware-sim: another process listens on {}; stop it, or choose another path\n",
+        socket.display()
+    );
+    assert_eq!(message, expected);
+    assert_eq!(first.stop(Signal::KILL), None);
+    assert!(socket.exists(), "nobody could remove it");
+    let third = Running::start(&socket, &[]);
+    assert_eq!(third.stop(Signal::TERM), Some(0));
+}
+
+#[test]
+fn what_it_cannot_do_it_explains() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let run = |arguments: &[&str]| {
+        let arguments = [&["run", "--socket", socket.to_str().unwrap()], arguments].concat();
+        let output = output(&arguments);
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, message) = run(&["--queue-size", "100"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        message.contains("queue size 100 is not a power of two"),
+        "{message}"
+    );
+    for wrong in [
+        ["--serial", "has a space"],
+        ["--serial", "longer-than-twenty-characters"],
+        ["--engines", "0"],
+        ["--heartbeat-period", "0"],
+        ["--engine", "magic"],
+    ] {
+        let (code, message) = run(&wrong);
+        assert_eq!(code, Some(2), "{message}");
+        assert!(message.contains(wrong[0]), "{message}");
+    }
+    assert!(!socket.exists());
+    assert_eq!(output(&[]).status.code(), Some(2));
+    let help = String::from_utf8(output(&["run", "--help"]).stdout).unwrap();
+    assert!(
+        help.contains("Exit codes:") && help.contains("vfio-user-pci"),
+        "{help}"
+    );
+}
