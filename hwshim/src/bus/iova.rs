@@ -108,6 +108,17 @@ mod tests {
     }
 
     #[test]
+    fn a_range_that_is_passed_over_keeps_its_gap() {
+        let mut space = IovaSpace::new();
+        let kept = space.reserve(PAGE_LEN, ()).unwrap();
+        let rest = END - START - PAGE_LEN as u64 - 2 * GAP_LEN;
+        let rest = space.reserve(usize::try_from(rest).unwrap(), ()).unwrap();
+        space.release(rest);
+        let next = space.reserve(PAGE_LEN, ()).unwrap();
+        assert_eq!(next.0, kept.0 + PAGE_LEN as u64 + GAP_LEN);
+    }
+
+    #[test]
     fn a_length_that_overflows_has_no_place() {
         assert_eq!(IovaSpace::new().reserve(usize::MAX, ()), None);
     }

@@ -65,8 +65,7 @@ impl Group {
                  such as SUBSYSTEM==\"vfio\", GROUP=\"vfio\", MODE=\"0660\""
             ),
             Errno::BUSY => format!(
-                "another process has {node} open; a function has one owner, `fuser -v {node}` \
-                 names it"
+                "{node} is open already; a function has one owner, and `fuser -v {node}` names it"
             ),
             errno => format!("{node} cannot be opened: {}", io::Error::from(errno)),
         };
@@ -295,10 +294,7 @@ mod tests {
             &error(Errno::ACCESS),
             &["may not open", "udev rule", "MODE=\"0660\""],
         );
-        assert_mentions(
-            &error(Errno::BUSY),
-            &["another process", "fuser -v /dev/vfio/17"],
-        );
+        assert_mentions(&error(Errno::BUSY), &["one owner", "fuser -v /dev/vfio/17"]);
         assert_mentions(&error(Errno::NODEV), &["/dev/vfio/17", "No such device"]);
     }
 }

@@ -28,6 +28,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
+use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
@@ -56,7 +57,6 @@ const MESSAGE_LEN_MAX: usize = HEADER_LEN + size_of::<RegionAccess>() + DATA_LEN
 const ANCILLARY_LEN: usize = rustix::cmsg_space!(ScmRights(FDS_MAX));
 
 /// A connection to a server.
-#[derive(Debug)]
 pub(super) struct Link {
     name: String,
     socket: OwnedFd,
@@ -92,7 +92,6 @@ pub(super) struct Reply {
 }
 
 /// The message being received.
-#[derive(Debug)]
 struct Inbox {
     /// Allocated once, in the size of the longest message there may be.
     bytes: Box<[u8]>,
@@ -104,7 +103,7 @@ struct Inbox {
 
 /// What of the last message did not fit into the socket. The server waits for the rest of it, so
 /// it goes before everything else.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Outbox {
     unsent: Vec<u8>,
 }
@@ -482,6 +481,16 @@ impl Inbox {
     }
 }
 
+/// Without the messages: they are long, and hold what was written to registers.
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("name", &self.name)
+            .field("gone", &self.gone)
+            .finish_non_exhaustive()
+    }
+}
+
 fn send_some(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); ANCILLARY_LEN];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -527,6 +536,7 @@ mod tests {
     use super::*;
     use crate::bus::vfio_user::scripted::{PATIENT, Peer, SHORT};
     use crate::spec::vfio_user::command;
+    use rustix::net::sockopt;
     use std::sync::Arc;
     use std::sync::mpsc;
     use std::thread;
@@ -706,15 +716,29 @@ mod tests {
             header.message_id = POSTED_ID.into();
             header.message_size = 16.into();
             header.flags = REPLY.into();
-            while header
-                .as_bytes()
-                .iter()
-                .all(|byte| peer.try_send_raw(&[*byte]))
-            {}
+            // More at once than is received at once, so that there is always another byte.
+            let replies = header.as_bytes().repeat(1000);
+            while peer.try_send_raw(&replies) {}
         });
         assert!(matches!(ask(&link), Err(BusError::TimedOut { .. })));
         drop(link);
         server.join().unwrap();
+    }
+
+    #[test]
+    fn what_has_arrived_is_not_worked_through_past_the_deadline() {
+        let (link, peer) = link(Duration::ZERO);
+        let mut header = Header {
+            message_id: POSTED_ID.into(),
+            command: READ.into(),
+            message_size: 16.into(),
+            flags: REPLY.into(),
+            error: 0.into(),
+        };
+        peer.send_raw(&header.as_bytes().repeat(100));
+        header.message_id = 0.into();
+        peer.send(header, REPLY, 0, b"this", &[]);
+        assert!(matches!(ask(&link), Err(BusError::TimedOut { .. })));
     }
 
     #[test]
@@ -794,6 +818,8 @@ mod tests {
     #[test]
     fn ringing_gives_up_on_a_full_socket_and_leaves_whole_messages_in_it() {
         let (socket, peer) = Peer::pair();
+        // The kernel makes it as small as it can, which is smaller than a message here.
+        sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
         let mut link = Link::new(
             "vfio-user:test".to_owned(),
             socket,
