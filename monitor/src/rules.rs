@@ -117,3 +117,9 @@ impl Finding {
 pub fn page_age(case: &Case<'_>) -> Option<std::time::Duration> {
     page::age(case)
 }
+
+/// Whether the card's heartbeat is seen to move now.
+#[must_use]
+pub fn heartbeat_is_moving(case: &Case<'_>) -> bool {
+    heartbeat::is_moving(case)
+}

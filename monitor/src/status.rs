@@ -6,7 +6,7 @@
 //! judges knows no date.
 
 use crate::probe::{Heartbeat, Owner, Process};
-use crate::rules::Memory;
+use crate::rules::{self, Case};
 use crate::verdict::{Cause, Evidence, State};
 use card_spec::telemetry::{Breaker, Checks, Page, Requests, breaker_state, check_result};
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ pub struct CardStatus {
 pub struct HeartbeatFigures {
     /// Beats since the firmware started.
     pub count: u32,
-    /// Whether it was seen to move, and not to stand still since.
+    /// Whether it is seen to move now.
     pub moving: bool,
     /// Polls in a row that found it unmoved and count against the card.
     pub unmoved_polls: u32,
@@ -221,16 +221,15 @@ pub struct TransitionRecord {
 }
 
 impl HeartbeatFigures {
-    pub(crate) fn new(beat: &Heartbeat, memory: &Memory) -> Self {
-        let pulse = memory.pulse();
+    pub(crate) fn new(beat: &Heartbeat, case: &Case<'_>) -> Self {
         let engines = beat.engines.iter().map(|engine| EngineFigures {
             requested: engine.requested.get(),
             responded: engine.responded.get(),
         });
         Self {
             count: beat.count,
-            moving: pulse.is_moving(),
-            unmoved_polls: pulse.unmoved_polls(),
+            moving: rules::heartbeat_is_moving(case),
+            unmoved_polls: case.memory.pulse().unmoved_polls(),
             period_seconds: beat.period.as_secs_f64(),
             boot_id: beat.boot_id,
             engines: engines.collect(),

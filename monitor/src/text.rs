@@ -70,10 +70,13 @@ pub fn transition_line(card: &str, transition: &Transition) -> String {
     format!("{}: {from} -> {to}{blame}{}", clean(card), clean(&why))
 }
 
-/// A duration as people say it: `4s`, `3m12s`, `5h02m`, `9d04h`.
+/// A duration as people say it, rounded: `4s`, `3m12s`, `5h02m`, `9d04h`.
 #[must_use]
 pub fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    // Polls are never quite on the second; cutting off would show 0s, 0s, 2s.
+    let seconds = duration
+        .saturating_add(Duration::from_millis(500))
+        .as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -90,6 +93,9 @@ pub fn clean(text: &str) -> String {
 }
 
 fn no_cards(status: &Status) -> String {
+    if status.simulation.is_some() {
+        return "the simulated card is starting".to_owned();
+    }
     format!(
         "no card: nobody publishes a telemetry page in {}\n\
          start an owner there (hwshim serve), or try: cardmon run --simulated-card",

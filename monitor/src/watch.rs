@@ -225,14 +225,14 @@ impl Card {
 
     fn status(&self, settings: &Settings, look: &Look) -> CardStatus {
         let verdict = self.judge.verdict();
-        let memory = self.judge.memory();
         let page = look.page.as_deref().ok();
         let beat = look.heartbeat.as_ref().and_then(|beat| beat.as_ref().ok());
-        let age = rules::page_age(&Case {
+        let case = Case {
             look,
-            memory,
+            memory: self.judge.memory(),
             limits: &settings.limits,
-        });
+        };
+        let age = rules::page_age(&case);
         CardStatus {
             card: self.name.clone(),
             simulated: settings.simulation.is_some(),
@@ -243,7 +243,7 @@ impl Card {
             evidence: verdict.evidence.clone(),
             transitions: self.transitions,
             page_age_seconds: age.map(|age| age.as_secs_f64()),
-            heartbeat: beat.map(|beat| HeartbeatFigures::new(beat, memory)),
+            heartbeat: beat.map(|beat| HeartbeatFigures::new(beat, &case)),
             breaker: page.map(BreakerFigures::from),
             requests: page.map(|page| page.requests.into()),
             checks: page.map(|page| CheckFigures::from(page.checks)),

@@ -7,7 +7,7 @@
 use super::{Case, Finding, Says};
 use crate::probe::ProbeError;
 use crate::verdict::{Cause, State};
-use card_spec::telemetry::check_result;
+use card_spec::telemetry::{card_state, check_result};
 use std::time::Duration;
 
 /// Owners read the health page a few times a second; after this long, it is not being read.
@@ -111,10 +111,19 @@ pub(super) fn silent_reboot(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
+/// Whether the heartbeat is seen to move now. What was read from a card before it went away does
+/// not count any more, however recent.
+pub(super) fn is_moving(case: &Case<'_>) -> bool {
+    let ready = case
+        .page()
+        .is_some_and(|page| page.card.state.get() == card_state::READY);
+    ready && case.memory.pulse().is_moving(case.now())
+}
+
 /// The heartbeat moves: what speaks for the card.
 pub(super) fn alive(case: &Case<'_>) -> Option<Finding> {
     let beat = case.beat()?;
-    case.memory.pulse().is_moving().then(|| {
+    is_moving(case).then(|| {
         Finding::new(
             "heartbeat-moving",
             format!("the card's heartbeat has moved to {}", beat.count),

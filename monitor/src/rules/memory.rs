@@ -14,6 +14,8 @@ const LATE_PERCENT: u32 = 80;
 /// A card may state any heartbeat period; one that says "once a year" cannot be watched, and must
 /// not be able to silence the watch.
 const PERIOD_MAX: Duration = Duration::from_secs(10);
+/// Readings that may be missing before a counter that moved is no longer said to move.
+const READINGS_MISSING_MAX: u32 = 2;
 /// Period of a card that states none.
 const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
 
@@ -105,7 +107,7 @@ impl Memory {
             self.record_page(page, look.at);
         }
         if let Some(Ok(beat)) = &look.heartbeat {
-            self.record_beat(beat);
+            self.record_beat(beat, limits.poll_interval);
         }
         if let Some(Ok(Owner::Alive(_))) = look.owner {
             self.owner_seen_alive = true;
@@ -139,7 +141,7 @@ impl Memory {
         }
     }
 
-    fn record_beat(&mut self, beat: &Heartbeat) {
+    fn record_beat(&mut self, beat: &Heartbeat, interval: Duration) {
         let on_time = self.late_since.is_none();
         let period = match beat.period {
             Duration::ZERO => PERIOD_DEFAULT,
@@ -149,6 +151,7 @@ impl Memory {
             value: (beat.boot_id, value),
             read_at: beat.read_at,
             period,
+            patience: period.max(interval) * READINGS_MISSING_MAX,
             idle,
             on_time,
         };
@@ -174,6 +177,8 @@ struct Counter {
     read_at: Instant,
     /// Time in which it must move.
     period: Duration,
+    /// Age at which the reading no longer tells.
+    patience: Duration,
     /// Whether it has no reason to move.
     idle: bool,
     /// Whether our own poll was on time.
@@ -191,6 +196,8 @@ pub struct Pulse {
     last: Option<((u32, u32), Instant)>,
     moved: bool,
     unmoved_polls: u32,
+    /// Age at which a reading no longer tells.
+    patience: Duration,
 }
 
 impl Pulse {
@@ -200,10 +207,13 @@ impl Pulse {
         self.unmoved_polls
     }
 
-    /// Whether it has been seen to move, and not to stand still since.
+    /// Whether it has been seen to move, not to stand still since, and is still being read.
     #[must_use]
-    pub const fn is_moving(&self) -> bool {
-        self.moved && self.unmoved_polls == 0
+    pub fn is_moving(&self, now: Instant) -> bool {
+        let being_read = self
+            .last
+            .is_some_and(|(_, read_at)| now.since(read_at) <= self.patience);
+        self.moved && self.unmoved_polls == 0 && being_read
     }
 
     /// Whether it has ever been seen to move.
@@ -213,6 +223,7 @@ impl Pulse {
     }
 
     fn record(&mut self, counter: Counter) {
+        self.patience = counter.patience;
         let Some((value, read_at)) = self.last else {
             self.last = Some((counter.value, counter.read_at));
             return;

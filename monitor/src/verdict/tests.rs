@@ -232,6 +232,17 @@ fn surprise_removal_is_judged_at_the_next_poll() {
     assert_eq!(transition.cause, Cause::CardAbsent);
     assert_eq!(transition.evidence[0].code, "gone");
     assert_eq!(scene.judge.verdict().since, scene.now);
+    assert!(!scene.has_evidence("heartbeat-moving"), "it did, before");
+}
+
+#[test]
+fn a_heartbeat_that_is_no_longer_read_is_not_said_to_move() {
+    let mut scene = Scene::connected();
+    scene.owner_reads_card = false;
+    scene.polls(2);
+    assert!(scene.has_evidence("heartbeat-moving"));
+    scene.polls(1);
+    assert!(!scene.has_evidence("heartbeat-moving"));
 }
 
 #[test]
