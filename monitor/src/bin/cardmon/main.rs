@@ -4,6 +4,7 @@
 
 mod ask;
 mod run;
+mod simulation;
 
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
@@ -35,6 +36,12 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Play the card of `run --simulated-card`.
+    #[command(hide = true)]
+    SimulatedCard(simulation::CardArguments),
+    /// Own the card of `run --simulated-card`.
+    #[command(hide = true)]
+    SimulatedOwner(simulation::OwnerArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,6 +65,8 @@ fn main() -> ExitCode {
         Command::Status(arguments) => ask::status(&arguments),
         Command::Check(arguments) => return ask::check(&arguments),
         Command::Config { command } => config(&command),
+        Command::SimulatedCard(arguments) => simulation::card(&arguments),
+        Command::SimulatedOwner(arguments) => simulation::owner(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

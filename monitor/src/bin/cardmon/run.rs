@@ -5,6 +5,7 @@
 
 mod screen;
 
+use crate::simulation::Simulation;
 use anyhow::Context as _;
 use hwshim::clock::{Clock, SystemClock};
 use monitor::api::{self, Published, Source};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{self, MissedTickBehavior};
 
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object per poll; the last line is the final status.
     #[arg(long)]
     json: bool,
+    /// Start a simulated card and watch that, to see what this is like. Nothing else is needed.
+    #[arg(long, conflicts_with = "telemetry")]
+    simulated_card: bool,
 }
 
 impl Arguments {
@@ -77,13 +81,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
+    // First of all: from here on a signal ends this in an orderly way, children included.
+    let stop_signals = StopSignals::catch()?;
     let listener = listen(config.listen).await?;
+    let mut simulation = arguments
+        .simulated_card
+        .then(Simulation::start)
+        .transpose()?;
     let settings = Settings {
-        telemetry: config.telemetry(),
+        telemetry: simulation
+            .as_ref()
+            .map_or_else(|| config.telemetry(), Simulation::telemetry),
         root: Path::new("/").to_owned(),
         limits: config.limits,
         listen: listener.local_addr()?,
-        simulation: None,
+        simulation: simulation.as_ref().map(Simulation::describe),
     };
     let mut screen = Screen::new(arguments.json, &settings)?;
     let (publish, latest) = watch::channel(None);
@@ -100,6 +112,9 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if let Some(simulation) = &mut simulation {
+                simulation.reap();
+            }
             let at = clock.now();
             let poll = watch.poll(at);
             let status = Arc::new(poll.status);
@@ -115,7 +130,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         error = polls => Err(error),
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served"),
-        stopped = told_to_stop(arguments.run_for) => stopped,
+        () = stop_signals.told() => Ok(()),
+        () = time_is_up(arguments.run_for) => Ok(()),
     }
 }
 
@@ -127,20 +143,31 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Ends with the time, or with the first signal that asks for it.
-async fn told_to_stop(run_for: Option<Duration>) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
-    let time_is_up = async {
-        match run_for {
-            Some(time) => time::sleep(time).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = time_is_up => {}
+/// The signals that ask for an end.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?,
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?,
+        })
     }
-    Ok(())
+
+    async fn told(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn time_is_up(run_for: Option<Duration>) {
+    match run_for {
+        Some(time) => time::sleep(time).await,
+        None => std::future::pending().await,
+    }
 }

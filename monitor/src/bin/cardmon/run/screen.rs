@@ -56,7 +56,8 @@ impl Screen {
                 settings.limits.poll_interval,
                 settings.listen
             )?;
-            if let Some(simulation) = &settings.simulation {
+            // The block says it every time.
+            if let (Form::Lines, Some(simulation)) = (&form, &settings.simulation) {
                 writeln!(out, "{}", simulation.notice)?;
             }
         }
