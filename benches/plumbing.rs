@@ -1,0 +1,260 @@
+//! What it costs to hand a request to a card and to take the answer back, between two processes.
+//!
+//! The card runs in a process of its own and remembers its answers, so that what is measured is
+//! the way there and back: driver, queue, doorbells, simulator. A bench program rather than
+//! criterion, because a figure needs two processes and processor time of one thread.
+//!
+//! ```text
+//! cargo bench --bench plumbing
+//! ```
+//!
+//! Best of several windows: on a small shared machine the others measure the neighbours.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "a bench program reports on standard output"
+)]
+
+use clap::Parser;
+use firmware_sim::{RunConfig, SimulatedCard};
+use hwshim::accelerator::{Accelerator, Completion, Operation, Request, RequestId, Secret};
+use hwshim::address::Address;
+use hwshim::clock::{Clock, SystemClock};
+use hwshim::kat;
+use hwshim::key::{HashAlgorithm, SignatureScheme};
+use hwshim::router::Router;
+use hwshim::router::core::{Offload, Options};
+use rustix::time::{ClockId, clock_gettime};
+use std::error::Error;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+const WINDOW: Duration = Duration::from_millis(500);
+const WINDOWS: usize = 8;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == "card") {
+        return run_card(&arguments[1..]);
+    }
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("card.sock");
+    let card = Running::start(&socket)?;
+    let address = Address::VfioUser(socket);
+
+    println!(
+        "{:34} {:>12} {:>14}",
+        "way to a card and back", "requests/s", "driver CPU ns"
+    );
+    for (name, operation) in operations() {
+        for depth in [1, 64] {
+            let (rate, cpu) = raw(&address, operation, depth)?;
+            println!(
+                "{:34} {rate:>12.0} {cpu:>14.0}",
+                format!("{name}, depth {depth}, polled")
+            );
+        }
+    }
+    let (rate, cpu) = through_tokio(&address)?;
+    println!(
+        "{:34} {rate:>12.0} {cpu:>14.0}",
+        "sha256 of 16 B, 64 tasks, verified"
+    );
+    drop(card);
+    Ok(())
+}
+
+/// The card's process.
+#[derive(Parser)]
+struct CardArguments {
+    #[command(flatten)]
+    config: RunConfig,
+}
+
+fn run_card(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let CardArguments { config } = CardArguments::parse_from(arguments);
+    let stop = firmware_sim::stop_on_signals()?;
+    Ok(SimulatedCard::listen(&config)?.serve(std::os::fd::AsFd::as_fd(&stop))?)
+}
+
+struct Running(Child);
+
+impl Running {
+    fn start(socket: &Path) -> Result<Self, Box<dyn Error>> {
+        let child = Command::new(std::env::current_exe()?)
+            .arg("card")
+            .arg("--socket")
+            .arg(socket)
+            .args(["--engine", "memoised", "--engines", "1"])
+            .spawn()?;
+        let running = Self(child);
+        let clock = SystemClock;
+        let deadline = clock.now().plus(Duration::from_secs(10));
+        while !socket.exists() && clock.now() < deadline {
+            std::thread::yield_now();
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+type MakeOperation = fn(u64) -> Operation;
+
+/// A few different requests each, so that the card has seen them all before.
+fn operations() -> [(&'static str, MakeOperation); 3] {
+    [
+        ("sha256 of 16 B", |number| digest(number)),
+        ("p256-sign", |number| Operation::Sign {
+            key: kat::p256_key(),
+            scheme: SignatureScheme::EcdsaP256Sha256,
+            message: message(number),
+        }),
+        ("rsa-2048-sign (PKCS #1)", |number| Operation::Sign {
+            key: kat::rsa_2048_key(),
+            scheme: SignatureScheme::RsaPkcs1Sha256,
+            message: message(number),
+        }),
+    ]
+}
+
+fn digest(number: u64) -> Operation {
+    Operation::Digest {
+        hash: HashAlgorithm::Sha256,
+        message: message(number),
+    }
+}
+
+fn message(number: u64) -> Secret {
+    let mut message = vec![0; 16];
+    message[..8].copy_from_slice(&(number % 64).to_le_bytes());
+    Secret::from(message)
+}
+
+/// Drives the card without a router: submit, poll, nothing else. Returns requests per second and
+/// nanoseconds of this thread per request.
+fn raw(
+    address: &Address,
+    operation: MakeOperation,
+    depth: usize,
+) -> Result<(f64, f64), Box<dyn Error>> {
+    let mut card = address.open_accelerator()?.accelerator;
+    card.reset(&mut Vec::new())?;
+    // Warm: the session is opened, and the card has seen each request.
+    window(&mut *card, operation, depth, WINDOW)?;
+    let mut best = (0.0_f64, f64::INFINITY);
+    for _ in 0..WINDOWS {
+        let (rate, cpu) = window(&mut *card, operation, depth, WINDOW)?;
+        best = (rate.max(best.0), cpu.min(best.1));
+    }
+    Ok(best)
+}
+
+fn window(
+    card: &mut dyn Accelerator,
+    operation: MakeOperation,
+    depth: usize,
+    length: Duration,
+) -> Result<(f64, f64), Box<dyn Error>> {
+    let clock = SystemClock;
+    let mut completions: Vec<Completion> = Vec::new();
+    let (mut submitted, mut completed) = (0_u64, 0_u64);
+    let (start, cpu_start) = (clock.now(), thread_cpu_time());
+    let end = start.plus(length);
+    let mut now = start;
+    let id = RequestId {
+        index: 0,
+        generation: 0,
+    };
+    while now < end || completed < submitted {
+        while now < end && submitted - completed < depth as u64 {
+            let request = Request {
+                id,
+                operation: operation(submitted),
+                deadline: now.plus(Duration::from_secs(5)),
+            };
+            card.submit(request, now)
+                .map_err(|rejected| format!("rejected: {:?}", rejected.reason))?;
+            submitted += 1;
+        }
+        card.poll(now, &mut completions);
+        for completion in completions.drain(..) {
+            completion.output?;
+            completed += 1;
+        }
+        now = clock.now();
+    }
+    let wall = clock.now().since(start);
+    let cpu = thread_cpu_time().saturating_sub(cpu_start);
+    let requests = to_f64(completed);
+    Ok((
+        requests / wall.as_secs_f64(),
+        cpu.as_secs_f64() * 1e9 / requests,
+    ))
+}
+
+/// Sixty-four tasks on a single-threaded tokio runtime, through the router.
+fn through_tokio(address: &Address) -> Result<(f64, f64), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let options = Options {
+        offload: Offload::EVERYTHING,
+        ..Options::default()
+    };
+    runtime.block_on(async {
+        let card = address.open_accelerator()?.accelerator;
+        let router = Router::start_on_tokio(vec![card], options)?;
+        while router.requests().card == 0 {
+            router.perform_async(digest(0)).await?;
+        }
+        let mut best = (0.0_f64, f64::INFINITY);
+        for _ in 0..WINDOWS {
+            let before = router.requests().card;
+            let clock = Arc::new(SystemClock);
+            let (start, cpu_start) = (clock.now(), thread_cpu_time());
+            let end = start.plus(WINDOW);
+            let tasks: Vec<_> = (0..64)
+                .map(|task| {
+                    let (router, clock) = (router.clone(), Arc::clone(&clock));
+                    tokio::spawn(async move {
+                        while clock.now() < end {
+                            router.perform_async(digest(task)).await?;
+                        }
+                        Ok::<_, hwshim::accelerator::software::OperationError>(())
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await??;
+            }
+            let requests = to_f64(router.requests().card - before);
+            let wall = clock.now().since(start).as_secs_f64();
+            let cpu = thread_cpu_time().saturating_sub(cpu_start).as_secs_f64();
+            best = (
+                best.0.max(requests / wall),
+                best.1.min(cpu * 1e9 / requests),
+            );
+        }
+        Ok(best)
+    })
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^53")]
+const fn to_f64(number: u64) -> f64 {
+    number as f64
+}
