@@ -38,7 +38,7 @@ pub type Connect = Box<dyn FnMut() -> Result<Arc<dyn Function>, BusError> + Send
 /// How a card is driven.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Requests in flight at most. 256 keep a card with many engines busy and cost 0.5 MiB.
+    /// Requests in flight at most. 256 keep a card with many engines busy and cost 3 MiB.
     pub depth: u16,
     /// Sessions open on the card at most; the least recently used one makes room. QEMU's device
     /// holds 256.
@@ -121,12 +121,11 @@ enum Control {
 /// Largest request on the control queue: an RSA-8192 key in DER, and then some.
 const CONTROL_REQUEST_LEN: usize = 8192;
 const CONTROL_SLOTS: u16 = 8;
-/// Fits RSA-4096 operations and short messages.
-const REQUEST_LEN_SMALL: usize = 1024;
-const RESULT_LEN_SMALL: usize = 1024;
+/// Fits RSA-4096 operations and messages of a kilobyte.
+const LEN_SMALL: usize = 1280;
 /// Fits a TLS record of 16 KiB with its overhead.
 const LEN_LARGE: usize = 17 * 1024;
-const LARGE_SLOTS: u16 = 16;
+const LARGE_SLOTS: u16 = 64;
 /// Asking costs a system call, so it is not done at each poll.
 const PRESENCE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -423,8 +422,8 @@ impl Device {
         let mut dataq = new_queue(&transport, 0, |size| QueueSpec {
             size,
             slots: slots.min(size / 2),
-            request_len: REQUEST_LEN_SMALL,
-            result_len: RESULT_LEN_SMALL,
+            request_len: LEN_SMALL,
+            result_len: LEN_SMALL,
             large_slots: LARGE_SLOTS,
             large_request_len: LEN_LARGE,
             large_result_len: LEN_LARGE,

@@ -100,6 +100,7 @@ pub(super) fn measure_accelerator(
     let clock = SystemClock;
     let mut begun = Begun::default();
     let mut in_flight = 0_usize;
+    let mut spilled = false;
     let (start, cpu_start) = (clock.now(), thread_cpu_time());
     let end = start.plus(slice);
     while clock.now() < end || in_flight > 0 {
@@ -112,17 +113,20 @@ pub(super) fn measure_accelerator(
                 }
                 Submitted::Done(done) => {
                     measured.record(&done.ending, clock.now().since(submitted_at));
+                    spilled = true;
+                    break;
                 }
             }
         }
-        if in_flight == 0 {
-            // Software did it all; accelerators that are due are still to be looked at.
-            router.turn(|_| {});
-            continue;
-        }
-        in_flight -= router.turn_or_wait(Instant::NEVER, |Done { id, ending, .. }| {
+        let done = |Done { id, ending, .. }| {
             measured.record(&ending, clock.now().since(begun.of(id)));
-        });
+        };
+        // What spilled to software took its time; the accelerator may have room again.
+        in_flight -= if std::mem::take(&mut spilled) {
+            router.turn(done)
+        } else {
+            router.turn_or_wait(Instant::NEVER, done)
+        };
     }
     measured.wall += clock.now().since(start);
     measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
