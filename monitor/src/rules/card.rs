@@ -32,6 +32,12 @@ pub(super) fn gone(case: &Case<'_>) -> Option<Finding> {
 /// The card takes no requests before a reset.
 pub(super) fn needs_reset(case: &Case<'_>) -> Option<Finding> {
     let card = &case.page()?.card;
+    // Drivers reset a card also when a starved host made it look slow. Only one that then does not
+    // come back is to blame for that.
+    let cause = match card.resets_failed.get() {
+        0 => Cause::Undetermined,
+        _ => Cause::Card,
+    };
     (card.state.get() == card_state::NEEDS_RESET).then(|| {
         Finding::new(
             "needs-reset",
@@ -39,7 +45,7 @@ pub(super) fn needs_reset(case: &Case<'_>) -> Option<Finding> {
                 "the card takes no requests before a reset ({} done, {} failed)",
                 card.resets, card.resets_failed
             ),
-            Says::Is(State::Unavailable, Cause::Card),
+            Says::Is(State::Unavailable, cause),
         )
     })
 }

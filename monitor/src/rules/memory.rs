@@ -1,7 +1,7 @@
 //! What must be remembered between polls to judge the next: whether counters move, and whether we
 //! ourselves were on time.
 
-use crate::probe::{Heartbeat, Owner, OwnerId, ProbeError};
+use crate::probe::{Heartbeat, OwnerId, ProbeError};
 use crate::verdict::{Limits, Look};
 use card_spec::health::EngineHeartbeat;
 use card_spec::telemetry::Page;
@@ -26,7 +26,6 @@ pub struct Memory {
     /// When the first of the present run of late polls began to be waited for.
     late_since: Option<Instant>,
     owner: Option<OwnerId>,
-    owner_seen_alive: bool,
     sequence: Option<u64>,
     page_moved: bool,
     page_moved_at: Instant,
@@ -43,7 +42,6 @@ impl Memory {
             polled_at: None,
             late_since: None,
             owner: None,
-            owner_seen_alive: false,
             sequence: None,
             page_moved: false,
             page_moved_at: now,
@@ -77,12 +75,6 @@ impl Memory {
         self.torn_polls
     }
 
-    /// Whether the present owner has been seen alive.
-    #[must_use]
-    pub const fn owner_seen_alive(&self) -> bool {
-        self.owner_seen_alive
-    }
-
     /// The card's heartbeat counter.
     #[must_use]
     pub const fn pulse(&self) -> &Pulse {
@@ -109,9 +101,6 @@ impl Memory {
         if let Some(Ok(beat)) = &look.heartbeat {
             self.record_beat(beat, limits.poll_interval);
         }
-        if let Some(Ok(Owner::Alive(_))) = look.owner {
-            self.owner_seen_alive = true;
-        }
     }
 
     fn record_timeliness(&mut self, now: Instant, interval: Duration) {
@@ -128,9 +117,8 @@ impl Memory {
     fn record_page(&mut self, page: &Page, now: Instant) {
         let owner = OwnerId::of(page);
         if owner != self.owner {
-            // Another owner: its sequence starts anew, and it has not been seen alive yet.
+            // Another owner: its sequence starts anew.
             self.owner = owner;
-            self.owner_seen_alive = false;
             self.sequence = None;
         }
         let sequence = Some(page.sequence.get());

@@ -350,11 +350,14 @@ fn a_health_page_that_is_nonsense_is_no_sign_of_life() {
 }
 
 #[test]
-fn a_card_that_needs_a_reset_is_unavailable() {
+fn a_card_that_needs_a_reset_is_unavailable_and_to_blame_if_it_does_not_come_back() {
     let mut scene = Scene::connected();
     scene.page.card.state = card_state::NEEDS_RESET.into();
     scene.polls(1);
     assert_eq!(scene.code(), "needs-reset");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Undetermined));
+    scene.page.card.resets_failed = 1.into();
+    scene.polls(1);
     assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
 }
 
@@ -571,6 +574,27 @@ fn a_late_poll_still_sees_what_is_written_down_for_good() {
     scene.page.card.state = card_state::GONE.into();
     scene.poll_after(11 * SECOND);
     assert_eq!(scene.verdict(), (State::Unreachable, Cause::CardAbsent));
+}
+
+#[test]
+fn a_late_poll_that_finds_a_newer_page_judges_by_it() {
+    let mut scene = Scene::connected();
+    scene.owner_publishes = false;
+    scene.polls(5);
+    assert_eq!(scene.verdict().0, State::Unknown);
+    scene.owner_publishes = true;
+    scene.poll_after(3 * SECOND);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+}
+
+#[test]
+fn a_page_is_not_stale_for_having_waited_until_we_came() {
+    let mut scene = Scene::connected();
+    // Published in time, just before everybody stood still.
+    scene.pass(100 * MS);
+    scene.owner_publishes = false;
+    scene.poll_after(10 * SECOND);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
 }
 
 #[test]
