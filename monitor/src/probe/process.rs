@@ -307,6 +307,7 @@ fn unreadable(path: &Path, source: io::Error) -> ProbeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::process::{Child, Command, Stdio};
 
     fn fixture(name: &str) -> PathBuf {
@@ -329,9 +330,21 @@ mod tests {
         }
     }
 
-    /// A process of this host that lives until its standard input is closed.
+    /// A process of this host that lives until it is killed, and is past its own start.
     fn child() -> (Child, OwnerId) {
-        let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut echo = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut echo)
+            .unwrap();
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let start = Stat::parse(&stat).unwrap().start_time_ticks;
         let id = id(child.id(), start);
