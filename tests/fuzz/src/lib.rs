@@ -46,7 +46,14 @@ macro_rules! targets {
 }
 
 targets! {
-    pci: 100_000,
-    health: 50_000,
-    telemetry: 20_000,
+    pci: 50_000,
+    health: 20_000,
+    telemetry: 10_000,
+    used_ring: 2_000,
+    driver: 100,
+    vfio_user_client: 500,
+    vfio_user_server: 500,
+    sysfs: 1_000,
+    config: 10_000,
+    address: 50_000,
 }
