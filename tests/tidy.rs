@@ -65,8 +65,8 @@ const HWSHIM_MODULES: [(&str, &[&str]); 9] = [
 
 /// What the monitor may name of hwshim. Not the bus: watching a card must not be able to hang it.
 const MONITOR_SEES: [&str; 4] = ["clock", "pci", "spec", "telemetry"];
-/// What its program may name besides, to start a simulated card.
-const CARDMON_SEES: [&str; 1] = ["owner"];
+/// What its program may name besides, to start a simulated card and an owner for it.
+const CARDMON_SEES: [&str; 3] = ["address", "owner", "stop"];
 
 #[test]
 fn every_source_file_says_what_it_is() {
