@@ -1,0 +1,61 @@
+//! A simulated card in a process of its own, for tests that kill it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+use hwshim::address::Address;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A running `firmware-sim`.
+pub(crate) struct CardProcess {
+    pub(crate) process: Child,
+    socket: PathBuf,
+}
+
+impl CardProcess {
+    /// Starts a card and returns when it listens.
+    pub(crate) fn start(directory: &Path) -> Self {
+        let socket = directory.join("card.sock");
+        let mut process = Command::new(simulator())
+            .args(["run", "--engines", "2", "--socket"])
+            .arg(&socket)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = process.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert!(line.contains("listening"), "{line:?}");
+        Self { process, socket }
+    }
+
+    /// Where the card can be reached.
+    pub(crate) fn address(&self) -> Address {
+        Address::VfioUser(self.socket.clone())
+    }
+}
+
+impl Drop for CardProcess {
+    fn drop(&mut self) {
+        // Killed already is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program, beside this test's own in the target directory. Building the workspace builds it.
+fn simulator() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().unwrap().parent().unwrap();
+    let program = profile.join("firmware-sim");
+    assert!(
+        program.exists(),
+        "{} is missing: run cargo build --bin firmware-sim first, or cargo xtask test",
+        program.display()
+    );
+    program
+}

@@ -1,0 +1,304 @@
+//! One suite, every accelerator: software, a simulated card in this process, a simulated card
+//! behind a socket. What one of them answers differently is a fault of one of them.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod common;
+
+use card_device::{Card as Device, CardConfig};
+use common::CardProcess;
+use firmware_sim::engine::RustCrypto;
+use hwshim::accelerator::software::{self, Ring};
+use hwshim::accelerator::{
+    Accelerator, Algorithm, Completion, DeviceError, Direction, Operation, RejectReason, Request,
+    RequestId, Secret, State,
+};
+use hwshim::bus::Function;
+use hwshim::bus::loopback::LoopbackFunction;
+use hwshim::clock::{Clock, Instant, SystemClock};
+use hwshim::kat;
+use hwshim::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme};
+use hwshim::router::verify;
+use hwshim::spec::crypto::Status;
+use hwshim::virtio::{Card, Options};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// An accelerator under test, and what keeps it alive.
+struct Subject {
+    accelerator: Box<dyn Accelerator>,
+    _process: Option<(CardProcess, TempDir)>,
+}
+
+impl Subject {
+    fn software() -> Self {
+        Self::up(Box::new(Ring::default()), None)
+    }
+
+    fn in_process() -> Self {
+        let device = Device::new(&CardConfig::default(), Arc::new(RustCrypto)).unwrap();
+        let device = Arc::new(Mutex::new(device));
+        let function = Arc::new(LoopbackFunction::inline("loopback", device).unwrap());
+        let connect = Box::new(move || Ok(Arc::clone(&function) as Arc<dyn Function>));
+        let card = Card::new("loopback", connect, Options::default()).unwrap();
+        Self::up(Box::new(card), None)
+    }
+
+    fn over_a_socket() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let process = CardProcess::start(directory.path());
+        let opened = process.address().open_accelerator().unwrap();
+        Self::up(opened.accelerator, Some((process, directory)))
+    }
+
+    fn up(mut accelerator: Box<dyn Accelerator>, process: Option<(CardProcess, TempDir)>) -> Self {
+        accelerator.reset(&mut Vec::new()).unwrap();
+        assert_eq!(accelerator.state(), State::Ready);
+        Self {
+            accelerator,
+            _process: process,
+        }
+    }
+
+    fn perform(&mut self, operation: Operation) -> Completion {
+        let id = RequestId {
+            index: 7,
+            generation: 3,
+        };
+        let now = SystemClock.now();
+        let request = Request {
+            id,
+            operation,
+            deadline: now.plus(Duration::from_secs(60)),
+        };
+        self.accelerator.submit(request, now).unwrap();
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            self.accelerator.poll(SystemClock.now(), &mut completions);
+        }
+        let completion = completions.pop().unwrap();
+        assert!(completions.is_empty());
+        assert_eq!(completion.request.id, id);
+        completion
+    }
+}
+
+/// Runs a suite against every accelerator.
+macro_rules! on_every_accelerator {
+    ($($suite:ident),* $(,)?) => {
+        mod software_ring {
+            $(#[test] fn $suite() { super::$suite(super::Subject::software()); })*
+        }
+        mod card_in_process {
+            $(#[test] fn $suite() { super::$suite(super::Subject::in_process()); })*
+        }
+        mod card_over_a_socket {
+            $(#[test] fn $suite() { super::$suite(super::Subject::over_a_socket()); })*
+        }
+    };
+}
+
+on_every_accelerator!(
+    every_known_answer_is_given,
+    every_algorithm_is_offered,
+    answers_to_many_lengths_are_those_of_software,
+    rsa_of_every_length_signs_by_every_scheme,
+    a_wrong_tag_is_refused_with_its_own_status,
+    many_requests_in_flight_all_come_back_once,
+    a_deadline_in_the_past_hands_the_request_back,
+    a_reset_hands_everything_back_and_work_goes_on,
+);
+
+fn every_known_answer_is_given(mut subject: Subject) {
+    for test in &kat::ALL {
+        let Completion { request, output } = subject.perform(test.operation());
+        assert!(
+            test.accepts(&request.operation, output.unwrap()),
+            "{test:?}"
+        );
+    }
+}
+
+fn every_algorithm_is_offered(subject: Subject) {
+    for algorithm in Algorithm::all() {
+        assert!(subject.accelerator.offers(algorithm), "{algorithm}");
+    }
+}
+
+fn answers_to_many_lengths_are_those_of_software(mut subject: Subject) {
+    let aead = Arc::new(AeadKey::new(&[1; 16]).unwrap());
+    let cipher = Arc::new(CipherKey::new(&[2; 16]).unwrap());
+    let mac = Arc::new(MacKey::new(HashAlgorithm::Sha384, &[3; 100]));
+    for len in [0, 1, 15, 16, 17, 255, 256, 1000, 1024, 4096, 16 * 1024] {
+        let data = || {
+            let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
+            Secret::from(bytes)
+        };
+        let seal = || Operation::Seal {
+            key: Arc::clone(&aead),
+            nonce: [9; 12],
+            aad: b"additional data".to_vec(),
+            plaintext: data(),
+        };
+        let open = || Operation::Open {
+            key: Arc::clone(&aead),
+            nonce: [9; 12],
+            aad: b"additional data".to_vec(),
+            sealed: software::perform(&seal()).unwrap(),
+        };
+        let cbc = |direction| Operation::Cbc {
+            key: Arc::clone(&cipher),
+            direction,
+            iv: [4; 16],
+            data: Secret::from(&data()[..len / 16 * 16]),
+        };
+        let digest = |hash| Operation::Digest {
+            hash,
+            message: data(),
+        };
+        let mut operations = vec![seal(), open()];
+        if len >= 16 {
+            operations.extend([cbc(Direction::Encrypt), cbc(Direction::Decrypt)]);
+        }
+        operations.extend(HashAlgorithm::ALL.map(digest));
+        operations.push(Operation::Mac {
+            key: Arc::clone(&mac),
+            message: data(),
+        });
+        for operation in operations {
+            let name = format!("{} of {len} bytes", operation.algorithm());
+            let Completion { request, output } = subject.perform(operation);
+            let output = output.unwrap_or_else(|error| panic!("{name}: {error}"));
+            // Symmetric answers are compared with software's.
+            verify::check(&request.operation, output).unwrap_or_else(|_| panic!("{name}"));
+        }
+    }
+}
+
+fn rsa_of_every_length_signs_by_every_scheme(mut subject: Subject) {
+    let keys = [
+        kat::rsa_2048_key(),
+        kat::rsa_3072_key(),
+        kat::rsa_4096_key(),
+    ];
+    for key in keys {
+        for scheme in SignatureScheme::ALL {
+            if !key.supports(scheme) {
+                continue;
+            }
+            let operation = Operation::Sign {
+                key: Arc::clone(&key),
+                scheme,
+                message: Secret::from(scheme.name().as_bytes()),
+            };
+            let Completion { request, output } = subject.perform(operation);
+            let signature = verify::check(&request.operation, output.unwrap()).unwrap();
+            assert_eq!(Some(signature.release().len()), key.modulus_len());
+        }
+    }
+}
+
+fn a_wrong_tag_is_refused_with_its_own_status(mut subject: Subject) {
+    let key = Arc::new(AeadKey::new(&[1; 32]).unwrap());
+    let operation = Operation::Open {
+        key,
+        nonce: [9; 12],
+        aad: Vec::new(),
+        sealed: vec![0x5a; 48],
+    };
+    let Completion { output, .. } = subject.perform(operation);
+    assert_eq!(output.unwrap_err(), DeviceError::Failed(Status::BADMSG));
+}
+
+fn many_requests_in_flight_all_come_back_once(mut subject: Subject) {
+    const REQUESTS: u32 = 2000;
+    let mut completions = Vec::new();
+    let mut seen = vec![false; REQUESTS as usize];
+    let mut note = |completions: &mut Vec<Completion>| {
+        for Completion { request, output } in completions.drain(..) {
+            let index = request.id.index as usize;
+            assert!(
+                !std::mem::replace(&mut seen[index], true),
+                "{index} came twice"
+            );
+            verify::check(&request.operation, output.unwrap()).unwrap();
+        }
+    };
+    for index in 0..REQUESTS {
+        let mut request = Request {
+            id: RequestId {
+                index,
+                generation: 0,
+            },
+            operation: Operation::Digest {
+                hash: HashAlgorithm::Sha256,
+                message: Secret::from(&index.to_le_bytes()[..]),
+            },
+            deadline: Instant::NEVER,
+        };
+        loop {
+            match subject.accelerator.submit(request, SystemClock.now()) {
+                Ok(()) => break,
+                Err(rejected) => {
+                    assert_eq!(rejected.reason, RejectReason::Full);
+                    request = rejected.request;
+                }
+            }
+            subject
+                .accelerator
+                .poll(SystemClock.now(), &mut completions);
+            note(&mut completions);
+        }
+    }
+    while subject.accelerator.in_flight() > 0 {
+        subject
+            .accelerator
+            .poll(SystemClock.now(), &mut completions);
+        note(&mut completions);
+    }
+    assert!(seen.into_iter().all(|seen| seen));
+}
+
+fn a_deadline_in_the_past_hands_the_request_back(mut subject: Subject) {
+    let now = SystemClock.now();
+    let request = Request {
+        id: RequestId {
+            index: 1,
+            generation: 0,
+        },
+        operation: kat::ALL[0].operation(),
+        deadline: now,
+    };
+    subject.accelerator.submit(request, now).unwrap();
+    let mut completions = Vec::new();
+    subject.accelerator.poll(now, &mut completions);
+    // Answered or timed out: either way it is back, once.
+    assert_eq!(completions.len(), 1);
+    assert_eq!(subject.accelerator.in_flight(), 0);
+}
+
+fn a_reset_hands_everything_back_and_work_goes_on(mut subject: Subject) {
+    let now = SystemClock.now();
+    for index in 0..10 {
+        let request = Request {
+            id: RequestId {
+                index,
+                generation: 0,
+            },
+            operation: kat::ALL[0].operation(),
+            deadline: Instant::NEVER,
+        };
+        subject.accelerator.submit(request, now).unwrap();
+    }
+    let mut completions = Vec::new();
+    subject.accelerator.reset(&mut completions).unwrap();
+    assert_eq!(
+        (completions.len(), subject.accelerator.in_flight()),
+        (10, 0)
+    );
+    every_known_answer_is_given(subject);
+}
