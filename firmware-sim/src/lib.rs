@@ -84,7 +84,6 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct SimulatedCard {
     card: Card,
-    engine_count: usize,
     listener: Listener,
     serial: String,
 }
@@ -107,7 +106,6 @@ impl SimulatedCard {
         let card = Card::new(&card_config(config, engine_count)?, engine)?;
         Ok(Self {
             card,
-            engine_count,
             listener: Listener::bind(&config.socket)?,
             serial: config.serial.clone(),
         })
@@ -134,11 +132,10 @@ impl SimulatedCard {
     pub fn serve(self, stop: BorrowedFd<'_>) -> Result<(), RunError> {
         let Self {
             card,
-            engine_count,
             listener,
             serial: _,
         } = self;
-        Ok(firmware::run(card, engine_count, &listener, stop)?)
+        Ok(firmware::run(card, &listener, stop)?)
     }
 }
 

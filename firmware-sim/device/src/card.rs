@@ -171,6 +171,7 @@ pub struct Card {
     doorbell_rung: bool,
     /// How many owners of engines will look at the queues again without being told.
     attentive_count: usize,
+    engine_count: usize,
     /// The batch of [`Card::process`].
     batch: Option<Batch>,
 }
@@ -206,6 +207,7 @@ impl Card {
             },
             doorbell_rung: false,
             attentive_count: 0,
+            engine_count: config.engine_count,
             batch: Some(Batch::new(0)),
         })
     }
@@ -227,7 +229,7 @@ impl Card {
     pub fn write_config(&mut self, offset: usize, bytes: &[u8]) {
         let effect = self.config_space.write(offset, bytes);
         if let Some(masked) = effect.msix_masked {
-            self.interrupts.mask_msix(masked);
+            self.interrupts.set_function_mask(masked);
         }
         if let Some(window) = effect.window {
             self.write_window(window, offset, bytes);
@@ -361,7 +363,7 @@ impl Card {
     /// stays, and so do mappings; interrupts have to be connected again.
     pub fn reset(&mut self) {
         self.interrupts.disconnect();
-        self.config_space.set_msix_enabled(false);
+        self.config_space.reset_msix();
         self.reset_device(true);
     }
 
@@ -412,6 +414,12 @@ impl Card {
     /// Whether there was reason to look at the queues since this was last asked.
     pub fn take_doorbell(&mut self) -> bool {
         std::mem::take(&mut self.doorbell_rung)
+    }
+
+    /// Number of engines, each to be given batches of its own.
+    #[must_use]
+    pub const fn engine_count(&self) -> usize {
+        self.engine_count
     }
 
     /// Executes every request that is waiting, and returns how many there were.

@@ -37,7 +37,7 @@ const HEALTH: usize = 0xe0;
 const AER: usize = 0x100;
 const SERIAL_NUMBER: usize = 0x148;
 
-/// Processing accelerator: the class that base class 10h "encryption controller" has for "other".
+/// Encryption controller, other (PCI Code and ID Assignment §1.17 "Base Class 10h").
 const CLASS: [u8; 3] = [0x00, 0x80, 0x10];
 const REVISION: u8 = 1;
 /// Bit 15 of device control: initiate function level reset (PCIe Base §7.5.3.4 "Device Control
@@ -277,13 +277,21 @@ impl ConfigSpace {
         Command::from_bits(command.get()).bus_master()
     }
 
+    fn msix_control(&self) -> MsixControl {
+        MsixControl::from_bits(self.field::<U16>(MSIX + 2).get())
+    }
+
     /// Shows in MSI-X message control whether vectors are connected.
     pub(crate) fn set_msix_enabled(&mut self, enabled: bool) {
-        let control = MsixControl::from_bits(self.field::<U16>(MSIX + 2).get());
-        self.put(
-            MSIX + 2,
-            &U16::new(control.with_enable(enabled).into_bits()),
-        );
+        let control = self.msix_control().with_enable(enabled);
+        self.put(MSIX + 2, &U16::new(control.into_bits()));
+    }
+
+    /// Disables MSI-X, and lifts its function mask.
+    pub(crate) fn reset_msix(&mut self) {
+        let control = self.msix_control().with_enable(false);
+        let control = control.with_function_mask(false);
+        self.put(MSIX + 2, &U16::new(control.into_bits()));
     }
 
     /// Copies out; bytes behind the end read as all-ones.
@@ -327,11 +335,10 @@ impl ConfigSpace {
             reset |= at == EXPRESS + 9 && byte & flr != 0;
         }
         let msix = offset < MSIX + 4 && offset + bytes.len() > MSIX + 2;
-        let control = MsixControl::from_bits(self.field::<U16>(MSIX + 2).get());
         ConfigEffect {
             reset,
             may_have_work: self.is_bus_master() && !was_bus_master,
-            msix_masked: msix.then(|| control.function_mask()),
+            msix_masked: msix.then(|| self.msix_control().function_mask()),
             window: self.window(offset, bytes.len()),
         }
     }

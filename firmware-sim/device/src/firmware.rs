@@ -53,18 +53,13 @@ pub(crate) struct Firmware {
     stopping: AtomicBool,
 }
 
-/// Serves `card` on `listener`, with `engine_count` engines, until `stop` becomes readable.
+/// Serves `card` on `listener`, each engine in a thread, until `stop` becomes readable.
 ///
 /// # Errors
 ///
 /// [`ServeError`] if the operating system gives out. What a client does is never an error here.
-pub fn run(
-    card: Card,
-    engine_count: usize,
-    listener: &Listener,
-    stop: BorrowedFd<'_>,
-) -> Result<(), ServeError> {
-    let firmware = Firmware::new(card, engine_count).map_err(ServeError::Start)?;
+pub fn run(card: Card, listener: &Listener, stop: BorrowedFd<'_>) -> Result<(), ServeError> {
+    let firmware = Firmware::new(card).map_err(ServeError::Start)?;
     thread::scope(|scope| {
         let started = (0..firmware.engine_count).try_for_each(|index| {
             let firmware = &firmware;
@@ -82,10 +77,10 @@ pub fn run(
 }
 
 impl Firmware {
-    fn new(card: Card, engine_count: usize) -> io::Result<Self> {
+    fn new(card: Card) -> io::Result<Self> {
         Ok(Self {
+            engine_count: card.engine_count(),
             card: Mutex::new(card),
-            engine_count: engine_count.max(1),
             doorbell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             lookout: Mutex::new(()),
             parked_count: AtomicUsize::new(0),

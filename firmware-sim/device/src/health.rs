@@ -8,7 +8,7 @@
 use card_spec::crypto::Status;
 use card_spec::health::{
     Capabilities, ControllerStatus, ENGINES_MAX, ERROR_LOG_ENTRIES, ERROR_LOG_OFFSET,
-    ErrorLogEntry, MAGIC, PAGE_LEN, Summary, VERSION, led, register,
+    ErrorLogEntry, MAGIC, PAGE_LEN, Summary, VERSION, led, register, uncorrectable,
 };
 use std::time::Duration;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -20,6 +20,13 @@ const TEMPERATURE_K: u16 = 318;
 const WARNING_TEMPERATURE_K: u16 = 358;
 /// Where it would stop: 100 degrees Celsius.
 const CRITICAL_TEMPERATURE_K: u16 = 373;
+
+/// Errors after which the card does nothing until it is reset.
+const FATAL: u32 = uncorrectable::MALFORMED
+    | uncorrectable::INTERNAL
+    | uncorrectable::DMA_FAULT
+    | uncorrectable::KEY_STORE
+    | uncorrectable::SELF_TEST;
 
 /// Who the card says it is.
 #[derive(Clone, Debug)]
@@ -89,7 +96,7 @@ impl Health {
         summary.firmware_revision = padded(&identity.firmware_revision);
         summary.serial_number = padded(&identity.serial_number);
         summary.model_number = padded(&identity.model_number);
-        summary.uncorrectable_severity = U32::new(card_spec::health::uncorrectable::KEY_STORE);
+        summary.uncorrectable_severity = U32::new(FATAL);
         summary.led_status = U32::new(led::OK);
         Self {
             summary,
@@ -215,14 +222,15 @@ impl Health {
 
     /// Writes registers; bytes that are not writable are ignored.
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
-        for at in (0..PAGE_LEN as u64).step_by(4) {
-            let mut mask = [0_u8; 4];
-            let mut value = [0_u8; 4];
+        let end = offset
+            .saturating_add(bytes.len() as u64)
+            .min(PAGE_LEN as u64);
+        let written = vec![0xff; bytes.len()];
+        for at in (offset & !3..end).step_by(4) {
+            let (mut value, mut mask) = ([0; 4], [0; 4]);
             crate::copy_overlap(offset, bytes, at, &mut value);
-            crate::copy_overlap(offset, &vec![0xff; bytes.len()], at, &mut mask);
-            if mask != [0; 4] {
-                self.write_register(at, u32::from_le_bytes(value), u32::from_le_bytes(mask));
-            }
+            crate::copy_overlap(offset, &written, at, &mut mask);
+            self.write_register(at, u32::from_le_bytes(value), u32::from_le_bytes(mask));
         }
     }
 

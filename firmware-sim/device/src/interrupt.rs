@@ -35,18 +35,10 @@ struct Vector {
 }
 
 impl Vector {
-    fn trigger(&mut self) {
-        if self.masked {
-            self.pending = true;
-        } else if let Some(eventfd) = &self.eventfd {
+    fn trigger(&mut self, held_back: bool) {
+        self.pending = held_back || self.masked;
+        if let Some(eventfd) = self.eventfd.as_ref().filter(|_| !self.pending) {
             signal(eventfd);
-        }
-    }
-
-    fn unmask(&mut self) {
-        self.masked = false;
-        if std::mem::take(&mut self.pending) {
-            self.trigger();
         }
     }
 }
@@ -55,6 +47,8 @@ impl Vector {
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     msix: Vec<Vector>,
+    /// All MSI-X vectors are held back.
+    function_masked: bool,
     error: Vec<Vector>,
     request: Vec<Vector>,
 }
@@ -68,6 +62,7 @@ impl Interrupts {
         };
         Self {
             msix: vectors(usize::from(msix_count)),
+            function_masked: false,
             error: vectors(1),
             request: vectors(1),
         }
@@ -89,7 +84,7 @@ impl Interrupts {
     /// [`NO_VECTOR`](card_spec::virtio_pci::NO_VECTOR), is no vector.
     pub(crate) fn trigger_msix(&mut self, vector: u16) {
         if let Some(vector) = self.msix.get_mut(usize::from(vector)) {
-            vector.trigger();
+            vector.trigger(self.function_masked);
         }
     }
 
@@ -103,13 +98,19 @@ impl Interrupts {
     }
 
     /// Holds back or lets go all MSI-X vectors.
-    pub(crate) fn mask_msix(&mut self, masked: bool) {
-        for vector in &mut self.msix {
-            if masked {
-                vector.masked = true;
-            } else {
-                vector.unmask();
-            }
+    pub(crate) fn set_function_mask(&mut self, masked: bool) {
+        self.function_masked = masked;
+        self.deliver_pending();
+    }
+
+    fn deliver_pending(&mut self) {
+        let held_back = self.function_masked;
+        for vector in self.msix.iter_mut().filter(|vector| vector.pending) {
+            vector.trigger(held_back);
+        }
+        let others = self.error.iter_mut().chain(&mut self.request);
+        for vector in others.filter(|vector| vector.pending) {
+            vector.trigger(false);
         }
     }
 
@@ -117,9 +118,11 @@ impl Interrupts {
     pub(crate) fn disconnect(&mut self) {
         let Self {
             msix,
+            function_masked,
             error,
             request,
         } = self;
+        *function_masked = false;
         for vector in msix.iter_mut().chain(error).chain(request) {
             *vector = Vector::default();
         }
@@ -145,13 +148,15 @@ impl Interrupts {
         let all = self.kind_mut(index).ok_or(Errno::INVAL)?;
         let vectors = slice(all, start, count).ok_or(Errno::INVAL)?;
         match (data, action) {
-            (irq::SET_DATA_EVENTFD, irq::SET_ACTION_TRIGGER) => connect(vectors, eventfds),
-            (irq::SET_DATA_NONE, _) => for_each(vectors, action, |_| true),
+            (irq::SET_DATA_EVENTFD, irq::SET_ACTION_TRIGGER) => connect(vectors, eventfds)?,
+            (irq::SET_DATA_NONE, _) => for_each(vectors, action, |_| true)?,
             (irq::SET_DATA_BOOL, _) if bools.len() == vectors.len() => {
-                for_each(vectors, action, |index| bools[index] != 0)
+                for_each(vectors, action, |index| bools[index] != 0)?;
             }
-            _ => Err(Errno::INVAL),
+            _ => return Err(Errno::INVAL),
         }
+        self.deliver_pending();
+        Ok(())
     }
 
     fn kind(&self, index: u32) -> Option<&[Vector]> {
@@ -202,9 +207,10 @@ fn for_each(
     chosen: impl Fn(usize) -> bool,
 ) -> Result<(), Errno> {
     let act = match action {
-        irq::SET_ACTION_TRIGGER => Vector::trigger,
+        // Held back or not is decided when all of it is delivered.
+        irq::SET_ACTION_TRIGGER => |vector: &mut Vector| vector.pending = true,
         irq::SET_ACTION_MASK => |vector: &mut Vector| vector.masked = true,
-        irq::SET_ACTION_UNMASK => Vector::unmask,
+        irq::SET_ACTION_UNMASK => |vector: &mut Vector| vector.masked = false,
         _ => return Err(Errno::INVAL),
     };
     let chosen = vectors

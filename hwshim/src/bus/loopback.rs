@@ -284,3 +284,110 @@ fn refused(action: &'static str, error: &dyn fmt::Display) -> BusError {
 fn os(action: &'static str) -> impl FnOnce(io::Error) -> BusError {
     move |source| BusError::Os { action, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use card_device::engine::{Offer, Session, SessionSpec};
+    use card_device::{CardConfig, Engine};
+    use card_spec::crypto::Status;
+    use card_spec::health::register;
+    use card_spec::virtio_pci::{common, status};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    /// Registers are what is tested here; nobody asks for a session.
+    #[derive(Debug)]
+    struct NoEngine;
+
+    impl Engine for NoEngine {
+        fn offer(&self) -> Offer {
+            Offer::default()
+        }
+
+        fn open(&self, _: &SessionSpec, _: &[u8]) -> Result<Arc<dyn Session>, Status> {
+            Err(Status::NOTSUPP)
+        }
+    }
+
+    fn function() -> LoopbackFunction {
+        let card = Card::new(&CardConfig::default(), Arc::new(NoEngine)).unwrap();
+        LoopbackFunction::new("loopback", Arc::new(Mutex::new(card))).unwrap()
+    }
+
+    fn is_readable(fd: BorrowedFd<'_>) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())) == Ok(1)
+    }
+
+    #[test]
+    fn registers_are_reached_and_nothing_beside_them() {
+        let function = function();
+        let mut vendor = [0; 2];
+        function.read_config(0, &mut vendor).unwrap();
+        assert_eq!(vendor, [0xf4, 0x1a]);
+        let found = status::ACKNOWLEDGE;
+        function
+            .write_bar(0, common::DEVICE_STATUS, &[found])
+            .unwrap();
+        let mut read = [0];
+        function
+            .read_bar(0, common::DEVICE_STATUS, &mut read)
+            .unwrap();
+        assert_eq!(read, [found]);
+        assert_eq!(function.vector_count().unwrap(), 3);
+        for (bar, offset) in [(0, 0x4000), (0, u64::MAX), (5, 0), (9, 0)] {
+            let refused = function.read_bar(bar, offset, &mut read);
+            assert!(
+                matches!(refused, Err(BusError::OutOfRange { .. })),
+                "{bar} {offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_is_what_the_pump_says() {
+        let function = function();
+        let start = Instant::ORIGIN.plus(Duration::from_secs(5));
+        let beats = |now| {
+            function.pump(now);
+            let mut count = [0; 4];
+            function
+                .read_bar(2, register::HEARTBEAT_COUNT, &mut count)
+                .unwrap();
+            u32::from_le_bytes(count)
+        };
+        assert_eq!(beats(start), 0);
+        assert_eq!(beats(start.plus(Duration::from_millis(1_250))), 2);
+    }
+
+    #[test]
+    fn memory_is_shared_until_it_is_taken_back() {
+        let function = function();
+        let memory = Arc::new(Memory::new(1).unwrap());
+        let iova = function.share(&memory, Access::DeviceWrites).unwrap();
+        let other = function.share(&memory, Access::DeviceReads).unwrap();
+        assert_ne!(iova, other);
+        function.unshare(iova).unwrap();
+        let again = function.unshare(iova);
+        assert!(matches!(again, Err(BusError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_removed_card_answers_nobody_and_keeps_no_memory() {
+        let function = function();
+        let memory = Arc::new(Memory::new(1).unwrap());
+        let iova = function.share(&memory, Access::DeviceWrites).unwrap();
+        let doorbell = function.doorbell(0, 0x3000, 0).unwrap();
+        doorbell.ring().unwrap();
+        assert!(!is_readable(function.removal_fd().unwrap()) && !function.is_gone());
+        function.remove();
+        assert!(is_readable(function.removal_fd().unwrap()) && function.is_gone());
+        let gone = |outcome| matches!(outcome, Err(BusError::Gone { name }) if name == "loopback");
+        assert!(gone(doorbell.ring()));
+        assert!(gone(function.read_bar(0, 0, &mut [0])));
+        assert!(gone(function.write_config(4, &[0])));
+        assert!(gone(function.reset()));
+        assert_eq!(function.pump(Instant::ORIGIN), 0);
+        function.unshare(iova).unwrap();
+    }
+}

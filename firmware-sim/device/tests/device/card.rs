@@ -405,6 +405,19 @@ fn completions_interrupt_unless_the_driver_does_not_want_them() {
         .set_irqs(irq_request(unmask, 1, 1, vec![]))
         .unwrap();
     assert_eq!(count(&data), 1, "what was pending is delivered");
+    let msix_control = 0x7e;
+    let function_mask = 0x4000_u16.to_le_bytes();
+    driver.bus.write_config(msix_control, &function_mask);
+    driver.encrypt(id, &[1]);
+    let mut pending = [0; 8];
+    driver.bus.read_bar(1, 0x800, &mut pending);
+    assert_eq!((count(&data), u64::from_le_bytes(pending)), (0, 1 << 1));
+    driver.bus.write_config(msix_control, &[0; 2]);
+    assert_eq!(
+        count(&data),
+        1,
+        "and so is what the function mask held back"
+    );
     // Linux disconnects one vector by naming it without a descriptor, and all by naming none.
     driver
         .bus

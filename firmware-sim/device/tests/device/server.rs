@@ -48,7 +48,7 @@ impl Served {
         };
         let card = Card::new(&config, Arc::new(AddEngine)).unwrap();
         let thread = thread::spawn(move || {
-            firmware::run(card, 2, &listener, stop_fd.as_fd()).unwrap();
+            firmware::run(card, &listener, stop_fd.as_fd()).unwrap();
         });
         Self {
             directory,
