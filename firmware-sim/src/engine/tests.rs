@@ -316,9 +316,11 @@ fn rsa_pkcs1_signatures_are_those_of_rfc_7515() {
     assert_eq!(execute(&public, verify(&signature, &digest)), Ok(vec![]));
     let mut wrong = signature.clone();
     wrong[255] ^= 1;
+    let same_number_longer = [&[0], &signature[..]].concat();
     for (signature, digest) in [
         (&wrong[..], &digest[..]),
         (&signature[1..], &digest),
+        (&same_number_longer, &digest),
         (&[0xff; 256], &digest),
         (&signature, &[0; 32]),
     ] {

@@ -7,7 +7,7 @@ use crate::driver::{
 use card_device::dma::{Access, Backing};
 use card_device::interrupt::IrqRequest;
 use card_device::{Card, CardConfig};
-use card_spec::crypto::{SessionReply, Status};
+use card_spec::crypto::{SessionReply, Status, data_opcode};
 use card_spec::health::{Summary, register, uncorrectable};
 use card_spec::vfio::irq;
 use card_spec::virtio_pci::common;
@@ -46,9 +46,12 @@ impl Bus for InProcess {
     }
 }
 
+const REQUEST_SIZE_MAX: u32 = 4096;
+
 fn card() -> Card {
     let config = CardConfig {
         sessions_max: 3,
+        request_size_max: REQUEST_SIZE_MAX as usize,
         ..CardConfig::default()
     };
     Card::new(&config, Arc::new(AddEngine)).unwrap()
@@ -85,6 +88,11 @@ fn a_session_lives_from_its_creation_to_its_destruction() {
     assert_eq!(status, Status::OK);
     let (status, result) = driver.encrypt(id, &[1, 2, 250, 255]);
     assert_eq!((status, result), (Status::OK, vec![4, 5, 253, 2]));
+    let mut of_another_service = cipher_data(id, 1, 1);
+    of_another_service.header.opcode = data_opcode::HASH.into();
+    let readable = [of_another_service.as_bytes(), &[1; 64]];
+    let (_, buffers) = driver.request(DATA_QUEUE, &readable, &[64]);
+    assert_eq!(Status(buffers[0][63]), Status::INVSESS);
     assert_eq!(driver.close_session(id), Status::OK);
     assert_eq!(driver.close_session(id), Status::INVSESS);
     let (status, result) = driver.encrypt(id, &[1, 2, 3, 4]);
@@ -177,25 +185,17 @@ fn malformed_requests_get_a_status_and_break_nothing() {
 }
 
 #[test]
-fn a_request_beyond_the_limit_is_refused_without_being_read() {
+fn a_request_may_be_as_long_as_the_limit_and_no_longer() {
     let mut driver = driver();
     let (_, id) = driver.open_session(&[1]);
-    let request = cipher_data(id, 1 << 20, 4);
-    driver.write(BUFFERS, request.as_bytes());
-    let segments = [
-        descriptor(IOVA + BUFFERS, 72, descriptor_flag::NEXT, 1),
-        // Twice, so that together they are longer than any request.
-        descriptor(IOVA, 1 << 20, descriptor_flag::NEXT, 2),
-        descriptor(IOVA, 1 << 20, descriptor_flag::NEXT, 3),
-        descriptor(IOVA + BUFFERS + 0x4000, 5, descriptor_flag::WRITE, 0),
-    ];
-    for (index, segment) in (0..).zip(&segments) {
-        driver.write_descriptor(DATA_QUEUE, index, segment);
+    let longest = REQUEST_SIZE_MAX - 16;
+    for (len, expected) in [(longest, Status::OK), (longest + 1, Status::ERR)] {
+        let request = cipher_data(id, len, len);
+        let source = vec![9; len as usize];
+        let readable: [&[u8]; 3] = [request.as_bytes(), &[0; 16], &source];
+        let (_, buffers) = driver.request(DATA_QUEUE, &readable, &[len, 1]);
+        assert_eq!(Status(buffers[1][0]), expected, "{len}");
     }
-    driver.offer(DATA_QUEUE, 0);
-    driver.bus.wait();
-    assert_eq!(driver.completed(DATA_QUEUE).unwrap().len.get(), 1);
-    assert_eq!(driver.read(BUFFERS + 0x4004, 1), [Status::ERR.0]);
 }
 
 #[test]
@@ -279,11 +279,15 @@ fn broken_chains_make_the_device_ask_for_a_reset() {
 #[test]
 fn an_available_index_that_jumps_breaks_the_queue() {
     let mut driver = driver();
+    // Every chain is good, there are only more of them than there can be.
+    let chain = descriptor(IOVA + BUFFERS, 1, descriptor_flag::WRITE, 0);
+    driver.write_descriptor(DATA_QUEUE, 0, &chain);
     for _ in 0..65 {
         driver.offer(DATA_QUEUE, 0);
     }
     driver.bus.wait();
     assert!(driver.needs_reset());
+    assert_eq!(driver.completed(DATA_QUEUE), None);
 }
 
 #[test]
