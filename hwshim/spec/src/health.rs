@@ -72,7 +72,7 @@ pub struct Summary {
     pub uptime_ms: U64,
     /// `HB_CTR`: one pair per engine.
     pub engines: [EngineHeartbeat; ENGINES_MAX],
-    /// `STATS_GEN`: odd while the fields from here to [`Self::reserved_140`] are being changed.
+    /// `STATS_GEN`: odd while the fields from here to [`Self::reserved_128`] are being changed.
     pub statistics_generation: U32,
     /// `critical_warning`, see [`CriticalWarning`].
     pub critical_warning: u8,

@@ -1,14 +1,14 @@
 //! A PCI function in another process, reached over the vfio-user protocol: a simulated card, or
 //! a virtual card of `hwshim serve`.
 //!
-//! This module knows what the messages mean; [`link`] carries them. It maps no BAR: every access
+//! This module knows what the messages mean; `link` carries them. It maps no BAR: every access
 //! is a message, so that a function which died reads as an error and not as stale memory.
 //!
 //! Known to work with servers built on libvfio-user and on the `vfio_user` crate. The crate does
 //! not read the body of a command it does not know, but takes it for the next header. The one
 //! optional command sent here ([`command::DEVICE_GET_REGION_IO_FDS`]) has a body exactly as long
 //! as a header, so such a server is back in step after one more error reply, which is expected
-//! (see [`IO_FDS_STRAY_ID`]).
+//! (see `IO_FDS_STRAY_ID`).
 
 mod link;
 #[cfg(test)]

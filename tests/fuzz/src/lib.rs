@@ -2,7 +2,7 @@
 //!
 //! Each target is a plain function of bytes that may do anything but panic, and may panic only to
 //! say that a promise was broken. It is run in two ways: `cargo test` mutates honest inputs for a
-//! few seconds ([`smoke`]), and `cargo xtask fuzz` has libFuzzer look for more.
+//! few seconds (`smoke`), and `cargo xtask fuzz` has libFuzzer look for more.
 //!
 //! To add a target, write a module with `run` and `seeds`, and add its line to the table below.
 
