@@ -20,7 +20,7 @@ impl CardProcess {
     /// Starts a card and returns when it listens.
     pub(crate) fn start(directory: &Path) -> Self {
         let socket = directory.join("card.sock");
-        let mut process = Command::new(simulator())
+        let mut process = Command::new(program("firmware-sim"))
             .args(["run", "--engines", "2", "--socket"])
             .arg(&socket)
             .stdout(Stdio::piped())
@@ -47,14 +47,15 @@ impl Drop for CardProcess {
     }
 }
 
-/// The program, beside this test's own in the target directory. Building the workspace builds it.
-fn simulator() -> PathBuf {
+/// A program of this project, beside this test's own in the target directory. Building the
+/// workspace builds it.
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
-    let program = profile.join("firmware-sim");
+    let program = profile.join(name);
     assert!(
         program.exists(),
-        "{} is missing: run cargo build --bin firmware-sim first, or cargo xtask test",
+        "{} is missing: run cargo build first, or cargo xtask test",
         program.display()
     );
     program

@@ -1,0 +1,270 @@
+//! The programs as a person or a script runs them, against a simulated card in its own process.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod common;
+
+use common::{CardProcess, program};
+use hwshim::clock::{Clock, SystemClock};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// Far longer than anything takes; only a mistake meets it.
+const PATIENT: Duration = Duration::from_secs(60);
+
+fn hwshim() -> Command {
+    Command::new(program("hwshim"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    hwshim().args(arguments).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{}", stderr(output)))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A `hwshim serve` that ends with the test.
+struct Owner(Child);
+
+impl Owner {
+    fn start(address: &str, telemetry: &Path) -> Self {
+        let owner = hwshim()
+            .args(["serve", "--card", address, "--load", "100/s"])
+            .args(["--check-interval", "100ms", "--telemetry"])
+            .arg(telemetry)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(owner)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks `hwshim stats` until the only card there is as `wanted`.
+fn wait_for_stats(telemetry: &Path, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = SystemClock.now().plus(PATIENT);
+    loop {
+        let output = hwshim()
+            .args(["stats", "--json", "--telemetry"])
+            .arg(telemetry)
+            .output()
+            .unwrap();
+        let document = json(&output);
+        let card = &document["cards"][0];
+        if card.is_object() && wanted(card) {
+            return card.clone();
+        }
+        assert!(SystemClock.now() < deadline, "{document:#}");
+    }
+}
+
+fn adds_up(requests: &Value) -> bool {
+    let count = |name: &str| requests[name].as_u64().unwrap();
+    let ends = count("card") + count("software") + count("refused") + count("in_flight");
+    count("submitted") == ends
+}
+
+#[test]
+fn selftest_passes_every_algorithm_of_a_good_card() {
+    let directory = tempfile::tempdir().unwrap();
+    let card = CardProcess::start(directory.path());
+    let output = run(&["selftest", &card.address().to_string(), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json(&output);
+    let lines = report["algorithms"].as_array().unwrap();
+    assert!(lines.len() >= 16);
+    for line in lines {
+        assert_eq!(line["result"], "passed", "{line}");
+    }
+    assert_eq!(report["passed"], lines.len());
+    assert_eq!(report["failed"], 0);
+}
+
+#[test]
+fn selftest_of_software_needs_no_card() {
+    let output = run(&["selftest", "software:ring"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("software:ring: 16 passed, 0 not offered, 0 failed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_card_that_is_not_there_is_an_error_with_a_next_step() {
+    for command in ["selftest", "bench"] {
+        let output = run(&[command, "vfio-user:/nowhere/card.sock"]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(
+            text.contains("/nowhere/card.sock cannot be brought up"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hint: ") && text.contains("firmware-sim run"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_misuse() {
+    for address in ["card.sock", "pci:zz", "software:rnig", ""] {
+        let output = run(&["selftest", address]);
+        assert_eq!(output.status.code(), Some(2), "{address}");
+    }
+}
+
+#[test]
+fn bench_compares_card_and_software_in_one_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let card = CardProcess::start(directory.path());
+    let address = card.address().to_string();
+    let ops = "rsa-2048-sign,p256-sign,aes-256-gcm-1k,aes-256-gcm-16k,sha256-1k";
+    let output = run(&["bench", &address, "--ops", ops, "--for", "300ms", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json(&output);
+    let operations = report["operations"].as_array().unwrap();
+    assert_eq!(operations.len(), 5);
+    for operation in operations {
+        let accelerator = &operation["accelerator"];
+        assert!(
+            accelerator["answered_by_card"].as_u64().unwrap() > 0,
+            "{operation}"
+        );
+        assert!(
+            operation["software"]["operations"].as_u64().unwrap() > 0,
+            "{operation}"
+        );
+        assert_eq!(accelerator["failed"], 0, "{operation}");
+    }
+    assert_eq!(report["requests"]["adds_up"], true);
+}
+
+#[test]
+fn bench_finishes_in_software_when_the_card_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut card = CardProcess::start(directory.path());
+    let bench = hwshim()
+        .args(["bench", &card.address().to_string()])
+        .args(["--ops", "rsa-2048-sign", "--for", "4s", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // In the middle, wherever that is: the card dies with requests in flight or without.
+    let killed_at = SystemClock.now().plus(Duration::from_secs(1));
+    while SystemClock.now() < killed_at {
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    card.process.kill().unwrap();
+    let output = bench.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let report = json(&output);
+    let accelerator = &report["operations"][0]["accelerator"];
+    assert_eq!(accelerator["failed"], 0, "{report:#}");
+    assert!(
+        accelerator["answered_by_software"].as_u64().unwrap() > 0,
+        "{report:#}"
+    );
+    let requests = &report["requests"];
+    assert!(adds_up(requests), "{requests}");
+    assert_eq!(
+        (&requests["refused"], &requests["in_flight"]),
+        (&0.into(), &0.into())
+    );
+}
+
+#[test]
+fn an_owner_publishes_what_it_knows_and_lets_go_in_an_orderly_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let telemetry = directory.path().join("telemetry");
+    let card = CardProcess::start(directory.path());
+    let mut owner = Owner::start(&card.address().to_string(), &telemetry);
+    let published = wait_for_stats(&telemetry, |card| {
+        card["state"] == "ready"
+            && card["requests"]["card"].as_u64() > Some(10)
+            && card["checks"]["passed"].as_u64() > Some(1)
+            && card["health"]["heartbeat_count"].as_u64() > Some(1)
+    });
+    assert!(adds_up(&published["requests"]), "{published:#}");
+    assert_eq!(published["breaker"], "closed");
+
+    let second = hwshim()
+        .args([
+            "serve",
+            "--card",
+            &card.address().to_string(),
+            "--telemetry",
+        ])
+        .arg(&telemetry)
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        stderr(&second).contains("another owner"),
+        "{}",
+        stderr(&second)
+    );
+
+    let pid = i32::try_from(owner.0.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(owner.0.wait().unwrap().success());
+    let released = wait_for_stats(&telemetry, |card| card["state"] == "released");
+    assert_eq!(released["requests"]["in_flight"], 0, "{released:#}");
+}
+
+#[test]
+fn an_owner_tells_of_a_card_that_was_killed_and_of_its_return() {
+    let directory = tempfile::tempdir().unwrap();
+    let telemetry = directory.path().join("telemetry");
+    let mut card = CardProcess::start(directory.path());
+    let _owner = Owner::start(&card.address().to_string(), &telemetry);
+    wait_for_stats(&telemetry, |card| card["state"] == "ready");
+    card.process.kill().unwrap();
+    card.process.wait().unwrap();
+    let gone = wait_for_stats(&telemetry, |card| {
+        card["state"] == "gone" && card["requests"]["software"].as_u64() > Some(10)
+    });
+    assert_eq!(
+        (&gone["breaker"], &gone["breaker_opened_by"]),
+        (&"open".into(), &"gone".into())
+    );
+    assert!(adds_up(&gone["requests"]), "{gone:#}");
+    let _card = CardProcess::start(directory.path());
+    wait_for_stats(&telemetry, |card| {
+        card["state"] == "ready" && card["breaker"] == "closed"
+    });
+}
+
+#[test]
+fn without_an_owner_stats_says_how_to_become_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = hwshim()
+        .args(["stats", "--telemetry"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("hwshim serve --card"), "{text}");
+}
