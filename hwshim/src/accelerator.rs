@@ -455,3 +455,42 @@ impl fmt::Display for Algorithm {
         f.pad(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kat;
+
+    #[test]
+    fn debug_output_shows_no_key_and_no_message() {
+        for test in &kat::ALL {
+            let request = Request {
+                id: RequestId {
+                    index: 0,
+                    generation: 0,
+                },
+                operation: test.operation(),
+                deadline: Instant::NEVER,
+            };
+            let (request, operation) = (format!("{request:?}"), format!("{:?}", test.operation()));
+            // A byte array would print as a list; what is not secret here is short.
+            let longest_list = operation
+                .split('[')
+                .map(|part| part.matches(',').count())
+                .max();
+            assert!(longest_list < Some(100), "{operation}");
+            assert!(
+                !request.contains("Secret") && !request.contains('['),
+                "{request}"
+            );
+        }
+        let secret = Secret::from(&b"do not print"[..]);
+        assert_eq!(format!("{secret:?}"), "Secret(12 bytes)");
+        let answer = Unverified::new(b"do not print".to_vec());
+        assert_eq!(format!("{answer:?}"), "Unverified(..)");
+        assert_eq!(
+            format!("{:?}", kat::p256_key()).split('#').next(),
+            Some("SigningKey(P256, ")
+        );
+    }
+}

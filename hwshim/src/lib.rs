@@ -1,4 +1,22 @@
-//! Drives PCI crypto accelerator cards from user space.
+//! Drives PCI crypto accelerator cards from user space, verifies what they return, and finishes in
+//! software what they do not answer well.
+//!
+//! ```text
+//!   router        which accelerator, by when, and whether its answer may leave
+//!     |   \
+//!     |    accelerator::software (ring)
+//!   virtio        a virtio-crypto card as an accelerator                 SEAM accelerator
+//!     |
+//!   bus           a PCI function: VFIO, vfio-user, in process            SEAM bus::Function
+//!     |
+//!   card, or firmware-sim
+//! ```
+//!
+//! Start with [`router::Router`]; [`address::Address`] opens what it routes to. [`owner`] watches a
+//! card and publishes its [`telemetry`]; [`pci`] finds cards and drives none.
+//!
+//! This library does not judge whether a card is healthy. It protects callers, within
+//! milliseconds and from its own deadlines alone; the verdict is the monitor's.
 
 pub mod accelerator;
 pub mod address;
@@ -14,3 +32,8 @@ pub mod telemetry;
 pub mod virtio;
 
 pub use card_spec as spec;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
