@@ -25,7 +25,7 @@ pub(crate) fn run(input: &[u8]) {
     let listener = Listener::bind(&path).expect("the temporary directory is writable");
     let (stop, mut stopper) = std::io::pipe().expect("there are descriptors left");
     // Not a scoped thread: one that hangs must not keep this one from saying so.
-    let server = std::thread::spawn(move || firmware::run(honest(), 1, &listener, stop.as_fd()));
+    let server = std::thread::spawn(move || firmware::run(honest(), &listener, stop.as_fd()));
     talk(&path, input);
     let answer = talk(&path, &hello());
     assert!(
