@@ -269,6 +269,14 @@ fn test_exists(files: &[File], test: &str) -> bool {
         .any(|file| stems.contains(&file.path) && declares(file))
 }
 
+/// Programs that the README may run, and where their subcommands are declared.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("xtask", "tests/xtask/src/"),
+    ("hwshim", "hwshim/src/"),
+    ("cardmon", "monitor/src/"),
+    ("firmware-sim", "firmware-sim/src/"),
+];
+
 #[test]
 fn commands_of_the_readme_exist() {
     let Ok(readme) = fs::read_to_string(root().join("README.md")) else {
@@ -277,28 +285,17 @@ fn commands_of_the_readme_exist() {
     };
     let files = files();
     let mut complaints = Vec::new();
-    for line in commands(&readme) {
-        let words: Vec<_> = line
-            .split_whitespace()
-            .skip_while(|word| *word == "$")
-            .collect();
-        let (sources, subcommand) = match words[..] {
-            ["cargo", "xtask", subcommand, ..] => ("tests/xtask/src/", subcommand),
-            ["hwshim" | "target/release/hwshim", subcommand, ..] => ("hwshim/src/", subcommand),
-            ["cardmon" | "target/release/cardmon", subcommand, ..] => ("monitor/src/", subcommand),
-            _ => continue,
+    for command in commands(&readme) {
+        let words: Vec<_> = command.split_whitespace().collect();
+        let Some((program, subcommand)) = called(&words) else {
+            continue;
         };
-        let variant = format!("{}(", pascal_case(subcommand));
-        let exists = files.iter().any(|file| {
-            file.path.starts_with(sources)
-                && code(&file.text).lines().any(|line| {
-                    let line = line.trim();
-                    line.starts_with(&variant)
-                        || line.trim_end_matches([',', ' ', '{']) == variant.trim_end_matches('(')
-                })
-        });
-        if !subcommand.starts_with('-') && !exists {
-            complaints.push(format!("README.md: `{line}`: there is no {subcommand}"));
+        match PROGRAMS.iter().find(|(name, _)| *name == program) {
+            None => complaints.push(format!("README.md: `{command}`: there is no {program}")),
+            Some((_, sources)) if !has_subcommand(&files, sources, subcommand) => complaints.push(
+                format!("README.md: `{command}`: {program} has no {subcommand}"),
+            ),
+            Some(_) => {}
         }
     }
     if !readme.contains("cargo xtask test") {
@@ -307,20 +304,54 @@ fn commands_of_the_readme_exist() {
     complain(complaints);
 }
 
-/// Lines of the fenced shell blocks of a Markdown text.
-fn commands(markdown: &str) -> Vec<&str> {
-    let mut inside = false;
-    markdown
-        .lines()
-        .map(str::trim)
-        .filter(|line| {
-            if line.starts_with("```") {
-                inside = !inside && matches!(*line, "```" | "```sh" | "```console" | "```bash");
-                return false;
-            }
-            inside && !line.starts_with('#')
+/// The program of ours that a command runs, and its subcommand, if it runs one.
+fn called<'a>(words: &[&'a str]) -> Option<(&'a str, &'a str)> {
+    let (program, rest) = match words {
+        ["cargo", "run", arguments @ ..] => {
+            let bin = arguments.iter().position(|word| *word == "--bin")?;
+            let end = arguments.iter().position(|word| *word == "--")?;
+            (*arguments.get(bin + 1)?, &arguments[end + 1..])
+        }
+        ["cargo", program @ "xtask", rest @ ..] => (*program, rest),
+        [program, rest @ ..] if PROGRAMS.iter().any(|(name, _)| name == program) => {
+            (*program, rest)
+        }
+        _ => return None,
+    };
+    let subcommand = rest.first()?;
+    subcommand
+        .starts_with(|first: char| first.is_ascii_lowercase())
+        .then_some((program, *subcommand))
+}
+
+/// Whether some enum below `sources` has the variant that clap makes `subcommand` of.
+fn has_subcommand(files: &[File], sources: &str, subcommand: &str) -> bool {
+    let variant = pascal_case(subcommand);
+    let declares = |line: &str| {
+        line.trim().strip_prefix(&variant).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(['(', ',']) || rest.starts_with(" {")
         })
-        .collect()
+    };
+    files
+        .iter()
+        .filter(|file| file.path.starts_with(sources) && file.is_rust())
+        .any(|file| code(&file.text).lines().any(declares))
+}
+
+/// Lines of the fenced shell blocks of a Markdown text, and what stands between backquotes.
+fn commands(markdown: &str) -> Vec<&str> {
+    let mut fence = None;
+    let mut commands = Vec::new();
+    for line in markdown.lines().map(str::trim) {
+        match (line.strip_prefix("```"), fence) {
+            (Some(language), None) => fence = Some(language),
+            (Some(_), Some(_)) => fence = None,
+            (None, Some("console" | "sh")) => commands.push(line.trim_start_matches("$ ")),
+            (None, Some(_)) => {}
+            (None, None) => commands.extend(line.split('`').skip(1).step_by(2)),
+        }
+    }
+    commands
 }
 
 fn pascal_case(words: &str) -> String {
