@@ -150,9 +150,11 @@ impl Setup {
         self.switch.store(behaviour as u8, Ordering::Relaxed);
     }
 
-    /// Lets the card work and the router look, without time passing.
+    /// Lets the router announce what was submitted, the card work and the router look, without time
+    /// passing.
     fn step(&mut self) -> Vec<Done> {
         let mut done = Vec::new();
+        self.router.turn(|one| done.push(one));
         self.function.pump(self.clock.now());
         self.router.turn(|one| done.push(one));
         self.assert_sum();

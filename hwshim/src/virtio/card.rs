@@ -15,7 +15,7 @@
 
 use super::health::HealthPort;
 use super::queue::{Full, Queue, QueueSpec, Used};
-use super::request::{self, ResultLen, SessionKey, SessionKind};
+use super::request::{self, ResultLen, SessionKey, SessionKind, SessionMap};
 use super::transport::{Transport, describe, device_error};
 use crate::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, DeviceMisbehaved, RejectReason,
@@ -25,7 +25,7 @@ use crate::bus::{BusError, Function};
 use crate::clock::Instant;
 use card_spec::crypto::{Config, ConfigStatus, REQUEST_LEN, SessionReply, Status};
 use rustix::event::{EventfdFlags, eventfd};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ struct Device {
     controlq: Queue,
     transport: Transport,
     config: Config,
-    sessions: HashMap<SessionKey, Session>,
+    sessions: SessionMap<Session>,
     /// Kinds of session that the card's masks offer and the card then refused.
     refused: HashSet<SessionKind>,
     posted: Vec<Option<Posted>>,
@@ -452,7 +452,7 @@ impl Device {
             controlq,
             transport,
             config,
-            sessions: HashMap::new(),
+            sessions: SessionMap::default(),
             refused: HashSet::new(),
             waiting: Vec::new(),
             earliest_deadline: Instant::NEVER,

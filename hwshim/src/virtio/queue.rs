@@ -26,7 +26,7 @@ use card_spec::virtqueue::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// What a queue is to hold.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub struct Queue {
     free: Vec<u16>,
     free_large: Vec<u16>,
     in_flight: u16,
-    /// Next index to publish; the device never sees it before its entry.
+    /// Where the next entry goes. The device learns of it when requests are announced.
     available_index: u16,
     /// First used element not yet looked at.
     used_index: u16,
@@ -76,6 +76,9 @@ struct Slot {
     /// Bytes the device may write.
     result_len: u32,
     large: Option<u16>,
+    /// What its descriptors say. They are written again only when that changes, so that in the
+    /// steady state the device finds them in its cache.
+    described: [Descriptor; 2],
 }
 
 /// A request the device has done with. Its slot stays taken until [`Queue::release`].
@@ -147,6 +150,7 @@ impl Queue {
             result: results_start + usize::from(index) * result_stride,
             result_len: 0,
             large: None,
+            described: [Descriptor::new_zeroed(); 2],
         };
         Ok(Self {
             spec,
@@ -238,7 +242,6 @@ impl Queue {
         slot.large = if large { self.free_large.pop() } else { None };
         slot.result_len = to_u32(result_len);
         slot.in_flight = true;
-        self.slots[usize::from(index)] = slot;
 
         let (request, result) = self.buffers(&slot);
         let mut end = request;
@@ -249,12 +252,22 @@ impl Queue {
         let status = result + result_len - 1;
         self.device_writes.memory.fill(result, result_len - 1, 0);
         self.device_writes.memory.write(status, &[UNWRITTEN_STATUS]);
-        self.describe(index, request, to_u32(request_len), result, slot.result_len);
-        self.publish(index);
+        let descriptors =
+            self.descriptors(index, request, to_u32(request_len), result, slot.result_len);
+        if descriptors != slot.described {
+            slot.described = descriptors;
+            let offset = usize::from(index) * size_of_val(&descriptors);
+            self.device_reads
+                .memory
+                .write(offset, descriptors.as_bytes());
+        }
+        self.slots[usize::from(index)] = slot;
+        self.enqueue(index);
         Ok(index)
     }
 
-    /// Tells the device of what was posted, unless it looks by itself.
+    /// Shows the device what was posted, and rings unless it looks by itself. Until then it has
+    /// not been told of it.
     ///
     /// # Errors
     ///
@@ -264,6 +277,12 @@ impl Queue {
             return Ok(false);
         }
         self.unannounced = false;
+        // Once for all that was posted: each store takes the cache line away from a device that
+        // looks at it. Released, so that a device that sees the index sees entries, descriptors
+        // and requests as well.
+        self.device_reads
+            .memory
+            .store_u16_release(self.available_offset + RING_INDEX, self.available_index);
         // The device clears its flag and then looks at the index once more; we store the index
         // and then look at the flag. Without a full barrier between the two, each could miss the
         // other (virtio 1.3 §2.7.10 "Available Buffer Notification Suppression").
@@ -390,23 +409,23 @@ impl Queue {
     }
 
     fn used_element(&self, index: u16) -> UsedElement {
-        let position = usize::from(index % self.spec.size);
+        let position = self.position(index);
         let mut bytes = [0; size_of::<UsedElement>()];
         let offset = RING_ENTRIES + position * bytes.len();
         self.device_writes.memory.read(offset, &mut bytes);
         UsedElement::read_from_bytes(&bytes).expect("the array has the length of the element")
     }
 
-    fn describe(
+    fn descriptors(
         &self,
         slot: u16,
         request: usize,
         request_len: u32,
         result: usize,
         result_len: u32,
-    ) {
+    ) -> [Descriptor; 2] {
         let head = slot * 2;
-        let descriptors = [
+        [
             Descriptor {
                 addr: self.device_reads.iova.plus(request).0.into(),
                 len: request_len.into(),
@@ -419,24 +438,22 @@ impl Queue {
                 flags: descriptor_flag::WRITE.into(),
                 next: 0.into(),
             },
-        ];
-        let offset = usize::from(head) * size_of::<Descriptor>();
-        self.device_reads
-            .memory
-            .write(offset, descriptors.as_bytes());
+        ]
     }
 
-    fn publish(&mut self, slot: u16) {
-        let position = usize::from(self.available_index % self.spec.size);
+    fn enqueue(&mut self, slot: u16) {
+        let position = self.position(self.available_index);
         let entry = self.available_offset + RING_ENTRIES + 2 * position;
         let head = slot * 2;
         self.device_reads.memory.write(entry, &head.to_le_bytes());
         self.available_index = self.available_index.wrapping_add(1);
         self.in_flight += 1;
-        self.device_reads
-            .memory
-            .store_u16_release(self.available_offset + RING_INDEX, self.available_index);
         self.unannounced = true;
+    }
+
+    /// Which entry of a ring a free-running index means: the queue size is a power of two.
+    fn position(&self, index: u16) -> usize {
+        usize::from(index & (self.spec.size - 1))
     }
 
     fn buffers(&self, slot: &Slot) -> (usize, usize) {
@@ -643,6 +660,48 @@ mod tests {
         queue.poll().unwrap();
         queue.release(slot);
         queue.post(&[&data], 5000).unwrap();
+    }
+
+    #[test]
+    fn the_device_is_shown_all_that_was_posted_when_it_is_announced() {
+        let mut queue = queue();
+        let shown = |queue: &Queue| {
+            let offset = queue.available_offset + RING_INDEX;
+            queue.device_reads.memory.load_u16_acquire(offset)
+        };
+        queue.post(&[b"x"], 1).unwrap();
+        queue.post(&[b"y"], 1).unwrap();
+        assert_eq!(shown(&queue), 0);
+        assert!(queue.announce().unwrap());
+        assert_eq!(shown(&queue), 2);
+        assert!(
+            !queue.announce().unwrap(),
+            "there is nothing new to announce"
+        );
+    }
+
+    #[test]
+    fn descriptors_follow_the_request_when_a_slot_is_used_again() {
+        let mut queue = queue();
+        let mut index = 0;
+        for (request_len, result_len) in [(3, 9), (3, 9), (4, 9), (4, 8), (5000, 9), (4, 8)] {
+            let slot = queue.post(&[&vec![7; request_len]], result_len).unwrap();
+            let (request, result) = queue.buffers(&queue.slots[usize::from(slot)]);
+            let mut bytes = [0; 2 * size_of::<Descriptor>()];
+            let offset = usize::from(slot) * bytes.len();
+            queue.device_reads.memory.read(offset, &mut bytes);
+            let [reads, writes] = <[Descriptor; 2]>::read_from_bytes(&bytes).unwrap();
+            assert_eq!(reads.addr.get(), queue.device_reads.iova.plus(request).0);
+            assert_eq!(reads.len.get() as usize, request_len);
+            assert_eq!(reads.flags.get(), descriptor_flag::NEXT);
+            assert_eq!(reads.next.get(), slot * 2 + 1);
+            assert_eq!(writes.addr.get(), queue.device_writes.iova.plus(result).0);
+            assert_eq!(writes.len.get() as usize, result_len);
+            assert_eq!(writes.flags.get(), descriptor_flag::WRITE);
+            complete(&queue, &mut index, u32::from(slot) * 2, 1);
+            queue.poll().unwrap();
+            queue.release(slot);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use card_spec::crypto::{
     rsa_padding, service, symmetric_op_type,
 };
 use ring::rand::SystemRandom;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// A session holds one key for one purpose.
@@ -22,6 +24,36 @@ pub(super) struct SessionKey {
     /// `None` for hashes, which have none.
     key: Option<KeyId>,
     pub(super) kind: SessionKind,
+}
+
+/// Finds sessions by their [`SessionKey`]. What it hashes are numbers of this program's own, which
+/// nobody outside chooses, so it need only be quick and spread them.
+pub(super) type SessionMap<T> = HashMap<SessionKey, T, BuildHasherDefault<NumberHasher>>;
+
+#[derive(Debug, Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        /// Odd, with no pattern in its bits.
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0.rotate_left(29) ^ number).wrapping_mul(MULTIPLIER);
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u64(discriminant.cast_unsigned() as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // A product mixes upwards; tables look at the lowest bits as well.
+        self.0.rotate_left(32)
+    }
 }
 
 /// What a session is for.
