@@ -6,14 +6,14 @@
 
 use crate::engine::Session;
 use card_spec::crypto::Status;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Open sessions by ID.
 pub(crate) struct SessionTable {
-    sessions: RwLock<HashMap<u64, Entry>>,
+    sessions: RwLock<BTreeMap<u64, Entry>>,
     len_max: usize,
     next_id: Arc<AtomicU64>,
 }
@@ -80,7 +80,7 @@ impl SessionTable {
         }
     }
 
-    fn read<T>(&self, look: impl FnOnce(&HashMap<u64, Entry>) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<u64, Entry>) -> T) -> T {
         look(&self.sessions.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -88,7 +88,7 @@ impl SessionTable {
 impl fmt::Debug for SessionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionTable")
-            .field("len", &self.read(HashMap::len))
+            .field("len", &self.read(BTreeMap::len))
             .field("len_max", &self.len_max)
             .finish_non_exhaustive()
     }

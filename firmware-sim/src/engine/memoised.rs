@@ -6,7 +6,7 @@
 
 use card_device::engine::{Direction, Engine, Offer, Operation, Session, SessionSpec};
 use card_spec::crypto::Status;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Answers remembered per session. A benchmark asks few different things; one that asks more
@@ -45,7 +45,7 @@ impl Engine for Memoised {
 
 struct MemoisedSession {
     inner: Arc<dyn Session>,
-    answers: RwLock<HashMap<u64, Answer>>,
+    answers: RwLock<BTreeMap<u64, Answer>>,
 }
 
 /// A question and the answer to it.
@@ -55,6 +55,17 @@ struct Answer {
     result: Vec<u8>,
 }
 
+impl Answer {
+    fn answers(&self, kind: u8, fields: [&[u8]; 3]) -> bool {
+        // Most fields are empty, and are not even looked at: comparing no bytes at the address an
+        // empty `Vec` has costs a fault inside the CPU where the C library uses masked loads.
+        let same = |(ours, theirs): (&Vec<u8>, &[u8])| {
+            ours.len() == theirs.len() && (ours.is_empty() || ours == theirs)
+        };
+        self.kind == kind && self.fields.iter().zip(fields).all(same)
+    }
+}
+
 impl Session for MemoisedSession {
     fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status> {
         let (kind, fields) = parts(operation);
@@ -62,8 +73,7 @@ impl Session for MemoisedSession {
         {
             let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(answer) = answers.get(&place)
-                && answer.kind == kind
-                && answer.fields == fields
+                && answer.answers(kind, fields)
             {
                 return super::deliver(&answer.result, output);
             }
