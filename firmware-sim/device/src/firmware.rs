@@ -34,10 +34,13 @@ use std::time::Duration;
 /// its answer needs 15 to 40 us to come back with the next request when it has to be woken up,
 /// and a wake-up of ours would cost it as much again.
 const SPIN: Duration = Duration::from_micros(50);
+/// Pauses between two looks at the queues.
+const SPIN_PAUSES: usize = 4;
 /// How long a batch should take at most: an answer in it waits for all the others.
 const BATCH_DURATION: Duration = Duration::from_micros(50);
-/// Most requests in a batch.
-const BATCH_LEN_MAX: usize = 64;
+/// Most requests in a batch: enough that locks and clocks cost little, few enough that a driver
+/// takes answers and brings requests while the next batch is executed.
+const BATCH_LEN_MAX: usize = 16;
 
 /// A card, and what its threads share.
 #[derive(Debug)]
@@ -186,7 +189,9 @@ impl EngineThread<'_> {
             if self.firmware.card().pending() > 0 {
                 return true;
             }
-            for _ in 0..32 {
+            // Long enough that the thread that answers the bus gets the lock, and short: on
+            // recent CPUs each of these takes 40 ns or more, and a lone request waits for it.
+            for _ in 0..SPIN_PAUSES {
                 std::hint::spin_loop();
             }
         }
