@@ -55,14 +55,9 @@ impl Wake {
 
     pub(super) fn wake(&self) {
         if let Some(event) = &self.0 {
-            // It fails only when the counter is full, and then the driver is being woken already.
+            // Nobody reads the counter: what waits is told of each write, see `Events::gather`.
+            // So it fails only after as many wake-ups as fit into 64 bits.
             let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
-        }
-    }
-
-    fn clear(&self) {
-        if let Some(event) = &self.0 {
-            let _ = rustix::io::read(event, &mut [0; 8]);
         }
     }
 }
@@ -97,9 +92,12 @@ impl Inner {
         }
     }
 
-    fn poll(&mut self, now: Instant) {
+    /// Returns whether anything has arrived.
+    fn poll(&mut self, now: Instant) -> bool {
         self.core.poll(now, &mut self.arrivals);
+        let arrived = !self.arrivals.is_empty();
         self.deliver(now);
+        arrived
     }
 
     fn restore(&mut self, reset: Reset, now: Instant) {
@@ -145,14 +143,15 @@ fn turn(shared: &Shared) -> Turn {
     if inner.stopping {
         return Turn::Stop;
     }
-    shared.wake.clear();
     inner.sleeping_until = Instant::ORIGIN;
     let now = shared.clock.now();
-    inner.poll(now);
+    let arrived = inner.poll(now);
     if let Some(reset) = inner.core.take_due_reset(now) {
         return Turn::Reset(reset);
     }
-    if !inner.core.arm() {
+    // Where something has arrived more is likely to follow, and to be waited for costs the card an
+    // interrupt and us a wake-up.
+    if arrived || !inner.core.arm() {
         return Turn::Again;
     }
     let next = inner.core.next_wake();
