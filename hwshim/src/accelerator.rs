@@ -7,6 +7,7 @@
 
 pub mod software;
 
+use self::software::{OperationError, TAG_LEN};
 use crate::clock::Instant;
 use crate::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme, SigningKey};
 use crate::spec::crypto::Status;
@@ -50,6 +51,10 @@ pub trait Accelerator: Send + fmt::Debug {
     ///
     /// Why it cannot be used; the next reset may succeed.
     fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError>;
+
+    /// Hands back all work in flight, without asking the accelerator. Whatever it still answers is
+    /// discarded.
+    fn hand_back(&mut self, completions: &mut Vec<Completion>);
 
     /// Says, once, why it stopped being [ready](State::Ready) by itself. Requests that were in
     /// flight then come back as abandoned or gone; this is what they were the victims of.
@@ -195,6 +200,33 @@ pub enum Direction {
 }
 
 impl Operation {
+    /// Finds the caller's own mistakes, which no accelerator should be asked about.
+    ///
+    /// # Errors
+    ///
+    /// What software would refuse the operation for.
+    pub fn check(&self) -> Result<(), OperationError> {
+        match self {
+            Self::Sign { key, scheme, .. } if !key.supports(*scheme) => {
+                Err(OperationError::WrongKey(*scheme))
+            }
+            Self::Open { sealed, .. } if sealed.len() < TAG_LEN => Err(OperationError::BadTag),
+            Self::Cbc { data, .. } if !data.len().is_multiple_of(16) => {
+                Err(OperationError::PartialBlock(data.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether input or output is somebody's plaintext.
+    #[must_use]
+    pub const fn is_confidential(&self) -> bool {
+        matches!(
+            self,
+            Self::Seal { .. } | Self::Open { .. } | Self::Cbc { .. } | Self::Mac { .. }
+        )
+    }
+
     /// What kind of operation this is.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
@@ -316,6 +348,9 @@ pub enum DeviceError {
     /// The device broke the rules of the interface.
     #[error("the device misbehaved: {0}")]
     Misbehaved(#[from] DeviceMisbehaved),
+    /// The device would not load the key, or not for this purpose.
+    #[error("the device refused the session with status {0}")]
+    SessionRefused(Status),
     /// Nothing came back before the deadline.
     #[error("no completion before the deadline")]
     TimedOut,
@@ -342,6 +377,7 @@ impl DeviceError {
                 Status::NOSPC => "status-nospc",
                 _ => "status-err",
             },
+            Self::SessionRefused(_) => "session-refused",
             Self::Misbehaved(rule) => rule.code(),
             Self::TimedOut => "timed-out",
             Self::Gone => "gone",
@@ -392,6 +428,9 @@ pub enum DeviceMisbehaved {
     /// The device asked for a reset (`DEVICE_NEEDS_RESET`, virtio 1.3 §2.1.1).
     #[error("asked to be reset")]
     NeedsReset,
+    /// A request was kept long past its deadline.
+    #[error("kept a request long past its deadline")]
+    RingStuck,
     /// The firmware restarted and did not say so.
     #[error("restarted without being asked")]
     SilentReboot,
@@ -414,6 +453,7 @@ impl DeviceMisbehaved {
             Self::WrongLength { .. } => "wrong-length",
             Self::UndefinedStatus(_) => "undefined-status",
             Self::NeedsReset => "needs-reset",
+            Self::RingStuck => "ring-stuck",
             Self::SilentReboot => "silent-reboot",
             Self::WrongAnswer => "wrong-answer",
             Self::RepeatedNonce => "repeated-nonce",

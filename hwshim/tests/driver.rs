@@ -34,6 +34,7 @@ enum Behaviour {
     AnswersTooLittle,
     LosesSessions,
     RefusesSessions,
+    RefusesKeys,
 }
 
 #[derive(Debug)]
@@ -56,6 +57,9 @@ impl Engine for TestEngine {
     fn open(&self, _spec: &SessionSpec, _key: &[u8]) -> Result<Arc<dyn Session>, Status> {
         if is(&self.0, Behaviour::RefusesSessions) {
             return Err(Status::NOTSUPP);
+        }
+        if is(&self.0, Behaviour::RefusesKeys) {
+            return Err(Status::ERR);
         }
         Ok(Arc::new(TestSession(Arc::clone(&self.0))))
     }
@@ -343,7 +347,7 @@ fn a_card_that_offers_only_in_its_masks_is_out_of_use_and_says_why() {
     for _ in 0..4 {
         setup.step();
     }
-    setup.assert_out_of_use("status-notsupp");
+    setup.assert_out_of_use("session-refused");
 }
 
 #[test]
@@ -422,4 +426,127 @@ fn scheduled_tests_are_counted_apart_from_requests() {
     assert_eq!(last.failure, Some("wrong-answer"));
     setup.assert_out_of_use("wrong-answer");
     assert!(!setup.router.begin_check(0, now));
+}
+
+#[test]
+fn a_card_that_was_given_up_leaves_the_driver_at_rest() {
+    for behaviour in [Behaviour::AnswersTooLittle, Behaviour::FlipsABit] {
+        let mut setup = Setup::new();
+        setup.behave(behaviour);
+        // One answer is read and breaks the rule; the others stay in the ring unread.
+        for _ in 0..5 {
+            setup.submit(b"message");
+        }
+        setup.step();
+        assert!(matches!(setup.status().breaker, State::Open { .. }));
+        assert!(
+            setup.router.arm(),
+            "{behaviour:?}: would look again for ever"
+        );
+    }
+    let mut setup = Setup::new();
+    setup.submit(b"message");
+    setup.function.remove();
+    setup.stall(Duration::from_millis(10));
+    assert!(setup.router.arm());
+}
+
+#[test]
+fn a_card_that_loses_requests_is_given_up_though_it_answers_others() {
+    let mut setup = Setup::new();
+    // Lost: the card is made to forget what is in its queue, and goes on with what comes later.
+    setup.submit(b"lost");
+    setup.stall(TIMEOUT);
+    assert!(matches!(setup.status().breaker, State::Closed { .. }));
+    setup.stall(Duration::from_secs(10));
+    setup.assert_out_of_use("ring-stuck");
+}
+
+#[test]
+fn a_session_that_is_never_opened_is_an_error_of_the_card() {
+    let mut setup = Setup::not_yet_up(Behaviour::Honest);
+    // The trial's session is asked for, and the card does nothing from then on.
+    setup.router.turn(|_| {});
+    setup.stall(TIMEOUT);
+    setup.assert_out_of_use("timed-out");
+}
+
+#[test]
+fn a_key_the_card_refuses_is_not_tried_again_and_others_are() {
+    let mut setup = Setup::new();
+    let now = setup.clock.now();
+    setup.router.report_silent_reboot(0, now);
+    setup.stall(BACKOFF);
+    setup.behave(Behaviour::RefusesKeys);
+    for _ in 0..4 {
+        setup.step();
+    }
+    setup.assert_out_of_use("session-refused");
+    setup.behave(Behaviour::Honest);
+    setup.stall(BACKOFF * 2);
+    let mut setup = setup.ready();
+    assert_answered(&setup.perform(b"again"), &Ending::Card, b"again");
+}
+
+#[test]
+fn nobody_holds_a_function_that_is_gone() {
+    let device = || {
+        let engine = Arc::new(TestEngine(Arc::new(AtomicU8::new(0))));
+        Arc::new(Mutex::new(
+            Device::new(&CardConfig::default(), engine).unwrap(),
+        ))
+    };
+    let first = Arc::new(LoopbackFunction::inline("first", device()).unwrap());
+    let (handle, pulled) = (Arc::downgrade(&first), Arc::downgrade(&first));
+    let mut first = Some(first);
+    let connect = Box::new(move || {
+        if let Some(first) = first.take() {
+            return Ok(first as Arc<dyn Function>);
+        }
+        // As a kernel does that lets a function be opened once.
+        assert!(handle.upgrade().is_none(), "the function is still held");
+        Ok(Arc::new(LoopbackFunction::inline("second", device()).unwrap()) as Arc<dyn Function>)
+    });
+    let mut card = Card::new("loopback", connect, virtio::Options::default()).unwrap();
+    let health = card.health();
+    card.reset(&mut Vec::new()).unwrap();
+    health.read().unwrap();
+    pulled.upgrade().unwrap().remove();
+    card.poll(ManualClock::new().now(), &mut Vec::new());
+    card.reset(&mut Vec::new()).unwrap();
+    health.read().unwrap();
+}
+
+#[test]
+fn a_callers_own_mistake_is_not_shown_to_a_card() {
+    let mut setup = Setup::new();
+    let key = Arc::new(hwshim::key::CipherKey::new(&[1; 16]).unwrap());
+    let partial = Operation::Cbc {
+        key,
+        direction: hwshim::accelerator::Direction::Encrypt,
+        iv: [0; 16],
+        data: Secret::from(&[0; 17][..]),
+    };
+    let Submitted::Done(done) = setup.router.submit(partial) else {
+        panic!("it went to the card");
+    };
+    assert_eq!(done.ending, Ending::Refused);
+    done.output.unwrap_err();
+    let requests = setup.status().requests;
+    assert_eq!((requests.refused, requests.failed), (1, 0));
+    setup.assert_sum();
+}
+
+#[test]
+fn a_trial_of_before_does_not_decide_the_next() {
+    let mut setup = Setup::not_yet_up(Behaviour::Honest);
+    // Reset, and the first trial's request is under way.
+    setup.router.turn(|_| {});
+    let now = setup.clock.now();
+    setup.router.report_silent_reboot(0, now);
+    setup.assert_out_of_use("silent-reboot");
+    // The reset that is due next hands the first trial's request back.
+    setup.stall(BACKOFF);
+    let setup = setup.ready();
+    assert_eq!(setup.status().breaker_opened, 1);
 }

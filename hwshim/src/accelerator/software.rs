@@ -64,11 +64,15 @@ impl Accelerator for Ring {
     }
 
     fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
+        self.hand_back(completions);
+        Ok(())
+    }
+
+    fn hand_back(&mut self, completions: &mut Vec<Completion>) {
         completions.extend(self.0.drain(..).map(|request| Completion {
             request,
             output: Err(DeviceError::Abandoned),
         }));
-        Ok(())
     }
 
     fn take_fault(&mut self) -> Option<DeviceError> {

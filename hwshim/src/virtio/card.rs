@@ -73,6 +73,8 @@ pub struct Card {
     armed: bool,
     /// When to ask again whether the function is still there.
     presence_check: Instant,
+    /// Before this, changes of the configuration are not looked at.
+    config_check: Instant,
     /// Why the card stopped being ready, until somebody asks.
     fault: Option<DeviceError>,
 }
@@ -88,6 +90,10 @@ struct Device {
     refused: HashSet<SessionKind>,
     posted: Vec<Option<Posted>>,
     control: Vec<Option<Control>>,
+    /// Configuration changes are signalled like completions.
+    shares_vector: bool,
+    /// A change was signalled and not looked at yet.
+    config_changed: bool,
     waiting: Vec<(SessionKey, Request)>,
     /// No request in flight has an earlier deadline.
     earliest_deadline: Instant,
@@ -97,14 +103,20 @@ struct Device {
 
 /// A request the card has.
 struct Posted {
-    /// `None` once its deadline has passed and it was handed back; the card may still write.
+    /// `None` once it was handed back; the card may still write.
     request: Option<Request>,
+    /// When it is, or was, to be handed back.
+    deadline: Instant,
     session: SessionKey,
+    session_id: u64,
     result: ResultLen,
+    confidential: bool,
 }
 
 enum Session {
     Opening,
+    /// The card would not have this key; it is not asked again before a reset.
+    Refused,
     Open {
         id: u64,
         in_flight: u32,
@@ -113,7 +125,13 @@ enum Session {
 }
 
 /// A control request the card has.
-enum Control {
+struct Control {
+    request: ControlRequest,
+    /// When the card has certainly lost it.
+    overdue: Instant,
+}
+
+enum ControlRequest {
     Create(SessionKey),
     Destroy,
 }
@@ -128,6 +146,12 @@ const LEN_LARGE: usize = 17 * 1024;
 const LARGE_SLOTS: u16 = 64;
 /// Asking costs a system call, so it is not done at each poll.
 const PRESENCE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// A change of the configuration means that the card has given up; a second sooner or later
+/// decides nothing, because deadlines hold meanwhile.
+const CONFIG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long past its deadline a card may keep a request. One that keeps it longer has lost it, and
+/// with each lost request it has one place less to work in.
+const STRAGGLER_MAX: Duration = Duration::from_secs(10);
 
 impl Card {
     /// Prepares a card; it is brought up by the first [`Accelerator::reset`].
@@ -157,6 +181,7 @@ impl Card {
             scratch: Vec::new(),
             armed: false,
             presence_check: Instant::ORIGIN,
+            config_check: Instant::ORIGIN,
             fault: None,
         })
     }
@@ -169,6 +194,7 @@ impl Card {
 
     /// Brings the card up, or says why not.
     fn bring_up(&mut self) -> Result<(), DeviceError> {
+        self.health.disconnect();
         let function = match self.device.take() {
             Some(device) if !device.transport.function().is_gone() => {
                 // Only a card that says it has stopped may lose its memory; one that does not is
@@ -205,12 +231,20 @@ impl Card {
         self.state = state;
         if let Some(device) = &mut self.device {
             device.hand_back_all(&reason, completions);
+            device.controlq.wipe_requests();
         }
+        if state == State::Gone {
+            // Whoever wants the function next, this driver included, may have to wait until
+            // nobody holds it any more.
+            self.health.disconnect();
+            self.device = None;
+        }
+        self.counters.sessions_open = 0;
         self.fault = Some(fault);
     }
 
     fn look_at_the_device(&mut self, now: Instant) -> Result<(), DeviceError> {
-        let Some(device) = &self.device else {
+        let Some(device) = &mut self.device else {
             return Ok(());
         };
         if self.armed || now >= self.presence_check {
@@ -219,17 +253,20 @@ impl Card {
                 return Err(DeviceError::Gone);
             }
         }
-        if self.armed {
-            self.armed = false;
-            drain(&self.queue_event);
-            let changed = drain(&self.config_event);
-            if let Some(device) = &mut self.device {
-                device.dataq.disarm();
-                device.controlq.disarm();
-                if changed {
-                    device.transport.check_status()?;
-                }
-            }
+        if std::mem::take(&mut self.armed) {
+            device.dataq.disarm();
+            device.controlq.disarm();
+            let queue_signalled = drain(&self.queue_event);
+            // Where both share a vector, any interrupt may have been about the configuration.
+            device.config_changed |=
+                drain(&self.config_event) || (device.shares_vector && queue_signalled);
+        }
+        // Asking takes messages, and callers wait meanwhile: a card that signals changes without
+        // end must not be asked without end.
+        if device.config_changed && now >= self.config_check {
+            device.config_changed = false;
+            self.config_check = now.plus(CONFIG_CHECK_INTERVAL);
+            device.transport.check_status()?;
         }
         Ok(())
     }
@@ -250,13 +287,13 @@ impl Card {
             return Ok(());
         };
         while let Some(used) = device.controlq.poll()? {
-            device.finish_control(used, scratch, completions)?;
+            device.finish_control(used, now, scratch, completions)?;
         }
         while let Some(used) = device.dataq.poll()? {
             device.finish(used, counters, completions)?;
         }
         if now >= device.earliest_deadline {
-            device.expire(now, completions);
+            device.expire(now, completions)?;
         }
         counters.doorbells += device.announce()?;
         counters.sessions_open = device.sessions.len() as u64;
@@ -276,7 +313,7 @@ impl Accelerator for Card {
         })
     }
 
-    fn submit(&mut self, request: Request, _now: Instant) -> Result<(), Rejected> {
+    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
         let device = match &mut self.device {
             Some(device) if self.state == State::Ready => device,
             _ => {
@@ -286,7 +323,7 @@ impl Accelerator for Card {
                 });
             }
         };
-        device.submit(request, &mut self.scratch)
+        device.submit(request, now, &mut self.scratch)
     }
 
     fn flush(&mut self) {
@@ -332,15 +369,24 @@ impl Accelerator for Card {
         outcome
     }
 
+    fn hand_back(&mut self, completions: &mut Vec<Completion>) {
+        if let Some(device) = &mut self.device {
+            device.hand_back_all(&DeviceError::Abandoned, completions);
+        }
+    }
+
     fn take_fault(&mut self) -> Option<DeviceError> {
         self.fault.take()
     }
 
     fn arm(&mut self) -> bool {
-        self.armed = true;
         match &mut self.device {
-            Some(device) => device.dataq.arm() & device.controlq.arm(),
-            None => true,
+            Some(device) if self.state == State::Ready => {
+                self.armed = true;
+                device.dataq.arm() & device.controlq.arm()
+            }
+            // What lies in the rings of a card that was given up is nobody's any more.
+            _ => true,
         }
     }
 
@@ -448,6 +494,8 @@ impl Device {
         Ok(Self {
             posted: (0..dataq.slots()).map(|_| None).collect(),
             control: (0..controlq.slots()).map(|_| None).collect(),
+            shares_vector: config_vector == queue_vector,
+            config_changed: false,
             dataq,
             controlq,
             transport,
@@ -470,39 +518,51 @@ impl Device {
         posted.count() + self.waiting.len()
     }
 
-    fn submit(&mut self, request: Request, scratch: &mut Vec<u8>) -> Result<(), Rejected> {
-        let rejected = |request, reason| Err(Rejected { request, reason });
+    fn submit(
+        &mut self,
+        request: Request,
+        now: Instant,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), Rejected> {
         let session = request::session_of(&request.operation);
-        let (request_len, result) = request::lengths(&request.operation);
-        let too_much = (request_len + result.max) as u64 > self.config.max_size.get()
-            || !self.dataq.fits(request_len, result.max + 1);
-        if !session.kind.offered(&self.config) || self.refused.contains(&session.kind) || too_much {
-            return rejected(request, RejectReason::Unsupported);
-        }
         let deadline = request.deadline;
+        if !self.takes(session.kind, &request) {
+            return Err(rejected(request, RejectReason::Unsupported));
+        }
         match self.sessions.get(&session) {
             Some(Session::Open { id, .. }) => {
                 let id = *id;
                 self.post(session, id, request, scratch)?;
             }
+            Some(Session::Refused) => return Err(rejected(request, RejectReason::Unsupported)),
             Some(Session::Opening) => {
                 if self.waiting.len() >= usize::from(self.dataq.slots()) {
-                    return rejected(request, RejectReason::Full);
+                    return Err(rejected(request, RejectReason::Full));
                 }
                 self.waiting.push((session, request));
             }
             None => {
-                if self.sessions.len() >= self.sessions_max {
-                    self.close_least_used();
-                }
-                if self.open_session(session, &request).is_err() {
-                    return rejected(request, RejectReason::Full);
+                if self.open_session(session, &request, now).is_err() {
+                    return Err(rejected(request, RejectReason::Full));
                 }
                 self.waiting.push((session, request));
             }
         }
         self.earliest_deadline = self.earliest_deadline.min(deadline);
         Ok(())
+    }
+
+    /// Whether requests like this can ever be posted.
+    fn takes(&self, kind: SessionKind, request: &Request) -> bool {
+        let (request_len, result) = request::lengths(&request.operation);
+        let (fixed, key) = request::create_session(&request.operation);
+        kind.offered(&self.config)
+            && !self.refused.contains(&kind)
+            && (request_len + result.max) as u64 <= self.config.max_size.get()
+            && self.dataq.fits(request_len, result.max + 1)
+            && self
+                .controlq
+                .fits(fixed.len() + key.len(), size_of::<SessionReply>())
     }
 
     fn post(
@@ -519,17 +579,9 @@ impl Device {
             });
         let slot = match posted {
             Ok(Ok(slot)) => slot,
-            Ok(Err(Full)) => {
-                return Err(Rejected {
-                    request,
-                    reason: RejectReason::Full,
-                });
-            }
+            Ok(Err(Full)) => return Err(rejected(request, RejectReason::Full)),
             Err(request::CannotEncode) => {
-                return Err(Rejected {
-                    request,
-                    reason: RejectReason::Unsupported,
-                });
+                return Err(rejected(request, RejectReason::Unsupported));
             }
         };
         self.uses += 1;
@@ -544,41 +596,61 @@ impl Device {
         }
         let (_, result) = request::lengths(&request.operation);
         self.posted[usize::from(slot)] = Some(Posted {
+            deadline: request.deadline,
+            confidential: request.operation.is_confidential(),
             request: Some(request),
             session,
+            session_id,
             result,
         });
         Ok(())
     }
 
-    fn open_session(&mut self, session: SessionKey, request: &Request) -> Result<(), Full> {
-        let (fixed, key) = request::create_session(&request.operation);
-        if !self
-            .controlq
-            .fits(fixed.len() + key.len(), size_of::<SessionReply>())
-        {
-            return Err(Full);
+    fn open_session(
+        &mut self,
+        session: SessionKey,
+        request: &Request,
+        now: Instant,
+    ) -> Result<(), Full> {
+        if self.sessions.len() >= self.sessions_max {
+            self.close_least_used(now)?;
         }
-        let slot = self
-            .controlq
-            .post(&[&fixed, key], size_of::<SessionReply>())?;
-        self.control[usize::from(slot)] = Some(Control::Create(session));
+        let (fixed, key) = request::create_session(&request.operation);
+        self.control(
+            ControlRequest::Create(session),
+            &[&fixed, key],
+            size_of::<SessionReply>(),
+            now,
+        )?;
         self.sessions.insert(session, Session::Opening);
+        Ok(())
+    }
+
+    fn control(
+        &mut self,
+        request: ControlRequest,
+        parts: &[&[u8]],
+        reply_len: usize,
+        now: Instant,
+    ) -> Result<(), Full> {
+        let slot = self.controlq.post(parts, reply_len)?;
+        let overdue = now.plus(STRAGGLER_MAX);
+        self.control[usize::from(slot)] = Some(Control { request, overdue });
+        self.earliest_deadline = self.earliest_deadline.min(overdue);
         Ok(())
     }
 
     fn finish_control(
         &mut self,
         used: Used,
+        now: Instant,
         scratch: &mut Vec<u8>,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DeviceError> {
         let control = self.control[usize::from(used.slot)].take();
-        // Requests that create sessions hold keys; the others hold nothing worth keeping.
-        self.controlq.wipe_request(used.slot, CONTROL_REQUEST_LEN);
         let mut reply = SessionReply::default();
         let expected = reply.as_bytes().len();
-        if let Some(Control::Create(session)) = control {
+        if let Some(ControlRequest::Create(session)) = control.map(|control| control.request) {
             if used.len as usize != expected {
                 return Err(DeviceMisbehaved::WrongLength {
                     found: used.len as usize,
@@ -587,8 +659,10 @@ impl Device {
                 .into());
             }
             self.controlq.read_result(used.slot, reply.as_mut_bytes());
+            // It held the key.
+            self.controlq.wipe(used.slot);
             self.controlq.release(used.slot);
-            self.opened(session, reply, scratch, completions)
+            self.opened(session, reply, now, scratch, completions)
         } else {
             // A session that could not be destroyed was lost already, which is what was wanted.
             self.controlq.release(used.slot);
@@ -601,6 +675,7 @@ impl Device {
         &mut self,
         session: SessionKey,
         reply: SessionReply,
+        now: Instant,
         scratch: &mut Vec<u8>,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DeviceError> {
@@ -613,15 +688,10 @@ impl Device {
             .partition(|(wanted, _)| *wanted == session);
         self.waiting = others;
         if status != Status::OK {
-            self.sessions.remove(&session);
-            if status == Status::NOSPC {
-                self.close_least_used();
-            } else {
-                self.refused.insert(session.kind);
-            }
+            self.refuse(session, status, now);
             completions.extend(ours.into_iter().map(|(_, request)| Completion {
                 request,
-                output: Err(DeviceError::Failed(status)),
+                output: Err(DeviceError::SessionRefused(status)),
             }));
             return Ok(());
         }
@@ -644,9 +714,27 @@ impl Device {
         Ok(())
     }
 
+    /// Takes note that the card has refused a session.
+    fn refuse(&mut self, session: SessionKey, status: Status, now: Instant) {
+        match status {
+            Status::NOSPC => {
+                self.sessions.remove(&session);
+                // With nothing idle to close, the next request for the key finds out again.
+                let _ = self.close_least_used(now);
+            }
+            Status::NOTSUPP => {
+                self.sessions.remove(&session);
+                self.refused.insert(session.kind);
+            }
+            _ => {
+                self.sessions.insert(session, Session::Refused);
+            }
+        }
+    }
+
     /// Makes room on the card by closing the idle session that was used longest ago.
-    fn close_least_used(&mut self) {
-        let oldest = self
+    fn close_least_used(&mut self, now: Instant) -> Result<(), Full> {
+        let idle = self
             .sessions
             .iter()
             .filter_map(|(session, state)| match state {
@@ -654,17 +742,17 @@ impl Device {
                     id,
                     in_flight: 0,
                     last_use,
-                } => Some((*last_use, *session, *id)),
+                } => Some((*last_use, *session, Some(*id))),
+                Session::Refused => Some((0, *session, None)),
                 Session::Open { .. } | Session::Opening => None,
-            })
-            .min_by_key(|(last_use, ..)| *last_use);
-        if let Some((_, session, id)) = oldest {
+            });
+        let (_, session, id) = idle.min_by_key(|(last_use, ..)| *last_use).ok_or(Full)?;
+        if let Some(id) = id {
             let destroy: [u8; REQUEST_LEN] = request::destroy_session(session, id);
-            if let Ok(slot) = self.controlq.post(&[&destroy], 1) {
-                self.control[usize::from(slot)] = Some(Control::Destroy);
-                self.sessions.remove(&session);
-            }
+            self.control(ControlRequest::Destroy, &[&destroy], 1, now)?;
         }
+        self.sessions.remove(&session);
+        Ok(())
     }
 
     fn finish(
@@ -677,21 +765,27 @@ impl Device {
         let posted = self.posted[slot]
             .take()
             .expect("the queue yields only slots that were posted");
-        if let Some(Session::Open { in_flight, .. }) = self.sessions.get_mut(&posted.session) {
-            // Not necessarily the session the request was posted to: the card may have lost that
-            // one, and another may have been opened for the key since.
+        // The card may have lost the session meanwhile, and another may be open for the key.
+        let mut is_current = false;
+        if let Some(Session::Open { id, in_flight, .. }) = self.sessions.get_mut(&posted.session)
+            && *id == posted.session_id
+        {
+            is_current = true;
             *in_flight = in_flight.saturating_sub(1);
         }
         let outcome = posted
             .request
             .is_some()
             .then(|| self.read_output(used, posted.result));
+        if posted.confidential {
+            self.dataq.wipe(used.slot);
+        }
         self.dataq.release(used.slot);
         let (Some(request), Some(output)) = (posted.request, outcome) else {
             counters.stragglers += 1;
             return Ok(());
         };
-        if output == Err(DeviceError::Failed(Status::INVSESS)) {
+        if is_current && output == Err(DeviceError::Failed(Status::INVSESS)) {
             // The card has lost the session; the next request opens it again.
             self.sessions.remove(&posted.session);
         }
@@ -725,16 +819,29 @@ impl Device {
     }
 
     /// Hands back what is overdue at `now`, and finds the next deadline.
-    fn expire(&mut self, now: Instant, completions: &mut Vec<Completion>) {
+    ///
+    /// A card that has kept a request far too long has lost it: that is an error of the card.
+    fn expire(
+        &mut self,
+        now: Instant,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DeviceError> {
         let mut next = Instant::NEVER;
+        let mut is_stuck = false;
         for posted in self.posted.iter_mut().flatten() {
-            match &posted.request {
-                Some(request) if request.deadline <= now => {
-                    completions.extend(posted.request.take().map(timed_out));
-                }
-                Some(request) => next = next.min(request.deadline),
-                None => {}
+            if posted.request.is_some() && posted.deadline <= now {
+                completions.extend(posted.request.take().map(timed_out));
             }
+            let due = match posted.request {
+                Some(_) => posted.deadline,
+                None => posted.deadline.plus(STRAGGLER_MAX),
+            };
+            is_stuck |= due <= now;
+            next = next.min(due);
+        }
+        for control in self.control.iter().flatten() {
+            is_stuck |= control.overdue <= now;
+            next = next.min(control.overdue);
         }
         for (session, request) in std::mem::take(&mut self.waiting) {
             if request.deadline <= now {
@@ -745,6 +852,10 @@ impl Device {
             }
         }
         self.earliest_deadline = next;
+        if is_stuck {
+            return Err(DeviceMisbehaved::RingStuck.into());
+        }
+        Ok(())
     }
 
     fn hand_back_all(&mut self, reason: &DeviceError, completions: &mut Vec<Completion>) {
@@ -767,6 +878,10 @@ impl Device {
         let data = self.dataq.announce().map_err(device_error)?;
         Ok(u64::from(control) + u64::from(data))
     }
+}
+
+fn rejected(request: Request, reason: RejectReason) -> Rejected {
+    Rejected { request, reason }
 }
 
 fn timed_out(request: Request) -> Completion {

@@ -6,15 +6,16 @@
 use super::transport::Window;
 use crate::bus::{BusError, Function};
 use card_spec::health::{PageError, SUMMARY_LEN, Summary};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Where to read the health page of one card, now.
 #[derive(Clone, Debug, Default)]
 pub struct HealthPort(Arc<Mutex<Option<Page>>>);
 
+/// Does not keep the function: once its driver has let go of it, it must be free for another.
 #[derive(Clone, Debug)]
 struct Page {
-    function: Arc<dyn Function>,
+    function: Weak<dyn Function>,
     window: Window,
 }
 
@@ -49,6 +50,7 @@ impl HealthPort {
         // The card may be brought up anew while we read from the old one; that read fails then.
         let port = self.lock().clone();
         let Page { function, window } = port.ok_or(HealthReadError::Absent)?;
+        let function = function.upgrade().ok_or(HealthReadError::Absent)?;
         for _ in 0..READS_MAX {
             let mut bytes = [0; SUMMARY_LEN];
             function
@@ -73,9 +75,13 @@ impl HealthPort {
 
     pub(super) fn connect(&self, function: &Arc<dyn Function>, window: Option<Window>) {
         *self.lock() = window.map(|window| Page {
-            function: Arc::clone(function),
+            function: Arc::downgrade(function),
             window,
         });
+    }
+
+    pub(super) fn disconnect(&self) {
+        *self.lock() = None;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Page>> {
@@ -95,7 +101,7 @@ mod tests {
         len: 4096,
     };
 
-    fn port(generations: Vec<u32>) -> HealthPort {
+    fn port(generations: Vec<u32>) -> (HealthPort, Arc<dyn Function>) {
         let mut page = [0; SUMMARY_LEN];
         page[..4].copy_from_slice(b"HWS1");
         page[6] = 1;
@@ -118,19 +124,28 @@ mod tests {
         let port = HealthPort::default();
         let function: Arc<dyn Function> = Arc::new(function);
         port.connect(&function, Some(WINDOW));
-        port
+        (port, function)
     }
 
     #[test]
     fn a_page_that_changes_while_it_is_read_is_read_again() {
-        let (_, summary) = port(vec![2, 3, 4, 4]).read().unwrap();
+        let (port, _function) = port(vec![2, 3, 4, 4]);
+        let (_, summary) = port.read().unwrap();
         assert_eq!(summary.statistics_generation.get(), 4);
     }
 
     #[test]
     fn a_page_that_never_settles_is_given_up() {
-        let odd = port(vec![1; 100]).read();
-        assert!(matches!(odd, Err(HealthReadError::Torn)));
+        let (port, _function) = port(vec![1; 100]);
+        assert!(matches!(port.read(), Err(HealthReadError::Torn)));
+    }
+
+    #[test]
+    fn a_function_that_was_let_go_of_is_not_held_by_who_reads_its_health() {
+        let (port, function) = port(vec![2, 2]);
+        assert_eq!(Arc::strong_count(&function), 1);
+        drop(function);
+        assert!(matches!(port.read(), Err(HealthReadError::Absent)));
     }
 
     #[test]

@@ -75,6 +75,8 @@ struct Slot {
     result: usize,
     /// Bytes the device may write.
     result_len: u32,
+    /// Bytes of the request.
+    request_len: u32,
     large: Option<u16>,
     /// What its descriptors say. They are written again only when that changes, so that in the
     /// steady state the device finds them in its cache.
@@ -149,6 +151,7 @@ impl Queue {
             request: requests_start + usize::from(index) * request_stride,
             result: results_start + usize::from(index) * result_stride,
             result_len: 0,
+            request_len: 0,
             large: None,
             described: [Descriptor::new_zeroed(); 2],
         };
@@ -240,6 +243,7 @@ impl Queue {
         let index = self.free.pop().ok_or(Full)?;
         let mut slot = self.slots[usize::from(index)];
         slot.large = if large { self.free_large.pop() } else { None };
+        slot.request_len = to_u32(request_len);
         slot.result_len = to_u32(result_len);
         slot.in_flight = true;
 
@@ -276,7 +280,6 @@ impl Queue {
         if !self.unannounced {
             return Ok(false);
         }
-        self.unannounced = false;
         // Once for all that was posted: each store takes the cache line away from a device that
         // looks at it. Released, so that a device that sees the index sees entries, descriptors
         // and requests as well.
@@ -288,13 +291,12 @@ impl Queue {
         // other (virtio 1.3 §2.7.10 "Available Buffer Notification Suppression").
         fence(Ordering::SeqCst);
         let flags = self.device_writes.memory.load_u16_acquire(RING_FLAGS);
-        if flags & USED_NO_NOTIFY != 0 {
-            return Ok(false);
-        }
-        if let Some(doorbell) = &self.doorbell {
+        let wanted = flags & USED_NO_NOTIFY == 0;
+        if wanted && let Some(doorbell) = &self.doorbell {
             doorbell.ring()?;
         }
-        Ok(true)
+        self.unannounced = false;
+        Ok(wanted)
     }
 
     /// Takes the next request the device has done with.
@@ -348,10 +350,26 @@ impl Queue {
         last[0]
     }
 
-    /// Overwrites the first `len` bytes of a request with zeros, because they held a key.
-    pub fn wipe_request(&self, slot: u16, len: usize) {
-        let (request, _) = self.buffers(&self.slots[usize::from(slot)]);
-        self.device_reads.memory.fill(request, len, 0);
+    /// Overwrites a request and its result with zeros, because they hold a key or plaintext.
+    pub fn wipe(&self, slot: u16) {
+        let slot = &self.slots[usize::from(slot)];
+        let (request, result) = self.buffers(slot);
+        self.device_reads
+            .memory
+            .fill(request, slot.request_len as usize, 0);
+        self.device_writes
+            .memory
+            .fill(result, slot.result_len as usize, 0);
+    }
+
+    /// Overwrites the requests of all slots, because the device will not be asked any more.
+    pub fn wipe_requests(&self) {
+        for slot in &self.slots {
+            let (request, _) = self.buffers(slot);
+            self.device_reads
+                .memory
+                .fill(request, slot.request_len as usize, 0);
+        }
     }
 
     /// Frees the slot of a request that [`Queue::poll`] gave.
@@ -502,12 +520,10 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // Requests and results may be secret, and the other end may keep the memory mapped.
         self.memory.fill(0, self.memory.len(), 0);
-        if self.function.unshare(self.iova).is_err() {
-            // The device may be able to reach the memory for ever, so it must never be anything
-            // else: leaked on purpose. It is a memfd, so a process on the other end of a socket
-            // that is gone cannot reach anything but this.
-            std::mem::forget(Arc::clone(&self.memory));
-        }
+        // It fails only where the function is gone, or will not answer. What the device may still
+        // write to then are pages of this memfd: pinned for an IOMMU, or mapped by a process, they
+        // stay what they are, whoever else has let go of them.
+        let _ = self.function.unshare(self.iova);
     }
 }
 
@@ -720,7 +736,7 @@ mod tests {
     fn a_key_is_wiped_from_shared_memory() {
         let mut queue = queue();
         let slot = queue.post(&[b"secret"], 1).unwrap();
-        queue.wipe_request(slot, 6);
+        queue.wipe(slot);
         let (request, _) = queue.buffers(&queue.slots[usize::from(slot)]);
         let mut bytes = [1; 6];
         queue.device_reads.memory.read(request, &mut bytes);

@@ -7,6 +7,7 @@
 use super::queue::Queue;
 use crate::accelerator::{DeviceError, DeviceMisbehaved};
 use crate::bus::{BusError, Doorbell, Function};
+use crate::clock::{Clock, SystemClock};
 use card_spec::crypto::Config;
 use card_spec::virtio_pci::{
     Capability, CommonConfig, HEALTH_VENDOR_ID, HealthCapability, NO_VECTOR, NotifyCapability,
@@ -108,12 +109,14 @@ impl Transport {
     /// Ends within about `timeout`, whatever the device does: all-ones is not "still resetting",
     /// it is a device that is gone.
     pub(super) fn reset(&self, timeout: Duration) -> Result<(), DeviceError> {
+        let clock = SystemClock;
+        let deadline = clock.now().plus(timeout);
         self.write_status(0)?;
-        let polls_max = timeout.as_millis() / POLL_INTERVAL.as_millis();
-        for _ in 0..=polls_max {
+        loop {
             match self.read_status()? {
                 0 => return Ok(()),
                 0xff if self.answers_all_ones() => return Err(DeviceError::Gone),
+                _ if clock.now() >= deadline => break,
                 _ => self.wait_a_little(),
             }
         }
@@ -198,8 +201,11 @@ impl Transport {
         if found & status::DRIVER_OK == 0 {
             return Err(DeviceMisbehaved::SilentReboot.into());
         }
-        let config = self.read_device_config()?;
-        if !crypto::ConfigStatus::from_bits(config.status.get()).hw_ready() {
+        let mut status = [0; 4];
+        self.function
+            .read_bar(self.device.bar, self.device.offset, &mut status)
+            .map_err(device_error)?;
+        if !crypto::ConfigStatus::from_bits(u32::from_le_bytes(status)).hw_ready() {
             return Err(DeviceMisbehaved::NeedsReset.into());
         }
         Ok(())
