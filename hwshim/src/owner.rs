@@ -15,7 +15,7 @@ use crate::router::core::{CheckEnd, Checks, LaneStatus, Options, Requests};
 use crate::router::{Router, StartError, breaker};
 use crate::stop::Stop;
 use crate::telemetry::{PublishError, Publisher};
-use crate::virtio::HealthPort;
+use crate::virtio::{HealthPort, HealthReadError};
 use card_spec::health::Summary;
 use card_spec::telemetry::{self, Page, breaker_state, card_state, check_result, padded};
 use std::path::PathBuf;
@@ -183,6 +183,10 @@ struct LastSummary {
 
 impl Owner {
     /// An owner of the accelerator that `router` has as number `lane`, at `address`.
+    ///
+    /// # Panics
+    ///
+    /// If the router has not so many.
     #[must_use]
     pub fn new(
         router: Router,
@@ -192,6 +196,10 @@ impl Owner {
         address: &str,
         schedule: Schedule,
     ) -> Self {
+        assert!(
+            lane < router.status().len(),
+            "the router has no such accelerator"
+        );
         let mut page = Page::new();
         page.owner.pid = u64::from(std::process::id()).into();
         page.owner.start_time_ticks = own_start_time_ticks().into();
@@ -231,10 +239,16 @@ impl Owner {
         if now >= self.next_check && self.router.begin_check(self.lane) {
             self.next_check = now.plus(self.schedule.check);
         }
-        // Before the health page is read: a reset in between then looks like one, not like a
-        // reboot.
-        let status = self.router.status().swap_remove(self.lane);
-        self.read_health(&status, now);
+        let before = self.status();
+        let read = self.read_health(&before, now);
+        let status = self.status();
+        // A reset while the page was read explains whatever is new in it.
+        if let Some(summary) = read
+            && before.resets == status.resets
+            && status.state == Some(State::Ready)
+        {
+            self.compare(&summary, &status, now);
+        }
         self.describe(&status);
         self.page.owner.published_at_ns = now.as_nanos().into();
         self.publisher.publish(&self.page)
@@ -246,29 +260,44 @@ impl Owner {
     ///
     /// [`PublishError`].
     pub fn release(mut self, now: Instant) -> Result<(), PublishError> {
-        self.page.card.state = card_state::RELEASED.into();
-        self.page.card.state_since_ns = now.as_nanos().into();
-        self.page.owner.published_at_ns = now.as_nanos().into();
-        self.publisher.publish(&self.page)
+        self.describe(&self.status());
+        let Self {
+            router,
+            mut publisher,
+            mut page,
+            ..
+        } = self;
+        // If this was the last router, the card is free before anybody is told that it is.
+        drop(router);
+        page.card.state = card_state::RELEASED.into();
+        page.card.state_since_ns = now.as_nanos().into();
+        page.owner.published_at_ns = now.as_nanos().into();
+        publisher.publish(&page)
     }
 
-    fn read_health(&mut self, status: &LaneStatus, now: Instant) {
-        let Some(health) = self
-            .health
-            .as_ref()
-            .filter(|_| status.state == Some(State::Ready))
-        else {
-            return;
-        };
+    fn status(&self) -> LaneStatus {
+        self.router.status().swap_remove(self.lane)
+    }
+
+    fn read_health(&mut self, status: &LaneStatus, now: Instant) -> Option<Summary> {
+        let health = self.health.as_ref()?;
+        if status.state != Some(State::Ready) {
+            return None;
+        }
         let card = &mut self.page.card;
         match health.read() {
             Ok((bytes, summary)) => {
                 card.health_reads = (card.health_reads.get() + 1).into();
                 card.health_read_at_ns = now.as_nanos().into();
                 self.page.health = bytes;
-                self.compare(&summary, status, now);
+                Some(summary)
             }
-            Err(_) => card.health_errors = (card.health_errors.get() + 1).into(),
+            // Let go of between the look at its state and the reading.
+            Err(HealthReadError::Absent) => None,
+            Err(_) => {
+                card.health_errors = (card.health_errors.get() + 1).into();
+                None
+            }
         }
     }
 

@@ -34,11 +34,13 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Routes operations to accelerators, with software behind them.
 ///
-/// Cheap to clone; clones are the same router. Dropping the last one stops its driver.
+/// Cheap to clone; clones are the same router. Dropping the last one stops its driver and lets go
+/// of the accelerators, which takes as long as a reset that is under way.
 #[derive(Clone)]
 pub struct Router(Arc<Owner>);
 
@@ -54,6 +56,7 @@ struct Shared {
     inner: Option<Mutex<Inner>>,
     clock: Arc<dyn Clock>,
     offload: Offload,
+    timeout: Duration,
     inline: InlineCount,
     wake: driver::Wake,
 }
@@ -67,7 +70,11 @@ impl Router {
     /// A router that does everything in software.
     #[must_use]
     pub fn software() -> Self {
-        let shared = Shared::new(None, Offload::NOTHING, driver::Wake::unused());
+        let options = Options {
+            offload: Offload::NOTHING,
+            ..Options::default()
+        };
+        let shared = Shared::new(None, options, driver::Wake::unused());
         Self(Arc::new(Owner {
             shared: Arc::new(shared),
             thread: None,
@@ -99,7 +106,8 @@ impl Router {
         })))
     }
 
-    /// Like [`Router::start`], driven by a task on the tokio runtime that this is called in.
+    /// Like [`Router::start`], driven by a task on the tokio runtime that this is called in, which
+    /// must have its I/O and time drivers enabled.
     ///
     /// # Errors
     ///
@@ -129,7 +137,7 @@ impl Router {
         let inner = Inner::new(Core::new(accelerators, options));
         Ok(Arc::new(Shared::new(
             Some(Mutex::new(inner)),
-            options.offload,
+            options,
             wake,
         )))
     }
@@ -142,9 +150,22 @@ impl Router {
     /// [`OperationError`]: what software will not do either. An accelerator's failure is never
     /// the caller's error.
     pub fn perform(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
+        self.perform_within(operation, self.0.shared.timeout)
+    }
+
+    /// Like [`Router::perform`], with `timeout` for accelerators instead of the router's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`].
+    pub fn perform_within(
+        &self,
+        operation: Operation,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         let (sender, receiver) = mpsc::sync_channel(1);
-        match shared.place(operation, || Waiter::Thread(sender)) {
+        match shared.place(operation, timeout, || Waiter::Thread(sender)) {
             Work::Inline(operation) => shared.perform_inline(&operation),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
             Work::OnCard(guard) => match receiver.recv() {
@@ -163,9 +184,23 @@ impl Router {
     ///
     /// As for [`Router::perform`].
     pub async fn perform_async(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
+        self.perform_async_within(operation, self.0.shared.timeout)
+            .await
+    }
+
+    /// Like [`Router::perform_async`], with `timeout` for accelerators instead of the router's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`].
+    pub async fn perform_async_within(
+        &self,
+        operation: Operation,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         let (sender, receiver) = oneshot::channel();
-        let output = match shared.place(operation, || Waiter::Task(sender)) {
+        let output = match shared.place(operation, timeout, || Waiter::Task(sender)) {
             Work::Inline(operation) => shared.perform_inline(&operation),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
             Work::OnCard(guard) => {
@@ -246,6 +281,34 @@ impl Router {
             nonce,
             aad: aad.to_vec(),
             plaintext: Secret::from(&buffer[..]),
+        })?;
+        Ok(())
+    }
+
+    /// Checks the tag at the end of `buffer`, decrypts and drops the tag.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Router::perform`]; what is in `buffer` is then not plaintext.
+    #[inline]
+    pub fn open_in_place(
+        &self,
+        key: &Arc<AeadKey>,
+        nonce: [u8; 12],
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), OperationError> {
+        let shared = &self.0.shared;
+        if !shared.offloads(Algorithm::AesGcm) {
+            let opened = software::open_in_place(key, nonce, aad, buffer);
+            shared.inline.record(opened.is_ok());
+            return opened;
+        }
+        *buffer = self.perform(Operation::Open {
+            key: Arc::clone(key),
+            nonce,
+            aad: aad.to_vec(),
+            sealed: std::mem::take(buffer),
         })?;
         Ok(())
     }
@@ -333,13 +396,10 @@ enum Work<'a> {
 }
 
 impl Shared {
-    fn new(inner: Option<Mutex<Inner>>, offload: Offload, wake: driver::Wake) -> Self {
+    fn new(inner: Option<Mutex<Inner>>, options: Options, wake: driver::Wake) -> Self {
         Self {
-            offload: if inner.is_some() {
-                offload
-            } else {
-                Offload::NOTHING
-            },
+            offload: options.offload,
+            timeout: options.timeout,
             inner,
             clock: Arc::new(SystemClock),
             inline: InlineCount::new(),
@@ -358,14 +418,19 @@ impl Shared {
         Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn place(&self, operation: Operation, waiter: impl FnOnce() -> Waiter) -> Work<'_> {
+    fn place(
+        &self,
+        operation: Operation,
+        timeout: Duration,
+        waiter: impl FnOnce() -> Waiter,
+    ) -> Work<'_> {
         let offloaded = self.offloads(operation.algorithm());
         let inner = offloaded.then(|| self.lock()).flatten();
         let Some(mut inner) = inner.filter(|inner| !inner.stopping) else {
             return Work::Inline(operation);
         };
         let now = self.clock.now();
-        let placed = inner.core.submit(operation, now);
+        let placed = inner.core.submit(operation, now.plus(timeout), now);
         let guard = |id| Guard {
             shared: self,
             id,
@@ -491,7 +556,10 @@ impl InlineCount {
 
     #[inline]
     fn record(&self, answered: bool) {
-        COUNTS.with_borrow_mut(|counts| {
+        // A thread that is ending has counted what it had to.
+        let _ = COUNTS.try_with(|counts| {
+            let mut counts = counts.borrow_mut();
+            let counts = &mut *counts;
             let known = counts.iter().position(|(id, _)| *id == self.id);
             let index = known.unwrap_or_else(|| self.register(counts));
             let count = &counts[index].1;
@@ -508,7 +576,10 @@ impl InlineCount {
     #[cold]
     fn register(&self, counts: &mut Vec<(u64, Arc<ThreadCount>)>) -> usize {
         let count = Arc::new(ThreadCount::default());
-        self.lock().push(Arc::clone(&count));
+        let mut threads = self.lock();
+        fold_ended(&mut threads);
+        threads.push(Arc::clone(&count));
+        drop(threads);
         // Counts of routers that are gone are held by this thread alone.
         counts.retain(|(_, count)| Arc::strong_count(count) > 1);
         counts.push((self.id, count));
@@ -517,28 +588,43 @@ impl InlineCount {
 
     fn requests(&self) -> Requests {
         let mut threads = self.lock();
-        // Threads come and go; what those that are gone have counted is kept in one place.
-        let gone = ThreadCount::default();
-        let mut requests = Requests::default();
-        threads.retain(|thread| {
-            requests.software += thread.software.load(Ordering::Relaxed);
-            requests.refused += thread.refused.load(Ordering::Relaxed);
-            let alive = Arc::strong_count(thread) > 1;
-            if !alive {
-                let add = |to: &AtomicU64, from: &AtomicU64| {
-                    to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
-                };
-                add(&gone.software, &thread.software);
-                add(&gone.refused, &thread.refused);
-            }
-            alive
-        });
-        threads.push(Arc::new(gone));
-        requests.submitted = requests.software + requests.refused;
-        requests
+        fold_ended(&mut threads);
+        let sum = |count: fn(&ThreadCount) -> &AtomicU64| {
+            threads
+                .iter()
+                .map(|thread| count(thread).load(Ordering::Relaxed))
+                .sum()
+        };
+        let (software, refused): (u64, u64) =
+            (sum(|count| &count.software), sum(|count| &count.refused));
+        Requests {
+            submitted: software + refused,
+            software,
+            refused,
+            ..Requests::default()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ThreadCount>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds up what threads that have ended have counted: they come and go, and one entry serves all.
+fn fold_ended(threads: &mut Vec<Arc<ThreadCount>>) {
+    let gone = ThreadCount::default();
+    threads.retain(|thread| {
+        let ended = Arc::strong_count(thread) == 1;
+        if ended {
+            // The thread's last count came before it let go of its entry.
+            std::sync::atomic::fence(Ordering::Acquire);
+            let add = |to: &AtomicU64, from: &AtomicU64| {
+                to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            };
+            add(&gone.software, &thread.software);
+            add(&gone.refused, &thread.refused);
+        }
+        !ended
+    });
+    threads.push(Arc::new(gone));
 }

@@ -132,6 +132,12 @@ impl Breaker {
         self.opened_by
     }
 
+    /// Changes with every transition: what was begun in another epoch is not of this one.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Asks to send one request.
     #[must_use = "a permit that is dropped is an outcome that is never recorded"]
     pub const fn admit(&self) -> Option<Permit> {
@@ -179,8 +185,8 @@ impl Breaker {
             State::Open { .. } => return,
             State::HalfOpen => {}
         }
-        let until = now.plus(self.backoff);
-        self.backoff = (self.backoff * 2).min(self.limits.backoff_max);
+        let until = now.plus(self.backoff.min(self.limits.backoff_max));
+        self.backoff = self.backoff.saturating_mul(2).min(self.limits.backoff_max);
         self.opened += 1;
         self.opened_by = code;
         self.enter(State::Open { until }, now);

@@ -223,8 +223,10 @@ pub enum Ending {
     Card,
     /// Software answered.
     Software,
-    /// It ended with an error that is the caller's own, or nobody waits for it any more.
+    /// It ended with an error that is the caller's own.
     Refused,
+    /// Nobody waits for it any more; whatever the answer was, it was not looked at.
+    Abandoned,
 }
 
 /// An accelerator on its way through a reset, away from the router.
@@ -274,6 +276,7 @@ struct Lane {
     state_since: Instant,
     counters: Counters,
     failure: Option<DeviceError>,
+    checks_begun: usize,
 }
 
 #[derive(Debug)]
@@ -300,6 +303,8 @@ enum Pending {
         test: &'static KnownAnswer,
         purpose: Purpose,
         begun: Instant,
+        /// Epoch of the breaker when it began; its end says nothing about another.
+        epoch: u32,
     },
 }
 
@@ -368,13 +373,17 @@ impl Core {
     }
 
     /// Takes a request and finds a place for it.
-    pub fn submit(&mut self, operation: Operation, now: Instant) -> Placed {
+    ///
+    /// An accelerator has until `deadline`. The caller's own mistakes are not shown to one:
+    /// software finds them as well, and nobody's breaker hears of them.
+    pub fn submit(&mut self, operation: Operation, deadline: Instant, now: Instant) -> Placed {
         let algorithm = operation.algorithm();
+        let offloaded = self.options.offload.includes(algorithm) && operation.check().is_ok();
         let mut operation = operation;
         let mut charged = None;
         for index in 0..self.lanes.len() {
             let lane = &mut self.lanes[index];
-            if !self.options.offload.includes(algorithm) || !lane.offers(algorithm) {
+            if !offloaded || !lane.offers(algorithm) {
                 continue;
             }
             charged = charged.or(Some(index));
@@ -390,7 +399,7 @@ impl Core {
             let request = Request {
                 id,
                 operation,
-                deadline: now.plus(self.options.timeout),
+                deadline,
             };
             match self.lanes[index].submit(request, now) {
                 Ok(()) => {
@@ -451,12 +460,12 @@ impl Core {
                 lane.requests.software += 1;
                 lane.requests.fallbacks += u64::from(tried);
             }
-            Ending::Refused => lane.requests.refused += 1,
+            Ending::Refused | Ending::Abandoned => lane.requests.refused += 1,
         }
         // What was judged already has given its permit back. A caller's own error that the
-        // accelerator found too speaks for it.
+        // accelerator found too speaks for it; an answer that nobody has looked at does not.
         if let Some(permit) = permit
-            && *ending != Ending::Software
+            && matches!(ending, Ending::Card | Ending::Refused)
         {
             lane.breaker.record(permit, Outcome::Success, now);
         }
@@ -480,7 +489,7 @@ impl Core {
     /// with it, or now if it is not there.
     pub fn abandon(&mut self, id: RequestId, arrived: bool, now: Instant) {
         if arrived {
-            self.settle(id, &Ending::Refused, now);
+            self.settle(id, &Ending::Abandoned, now);
         } else if let Some(Pending::Caller { abandoned, .. }) = self.get_mut(id) {
             *abandoned = true;
         }
@@ -502,9 +511,12 @@ impl Core {
     }
 
     /// Takes an accelerator away whose reset is due. Run it, and [give it back](Self::restore).
-    pub fn take_due_reset(&mut self, now: Instant) -> Option<Reset> {
+    ///
+    /// What it has in flight arrives now: nobody waits for a reset.
+    pub fn take_due_reset(&mut self, now: Instant, arrivals: &mut Vec<Arrival>) -> Option<Reset> {
         let due = |lane: &Lane| lane.accelerator.is_some() && lane.breaker.trial_due(now);
         let index = self.lanes.iter().position(due)?;
+        self.hand_back(index, now, arrivals);
         let lane = &mut self.lanes[index];
         lane.breaker.begin_trial(now);
         self.events_version += 1;
@@ -514,6 +526,23 @@ impl Core {
             completions: Vec::new(),
             outcome: None,
         })
+    }
+
+    /// Takes everything in flight back from every accelerator, because nobody will poll any more.
+    pub fn hand_back_all(&mut self, now: Instant, arrivals: &mut Vec<Arrival>) {
+        for index in 0..self.lanes.len() {
+            self.hand_back(index, now, arrivals);
+        }
+    }
+
+    fn hand_back(&mut self, index: usize, now: Instant, arrivals: &mut Vec<Arrival>) {
+        let mut completions = Vec::new();
+        if let Some(accelerator) = &mut self.lanes[index].accelerator {
+            accelerator.hand_back(&mut completions);
+        }
+        for completion in completions {
+            self.arrive(completion, now, arrivals);
+        }
     }
 
     /// Takes an accelerator back from its reset, and begins its trial.
@@ -612,6 +641,12 @@ impl Core {
             .is_some_and(|lane| lane.offers(algorithm))
     }
 
+    /// How the router decides.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Number of accelerators.
     #[must_use]
     pub fn lane_count(&self) -> usize {
@@ -658,10 +693,7 @@ impl Core {
     }
 
     fn begin_test(&mut self, lane: usize, purpose: Purpose, now: Instant) -> bool {
-        let Some(test) = kat::ALL
-            .iter()
-            .find(|test| self.lanes[lane].offers(test.algorithm()))
-        else {
+        let Some(test) = self.lanes[lane].next_test(purpose) else {
             return false;
         };
         let id = self.insert(Pending::Test {
@@ -669,6 +701,7 @@ impl Core {
             test,
             purpose,
             begun: now,
+            epoch: self.lanes[lane].breaker.epoch(),
         });
         let request = Request {
             id,
@@ -714,7 +747,7 @@ impl Core {
                     self.lanes[lane].judge(permit, error, now);
                 }
                 if abandoned {
-                    self.settle(id, &Ending::Refused, now);
+                    self.settle(id, &Ending::Abandoned, now);
                 } else {
                     arrivals.push(Arrival {
                         id,
@@ -740,6 +773,7 @@ impl Core {
             test,
             purpose,
             begun,
+            epoch,
         }) = self.remove(id)
         else {
             return;
@@ -750,7 +784,7 @@ impl Core {
             Err(error) => Some(error),
         };
         // The card refuses what its masks offer: that is "not offered", so another test decides.
-        if let (Some(DeviceError::Failed(_)), Purpose::Trial) = (&failure, purpose)
+        if let (Some(DeviceError::SessionRefused(_)), Purpose::Trial) = (&failure, purpose)
             && !self.lanes[index].offers(test.algorithm())
             && self.begin_test(index, Purpose::Trial, now)
         {
@@ -758,6 +792,7 @@ impl Core {
         }
         let lane = &mut self.lanes[index];
         match (purpose, failure) {
+            (Purpose::Trial, _) if epoch != lane.breaker.epoch() => {}
             (Purpose::Trial, None) => lane.breaker.pass_trial(now),
             (Purpose::Trial, Some(error)) => {
                 lane.breaker.open(error.code(), now);
@@ -771,9 +806,10 @@ impl Core {
                     latency: now.since(begun),
                     failure: failure.as_ref().map(DeviceError::code),
                 });
-                if let Some(error) = failure {
-                    let permit = lane.breaker.admit();
-                    lane.judge(permit, &error, now);
+                if let Some(outcome) = failure.as_ref().and_then(outcome_of)
+                    && let Some(permit) = lane.breaker.admit()
+                {
+                    lane.breaker.record(permit, outcome, now);
                 }
             }
         }
@@ -840,6 +876,7 @@ impl Lane {
             resets: 0,
             resets_failed: 0,
             failure: None,
+            checks_begun: 0,
         }
     }
 
@@ -870,25 +907,32 @@ impl Lane {
 
     /// Counts a request that did not come back well, and tells the breaker.
     fn judge(&mut self, permit: Option<Permit>, error: &DeviceError, now: Instant) {
-        let outcome = match error {
-            DeviceError::Failed(_) => {
-                self.requests.failed += 1;
-                Outcome::Failure(error.code())
-            }
-            DeviceError::TimedOut => {
-                self.requests.timed_out += 1;
-                Outcome::Failure(error.code())
-            }
-            DeviceError::Misbehaved(_) => {
-                self.requests.wrong_answers += 1;
-                Outcome::Misbehaved(error.code())
-            }
-            // Victims of a fault that is reported by itself.
-            DeviceError::Gone | DeviceError::Abandoned | DeviceError::NotUsable(_) => return,
-        };
-        if let Some(permit) = permit {
+        match error {
+            DeviceError::Failed(_) | DeviceError::SessionRefused(_) => self.requests.failed += 1,
+            DeviceError::TimedOut => self.requests.timed_out += 1,
+            DeviceError::Misbehaved(_) => self.requests.wrong_answers += 1,
+            DeviceError::Gone | DeviceError::Abandoned | DeviceError::NotUsable(_) => {}
+        }
+        if let (Some(permit), Some(outcome)) = (permit, outcome_of(error)) {
             self.breaker.record(permit, outcome, now);
         }
+    }
+
+    /// The test to run next: for a trial always the first that is offered, so that the most wanted
+    /// algorithm decides; otherwise each in turn, so that none is broken unnoticed.
+    fn next_test(&mut self, purpose: Purpose) -> Option<&'static KnownAnswer> {
+        let offered: Vec<_> = kat::ALL
+            .iter()
+            .filter(|test| self.offers(test.algorithm()))
+            .collect();
+        let turn = match purpose {
+            Purpose::Trial => 0,
+            Purpose::Check => {
+                self.checks_begun += 1;
+                self.checks_begun - 1
+            }
+        };
+        offered.get(turn.checked_rem(offered.len())?).copied()
     }
 
     fn note_state(&mut self, now: Instant) {
@@ -900,6 +944,18 @@ impl Lane {
             }
             self.counters = accelerator.counters();
         }
+    }
+}
+
+/// What a request that did not come back well says about its accelerator.
+const fn outcome_of(error: &DeviceError) -> Option<Outcome> {
+    match error {
+        DeviceError::Failed(_) | DeviceError::SessionRefused(_) | DeviceError::TimedOut => {
+            Some(Outcome::Failure(error.code()))
+        }
+        DeviceError::Misbehaved(_) => Some(Outcome::Misbehaved(error.code())),
+        // Victims of a fault that is reported by itself.
+        DeviceError::Gone | DeviceError::Abandoned | DeviceError::NotUsable(_) => None,
     }
 }
 

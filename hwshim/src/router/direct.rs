@@ -30,7 +30,6 @@ pub enum Submitted {
 }
 
 /// A request that has ended.
-#[derive(Debug)]
 pub struct Done {
     /// Which.
     pub id: RequestId,
@@ -38,6 +37,16 @@ pub struct Done {
     pub output: Result<Vec<u8>, OperationError>,
     /// Who answered.
     pub ending: Ending,
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Done")
+            .field("id", &self.id)
+            .field("output_len", &self.output.as_ref().map(Vec::len))
+            .field("ending", &self.ending)
+            .finish()
+    }
 }
 
 /// How long looking again and again is cheaper than being woken: a wake-up from another CPU
@@ -69,6 +78,11 @@ impl Direct {
         self.core.begin_check(lane, now)
     }
 
+    /// As [`Core::arm`].
+    pub fn arm(&mut self) -> bool {
+        self.core.arm()
+    }
+
     /// As [`Core::report_silent_reboot`].
     pub fn report_silent_reboot(&mut self, lane: usize, now: Instant) {
         self.core.report_silent_reboot(lane, now);
@@ -77,7 +91,8 @@ impl Direct {
     /// Takes a request. If no accelerator takes it, it is done in software at once.
     pub fn submit(&mut self, operation: Operation) -> Submitted {
         let now = self.clock.now();
-        match self.core.submit(operation, now) {
+        let deadline = now.plus(self.core.options().timeout);
+        match self.core.submit(operation, deadline, now) {
             Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
                 let Released { output, ending } = in_software(&operation);
@@ -93,7 +108,7 @@ impl Direct {
         let now = self.clock.now();
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.core.poll(now, &mut arrivals);
-        while let Some(mut reset) = self.core.take_due_reset(now) {
+        while let Some(mut reset) = self.core.take_due_reset(now, &mut arrivals) {
             reset.run();
             let now = self.clock.now();
             self.core.restore(reset, now, &mut arrivals);

@@ -100,6 +100,12 @@ impl Inner {
         arrived
     }
 
+    fn take_due_reset(&mut self, now: Instant) -> Option<Reset> {
+        let reset = self.core.take_due_reset(now, &mut self.arrivals);
+        self.deliver(now);
+        reset
+    }
+
     fn restore(&mut self, reset: Reset, now: Instant) {
         self.core.restore(reset, now, &mut self.arrivals);
         self.deliver(now);
@@ -146,7 +152,7 @@ fn turn(shared: &Shared) -> Turn {
     inner.sleeping_until = Instant::ORIGIN;
     let now = shared.clock.now();
     let arrived = inner.poll(now);
-    if let Some(reset) = inner.core.take_due_reset(now) {
+    if let Some(reset) = inner.take_due_reset(now) {
         return Turn::Reset(reset);
     }
     // Where something has arrived more is likely to follow, and to be waited for costs the card an
@@ -159,10 +165,13 @@ fn turn(shared: &Shared) -> Turn {
     Turn::Wait(next.since(now).min(WAIT_MAX))
 }
 
-fn restore(shared: &Shared, reset: Reset) {
+/// Runs a reset, which may take seconds, beside the driver: other accelerators have deadlines.
+fn run_reset(shared: &Shared, mut reset: Reset) {
+    reset.run();
     if let Some(mut inner) = shared.lock() {
         inner.restore(reset, shared.clock.now());
     }
+    shared.wake.wake();
 }
 
 /// Gathers the events anew if they may have changed. Returns true if it has; then something may
@@ -182,15 +191,20 @@ fn refresh(shared: &Shared, events: &mut Option<Events>) -> bool {
 
 /// Drives the router until it stops.
 pub(super) fn run(shared: &Shared) {
+    // Ends when the resets under way have ended, so that whoever waits for it finds every
+    // accelerator let go of.
+    std::thread::scope(|scope| drive(shared, scope));
+}
+
+fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scope, '_>) {
     let _last = LastTurn(shared);
     let mut events = None;
     loop {
         match turn(shared) {
             Turn::Stop => return,
             Turn::Again => {}
-            Turn::Reset(mut reset) => {
-                reset.run();
-                restore(shared, reset);
+            Turn::Reset(reset) => {
+                scope.spawn(move || run_reset(shared, reset));
             }
             Turn::Wait(timeout) => match (refresh(shared, &mut events), &events) {
                 (true, _) => {}
@@ -211,17 +225,12 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
         match turn(&shared) {
             Turn::Stop => return,
             Turn::Again => tokio::task::yield_now().await,
-            Turn::Reset(mut reset) => {
-                // A reset may take seconds, which no task may.
-                let run = tokio::task::spawn_blocking(move || {
-                    reset.run();
-                    reset
-                });
-                match run.await {
-                    Ok(reset) => restore(&shared, reset),
-                    // The runtime is shutting down.
-                    Err(_) => return,
-                }
+            Turn::Reset(reset) => {
+                let shared = Arc::clone(&shared);
+                // Nobody waits for it: it puts the accelerator back by itself.
+                drop(tokio::task::spawn_blocking(move || {
+                    run_reset(&shared, reset)
+                }));
             }
             Turn::Wait(timeout) => {
                 if let Some(held) = registered.take() {
@@ -254,13 +263,20 @@ fn register(events: Events) -> io::Result<AsyncFd<Events>> {
     AsyncFd::with_interest(events, Interest::READABLE)
 }
 
-/// When the driver ends, however it ends, nobody may be left waiting for it.
+/// When the driver ends, however it ends, nobody may be left waiting for it: what is in flight is
+/// handed back, to be done in software.
 struct LastTurn<'a>(&'a Shared);
 
 impl Drop for LastTurn<'_> {
     fn drop(&mut self) {
         if let Some(mut inner) = self.0.lock() {
             inner.stopping = true;
+            let now = self.0.clock.now();
+            let mut arrivals = std::mem::take(&mut inner.arrivals);
+            inner.core.hand_back_all(now, &mut arrivals);
+            inner.arrivals = arrivals;
+            inner.deliver(now);
+            // Requests of an accelerator that is being reset were handed back before.
             inner.waiters.clear();
         }
     }

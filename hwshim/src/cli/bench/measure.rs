@@ -65,7 +65,7 @@ impl Measured {
         match ending {
             Ending::Card => self.answered_by_card += 1,
             Ending::Software => self.answered_by_software += 1,
-            Ending::Refused => self.failed += 1,
+            Ending::Refused | Ending::Abandoned => self.failed += 1,
         }
         self.latency_ns.saturating_record(nanos(latency));
     }
