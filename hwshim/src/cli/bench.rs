@@ -39,8 +39,8 @@ pub(crate) struct Args {
         default_value = "rsa-2048-sign,p256-sign,aes-256-gcm-1k"
     )]
     ops: Vec<Op>,
-    /// Operations in flight at the accelerator.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Operations in flight at the accelerator, which takes 256 at most.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     depth: u16,
     /// Time for each operation of the list, shared by accelerator and software.
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = serve::positive_duration)]
@@ -263,13 +263,21 @@ fn progress_bar(args: &Args) -> ProgressBar {
 
 fn compare(op: Op, args: &Args, router: &mut Direct, bar: &ProgressBar) -> Comparison {
     let slice = args.duration / (2 * SLICES);
+    let clock = SystemClock;
     let mut accelerator = Measured::new();
     let mut software = Measured::new();
     let mut operations = op.operations();
     for _ in 0..SLICES {
-        measure_accelerator(router, &mut operations, args.depth, slice, &mut accelerator);
+        measure_accelerator(
+            router,
+            &mut operations,
+            args.depth,
+            slice,
+            &clock,
+            &mut accelerator,
+        );
         bar.inc(1);
-        measure_software(&mut operations, slice, &mut software);
+        measure_software(&mut operations, slice, &clock, &mut software);
         bar.inc(1);
     }
     accelerator.summarize();

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 use hwshim::accelerator::{Operation, RequestId, software};
-use hwshim::clock::{Clock, Instant, SystemClock, nanos};
+use hwshim::clock::{Clock, Instant, nanos};
 use hwshim::router::core::Ending;
 use hwshim::router::direct::{Direct, Done, Submitted};
 use rustix::time::{ClockId, clock_gettime};
@@ -95,16 +95,20 @@ pub(super) fn measure_accelerator(
     operations: &mut dyn FnMut() -> Operation,
     depth: u16,
     slice: Duration,
+    clock: &dyn Clock,
     measured: &mut Measured,
 ) {
-    let clock = SystemClock;
     let mut begun = Begun::default();
     let mut in_flight = 0_usize;
-    let mut spilled = false;
     let (start, cpu_start) = (clock.now(), thread_cpu_time());
     let end = start.plus(slice);
-    while clock.now() < end || in_flight > 0 {
-        while in_flight < usize::from(depth) && clock.now() < end {
+    loop {
+        // Once a round: whether to submit and whether to stop must not be told different times.
+        let over = clock.now() >= end;
+        if over && in_flight == 0 {
+            break;
+        }
+        while !over && in_flight < usize::from(depth) {
             let submitted_at = clock.now();
             match router.submit(operations()) {
                 Submitted::InFlight(id) => {
@@ -113,7 +117,7 @@ pub(super) fn measure_accelerator(
                 }
                 Submitted::Done(done) => {
                     measured.record(&done.ending, clock.now().since(submitted_at));
-                    spilled = true;
+                    // That took its time; the accelerator may have room again.
                     break;
                 }
             }
@@ -121,11 +125,11 @@ pub(super) fn measure_accelerator(
         let done = |Done { id, ending, .. }| {
             measured.record(&ending, clock.now().since(begun.of(id)));
         };
-        // What spilled to software took its time; the accelerator may have room again.
-        in_flight -= if std::mem::take(&mut spilled) {
-            router.turn(done)
-        } else {
+        // Something is in flight in both cases that wait; with nothing in flight nothing would come.
+        in_flight -= if over || in_flight == usize::from(depth) {
             router.turn_or_wait(Instant::NEVER, done)
+        } else {
+            router.turn(done)
         };
     }
     measured.wall += clock.now().since(start);
@@ -136,9 +140,9 @@ pub(super) fn measure_accelerator(
 pub(super) fn measure_software(
     operations: &mut dyn FnMut() -> Operation,
     slice: Duration,
+    clock: &dyn Clock,
     measured: &mut Measured,
 ) {
-    let clock = SystemClock;
     let (start, cpu_start) = (clock.now(), thread_cpu_time());
     let end = start.plus(slice);
     let mut now = start;
@@ -167,4 +171,65 @@ fn thread_cpu_time() -> Duration {
 )]
 const fn to_f64(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hwshim::accelerator::software::Ring;
+    use hwshim::accelerator::{Accelerator, Secret};
+    use hwshim::key::HashAlgorithm;
+    use hwshim::router::core::{Core, Offload, Options};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const TICK: Duration = Duration::from_millis(1);
+    /// Far more looks at the clock than any measurement here takes.
+    const READS_MAX: u64 = 1000;
+
+    /// A clock that moves each time somebody looks, so that no two looks see the same time. It
+    /// gives up on who looks for ever.
+    #[derive(Default)]
+    struct Ticking(AtomicU64);
+
+    impl Clock for Ticking {
+        fn now(&self) -> Instant {
+            let reads = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(reads < READS_MAX, "still measuring");
+            Instant::from_nanos(reads * nanos(TICK))
+        }
+    }
+
+    fn operation() -> Operation {
+        Operation::Digest {
+            hash: HashAlgorithm::Sha256,
+            message: Secret::from(&b"message"[..]),
+        }
+    }
+
+    #[test]
+    fn a_measurement_ends_wherever_its_end_falls_between_two_looks_at_the_clock() {
+        for slice in (1..=40).map(|ticks| TICK * ticks) {
+            let clock = Arc::new(Ticking::default());
+            let options = Options {
+                offload: Offload::EVERYTHING,
+                ..Options::default()
+            };
+            let ring: Box<dyn Accelerator> = Box::new(Ring::default());
+            let core = Core::new(vec![ring], options);
+            let mut router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
+            let mut measured = Measured::new();
+            measure_accelerator(
+                &mut router,
+                &mut operation,
+                2,
+                slice,
+                &*clock,
+                &mut measured,
+            );
+            let requests = router.core().status(0).requests;
+            assert_eq!(requests.in_flight, 0);
+            assert_eq!(measured.operations, requests.submitted);
+        }
+    }
 }
