@@ -3,6 +3,7 @@
 //! The accelerator is driven directly, with no router to catch it: what fails here fails.
 
 use super::output::{Cell, Failure, Output, Style, Table};
+use super::serve;
 use hwshim::accelerator::{
     Accelerator, Algorithm, Completion, DeviceError, DeviceMisbehaved, Request, RequestId,
 };
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// Address of the accelerator, e.g. vfio-user:./card.sock
     address: Address,
     /// Time the accelerator has for each test.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = serve::positive_duration)]
     timeout: Duration,
     /// Print one JSON document for programs.
     #[arg(long)]
