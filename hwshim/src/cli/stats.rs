@@ -9,6 +9,7 @@ use hwshim::clock::{Clock, Instant, SystemClock};
 use hwshim::telemetry::{self, Reader};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Show the telemetry pages of this host: state, breaker and counters of each owned card.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,8 @@ struct Document {
 struct CardStats {
     address: String,
     state: &'static str,
+    /// Nobody publishes the page any more: what it says was so when it was published.
+    stale: bool,
     owner_pid: u64,
     /// Time since the page was published, in milliseconds.
     age_ms: u64,
@@ -91,7 +94,6 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Failure::new(format!("{} cannot be read", directory.display()), error)
             .hint("name another directory with --telemetry DIR, or run as its owner")
     })?;
-    let now = SystemClock.now();
     let mut document = Document {
         schema: 1,
         cards: Vec::new(),
@@ -99,7 +101,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     };
     for path in &pages {
         match Reader::open(path).and_then(|reader| reader.read()) {
-            Ok(page) => document.cards.push(CardStats::new(&page, now)),
+            Ok(page) => document
+                .cards
+                .push(CardStats::new(&page, SystemClock.now())),
             Err(error) => document.problems.push(error.to_string()),
         }
     }
@@ -124,7 +128,11 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
     for card in &document.cards {
         table.push(vec![
             card.address.clone().into(),
-            styled_when(card.state == "ready", card.state),
+            if card.stale {
+                Cell::styled("stale", Style::Bad)
+            } else {
+                styled_when(card.state == "ready", card.state)
+            },
             format!("{} ms", card.age_ms).into(),
             styled_when(card.breaker == "closed", card.breaker),
             card.requests.card.to_string().into(),
@@ -178,6 +186,7 @@ impl CardStats {
         Self {
             address: page.address(),
             state: state_name(card.state.get()),
+            stale: is_stale(page, now),
             owner_pid: owner.pid.get(),
             age_ms: u64::try_from(now.since(published).as_millis()).unwrap_or(u64::MAX),
             breaker: match breaker.state.get() {
@@ -226,6 +235,24 @@ impl CardStats {
     }
 }
 
+/// Whether the owner has left without a word: it is dead, stopped, or was there before this host
+/// was started again.
+fn is_stale(page: &Page, now: Instant) -> bool {
+    /// Publications that must be missing: a busy host delays some.
+    const PUBLICATIONS_MISSING: u32 = 10;
+    const AGE_MIN: Duration = Duration::from_secs(2);
+    /// Whatever interval an owner states, its page can become stale.
+    const PUBLISH_INTERVAL_MAX: Duration = Duration::from_secs(10);
+    if page.card.state.get() == card_state::RELEASED {
+        return false;
+    }
+    let published = Instant::from_nanos(page.owner.published_at_ns.get());
+    let interval = Duration::from_nanos(page.owner.publish_interval_ns.get());
+    let fresh = (interval.min(PUBLISH_INTERVAL_MAX) * PUBLICATIONS_MISSING).max(AGE_MIN);
+    // The clock starts over when the host does, so a time to come is from before.
+    published > now || now.since(published) > fresh
+}
+
 fn state_name(state: u64) -> &'static str {
     match state {
         card_state::STARTING => "starting",
@@ -250,5 +277,77 @@ impl Health {
             requests_ok: summary.requests_ok.get(),
             requests_failed: summary.requests_failed.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISHED: u64 = 60_000_000_000;
+
+    /// Whether a page published every `interval` is stale after `age`.
+    fn stale_after(age: Duration, interval: Duration, state: u64) -> bool {
+        let mut page = Page::new();
+        page.card.state = state.into();
+        page.owner.published_at_ns = PUBLISHED.into();
+        page.owner.publish_interval_ns = hwshim::clock::nanos(interval).into();
+        let stats = CardStats::new(&page, Instant::from_nanos(PUBLISHED).plus(age));
+        assert_eq!(stats.state, state_name(state));
+        stats.stale
+    }
+
+    #[test]
+    fn a_page_is_stale_when_ten_publications_are_missing() {
+        let interval = Duration::from_secs(1);
+        let limit = interval * 10;
+        assert!(!stale_after(limit, interval, card_state::READY));
+        assert!(stale_after(
+            limit + Duration::from_nanos(1),
+            interval,
+            card_state::READY
+        ));
+    }
+
+    #[test]
+    fn an_owner_in_a_hurry_is_given_two_seconds() {
+        let limit = Duration::from_secs(2);
+        for interval in [Duration::ZERO, Duration::from_millis(100)] {
+            assert!(!stale_after(limit, interval, card_state::READY));
+            assert!(stale_after(
+                limit + Duration::from_nanos(1),
+                interval,
+                card_state::READY
+            ));
+        }
+    }
+
+    #[test]
+    fn no_interval_keeps_a_page_fresh_for_ever() {
+        let hour = Duration::from_secs(3600);
+        assert!(stale_after(
+            hour,
+            Duration::from_nanos(u64::MAX),
+            card_state::READY
+        ));
+    }
+
+    #[test]
+    fn a_card_that_was_released_stays_so() {
+        let hour = Duration::from_secs(3600);
+        assert!(!stale_after(
+            hour,
+            Duration::from_secs(1),
+            card_state::RELEASED
+        ));
+    }
+
+    #[test]
+    fn a_page_from_before_the_host_was_started_again_is_stale() {
+        let mut page = Page::new();
+        page.card.state = card_state::READY.into();
+        page.owner.published_at_ns = PUBLISHED.into();
+        assert!(is_stale(&page, Instant::from_nanos(PUBLISHED - 1)));
+        assert!(!is_stale(&page, Instant::from_nanos(PUBLISHED)));
     }
 }
