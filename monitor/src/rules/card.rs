@@ -6,11 +6,12 @@ use card_spec::telemetry::{breaker_state, card_state, check_result};
 
 /// Evidence codes that open a breaker and can only be the card's doing: it broke a rule of the
 /// interface, or lied. A timeout or an error status may also be the host's or the caller's.
-const CARDS_OWN_DOING: [&str; 9] = [
+const CARDS_OWN_DOING: [&str; 10] = [
     "completed-unknown-request",
     "needs-reset",
     "overclaimed-length",
     "repeated-nonce",
+    "ring-stuck",
     "silent-reboot",
     "undefined-status",
     "used-index-jumped",
