@@ -14,7 +14,7 @@
 //! other CPU.
 
 use card_spec::telemetry::{BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat};
 use rustix::io::{Errno, pread, pwrite};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -45,6 +45,22 @@ pub enum PublishError {
         /// The page.
         path: PathBuf,
     },
+    /// Somebody else could replace what is published there, or has put something in its place.
+    #[error(
+        "{} belongs to user {owner} (mode {mode:04o}), and others could forge what is published \
+         there; choose a directory of user {user} or root that not everybody may write",
+        path.display()
+    )]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// The user whose it is.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+        /// The user who wants to publish.
+        user: u32,
+    },
     /// The kernel refused.
     #[error("{} could not be {action}", path.display())]
     Os {
@@ -59,25 +75,22 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    /// Creates `directory` if need be (mode 0750) and the page in it (mode 0640).
+    /// Creates `directory` if need be (mode 0750) and the page in it (mode 0640). A directory that
+    /// is there must be this user's, or root's and not writable by everybody: the default one may
+    /// be in `/tmp`, where anybody can have made it.
     ///
     /// # Errors
     ///
     /// See [`PublishError`].
     pub fn create(directory: &Path, address: &str) -> Result<Self, PublishError> {
-        create_directory(directory)?;
-        let path = directory.join(file_name(address));
-        let os = |action| {
-            let path = path.clone();
-            move |errno: Errno| PublishError::Os {
-                action,
-                path,
-                source: errno.into(),
-            }
-        };
+        let directory_fd = open_directory(directory)?;
+        let name = file_name(address);
+        let path = directory.join(&name);
+        let os = |action| os_error(action, &path);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
-        let file = open(&path, flags, mode).map_err(os("created"))?;
+        // In the directory that was looked at, even if another now stands under its name.
+        let file = openat(&directory_fd, &name, flags, mode).map_err(os("created"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Err(PublishError::Owned { path }),
             other => other.map_err(os("locked"))?,
@@ -120,13 +133,7 @@ impl Publisher {
             match pwrite(&self.file, &bytes[written..], offset + written as u64) {
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(PublishError::Os {
-                        action: "written",
-                        path: self.path.clone(),
-                        source: errno.into(),
-                    });
-                }
+                Err(errno) => return Err(os_error("written", &self.path)(errno)),
             }
         }
         Ok(())
@@ -322,7 +329,8 @@ pub fn file_name(address: &str) -> String {
     format!("{safe}-{hash:08x}.{FILE_EXTENSION}")
 }
 
-fn create_directory(directory: &Path) -> Result<(), PublishError> {
+/// Opens `directory`, created if need be, if what is published there can be believed.
+fn open_directory(directory: &Path) -> Result<OwnedFd, PublishError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -332,7 +340,40 @@ fn create_directory(directory: &Path) -> Result<(), PublishError> {
             action: "created",
             path: directory.to_owned(),
             source,
-        })
+        })?;
+    // Reading it is not needed, and may not be allowed, to create files in it.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = open(directory, flags, Mode::empty()).map_err(os_error("opened", directory))?;
+    let status = fstat(&opened).map_err(os_error("looked at", directory))?;
+    let (owner, mode) = (status.st_uid, status.st_mode & 0o7777);
+    let user = rustix::process::geteuid().as_raw();
+    if !is_trusted(owner, mode, user) {
+        return Err(PublishError::Untrusted {
+            path: directory.to_owned(),
+            owner,
+            mode,
+            user,
+        });
+    }
+    Ok(opened)
+}
+
+/// Whether `user` may publish in a directory of `owner` with permissions `mode`.
+fn is_trusted(owner: u32, mode: u32, user: u32) -> bool {
+    const ROOT: u32 = 0;
+    let by_everybody = mode & Mode::WOTH.as_raw_mode() != 0;
+    // What this user opened to everybody was this user's to open: a volume that two containers
+    // share often is.
+    owner == user || (owner == ROOT && !by_everybody)
+}
+
+fn os_error(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> PublishError {
+    let path = path.to_owned();
+    move |errno| PublishError::Os {
+        action,
+        path,
+        source: errno.into(),
+    }
 }
 
 #[cfg(test)]
@@ -408,6 +449,55 @@ mod tests {
         assert!(matches!(second, Err(PublishError::Owned { .. })));
         drop(first);
         Publisher::create(directory.path(), "software:ring").unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_trusted_if_it_is_this_users_or_only_root_lets_others_in() {
+        const USER: u32 = 1000;
+        let table = [
+            (USER, 0o750, true),
+            (USER, 0o777, true),
+            (0, 0o755, true),
+            (0, 0o2775, true),
+            (0, 0o1777, false),
+            (1001, 0o755, false),
+            (1001, 0o1777, false),
+        ];
+        for (owner, mode, trusted) in table {
+            assert_eq!(is_trusted(owner, mode, USER), trusted, "{owner} {mode:o}");
+        }
+        assert!(is_trusted(0, 0o777, 0));
+        assert!(!is_trusted(USER, 0o755, 0));
+    }
+
+    #[test]
+    fn nobody_publishes_in_a_directory_of_somebody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        // Root gives its own away; to everybody else, this one of root's is open to all.
+        let theirs = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(1001), None).unwrap();
+            directory.path()
+        } else {
+            Path::new("/tmp")
+        };
+        let refused = Publisher::create(theirs, "software:ring").unwrap_err();
+        assert!(
+            matches!(refused, PublishError::Untrusted { .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains(theirs.to_str().unwrap()));
+        assert!(!theirs.join(file_name("software:ring")).exists());
+    }
+
+    #[test]
+    fn a_page_is_created_for_its_owner_and_group() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("new/telemetry");
+        let publisher = Publisher::create(&directory, "software:ring").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(publisher.path()), 0o640);
+        assert_eq!(mode(&directory) & 0o027, 0);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     output.flush()?;
     owner::serve(&config, &stop).map_err(|error| {
         let hint = match &error {
-            OwnerError::Publish(PublishError::Os { .. }) => {
+            OwnerError::Publish(PublishError::Os { .. } | PublishError::Untrusted { .. }) => {
                 "choose a directory this user may write, with --telemetry DIR"
             }
             OwnerError::Publish(_) => "a card has one owner: hwshim serve, or one application",
