@@ -28,6 +28,27 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Far longer than anything takes; only a mistake meets it.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// Ends a loop that waits for what does not come.
+struct Patience(Instant);
+
+impl Patience {
+    fn new() -> Self {
+        Self(SystemClock.now().plus(PATIENT))
+    }
+
+    #[track_caller]
+    fn assert_left(&self, accelerator: &dyn Accelerator) {
+        assert!(
+            SystemClock.now() < self.0,
+            "{} of the requests have not come back after {PATIENT:?}",
+            accelerator.in_flight()
+        );
+    }
+}
+
 /// An accelerator under test, and what keeps it alive.
 struct Subject {
     accelerator: Box<dyn Accelerator>,
@@ -73,11 +94,13 @@ impl Subject {
         let request = Request {
             id,
             operation,
-            deadline: now.plus(Duration::from_secs(60)),
+            deadline: Instant::NEVER,
         };
         self.accelerator.submit(request, now).unwrap();
         let mut completions = Vec::new();
+        let patience = Patience::new();
         while completions.is_empty() {
+            patience.assert_left(&*self.accelerator);
             self.accelerator.poll(SystemClock.now(), &mut completions);
         }
         let completion = completions.pop().unwrap();
@@ -216,6 +239,7 @@ fn a_wrong_tag_is_refused_with_its_own_status(mut subject: Subject) {
 
 fn many_requests_in_flight_all_come_back_once(mut subject: Subject) {
     const REQUESTS: u32 = 2000;
+    let patience = Patience::new();
     let mut completions = Vec::new();
     let mut seen = vec![false; REQUESTS as usize];
     let mut note = |completions: &mut Vec<Completion>| {
@@ -241,6 +265,7 @@ fn many_requests_in_flight_all_come_back_once(mut subject: Subject) {
             deadline: Instant::NEVER,
         };
         loop {
+            patience.assert_left(&*subject.accelerator);
             match subject.accelerator.submit(request, SystemClock.now()) {
                 Ok(()) => break,
                 Err(rejected) => {
@@ -255,6 +280,7 @@ fn many_requests_in_flight_all_come_back_once(mut subject: Subject) {
         }
     }
     while subject.accelerator.in_flight() > 0 {
+        patience.assert_left(&*subject.accelerator);
         subject
             .accelerator
             .poll(SystemClock.now(), &mut completions);

@@ -42,8 +42,12 @@ fn kill(card: &mut CardProcess) {
 }
 
 fn router(card: &CardProcess) -> Router {
+    router_with(card, options())
+}
+
+fn router_with(card: &CardProcess, options: Options) -> Router {
     let opened = card.address().open_accelerator().unwrap();
-    Router::start(vec![opened.accelerator], options()).unwrap()
+    Router::start(vec![opened.accelerator], options).unwrap()
 }
 
 /// Signs, and checks the signature as a client would.
@@ -131,7 +135,12 @@ fn a_card_that_comes_back_is_used_again() {
 fn a_card_that_is_stopped_is_given_up_at_the_deadline() {
     let directory = tempfile::tempdir().unwrap();
     let card = CardProcess::start(directory.path());
-    let router = router(&card);
+    let options = Options {
+        // It is met several times; a card that is slow meanwhile is tried again.
+        timeout: Duration::from_millis(300),
+        ..options()
+    };
+    let router = router_with(&card, options);
     sign_until(&router, || router.requests().card >= 1);
     let pid = Pid::from_raw(i32::try_from(card.process.id()).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
@@ -194,11 +203,6 @@ fn tasks_wait_without_blocking_and_lose_nothing_when_the_card_is_killed() {
         let requests = router.requests();
         assert!(requests.add_up(), "{requests:?}");
         assert_eq!((requests.in_flight, requests.refused), (0, 0));
-
-        // Giving an operation up gives back its place.
-        let given_up = sign(99);
-        drop(given_up);
-        assert!(router.requests().add_up());
     });
 }
 
