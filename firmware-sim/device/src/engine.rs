@@ -31,7 +31,7 @@ pub trait Session: Send + Sync {
     fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status>;
 }
 
-/// Algorithms offered, as the masks of the device configuration (virtio 1.3 §5.9.4 "Device
+/// Algorithms offered, as the masks of the device configuration (virtio 1.3 §5.9.5 "Device
 /// configuration layout"): bit N is algorithm number N of [`card_spec::crypto`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Offer {
