@@ -542,8 +542,8 @@ impl Device {
                 self.waiting.push((session, request));
             }
             None => {
-                if self.open_session(session, &request, now).is_err() {
-                    return Err(rejected(request, RejectReason::Full));
+                if let Err(reason) = self.open_session(session, &request, now) {
+                    return Err(rejected(request, reason));
                 }
                 self.waiting.push((session, request));
             }
@@ -555,14 +555,10 @@ impl Device {
     /// Whether requests like this can ever be posted.
     fn takes(&self, kind: SessionKind, request: &Request) -> bool {
         let (request_len, result) = request::lengths(&request.operation);
-        let (fixed, key) = request::create_session(&request.operation);
         kind.offered(&self.config)
             && !self.refused.contains(&kind)
             && (request_len + result.max) as u64 <= self.config.max_size.get()
             && self.dataq.fits(request_len, result.max + 1)
-            && self
-                .controlq
-                .fits(fixed.len() + key.len(), size_of::<SessionReply>())
     }
 
     fn post(
@@ -611,17 +607,19 @@ impl Device {
         session: SessionKey,
         request: &Request,
         now: Instant,
-    ) -> Result<(), Full> {
-        if self.sessions.len() >= self.sessions_max {
-            self.close_least_used(now)?;
-        }
+    ) -> Result<(), RejectReason> {
+        let full = |Full| RejectReason::Full;
         let (fixed, key) = request::create_session(&request.operation);
-        self.control(
-            ControlRequest::Create(session),
-            &[&fixed, key],
-            size_of::<SessionReply>(),
-            now,
-        )?;
+        let reply_len = size_of::<SessionReply>();
+        if !self.controlq.fits(fixed.len() + key.len(), reply_len) {
+            return Err(RejectReason::Unsupported);
+        }
+        if self.sessions.len() >= self.sessions_max {
+            self.close_least_used(now).map_err(full)?;
+        }
+        let create = ControlRequest::Create(session);
+        self.control(create, &[&fixed, key], reply_len, now)
+            .map_err(full)?;
         self.sessions.insert(session, Session::Opening);
         Ok(())
     }
