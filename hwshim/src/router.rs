@@ -228,9 +228,7 @@ impl Router {
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         if !shared.offloads(Algorithm::Sign(scheme)) {
-            let signature = software::sign(key, scheme, message);
-            shared.inline.record(signature.is_ok());
-            return signature;
+            return shared.inline.counted(software::sign(key, scheme, message));
         }
         self.perform(sign_operation(key, scheme, message)?)
     }
@@ -248,8 +246,7 @@ impl Router {
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         if !shared.offloads(Algorithm::Sign(scheme)) {
-            let signature = software::sign(key, scheme, message);
-            shared.inline.record(signature.is_ok());
+            let signature = shared.inline.counted(software::sign(key, scheme, message));
             tokio::task::consume_budget().await;
             return signature;
         }
@@ -273,8 +270,7 @@ impl Router {
         let shared = &self.0.shared;
         if !shared.offloads(Algorithm::AesGcm) {
             let sealed = software::seal_in_place(key, nonce, aad, buffer);
-            shared.inline.record(sealed.is_ok());
-            return sealed;
+            return shared.inline.counted(sealed);
         }
         *buffer = self.perform(Operation::Seal {
             key: Arc::clone(key),
@@ -301,8 +297,7 @@ impl Router {
         let shared = &self.0.shared;
         if !shared.offloads(Algorithm::AesGcm) {
             let opened = software::open_in_place(key, nonce, aad, buffer);
-            shared.inline.record(opened.is_ok());
-            return opened;
+            return shared.inline.counted(opened);
         }
         *buffer = self.perform(Operation::Open {
             key: Arc::clone(key),
@@ -454,9 +449,7 @@ impl Shared {
     }
 
     fn perform_inline(&self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
-        let output = software::perform(operation);
-        self.inline.record(output.is_ok());
-        output
+        self.inline.counted(software::perform(operation))
     }
 }
 
@@ -552,6 +545,13 @@ impl InlineCount {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             threads: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Counts an operation by how it ended, and passes its output on.
+    #[inline]
+    fn counted<T>(&self, output: Result<T, OperationError>) -> Result<T, OperationError> {
+        self.record(output.is_ok());
+        output
     }
 
     #[inline]

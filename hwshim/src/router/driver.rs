@@ -174,19 +174,20 @@ fn run_reset(shared: &Shared, mut reset: Reset) {
     shared.wake.wake();
 }
 
-/// Gathers the events anew if they may have changed. Returns true if it has; then something may
-/// have happened before they were gathered.
-fn refresh(shared: &Shared, events: &mut Option<Events>) -> bool {
+/// Whether there may be other events to wait for than `events`.
+fn are_stale(shared: &Shared, events: Option<&Events>) -> bool {
     let Some(inner) = shared.lock() else {
         return false;
     };
-    let stale = |events: &Events| events.are_stale(&inner.core);
-    if !events.as_ref().is_none_or(stale) {
-        return false;
-    }
+    events.is_none_or(|events| events.are_stale(&inner.core))
+}
+
+/// Gathers the events there are now. Something may have happened before, so whoever has gathered
+/// them looks once more before waiting.
+fn gather(shared: &Shared) -> Option<Events> {
+    let inner = shared.lock()?;
     let Wake(wake) = &shared.wake;
-    *events = Events::gather(&inner.core, wake.as_ref().map(AsFd::as_fd)).ok();
-    events.is_some()
+    Events::gather(&inner.core, wake.as_ref().map(AsFd::as_fd)).ok()
 }
 
 /// Drives the router until it stops.
@@ -206,12 +207,19 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
             Turn::Reset(reset) => {
                 scope.spawn(move || run_reset(shared, reset));
             }
-            Turn::Wait(timeout) => match (refresh(shared, &mut events), &events) {
-                (true, _) => {}
-                (false, Some(events)) => events.wait(timeout),
-                // No descriptor to wait on: the host has run out of them.
-                (false, None) => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
-            },
+            Turn::Wait(timeout) => {
+                if are_stale(shared, events.as_ref()) {
+                    events = gather(shared);
+                    if events.is_some() {
+                        continue;
+                    }
+                }
+                match &events {
+                    Some(events) => events.wait(timeout),
+                    // No descriptor to wait on: the host has run out of them.
+                    None => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
+                }
+            }
         }
     }
 }
@@ -219,7 +227,6 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
 /// Drives the router until it stops, as a task.
 pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
     let _last = LastTurn(&shared);
-    let mut events = None;
     let mut registered: Option<AsyncFd<Events>> = None;
     loop {
         match turn(&shared) {
@@ -233,13 +240,12 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
                 }));
             }
             Turn::Wait(timeout) => {
-                if let Some(held) = registered.take() {
-                    events = Some(held.into_inner());
+                if are_stale(&shared, registered.as_ref().map(AsyncFd::get_ref)) {
+                    registered = gather(&shared).and_then(|events| register(events).ok());
+                    if registered.is_some() {
+                        continue;
+                    }
                 }
-                if refresh(&shared, &mut events) {
-                    continue;
-                }
-                registered = events.take().and_then(|events| register(events).ok());
                 let Some(registered) = &registered else {
                     tokio::time::sleep(timeout.min(BLIND_WAIT)).await;
                     continue;
