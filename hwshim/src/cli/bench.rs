@@ -188,16 +188,8 @@ struct Comparison {
 
 #[derive(Serialize)]
 struct Sum {
-    submitted: u64,
-    card: u64,
-    software: u64,
-    refused: u64,
-    in_flight: u64,
-    fallbacks: u64,
-    timed_out: u64,
-    failed: u64,
-    misbehaved: u64,
-    wrong_answers: u64,
+    #[serde(flatten)]
+    requests: Requests,
     adds_up: bool,
 }
 
@@ -220,7 +212,10 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         address: args.address.to_string(),
         depth: args.depth,
         operations: comparisons,
-        requests: Sum::new(&status.requests),
+        requests: Sum {
+            requests: status.requests,
+            adds_up: status.requests.add_up(),
+        },
     };
     if args.json {
         return output.json(&report);
@@ -329,14 +324,14 @@ fn print(report: &Report, status: &LaneStatus, output: &mut Output) -> Result<()
             comparison.operation, comparison.throughput_ratio, comparison.cpu_ratio
         ))?;
     }
-    let Sum {
+    let Requests {
         submitted,
         card,
         software,
         refused,
         wrong_answers,
         ..
-    } = report.requests;
+    } = report.requests.requests;
     output.line(format_args!(
         "{submitted} operations: {card} answered by {}, {software} by software, {refused} failed; \
          {wrong_answers} wrong answers stopped",
@@ -349,34 +344,4 @@ fn print(report: &Report, status: &LaneStatus, output: &mut Output) -> Result<()
         ))?;
     }
     Ok(())
-}
-
-impl Sum {
-    fn new(requests: &Requests) -> Self {
-        let Requests {
-            submitted,
-            card,
-            software,
-            refused,
-            in_flight,
-            fallbacks,
-            timed_out,
-            failed,
-            misbehaved,
-            wrong_answers,
-        } = *requests;
-        Self {
-            submitted,
-            card,
-            software,
-            refused,
-            in_flight,
-            fallbacks,
-            timed_out,
-            failed,
-            misbehaved,
-            wrong_answers,
-            adds_up: requests.add_up(),
-        }
-    }
 }

@@ -113,7 +113,7 @@ impl Default for Offload {
 }
 
 /// Where requests went, for one accelerator. See the module's picture.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub struct Requests {
     /// Requests accepted.
     pub submitted: u64,
