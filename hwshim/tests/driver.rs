@@ -452,9 +452,9 @@ fn a_card_that_was_given_up_leaves_the_driver_at_rest() {
 }
 
 #[test]
-fn a_card_that_loses_requests_is_given_up_though_it_answers_others() {
+fn a_card_that_keeps_a_request_long_past_its_deadline_is_given_up() {
     let mut setup = Setup::new();
-    // Lost: the card is made to forget what is in its queue, and goes on with what comes later.
+    // The card never looks at it.
     setup.submit(b"lost");
     setup.stall(TIMEOUT);
     assert!(matches!(setup.status().breaker, State::Closed { .. }));
@@ -463,7 +463,7 @@ fn a_card_that_loses_requests_is_given_up_though_it_answers_others() {
 }
 
 #[test]
-fn a_session_that_is_never_opened_is_an_error_of_the_card() {
+fn a_trial_whose_session_is_never_opened_ends_by_its_deadline() {
     let mut setup = Setup::not_yet_up(Behaviour::Honest);
     // The trial's session is asked for, and the card does nothing from then on.
     setup.router.turn(|_| {});
@@ -472,7 +472,7 @@ fn a_session_that_is_never_opened_is_an_error_of_the_card() {
 }
 
 #[test]
-fn a_key_the_card_refuses_is_not_tried_again_and_others_are() {
+fn a_card_that_refuses_the_trials_key_is_out_until_it_takes_it() {
     let mut setup = Setup::new();
     let now = setup.clock.now();
     setup.router.report_silent_reboot(0, now);
