@@ -7,8 +7,10 @@
 )]
 
 mod fuzz;
+mod outcome;
 mod process;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,12 +36,20 @@ enum Command {
     /// Corpora are kept in target/fuzz/corpus and inputs that crash in target/fuzz/crashes, each
     /// with the command that replays it. Needs a C++ compiler; no nightly toolchain, no cargo-fuzz.
     Fuzz(fuzz::Arguments),
+    /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
+    ///
+    /// On Debian. QEMU is installed if it is missing, which takes root; a kernel and busybox are
+    /// only unpacked below target/vm. Guests are emulated (TCG), so that no /dev/kvm is needed. A
+    /// table at the end says who judged what and how it went; when something failed, it says which
+    /// logs below target/vm/logs to read. What cannot be had here is skipped and says so.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     };
     if let Err(error) = result {
         eprintln!("cargo xtask: {error:#}");

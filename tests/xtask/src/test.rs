@@ -5,7 +5,9 @@
 //! `cargo build` leaves. The binary for libFuzzer is left to `cargo xtask fuzz`, because its
 //! runtime changes how C is compiled for everybody. Benchmarks are linted, not run.
 
+use crate::outcome::Outcome;
 use crate::process::{cargo, program, root, run as run_command, timed, typed};
+use crate::vm;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,20 +16,12 @@ use std::time::Duration;
 /// Another version may know other rules; raise it together with deny.toml.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-/// How a step ended.
-enum Outcome {
-    Passed,
-    /// It could not be run, which is no fault of the project.
-    Skipped(String),
-    Failed(String),
-}
-
 struct Step {
     name: &'static str,
     run: fn() -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "format",
         run: format,
@@ -52,10 +46,14 @@ const STEPS: [Step; 7] = [
         name: "doc tests",
         run: doc_tests,
     },
-    // Last, so that the test runner's own summary stands next to the table.
     Step {
         name: "tests",
         run: tests,
+    },
+    // Takes longest, and runs the programs that the tests have just been built with.
+    Step {
+        name: "vm",
+        run: vm::step,
     },
 ];
 
@@ -69,13 +67,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for Step { name, run } in STEPS {
         println!("\n== {name}");
         let (outcome, took) = timed(run);
-        let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        let outcome = outcome.unwrap_or_else(Outcome::from);
         report.push((name, outcome, took));
     }
     print_table(&report);
     let failed: Vec<_> = report
         .iter()
-        .filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)))
+        .filter(|(_, outcome, _)| outcome.is_failed())
         .map(|(name, ..)| *name)
         .collect();
     if !failed.is_empty() {
@@ -88,12 +86,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn print_table(report: &[(&str, Outcome, Duration)]) {
     println!("\n{:<14} {:>8}  result", "step", "seconds");
     for (name, outcome, took) in report {
-        let result = match outcome {
-            Outcome::Passed => "ok".to_owned(),
-            Outcome::Skipped(why) => format!("skipped: {why}"),
-            Outcome::Failed(why) => format!("FAILED: {why}"),
-        };
-        println!("{name:<14} {:>8.1}  {result}", took.as_secs_f64());
+        println!("{name:<14} {:>8.1}  {outcome}", took.as_secs_f64());
     }
 }
 
@@ -209,5 +202,5 @@ fn answers(mut command: Command) -> bool {
 
 fn passes(mut command: Command) -> anyhow::Result<Outcome> {
     println!("{}", typed(&command));
-    run_command(&mut command).map(|()| Outcome::Passed)
+    run_command(&mut command).map(|()| Outcome::passed())
 }

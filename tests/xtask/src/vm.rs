@@ -1,0 +1,252 @@
+//! `cargo xtask vm`: our driver judged by parts nobody here wrote, in guests of QEMU.
+//!
+//! ```text
+//! target/vm/packages/   Debian's kernel and busybox, unpacked
+//! target/vm/initramfs   what guests have in memory, with this hwshim
+//! target/vm/logs/CASE/  what the kernel said, what was asked and answered, QEMU's complaints
+//! ```
+//!
+//! A qualification is a module that boots guests, gives them commands and judges the answers. It
+//! finds out nothing about time: whatever it waits for ends by a deadline of [`guest`].
+
+mod guest;
+mod initramfs;
+mod modules;
+mod monitor;
+mod packages;
+mod q1;
+mod report;
+
+use crate::outcome::Outcome;
+use crate::process::{program, root, timed};
+use anyhow::{Context, bail};
+use guest::{Guest, Machine};
+use packages::{Kernel, Packages};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Qualifications to run; all of them if none is named.
+    #[arg(value_name = "Q", value_parser = parse_qualification)]
+    qualifications: Vec<&'static Qualification>,
+}
+
+/// Something of ours, and who judges it how.
+#[derive(Debug)]
+struct Qualification {
+    name: &'static str,
+    /// What is judged.
+    judged: &'static str,
+    cases: &'static [Case],
+}
+
+/// One boot, or several that belong together.
+#[derive(Debug)]
+struct Case {
+    name: &'static str,
+    run: fn(&Bench) -> anyhow::Result<Verdict>,
+}
+
+/// What a case that passed has to say.
+#[derive(Debug)]
+struct Verdict {
+    /// Who judged: programs with their versions, as they said themselves.
+    against: String,
+    /// What is worth knowing.
+    found: String,
+}
+
+static QUALIFICATIONS: [Qualification; 1] = [q1::QUALIFICATION];
+
+/// What all guests are made of.
+#[derive(Debug)]
+struct Bench {
+    directory: PathBuf,
+    qemu: PathBuf,
+    kernel: Kernel,
+    initramfs: PathBuf,
+}
+
+impl Bench {
+    /// Gets and builds what is not there yet.
+    fn prepare() -> anyhow::Result<Self> {
+        let directory = root().join("target/vm");
+        let mut packages = Packages::new(directory.join("packages"))?;
+        let qemu = packages.qemu()?;
+        let kernel = packages.kernel()?;
+        let busybox = packages.busybox()?;
+        println!(
+            "building hwshim and an initramfs for Linux {}",
+            kernel.release
+        );
+        let initramfs = initramfs::build(&directory, &kernel, &busybox)?;
+        Ok(Self {
+            directory,
+            qemu,
+            kernel,
+            initramfs,
+        })
+    }
+
+    /// Boots a guest for the case `name`.
+    fn boot(&self, name: &str, parameters: &str, options: &[&str]) -> anyhow::Result<Guest> {
+        let machine = Machine {
+            kernel: &self.kernel.image,
+            initramfs: &self.initramfs,
+            parameters,
+            options,
+        };
+        Guest::boot(program(&self.qemu), machine, &self.logs(name))
+    }
+
+    /// Where the case `name` leaves its logs.
+    fn logs(&self, name: &str) -> PathBuf {
+        self.directory.join("logs").join(name)
+    }
+}
+
+/// A line of the table.
+#[derive(Debug)]
+struct Line {
+    name: &'static str,
+    judged: &'static str,
+    against: String,
+    took: Duration,
+    outcome: Outcome,
+}
+
+/// Runs the qualifications that were asked for.
+///
+/// # Errors
+///
+/// Names those that failed.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let all = QUALIFICATIONS.iter();
+    let asked = &arguments.qualifications;
+    let qualifications: Vec<_> = all
+        .filter(|all| asked.is_empty() || asked.iter().any(|asked| asked.name == all.name))
+        .collect();
+    match qualify(&qualifications)? {
+        Outcome::Failed(names) => bail!("failed: {names}"),
+        Outcome::Passed(_) | Outcome::Skipped(_) => Ok(()),
+    }
+}
+
+/// All qualifications as one step among others.
+///
+/// # Errors
+///
+/// If they could not even be tried.
+pub(crate) fn step() -> anyhow::Result<Outcome> {
+    qualify(&QUALIFICATIONS.iter().collect::<Vec<_>>())
+}
+
+/// Runs qualifications and prints the table.
+fn qualify(qualifications: &[&Qualification]) -> anyhow::Result<Outcome> {
+    let (bench, took) = timed(Bench::prepare);
+    let bench = match bench.map_err(Outcome::from) {
+        Ok(bench) => bench,
+        Err(outcome) => {
+            println!("{outcome}");
+            return Ok(outcome);
+        }
+    };
+    println!("prepared in {:.1} s", took.as_secs_f64());
+    let mut lines = Vec::new();
+    for Qualification { judged, cases, .. } in qualifications {
+        for case in *cases {
+            lines.push(run_case(&bench, judged, case));
+        }
+    }
+    print_table(&lines);
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line.outcome.is_failed())
+        .map(|line| line.name)
+        .collect();
+    Ok(if failed.is_empty() {
+        Outcome::passed()
+    } else {
+        Outcome::Failed(failed.join(", "))
+    })
+}
+
+fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
+    let Case { name, run } = *case;
+    println!("{name}: {judged}");
+    let logs = bench.logs(name);
+    // What an earlier run left would be taken for this one's.
+    let (verdict, took) = timed(|| match fs::remove_dir_all(&logs) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", logs.display()))
+        }
+        _ => run(bench),
+    });
+    let (against, outcome) = match verdict {
+        Ok(Verdict { against, found }) => (against, Outcome::Passed(found)),
+        Err(error) => ("-".to_owned(), Outcome::from(error)),
+    };
+    println!("{name}: {outcome}");
+    if outcome.is_failed() {
+        print_ends(&logs);
+    }
+    Line {
+        name,
+        judged,
+        against,
+        took,
+        outcome,
+    }
+}
+
+/// Shows where the logs are, and how they end.
+fn print_ends(logs: &Path) {
+    const LINES: usize = 12;
+    for name in ["qemu.log", "console.log", "commands.log"] {
+        let path = logs.join(name);
+        let Ok(log) = fs::read(&path) else { continue };
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        println!("  {} ends:", path.display());
+        for line in &lines[lines.len().saturating_sub(LINES)..] {
+            println!("    {line}");
+        }
+    }
+}
+
+fn print_table(lines: &[Line]) {
+    let width = |column: fn(&Line) -> &str| {
+        let widths = lines.iter().map(|line| column(line).chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let names = width(|line| line.name).max("case".len());
+    let judged = width(|line| line.judged);
+    let against = width(|line| &line.against).max("against".len());
+    println!(
+        "\n{:<names$}  {:<judged$}  {:<against$}  seconds  result",
+        "case", "judged", "against"
+    );
+    for line in lines {
+        println!(
+            "{:<names$}  {:<judged$}  {:<against$}  {:>7.1}  {}",
+            line.name,
+            line.judged,
+            line.against,
+            line.took.as_secs_f64(),
+            line.outcome
+        );
+    }
+}
+
+fn parse_qualification(name: &str) -> Result<&'static Qualification, String> {
+    let mut all = QUALIFICATIONS.iter();
+    let found = all.find(|qualification| qualification.name == name);
+    found.ok_or_else(|| {
+        let names = QUALIFICATIONS
+            .iter()
+            .map(|qualification| qualification.name);
+        format!("there are: {}", names.collect::<Vec<_>>().join(", "))
+    })
+}
