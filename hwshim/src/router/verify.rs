@@ -72,6 +72,24 @@ pub fn check(
     Ok(Verified(bytes))
 }
 
+/// Whether `signature` is that of `message`, and encoded as it must be, by a public key as
+/// [`SigningKey::public_key`] gives it. [`check`] asks nothing else of an RSA signature; of an
+/// ECDSA one, that its nonce is new as well.
+///
+/// # Errors
+///
+/// [`DeviceMisbehaved::WrongAnswer`].
+pub fn signature(
+    public_key: &[u8],
+    scheme: SignatureScheme,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), DeviceMisbehaved> {
+    UnparsedPublicKey::new(scheme.verification(), public_key)
+        .verify(message, signature)
+        .map_err(|_| DeviceMisbehaved::WrongAnswer)
+}
+
 fn check_signature(
     key: &SigningKey,
     scheme: SignatureScheme,
@@ -81,9 +99,7 @@ fn check_signature(
     if !key.supports(scheme) {
         return Err(DeviceMisbehaved::WrongAnswer);
     }
-    UnparsedPublicKey::new(scheme.verification(), key.public_key())
-        .verify(message, signature)
-        .map_err(|_| DeviceMisbehaved::WrongAnswer)?;
+    self::signature(key.public_key(), scheme, message, signature)?;
     match scheme.algorithm() {
         SignatureAlgorithm::Ecdsa(_) => {
             let r = ecdsa_r(signature).ok_or(DeviceMisbehaved::WrongAnswer)?;
