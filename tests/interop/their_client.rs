@@ -256,13 +256,17 @@ fn memory_mapped_by_the_page_is_taken_back_in_other_pieces() {
     server.talk(|client| {
         let mut driver = Driver::start(PageByPage(client));
         assert_encrypts(&mut driver);
-        let pieces = [0x1_0000, 0x3000, 0x800, 0x8_0800, MEMORY_LEN - 0x9_4000];
-        let mut start = 0;
-        for len in pieces {
+        // Start and length: in no order, and from the middle of a page to the middle of another.
+        let pieces = [
+            (0x1_3800, 0x8_0800),
+            (0, 0x1_0000),
+            (0x9_4000, MEMORY_LEN - 0x9_4000),
+            (0x1_0000, 0x3800),
+        ];
+        for (start, len) in pieces {
             driver.bus.0.dma_unmap(IOVA + start, len).unwrap();
-            start += len;
         }
-        assert_eq!(start, MEMORY_LEN);
+        assert_eq!(pieces.iter().map(|(_, len)| len).sum::<u64>(), MEMORY_LEN);
         // Other memory at the same addresses is only seen if nothing of the first is left.
         driver.memory = new_memfd(MEMORY_LEN);
         let memory = driver.memory.as_raw_fd();
