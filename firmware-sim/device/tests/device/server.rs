@@ -1,6 +1,7 @@
 //! Over vfio-user: honest clients, and clients that are broken in every way we could think of.
 
-use crate::driver::{AddEngine, Bus, Driver, IOVA, NOTIFY};
+use crate::driver::{AddEngine, Bus, DATA_QUEUE, Driver, IOVA, NOTIFY, cipher_data};
+use card_device::engine::{Engine, Offer, Operation, Session, SessionSpec};
 use card_device::firmware;
 use card_device::server::{BindError, Listener};
 use card_device::{Card, CardConfig};
@@ -23,7 +24,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -38,6 +40,10 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
+        Self::with_engine(Arc::new(AddEngine))
+    }
+
+    fn with_engine(engine: Arc<dyn Engine>) -> Self {
         let directory = TempDir::new().unwrap();
         let listener = Listener::bind(&directory.path().join("card.sock")).unwrap();
         let stop = new_eventfd();
@@ -46,7 +52,7 @@ impl Served {
             engine_count: 2,
             ..CardConfig::default()
         };
-        let card = Card::new(&config, Arc::new(AddEngine)).unwrap();
+        let card = Card::new(&config, engine).unwrap();
         let thread = thread::spawn(move || {
             firmware::run(card, &listener, stop_fd.as_fd()).unwrap();
         });
@@ -380,6 +386,55 @@ fn completions_reach_the_eventfd_of_the_queue() {
     // No change of the configuration has happened, least of all at DRIVER_OK.
     let mut value = [0; 8];
     rustix::io::read(&eventfds[0], &mut value).unwrap_err();
+}
+
+/// Adds as [`AddEngine`] does, but says when it starts and waits to be let.
+#[derive(Clone, Debug)]
+struct HeldEngine {
+    started: Sender<()>,
+    release: Arc<Mutex<Receiver<()>>>,
+}
+
+struct HeldSession(HeldEngine, Arc<dyn Session>);
+
+impl Engine for HeldEngine {
+    fn offer(&self) -> Offer {
+        AddEngine.offer()
+    }
+
+    fn open(&self, spec: &SessionSpec, key: &[u8]) -> Result<Arc<dyn Session>, Status> {
+        let session = AddEngine.open(spec, key)?;
+        Ok(Arc::new(HeldSession(self.clone(), session)))
+    }
+}
+
+impl Session for HeldSession {
+    fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status> {
+        let Self(engine, session) = self;
+        engine.started.send(()).unwrap();
+        // Fails only if the test has failed.
+        let _ = engine.release.lock().unwrap().recv();
+        session.execute(operation, output)
+    }
+}
+
+#[test]
+fn registers_are_answered_while_an_engine_computes() {
+    let (started, has_started) = mpsc::channel();
+    let (let_go, release) = mpsc::channel();
+    let release = Arc::new(Mutex::new(release));
+    let served = Served::with_engine(Arc::new(HeldEngine { started, release }));
+    let mut driver = Driver::start(served.client());
+    let (_, id) = driver.open_session(&[1]);
+    let request = cipher_data(id, 1, 1);
+    driver.submit(DATA_QUEUE, &[request.as_bytes(), &[0; 16], &[6]], &[1, 1]);
+    has_started.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(!driver.needs_reset());
+    assert!(driver.completed(DATA_QUEUE).is_none());
+    let_go.send(()).unwrap();
+    while driver.completed(DATA_QUEUE).is_none() {
+        driver.bus.wait();
+    }
 }
 
 fn irq_set(flags: u32, count: u32) -> IrqSet {
