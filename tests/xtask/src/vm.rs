@@ -15,6 +15,7 @@ mod modules;
 mod monitor;
 mod packages;
 mod q1;
+mod q5;
 mod report;
 
 use crate::outcome::Outcome;
@@ -58,7 +59,7 @@ struct Verdict {
     found: String,
 }
 
-static QUALIFICATIONS: [Qualification; 1] = [q1::QUALIFICATION];
+static QUALIFICATIONS: [Qualification; 2] = [q1::QUALIFICATION, q5::QUALIFICATION];
 
 /// What all guests are made of.
 #[derive(Debug)]

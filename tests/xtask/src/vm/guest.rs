@@ -31,6 +31,28 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Whatever a qualification asks takes a few seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What all machines have in common.
+const OPTIONS: [&str; 17] = [
+    "-accel",
+    "tcg",
+    // Without a source of random numbers, whoever needs some waits for half a minute.
+    "-cpu",
+    "qemu64,+rdrand",
+    "-m",
+    "512M",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-chardev",
+    "socket,id=report,fd=1",
+    "-chardev",
+    "socket,id=monitor,fd=0",
+    "-mon",
+    "chardev=monitor,mode=control",
+];
+
 /// What a guest runs on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine<'a> {
@@ -128,6 +150,33 @@ impl Guest {
         document.with_context(|| format!("`{command}`"))
     }
 
+    /// Runs a command until `wanted` is true of the document that it prints, and returns that.
+    ///
+    /// # Errors
+    ///
+    /// If that does not happen soon, with the last document.
+    pub(crate) fn json_until(
+        &mut self,
+        command: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        /// At least as many tenths of a second. A router tries a card again after seconds.
+        const TRIES: usize = 100;
+        let mut document = self.json(command)?;
+        for _ in 0..TRIES {
+            if wanted(&document) {
+                return Ok(document);
+            }
+            document = self.json(&format!("sleep 0.1; {command}"))?;
+        }
+        bail!("`{command}` still says {document}")
+    }
+
+    /// QEMU's monitor.
+    pub(crate) const fn monitor(&mut self) -> &mut Monitor {
+        &mut self.monitor
+    }
+
     /// What judges: versions of QEMU and kernel.
     pub(crate) fn versions(&self) -> String {
         format!("QEMU {}, Linux {}", self.monitor.version(), self.kernel)
@@ -171,39 +220,20 @@ fn start(
         options,
     } = machine;
     let console = logs.join("console.log");
-    qemu.args([
-        "-accel",
-        "tcg",
-        "-m",
-        "512M",
-        "-nodefaults",
-        "-no-user-config",
-    ])
-    .args(["-display", "none", "-no-reboot"])
-    .arg("-serial")
-    .arg(format!("file:{}", console.display()))
-    .args([
-        "-chardev",
-        "socket,id=report,fd=1",
-        "-serial",
-        "chardev:report",
-    ])
-    .args([
-        "-chardev",
-        "socket,id=monitor,fd=0",
-        "-mon",
-        "chardev=monitor,mode=control",
-    ])
-    .arg("-kernel")
-    .arg(kernel)
-    .arg("-initrd")
-    .arg(initramfs)
-    .arg("-append")
-    .arg(format!("console=ttyS0 panic=1 {parameters}"))
-    .args(options)
-    .stdin(OwnedFd::from(monitor))
-    .stdout(OwnedFd::from(report))
-    .stderr(File::create(logs.join("qemu.log"))?);
+    qemu.args(OPTIONS)
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "chardev:report"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .arg("-append")
+        .arg(format!("console=ttyS0 panic=1 {parameters}"))
+        .args(options)
+        .stdin(OwnedFd::from(monitor))
+        .stdout(OwnedFd::from(report))
+        .stderr(File::create(logs.join("qemu.log"))?);
     let child = qemu.spawn();
     // With the command go our copies of QEMU's ends: when QEMU ends, ours do.
     drop(qemu);

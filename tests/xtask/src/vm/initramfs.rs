@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Modules that guests may load. Those that these need come with them.
-const MODULES: [&str; 4] = [
+const MODULES: [&str; 5] = [
     "vfio_pci",
     "vfio_iommu_type1",
     "virtio_pci",
     "virtio_crypto",
+    "aer_inject",
 ];
 
 const INIT: &str = include_str!("init.sh");
