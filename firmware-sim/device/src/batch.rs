@@ -12,7 +12,7 @@
 //! ```
 
 use crate::dma::{DmaFault, DmaMap};
-use crate::engine::Engine;
+use crate::engine::{Engine, Offer, SessionSpec};
 use crate::request::{self, Control};
 use crate::session::SessionTable;
 use crate::virtqueue::{Chain, Segment, segments_len};
@@ -270,8 +270,24 @@ fn open_session(context: &Context, input: &[u8]) -> Result<u64, Status> {
     if context.sessions.is_full() {
         return Err(Status::NOSPC);
     }
+    // A driver that reads the configuration sends none that is longer.
+    if key.len() > key_len_max(&spec, &context.engine.offer()) {
+        return Err(Status::ERR);
+    }
     let session = context.engine.open(&spec, key)?;
     context.sessions.insert(spec.service(), session)
+}
+
+fn key_len_max(spec: &SessionSpec, offer: &Offer) -> usize {
+    match spec {
+        SessionSpec::Cipher { .. } | SessionSpec::AesGcm { .. } => {
+            offer.cipher_key_len_max as usize
+        }
+        SessionSpec::Mac { .. } => offer.auth_key_len_max as usize,
+        SessionSpec::Hash { .. } | SessionSpec::Rsa { .. } | SessionSpec::Ecdsa { .. } => {
+            usize::MAX
+        }
+    }
 }
 
 fn close_session(context: &Context, input: &[u8], closed: &mut u64) -> Result<(), Status> {

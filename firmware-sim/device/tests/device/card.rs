@@ -111,6 +111,13 @@ fn one_session_too_many_is_told_that_there_is_no_room() {
 }
 
 #[test]
+fn a_key_longer_than_the_configuration_says_is_refused() {
+    let mut driver = driver();
+    assert_eq!(driver.open_session(&[1; 32]).0, Status::OK);
+    assert_eq!(driver.open_session(&[1; 33]).0, Status::ERR);
+}
+
+#[test]
 fn sessions_do_not_survive_a_reset_and_their_ids_are_not_given_again() {
     let mut driver = driver();
     let (_, before) = driver.open_session(&[1]);
