@@ -10,6 +10,8 @@ mod common;
 #[path = "common/subject.rs"]
 mod subject;
 
+use card_device::engine::{Engine, Offer, Session, SessionSpec};
+use firmware_sim::engine::RustCrypto;
 use hwshim::accelerator::software;
 use hwshim::accelerator::{
     Algorithm, Completion, DeviceError, Direction, Operation, RejectReason, Request, RequestId,
@@ -110,7 +112,7 @@ fn assert_answered_as_software_would(subject: &mut Subject, operation: Operation
 fn answers_to_keys_and_additional_data_of_many_lengths_are_those_of_software(mut subject: Subject) {
     let bytes = |len| (0..=250).cycle().take(len).collect::<Vec<u8>>();
     // Around the blocks of the hash functions, where a key is used as it is, padded or hashed.
-    for len in [0, 1, 63, 64, 65, 127, 128, 129, 200] {
+    for len in [0, 1, 63, 64, 65, 127, 128, 129, 5000] {
         for hash in HashAlgorithm::ALL {
             let operation = Operation::Mac {
                 key: Arc::new(MacKey::new(hash, &bytes(len))),
@@ -372,4 +374,56 @@ fn a_reset_hands_everything_back_and_work_goes_on(mut subject: Subject) {
         (10, 0)
     );
     every_known_answer_is_given(subject);
+}
+
+/// A card whose longest cipher key has 16 bytes.
+#[derive(Debug)]
+struct ShortKeys;
+
+impl Engine for ShortKeys {
+    fn offer(&self) -> Offer {
+        Offer {
+            cipher_key_len_max: 16,
+            ..RustCrypto.offer()
+        }
+    }
+
+    fn open(&self, spec: &SessionSpec, key: &[u8]) -> Result<Arc<dyn Session>, Status> {
+        RustCrypto.open(spec, key)
+    }
+}
+
+#[test]
+fn a_card_is_given_no_key_longer_than_it_takes() {
+    let mut subject = Subject::in_process_with(Arc::new(ShortKeys));
+    for (len, taken) in [(16, true), (32, false)] {
+        let seal = Operation::Seal {
+            key: Arc::new(AeadKey::new(&vec![1; len]).unwrap()),
+            nonce: [9; 12],
+            aad: Vec::new(),
+            plaintext: Secret::from(&b"plaintext"[..]),
+        };
+        let encrypt = Operation::Cbc {
+            key: Arc::new(CipherKey::new(&vec![2; len]).unwrap()),
+            direction: Direction::Encrypt,
+            iv: [4; 16],
+            data: Secret::from(&[3; 16][..]),
+        };
+        for operation in [seal, encrypt] {
+            if taken {
+                assert_answered_as_software_would(&mut subject, operation, "a short key");
+                continue;
+            }
+            let request = Request {
+                id: RequestId {
+                    index: 1,
+                    generation: 0,
+                },
+                operation,
+                deadline: Instant::NEVER,
+            };
+            let submitted = subject.accelerator.submit(request, SystemClock.now());
+            assert_eq!(submitted.unwrap_err().reason, RejectReason::Unsupported);
+        }
+    }
 }

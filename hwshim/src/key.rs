@@ -268,7 +268,7 @@ impl SigningKey {
     }
 
     /// Reads a PKCS #1 `RSAPrivateKey` (RFC 8017 §A.1.2 "RSA Private Key Syntax"), 2048 to 4096
-    /// bits.
+    /// bits, a multiple of 512.
     ///
     /// # Errors
     ///
@@ -506,11 +506,18 @@ impl MacKey {
     /// Takes key bytes.
     #[must_use]
     pub fn new(hash: HashAlgorithm, bytes: &[u8]) -> Self {
+        // HMAC begins by hashing a key that is longer than a block (RFC 2104 §2 "Definition of
+        // HMAC"). Done here, no key is too long for a card.
+        let short = if bytes.len() > hash.ring().block_len() {
+            hash.digest(bytes).as_ref().to_vec()
+        } else {
+            bytes.to_vec()
+        };
         Self {
             id: KeyId::next(),
             hash,
             ring: hmac::Key::new(hash.ring_hmac(), bytes),
-            bytes: Zeroizing::new(bytes.to_vec()),
+            bytes: Zeroizing::new(short),
         }
     }
 

@@ -7,6 +7,7 @@
 )]
 
 use crate::common::CardProcess;
+use card_device::engine::Engine;
 use card_device::{Card as Device, CardConfig};
 use firmware_sim::engine::RustCrypto;
 use hwshim::accelerator::software::Ring;
@@ -52,7 +53,11 @@ impl Subject {
     }
 
     pub(crate) fn in_process() -> Self {
-        let device = Device::new(&CardConfig::default(), Arc::new(RustCrypto)).unwrap();
+        Self::in_process_with(Arc::new(RustCrypto))
+    }
+
+    pub(crate) fn in_process_with(engine: Arc<dyn Engine>) -> Self {
+        let device = Device::new(&CardConfig::default(), engine).unwrap();
         let device = Arc::new(Mutex::new(device));
         let function = Arc::new(LoopbackFunction::inline("loopback", device).unwrap());
         let connect = Box::new(move || Ok(Arc::clone(&function) as Arc<dyn Function>));

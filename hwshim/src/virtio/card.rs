@@ -611,7 +611,9 @@ impl Device {
         let full = |Full| RejectReason::Full;
         let (fixed, key) = request::create_session(&request.operation);
         let reply_len = size_of::<SessionReply>();
-        if !self.controlq.fits(fixed.len() + key.len(), reply_len) {
+        if key.len() > session.kind.key_len_max(&self.config)
+            || !self.controlq.fits(fixed.len() + key.len(), reply_len)
+        {
             return Err(RejectReason::Unsupported);
         }
         if self.sessions.len() >= self.sessions_max {

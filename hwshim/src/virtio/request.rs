@@ -99,6 +99,17 @@ impl SessionKind {
         config.crypto_services.get() & 1 << service != 0 && algorithms.get() & 1 << number != 0
     }
 
+    /// Longest key that a device with this configuration takes for such sessions, in bytes. What
+    /// it does with a longer one is undefined (virtio 1.3 §5.9.5 "Device configuration layout").
+    pub(super) fn key_len_max(self, config: &Config) -> usize {
+        match self {
+            Self::Gcm(_) | Self::Cbc(_) => config.max_cipher_key_len.get() as usize,
+            Self::Hmac(_) => config.max_auth_key_len.get() as usize,
+            // There is no limit to read for these.
+            Self::RsaRaw | Self::RsaPkcs1(_) | Self::Ecdsa(_) | Self::Digest(_) => usize::MAX,
+        }
+    }
+
     fn destroy_opcode(self) -> u32 {
         match self {
             Self::RsaRaw | Self::RsaPkcs1(_) | Self::Ecdsa(_) => control_opcode::AKCIPHER_DESTROY,
@@ -463,6 +474,7 @@ const fn direction_number(of: Direction) -> u32 {
 mod tests {
     use super::*;
     use crate::kat;
+    use crate::key::{MacKey, SignatureScheme};
 
     #[test]
     fn announced_lengths_are_those_of_what_is_written() {
@@ -502,6 +514,48 @@ mod tests {
             let kind = SessionKind::of(algorithm);
             assert!(!kind.offered(&everything), "{algorithm}");
             assert!(kind.offered(&services), "{algorithm}");
+        }
+    }
+    #[test]
+    fn symmetric_keys_have_the_lengths_that_the_device_takes() {
+        let config = Config {
+            max_cipher_key_len: 16.into(),
+            max_auth_key_len: 64.into(),
+            ..Config::default()
+        };
+        let longest = |algorithm| SessionKind::of(algorithm).key_len_max(&config);
+        assert_eq!(longest(Algorithm::AesGcm), 16);
+        assert_eq!(longest(Algorithm::AesCbc), 16);
+        assert_eq!(longest(Algorithm::Hmac(HashAlgorithm::Sha256)), 64);
+        assert_eq!(
+            longest(Algorithm::Digest(HashAlgorithm::Sha256)),
+            usize::MAX
+        );
+        for scheme in SignatureScheme::ALL {
+            assert_eq!(longest(Algorithm::Sign(scheme)), usize::MAX);
+        }
+    }
+    #[test]
+    fn no_hmac_key_that_a_card_gets_is_longer_than_a_block_of_its_hash() {
+        for (hash, block_len) in [
+            (HashAlgorithm::Sha256, 64),
+            (HashAlgorithm::Sha384, 128),
+            (HashAlgorithm::Sha512, 128),
+        ] {
+            let given = |len| {
+                let operation = Operation::Mac {
+                    key: std::sync::Arc::new(MacKey::new(hash, &vec![1; len])),
+                    message: crate::accelerator::Secret::default(),
+                };
+                let (_, key) = create_session(&operation);
+                key.to_vec()
+            };
+            assert!(given(0).is_empty());
+            assert_eq!(given(block_len), vec![1; block_len]);
+            assert_eq!(
+                given(block_len + 1),
+                hash.digest(&vec![1; block_len + 1]).as_ref()
+            );
         }
     }
 }
