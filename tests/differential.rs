@@ -48,8 +48,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use subject::{Patience, Subject, on_every_accelerator};
 
-/// Longest HMAC key that the simulated card takes, in bytes.
-const MAC_KEY_LEN_MAX: usize = 128;
+/// Longest HMAC key and additional data, in bytes: a few blocks of any hash or cipher.
+const BLOCKS_LEN_MAX: usize = 300;
 /// Messages that each case signs by each scheme.
 const MESSAGES: usize = 2;
 /// Ways in which each signature is damaged.
@@ -302,7 +302,7 @@ impl Gcm {
     fn draw(draw: &mut Draw) -> Self {
         let key = aes_key(draw);
         let nonce = draw.array();
-        let aad_len = draw.len(300);
+        let aad_len = draw.len(BLOCKS_LEN_MAX);
         let aad = draw.bytes(aad_len);
         let plaintext = draw.message();
         let sealed = aws_lc::seal(&key, nonce, &aad, &plaintext);
@@ -365,7 +365,7 @@ fn digest_case(draw: &mut Draw, hash: HashAlgorithm) -> Case {
 }
 
 fn mac_case(draw: &mut Draw, hash: HashAlgorithm) -> Case {
-    let key_len = draw.len(MAC_KEY_LEN_MAX);
+    let key_len = draw.len(BLOCKS_LEN_MAX);
     let key = draw.bytes(key_len);
     let message = draw.message();
     let expected = aws_lc::mac(hash, &key, &message);
