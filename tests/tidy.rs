@@ -45,7 +45,8 @@ const CRATES: [(&str, &str, &[&str]); 8] = [
     ("acceptance", ".", &[]),
 ];
 
-/// What each lower module of hwshim may name of the others. Modules that are not listed stand on
+/// What each lower module of hwshim may name of the others; any may name the scheduling points of
+/// `model`, which exist in tests only. Modules that are not listed stand on
 /// top of all these, and nothing listed may name them.
 const HWSHIM_MODULES: [(&str, &[&str]); 9] = [
     ("clock", &[]),
@@ -170,7 +171,9 @@ fn modules_of_hwshim_depend_on_each_other_in_one_direction() {
             continue;
         };
         for (line, named) in named_modules(&code_without_tests(&file.text), "crate") {
-            if named != "spec" && named != module && !may.contains(&named.as_str()) {
+            if !["model", "spec", module].contains(&named.as_str())
+                && !may.contains(&named.as_str())
+            {
                 complaints.push(format!(
                     "{}:{line}: {module} must not know {named}",
                     file.path

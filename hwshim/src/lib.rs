@@ -24,6 +24,8 @@ pub mod bus;
 pub mod clock;
 pub mod kat;
 pub mod key;
+#[cfg(test)]
+mod model;
 pub mod owner;
 pub mod pci;
 pub mod router;

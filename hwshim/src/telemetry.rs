@@ -13,6 +13,9 @@
 //! that looks at it (SIGBUS). Each step is a system call of its own, which orders it for every
 //! other CPU.
 
+#[cfg(test)]
+mod models;
+
 use card_spec::telemetry::{BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat};
 use rustix::io::{Errno, pread, pwrite};
@@ -21,8 +24,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
+/// Bytes before the sequence.
+const HEADER_LEN: usize = 8;
 /// Where the sequence stands in the page.
-const SEQUENCE_OFFSET: u64 = 8;
+const SEQUENCE_OFFSET: u64 = HEADER_LEN as u64;
 /// A publication takes a few microseconds; a reader that meets this many in a row is reading
 /// something that is not an owner's page.
 const READ_ATTEMPTS: usize = 16;
@@ -96,14 +101,16 @@ impl Publisher {
             other => other.map_err(os("locked"))?,
         }
         fchmod(&file, mode).map_err(os("given its permissions"))?;
-        let mut publisher = Self {
-            file,
-            path,
-            sequence: 0,
-        };
         // A page left by an earlier owner is overwritten whole, its header included. It is not
         // truncated first, so that a reader never finds it short.
-        publisher.write(0, Page::new().as_bytes())?;
+        let mut publisher = Self {
+            sequence: last_sequence(&file).map_err(os("read"))?,
+            file,
+            path,
+        };
+        let page = Page::new();
+        let (header, rest) = page.as_bytes().split_at(HEADER_LEN);
+        publisher.write_locked(header, &rest[BODY_OFFSET - HEADER_LEN..])?;
         Ok(publisher)
     }
 
@@ -120,17 +127,23 @@ impl Publisher {
     ///
     /// [`PublishError::Os`], after which readers see a page that is being written.
     pub fn publish(&mut self, page: &Page) -> Result<(), PublishError> {
-        let writing = self.sequence + 1;
+        self.write_locked(&[], &page.as_bytes()[BODY_OFFSET..])
+    }
+
+    /// Writes what stands before the sequence, and what stands behind it.
+    fn write_locked(&mut self, header: &[u8], body: &[u8]) -> Result<(), PublishError> {
+        let writing = self.sequence.wrapping_add(1);
         self.write(SEQUENCE_OFFSET, &writing.to_le_bytes())?;
-        self.write(BODY_OFFSET as u64, &page.as_bytes()[BODY_OFFSET..])?;
-        self.sequence += 2;
+        self.write(0, header)?;
+        self.write(BODY_OFFSET as u64, body)?;
+        self.sequence = writing.wrapping_add(1);
         self.write(SEQUENCE_OFFSET, &self.sequence.to_le_bytes())
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), PublishError> {
         let mut written = 0;
         while written < bytes.len() {
-            match pwrite(&self.file, &bytes[written..], offset + written as u64) {
+            match write_some(&self.file, &bytes[written..], offset + written as u64) {
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(os_error("written", &self.path)(errno)),
@@ -220,7 +233,11 @@ impl Reader {
     ///
     /// See [`ReadError`].
     pub fn read(&self) -> Result<Page, ReadError> {
-        for _ in 0..READ_ATTEMPTS {
+        self.read_within(READ_ATTEMPTS)
+    }
+
+    fn read_within(&self, attempts: usize) -> Result<Page, ReadError> {
+        for _ in 0..attempts {
             let before = self.read_at::<8>(SEQUENCE_OFFSET)?;
             let bytes = self.read_at::<PAGE_LEN>(0)?;
             let after = self.read_at::<8>(SEQUENCE_OFFSET)?;
@@ -255,7 +272,7 @@ impl Reader {
         let mut bytes = [0; LEN];
         let mut filled = 0;
         while filled < LEN {
-            match pread(&self.file, &mut bytes[filled..], offset + filled as u64) {
+            match read_some(&self.file, &mut bytes[filled..], offset + filled as u64) {
                 Ok(0) => return Ok(None),
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
@@ -367,6 +384,43 @@ fn is_trusted(owner: u32, mode: u32, user: u32) -> bool {
     owner == user || (owner == ROOT && !by_everybody)
 }
 
+/// The last even sequence of an earlier owner. A page goes on from there: a reader that is in the
+/// middle of the old page must not find the sequence again that it began with.
+fn last_sequence(file: &OwnedFd) -> Result<u64, Errno> {
+    let mut sequence = [0; 8];
+    let count = loop {
+        match pread(file, &mut sequence, SEQUENCE_OFFSET) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    // A file that ends before is no page yet.
+    let found = if count == sequence.len() {
+        u64::from_le_bytes(sequence)
+    } else {
+        0
+    };
+    // Odd: its owner died while writing.
+    Ok(found.wrapping_add(1) & !1)
+}
+
+/// One call of the kernel's, which may write less than all of it.
+fn write_some(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+    #[cfg(test)]
+    let bytes = &bytes[..models::some_written(offset, bytes.len())?];
+    pwrite(file, bytes, offset)
+}
+
+/// One call of the kernel's, which may read less than all of it.
+fn read_some(file: &OwnedFd, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    #[cfg(test)]
+    let bytes = {
+        let some = models::some_read(offset, bytes.len());
+        &mut bytes[..some]
+    };
+    pread(file, bytes, offset)
+}
+
 fn os_error(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> PublishError {
     let path = path.to_owned();
     move |errno| PublishError::Os {
@@ -398,7 +452,7 @@ mod tests {
         let pages = pages(directory.path()).unwrap();
         assert_eq!(pages, [publisher.path()]);
         let page = Reader::open(&pages[0]).unwrap().read().unwrap();
-        assert_eq!((page.requests.submitted.get(), page.sequence.get()), (7, 2));
+        assert_eq!((page.requests.submitted.get(), page.sequence.get()), (7, 4));
     }
 
     #[test]
