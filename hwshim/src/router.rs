@@ -20,6 +20,8 @@ pub mod verify;
 
 mod driver;
 mod events;
+#[cfg(test)]
+mod models;
 mod release;
 
 use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
@@ -409,6 +411,8 @@ impl Shared {
 
     fn lock(&self) -> Option<MutexGuard<'_, Inner>> {
         let inner = self.inner.as_ref()?;
+        #[cfg(test)]
+        crate::model::step();
         // The core's own invariants hold between statements that can panic; there are none.
         Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -440,7 +444,10 @@ impl Shared {
             Placed::OnCard(id) => {
                 inner.wait(id, waiter());
                 inner.core.flush();
-                if inner.core.next_wake() < inner.sleeping_until {
+                let overslept = inner.core.next_wake() < inner.sleeping_until;
+                // Woken before, the driver would have to wait for the lock at once.
+                drop(inner);
+                if overslept {
                     self.wake.wake();
                 }
                 Work::OnCard(guard(id))

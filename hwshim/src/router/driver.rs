@@ -3,6 +3,9 @@
 //! The waiting is done on one epoll descriptor that holds every accelerator's events and the
 //! router's own, so a thread and a tokio task wait for the same thing.
 
+#[cfg(test)]
+mod models;
+
 use super::Shared;
 use super::core::{Arrival, Core, Reset};
 use super::events::Events;
@@ -54,6 +57,8 @@ impl Wake {
     }
 
     pub(super) fn wake(&self) {
+        #[cfg(test)]
+        crate::model::step();
         if let Some(event) = &self.0 {
             // Nobody reads the counter: what waits is told of each write, see `Events::gather`.
             // So it fails only after as many wake-ups as fit into 64 bits.
@@ -190,6 +195,25 @@ fn gather(shared: &Shared) -> Option<Events> {
     Events::gather(&inner.core, wake.as_ref().map(AsFd::as_fd)).ok()
 }
 
+/// Decides what the driver does next. Where that is to wait, `events` are those there are now, and
+/// it has looked since they are: they are gathered into whatever `register` makes of them, out of
+/// which `gathered` gets them again.
+fn step<E>(
+    shared: &Shared,
+    events: &mut Option<E>,
+    gathered: impl Fn(&E) -> &Events,
+    register: impl Fn(Events) -> io::Result<E>,
+) -> Turn {
+    let turn = turn(shared);
+    if matches!(turn, Turn::Wait(_)) && are_stale(shared, events.as_ref().map(gathered)) {
+        *events = gather(shared).and_then(|events| register(events).ok());
+        if events.is_some() {
+            return Turn::Again;
+        }
+    }
+    turn
+}
+
 /// Drives the router until it stops.
 pub(super) fn run(shared: &Shared) {
     // Ends when the resets under way have ended, so that whoever waits for it finds every
@@ -201,25 +225,17 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
     let _last = LastTurn(shared);
     let mut events = None;
     loop {
-        match turn(shared) {
+        match step(shared, &mut events, |events| events, Ok) {
             Turn::Stop => return,
             Turn::Again => {}
             Turn::Reset(reset) => {
                 scope.spawn(move || run_reset(shared, reset));
             }
-            Turn::Wait(timeout) => {
-                if are_stale(shared, events.as_ref()) {
-                    events = gather(shared);
-                    if events.is_some() {
-                        continue;
-                    }
-                }
-                match &events {
-                    Some(events) => events.wait(timeout),
-                    // No descriptor to wait on: the host has run out of them.
-                    None => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
-                }
-            }
+            Turn::Wait(timeout) => match &events {
+                Some(events) => events.wait(timeout),
+                // No descriptor to wait on: the host has run out of them.
+                None => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
+            },
         }
     }
 }
@@ -229,7 +245,7 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
     let _last = LastTurn(&shared);
     let mut registered: Option<AsyncFd<Events>> = None;
     loop {
-        match turn(&shared) {
+        match step(&shared, &mut registered, AsyncFd::get_ref, register) {
             Turn::Stop => return,
             Turn::Again => tokio::task::yield_now().await,
             Turn::Reset(reset) => {
@@ -240,12 +256,6 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
                 }));
             }
             Turn::Wait(timeout) => {
-                if are_stale(&shared, registered.as_ref().map(AsyncFd::get_ref)) {
-                    registered = gather(&shared).and_then(|events| register(events).ok());
-                    if registered.is_some() {
-                        continue;
-                    }
-                }
                 let Some(registered) = &registered else {
                     tokio::time::sleep(timeout.min(BLIND_WAIT)).await;
                     continue;
