@@ -174,6 +174,8 @@ impl Memory {
     }
 
     fn atomic(&self, offset: usize) -> &AtomicU16 {
+        #[cfg(test)]
+        crate::model::step();
         let pointer = self.at(offset, size_of::<u16>()).cast::<u16>();
         assert!(pointer.is_aligned(), "ring indices are aligned");
         // SAFETY: aligned and inside the mapping, which outlives `self`; nobody in this process

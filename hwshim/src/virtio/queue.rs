@@ -17,6 +17,9 @@
 //!  +-----------------------------+        +--------------------+
 //! ```
 
+#[cfg(test)]
+mod models;
+
 use crate::accelerator::DeviceMisbehaved;
 use crate::bus::dma::{Iova, Memory, PAGE_LEN};
 use crate::bus::{Access, BusError, Doorbell, Function};
@@ -533,7 +536,7 @@ mod tests {
     use crate::bus::MockFunction;
     use proptest::prelude::*;
 
-    const SPEC: QueueSpec = QueueSpec {
+    pub(super) const SPEC: QueueSpec = QueueSpec {
         size: 8,
         slots: 4,
         request_len: 128,
@@ -543,7 +546,7 @@ mod tests {
         large_result_len: 5000,
     };
 
-    fn queue() -> Queue {
+    pub(super) fn queue() -> Queue {
         let mut function = MockFunction::new();
         let mut next = 0x10_0000;
         function.expect_share().returning(move |memory, _| {
