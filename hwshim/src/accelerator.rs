@@ -9,7 +9,9 @@ pub mod software;
 
 use self::software::{OperationError, TAG_LEN};
 use crate::clock::Instant;
-use crate::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme, SigningKey};
+use crate::key::{
+    AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureAlgorithm, SignatureScheme, SigningKey,
+};
 use crate::spec::crypto::Status;
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -366,6 +368,15 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// Whether the device was asked for something and said no, for whatever reason.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::SessionRefused(_) | Self::Failed(Status::ERR | Status::NOTSUPP)
+        )
+    }
+
     /// Evidence code: the same word in verdicts, metrics and logs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -471,6 +482,14 @@ impl Algorithm {
             .chain([Self::AesGcm, Self::AesCbc])
             .chain(digests)
             .chain(macs)
+    }
+
+    /// Whether the masks of a card cannot tell this algorithm from its siblings: they say RSA, and
+    /// leave open which paddings and hashes.
+    #[must_use]
+    pub fn is_variant(self) -> bool {
+        matches!(self, Self::Sign(scheme)
+            if !matches!(scheme.algorithm(), SignatureAlgorithm::Ecdsa(_)))
     }
 
     /// The name used on command lines and in metrics, e.g. `rsa-pss-sha256`.
