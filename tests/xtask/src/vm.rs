@@ -21,6 +21,7 @@ mod report;
 use crate::outcome::Outcome;
 use crate::process::{program, root, timed};
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use guest::{Guest, Machine};
 use packages::{Kernel, Packages};
 use std::fs;
@@ -30,7 +31,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Qualifications to run; all of them if none is named.
-    #[arg(value_name = "Q", value_parser = parse_qualification)]
+    #[arg(value_name = "Q", value_parser = qualification())]
     qualifications: Vec<&'static Qualification>,
 }
 
@@ -162,15 +163,16 @@ fn qualify(qualifications: &[&Qualification]) -> anyhow::Result<Outcome> {
         }
     }
     print_table(&lines);
-    let failed: Vec<_> = lines
-        .iter()
-        .filter(|line| line.outcome.is_failed())
-        .map(|line| line.name)
-        .collect();
-    Ok(if failed.is_empty() {
-        Outcome::passed()
-    } else {
-        Outcome::Failed(failed.join(", "))
+    let names = |wanted: fn(&Outcome) -> bool| {
+        let lines = lines.iter().filter(|line| wanted(&line.outcome));
+        lines.map(|line| line.name).collect::<Vec<_>>().join(", ")
+    };
+    let failed = names(|outcome| matches!(outcome, Outcome::Failed(_)));
+    let skipped = names(|outcome| matches!(outcome, Outcome::Skipped(_)));
+    Ok(match (failed.as_str(), skipped.as_str()) {
+        ("", "") => Outcome::passed(),
+        ("", skipped) => Outcome::Passed(format!("skipped {skipped}")),
+        (failed, _) => Outcome::Failed(failed.to_owned()),
     })
 }
 
@@ -187,7 +189,7 @@ fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
     });
     let (against, outcome) = match verdict {
         Ok(Verdict { against, found }) => (against, Outcome::Passed(found)),
-        Err(error) => ("-".to_owned(), Outcome::from(error)),
+        Err(error) => ("-".to_owned(), with_logs(Outcome::from(error), &logs)),
     };
     println!("{name}: {outcome}");
     if outcome.is_failed() {
@@ -202,7 +204,18 @@ fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
     }
 }
 
-/// Shows where the logs are, and how they end.
+/// A failure in one line, with where to read more.
+fn with_logs(outcome: Outcome, logs: &Path) -> Outcome {
+    match outcome {
+        Outcome::Failed(why) => {
+            let why = why.trim_end().replace('\n', "; ");
+            Outcome::Failed(format!("{why} (logs: {})", logs.display()))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Shows how the logs end.
 fn print_ends(logs: &Path) {
     const LINES: usize = 12;
     for name in ["qemu.log", "console.log", "commands.log"] {
@@ -241,13 +254,14 @@ fn print_table(lines: &[Line]) {
     }
 }
 
-fn parse_qualification(name: &str) -> Result<&'static Qualification, String> {
-    let mut all = QUALIFICATIONS.iter();
-    let found = all.find(|qualification| qualification.name == name);
-    found.ok_or_else(|| {
-        let names = QUALIFICATIONS
-            .iter()
-            .map(|qualification| qualification.name);
-        format!("there are: {}", names.collect::<Vec<_>>().join(", "))
+/// The names of all qualifications, with what each is about.
+fn qualification() -> impl TypedValueParser<Value = &'static Qualification> {
+    let values = QUALIFICATIONS
+        .iter()
+        .map(|qualification| PossibleValue::new(qualification.name).help(qualification.judged));
+    PossibleValuesParser::new(values).map(|name| {
+        let mut all = QUALIFICATIONS.iter();
+        let found = all.find(|qualification| qualification.name == name);
+        found.expect("the parser takes no other names")
     })
 }
