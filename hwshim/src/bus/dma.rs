@@ -14,7 +14,9 @@
 )]
 
 use super::BusError;
+#[cfg(not(miri))]
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+#[cfg(not(miri))]
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,31 +70,7 @@ impl Memory {
     /// [`BusError::Os`] if the kernel has none to give.
     pub fn new(len: usize) -> Result<Self, BusError> {
         let len = len.max(1).next_multiple_of(PAGE_LEN);
-        let memfd = memfd_create(
-            c"hwshim-dma",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(BusError::os("creating DMA memory"))?;
-        ftruncate(&memfd, len as u64).map_err(BusError::os("sizing DMA memory"))?;
-        fcntl_add_seals(
-            &memfd,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )
-        .map_err(BusError::os("sealing DMA memory"))?;
-        // SAFETY: the kernel chooses an address that is free; `memfd` is `len` bytes long and
-        // sealed against shrinking.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &memfd,
-                0,
-            )
-        }
-        .map_err(BusError::os("mapping DMA memory"))?;
-        let base = NonNull::new(base.cast()).expect("the kernel does not map address zero");
+        let (memfd, base) = map(len)?;
         Ok(Self { memfd, base, len })
     }
 
@@ -195,6 +173,53 @@ impl Memory {
     }
 }
 
+/// Makes a sealed memfd of `len` bytes and maps it.
+#[cfg(not(miri))]
+fn map(len: usize) -> Result<(OwnedFd, NonNull<u8>), BusError> {
+    let memfd = memfd_create(
+        c"hwshim-dma",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )
+    .map_err(BusError::os("creating DMA memory"))?;
+    ftruncate(&memfd, len as u64).map_err(BusError::os("sizing DMA memory"))?;
+    fcntl_add_seals(
+        &memfd,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )
+    .map_err(BusError::os("sealing DMA memory"))?;
+    // SAFETY: the kernel chooses an address that is free; `memfd` is `len` bytes long and
+    // sealed against shrinking.
+    let base = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            len,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &memfd,
+            0,
+        )
+    }
+    .map_err(BusError::os("mapping DMA memory"))?;
+    let base = NonNull::new(base.cast()).expect("the kernel does not map address zero");
+    Ok((memfd, base))
+}
+
+/// Miri knows neither memfds nor shared mappings, and is to watch what is done with the memory. So
+/// it gets some of the heap, and a descriptor that leads nowhere.
+#[cfg(miri)]
+fn map(len: usize) -> Result<(OwnedFd, NonNull<u8>), BusError> {
+    let nowhere = std::fs::File::open("/dev/null").expect("Miri's isolation is off");
+    // SAFETY: `len` is a page at least.
+    let base = unsafe { std::alloc::alloc_zeroed(heap_layout(len)) };
+    let base = NonNull::new(base).expect("a test needs little memory");
+    Ok((nowhere.into(), base))
+}
+
+#[cfg(miri)]
+fn heap_layout(len: usize) -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(len, PAGE_LEN).expect("a page is a power of two")
+}
+
 /// # Safety
 ///
 /// `source` must be readable for eight bytes.
@@ -222,8 +247,15 @@ unsafe fn write_word(target: NonNull<u64>, value: u64) {
 }
 
 impl Drop for Memory {
+    #[cfg(miri)]
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this address and length, and nothing refers to it any
+        // SAFETY: allocated by `map` with this layout, and nothing refers to it any more.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), heap_layout(self.len)) };
+    }
+
+    #[cfg(not(miri))]
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this address and length, and nothing refers to it any
         // more. The kernel fails only for arguments that were never mapped.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
@@ -268,6 +300,7 @@ mod tests {
         assert_eq!(memory.load_u16_acquire(2), 0x1234);
     }
 
+    #[cfg(not(miri))]
     #[test]
     fn nobody_can_shrink_it() {
         let memory = Memory::new(PAGE_LEN).unwrap();

@@ -10,7 +10,7 @@
 //! would need another standard library; without it, what is found is panics, overflows, hangs and
 //! memory that grows without bound.
 
-use crate::process::{cargo, output, program, root, run as run_command};
+use crate::process::{cargo, host, output, root, run as run_command};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -124,12 +124,6 @@ fn build(directory: &Path) -> anyhow::Result<PathBuf> {
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
     run_command(&mut command).context("libFuzzer's runtime is C++; on Debian, install g++")?;
     Ok(build.join(triple).join("release/fuzz-libfuzzer"))
-}
-
-fn host() -> anyhow::Result<String> {
-    let version = output(program("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 fn fuzz(binary: &Path, directory: &Path, target: &str, time: Duration) -> anyhow::Result<Report> {

@@ -7,6 +7,7 @@
 )]
 
 mod fuzz;
+mod memory;
 mod outcome;
 mod process;
 mod test;
@@ -36,6 +37,11 @@ enum Command {
     /// Corpora are kept in target/fuzz/corpus and inputs that crash in target/fuzz/crashes, each
     /// with the command that replays it. Needs a C++ compiler; no nightly toolchain, no cargo-fuzz.
     Fuzz(fuzz::Arguments),
+    /// Has Miri, Valgrind and sanitizers watch each access to memory while tests run.
+    ///
+    /// A table at the end says how many tests each tool has watched; one that is not installed is
+    /// skipped and says how to get it. Builds below target/memory, for minutes the first time.
+    Memory,
     /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
     ///
     /// On Debian. QEMU is installed if it is missing, which takes root; a kernel and busybox are
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Memory => memory::run(),
         Command::Vm(arguments) => vm::run(&arguments),
     };
     if let Err(error) = result {

@@ -63,6 +63,19 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{typed} printed no UTF-8"))
 }
 
+/// Whether a command can be started and succeeds, without showing what it prints.
+pub(crate) fn answers(mut command: Command) -> bool {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// The system that this is built for, as the compiler calls it.
+pub(crate) fn host() -> anyhow::Result<String> {
+    let version = output(program("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
 /// Runs `work` and says how long it took.
 #[expect(
     clippy::disallowed_methods,

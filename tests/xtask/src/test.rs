@@ -6,11 +6,11 @@
 //! runtime changes how C is compiled for everybody. Benchmarks are linted, not run.
 
 use crate::outcome::Outcome;
-use crate::process::{cargo, program, root, run as run_command, timed, typed};
+use crate::process::{answers, cargo, program, root, run as run_command, timed, typed};
 use crate::vm;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 /// Another version may know other rules; raise it together with deny.toml.
@@ -192,12 +192,6 @@ fn cargo_deny() -> anyhow::Result<PathBuf> {
         .arg(&tools);
     run_command(&mut install).context("cargo-deny checks licences and sources of dependencies")?;
     Ok(tools.join("bin/cargo-deny"))
-}
-
-/// Whether a command can be started and succeeds, without showing what it prints.
-fn answers(mut command: Command) -> bool {
-    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 fn passes(mut command: Command) -> anyhow::Result<Outcome> {
