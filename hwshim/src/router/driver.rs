@@ -143,6 +143,7 @@ impl Inner {
 enum Turn {
     Stop,
     Reset(Reset),
+    /// Until there is an event, but no longer than this.
     Wait(Duration),
     Again,
 }
@@ -167,7 +168,7 @@ fn turn(shared: &Shared) -> Turn {
     }
     let next = inner.core.next_wake();
     inner.sleeping_until = next;
-    Turn::Wait(next.since(now).min(WAIT_MAX))
+    Turn::Wait(next.since(now))
 }
 
 /// Runs a reset, which may take seconds, beside the driver: other accelerators have deadlines.
@@ -232,7 +233,7 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
                 scope.spawn(move || run_reset(shared, reset));
             }
             Turn::Wait(timeout) => match &events {
-                Some(events) => events.wait(timeout),
+                Some(events) => events.wait(timeout.min(WAIT_MAX)),
                 // No descriptor to wait on: the host has run out of them.
                 None => std::thread::park_timeout(timeout.min(BLIND_WAIT)),
             },
@@ -260,7 +261,8 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
                     tokio::time::sleep(timeout.min(BLIND_WAIT)).await;
                     continue;
                 };
-                let ready = tokio::time::timeout(timeout, registered.readable()).await;
+                let ready = registered.readable();
+                let ready = tokio::time::timeout(timeout.min(WAIT_MAX), ready).await;
                 if let Ok(Ok(mut ready)) = ready {
                     ready.get_inner().wait(Duration::ZERO);
                     ready.clear_ready();

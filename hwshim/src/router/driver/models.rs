@@ -5,6 +5,7 @@
 //! the kernel would go on. The timeout that bounds a lost event outside does not exist here: who
 //! sleeps without a deadline sleeps until somebody wakes it.
 
+use super::super::breaker::State;
 use super::super::models::{OPTIONS, TICK, Wire, digest, ready_core};
 use super::super::{Owner, Router};
 use super::*;
@@ -80,6 +81,17 @@ impl World {
         })
     }
 
+    /// Has time go on until the world ends.
+    fn time(&self) -> JoinHandle<()> {
+        let (clock, ended) = (Arc::clone(&self.clock), Arc::clone(&self.ended));
+        thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                clock.advance(TICK / 4);
+                model::step();
+            }
+        })
+    }
+
     fn observer(&self) -> JoinHandle<()> {
         let router = self.router.clone();
         thread::spawn(move || {
@@ -116,7 +128,10 @@ fn drive_model(shared: &Arc<Shared>) {
                 let shared = Arc::clone(shared);
                 resets.push(thread::spawn(move || run_reset(&shared, reset)));
             }
-            Turn::Wait(_) => sleep(shared, events.as_ref().expect("the host has descriptors")),
+            Turn::Wait(timeout) => {
+                let events = events.as_ref().expect("the host has descriptors");
+                sleep(shared, events, timeout);
+            }
         }
     }
     for reset in resets {
@@ -124,9 +139,9 @@ fn drive_model(shared: &Arc<Shared>) {
     }
 }
 
-/// Sleeps until there is an event, or what was said to be the time to wake up.
-fn sleep(shared: &Shared, events: &Events) {
-    let until = shared.lock().unwrap().sleeping_until;
+/// Sleeps until there is an event, or for `timeout`.
+fn sleep(shared: &Shared, events: &Events, timeout: Duration) {
+    let until = shared.clock.now().plus(timeout);
     for _ in 0..LOOKS_MAX {
         let mut fds = [PollFd::new(events, PollFlags::IN)];
         if poll(&mut fds, Some(&Timespec::default())) == Ok(1) {
@@ -157,6 +172,39 @@ fn no_interleaving_loses_a_wake_up() {
         let requests = world.router.requests();
         assert_eq!((requests.card, requests.software), (2, 0), "{requests:?}");
         world.end([device]);
+    });
+}
+
+/// The card never answers, so only the driver's own waking up gets a caller its answer: it may have
+/// gone to sleep before there was a deadline.
+#[test]
+fn no_interleaving_sleeps_through_a_deadline() {
+    model::sample("driver: callers and a silent card", 3_000, || {
+        let world = World::new();
+        let time = world.time();
+        for caller in [world.caller(1), world.caller(2)] {
+            caller.join().unwrap();
+        }
+        let requests = world.router.requests();
+        assert_eq!(requests.timed_out, requests.fallbacks, "{requests:?}");
+        assert_eq!((requests.card, requests.software), (0, 2), "{requests:?}");
+        world.end([time]);
+    });
+}
+
+/// A card that is back from its reset is used again, though nobody asks for anything.
+#[test]
+fn no_interleaving_leaves_a_card_out_that_is_back() {
+    model::sample("driver: a reset and its trial", 3_000, || {
+        let world = World::new();
+        let others = [world.device(right), world.time()];
+        world.router.report_silent_reboot(0);
+        let closed = State::Closed { failures: 0 };
+        let mut looks = 0..LOOKS_MAX;
+        while world.router.status()[0].breaker != closed {
+            looks.next().expect("the card comes back");
+        }
+        world.end(others);
     });
 }
 
