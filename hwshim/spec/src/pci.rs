@@ -143,6 +143,12 @@ const _: () = assert!(size_of::<Header>() == 64);
 
 /// Offset of [`Header::command`] in configuration space.
 pub const COMMAND_OFFSET: u16 = 0x04;
+/// Where configuration space has revision ID and class code, which together are never all-ones in a
+/// function that answers (PCI Local Bus 3.0 §6.2.1 "Device Identification"). The IDs before them may
+/// be: virtual functions have none, and VFIO answers for them itself.
+pub const REVISION_AND_CLASS_OFFSET: u16 = 8;
+/// Length of revision ID and class code in bytes.
+pub const REVISION_AND_CLASS_LEN: usize = 4;
 /// Offset of [`Header::bars`] in configuration space.
 pub const BARS_OFFSET: u16 = 0x10;
 /// Offset of [`Header::capabilities_pointer`] in configuration space.

@@ -18,7 +18,10 @@ use super::dma::{Iova, Memory};
 use super::iova::IovaSpace;
 use super::mmio::MappedRegisters;
 use super::{Access, BusError, Doorbell, Function};
-use crate::spec::pci::{BAR_COUNT, Bdf, COMMAND_OFFSET, Command};
+use crate::spec::pci::{
+    BAR_COUNT, Bdf, COMMAND_OFFSET, Command, REVISION_AND_CLASS_LEN as CLASS_LEN,
+    REVISION_AND_CLASS_OFFSET as CLASS_OFFSET,
+};
 use crate::spec::vfio::{
     API_VERSION, DeviceInfo, DmaMap, DmaUnmap, GROUP_VIABLE, GroupStatus, InfoCapability, IrqInfo,
     IrqSet, RegionInfo, SparseArea, SparseMmap, TYPE1V2_IOMMU, device, dma, ioctl, irq, region,
@@ -101,6 +104,8 @@ impl VfioFunction {
         let group = Group::of(bdf, sysfs)?;
         let container = open_container(bdf, &group, dev)?;
         let group_file = open_group(&group, dev)?;
+        // Opening resets it, and whoever resets a function that does not answer waits for it.
+        host::check_present(bdf, sysfs)?;
         attach(bdf, &group_file, &container)?;
         let file = open_device(bdf, &group_file)?;
         let question = DeviceInfo {
@@ -403,11 +408,13 @@ impl Device {
         BusError::os(action)(errno)
     }
 
-    /// Whether not even the vendor ID can be read.
+    /// Whether not even the class and revision can be read. Vendor and device ID would not tell:
+    /// VFIO answers for them itself.
     fn is_absent(&self) -> bool {
-        let mut vendor_id = [0; 2];
-        match pread(&self.file, &mut vendor_id, self.config.file_offset) {
-            Ok(count) => count < vendor_id.len() || vendor_id == [0xff; 2],
+        let mut class = [0; CLASS_LEN];
+        let position = self.config.file_offset + u64::from(CLASS_OFFSET);
+        match pread(&self.file, &mut class, position) {
+            Ok(count) => count < class.len() || class == [0xff; CLASS_LEN],
             Err(_) => true,
         }
     }
@@ -430,6 +437,22 @@ impl Device {
     fn gone(&self) -> BusError {
         BusError::Gone {
             name: self.name.clone(),
+        }
+    }
+}
+
+impl Drop for Device {
+    /// Hands the function back, which resets it. Kernels before 7 wait up to a minute for one that
+    /// does not answer, in a call that cannot be interrupted; that must not keep whoever noticed
+    /// from going on without it.
+    fn drop(&mut self) {
+        if !self.is_absent() {
+            return;
+        }
+        if let Ok(file) = self.file.try_clone() {
+            let closing = std::thread::Builder::new().name("vfio-close".to_owned());
+            // If there can be no thread, the file goes with the closure, here and now.
+            let _ = closing.spawn(move || drop(file));
         }
     }
 }
@@ -911,7 +934,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_output_error_means_removal_only_if_the_vendor_id_is_gone_too() {
+    fn an_input_output_error_means_removal_only_if_the_class_is_gone_too() {
         let file = Memory::new(PAGE_LEN).unwrap();
         let device = device(&file);
         file.write(0, &[0xf4, 0x1a]);
@@ -920,7 +943,7 @@ mod tests {
             BusError::Os { .. }
         ));
         assert!(!device.is_gone());
-        file.write(0, &[0xff, 0xff]);
+        file.write(usize::from(CLASS_OFFSET), &[0xff; CLASS_LEN]);
         assert!(matches!(
             device.failed("reading", Errno::INVAL),
             BusError::Os { .. }
@@ -930,7 +953,7 @@ mod tests {
             BusError::Gone { .. }
         ));
         assert!(device.is_gone());
-        file.write(0, &[0xf4, 0x1a]);
+        file.write(usize::from(CLASS_OFFSET), &[0, 0, 0x80, 0x10]);
         let error = device.read_config(0, &mut [0; 2]).unwrap_err();
         assert!(matches!(error, BusError::Gone { .. }), "gone is for good");
     }

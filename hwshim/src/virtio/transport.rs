@@ -261,10 +261,14 @@ impl Transport {
     }
 
     fn answers_all_ones(&self) -> bool {
-        let mut vendor = [0; 2];
+        let mut class = [0; pci::REVISION_AND_CLASS_LEN];
+        let read = |class: &mut [u8]| {
+            self.function
+                .read_config(pci::REVISION_AND_CLASS_OFFSET, class)
+        };
         self.function.is_gone()
-            || self.function.read_config(0, &mut vendor).is_err()
-            || u16::from_le_bytes(vendor) == pci::VENDOR_NONE
+            || read(&mut class).is_err()
+            || class == [0xff; pci::REVISION_AND_CLASS_LEN]
     }
 
     /// Waits for the function to be removed, or for the time between two looks to pass.

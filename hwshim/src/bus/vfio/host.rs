@@ -5,11 +5,13 @@
 
 use crate::bus::BusError;
 use crate::pci::{Reading, binding_commands};
-use crate::spec::pci::Bdf;
+use crate::spec::pci::{
+    Bdf, REVISION_AND_CLASS_LEN as CLASS_LEN, REVISION_AND_CLASS_OFFSET as CLASS_OFFSET,
+};
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// The IOMMU group of a function that is bound to VFIO.
@@ -26,6 +28,18 @@ pub(super) fn not_usable(bdf: Bdf, reason: impl Into<String>) -> BusError {
         name: format!("pci:{bdf}"),
         reason: reason.into(),
     }
+}
+
+/// Whether the function answers, as far as this host's kernel lets us see.
+pub(super) fn check_present(bdf: Bdf, sysfs: &Path) -> Result<(), BusError> {
+    let device = sysfs.join("bus/pci/devices").join(bdf.to_string());
+    let mut header = [0; CLASS_OFFSET as usize + CLASS_LEN];
+    let read = fs::File::open(device.join("config")).and_then(|mut it| it.read_exact(&mut header));
+    if read.is_ok() && header[usize::from(CLASS_OFFSET)..] == [0xff; CLASS_LEN] {
+        let name = format!("pci:{bdf}");
+        return Err(BusError::Gone { name });
+    }
+    Ok(())
 }
 
 impl Group {
@@ -262,6 +276,25 @@ mod tests {
         let sysfs = Sysfs::new().function("0000:3b:00.0", None, Some(17));
         sysfs.assert_unusable(&["bound to no driver", "driver_override", "drivers_probe"]);
         assert!(!sysfs.group().unwrap_err().to_string().contains("unbind"));
+    }
+
+    #[test]
+    fn a_function_that_does_not_answer_is_gone_before_it_is_opened() {
+        let sysfs = Sysfs::new().function("0000:3b:00.0", Some("vfio-pci"), Some(17));
+        let present = |config: &[u8]| {
+            let device = sysfs.0.path().join("bus/pci/devices/0000:3b:00.0");
+            fs::write(device.join("config"), config).unwrap();
+            check_present(BDF, sysfs.0.path())
+        };
+        // The rest is as QEMU leaves it, which answers for the BARs itself.
+        let mut config = [&[0xff; 16][..], &[0x00, 0x80, 0xbf, 0xfe], &[0; 44]].concat();
+        let error = present(&config).unwrap_err();
+        assert!(matches!(error, BusError::Gone { .. }), "{error}");
+        // A virtual function has IDs that are all-ones, but a class.
+        config[8..12].copy_from_slice(&[0x00, 0x00, 0x80, 0x10]);
+        present(&config).unwrap();
+        // Who may not see as much is told by the kernel when it is opened.
+        present(&[0xff; 4]).unwrap();
     }
 
     #[test]
