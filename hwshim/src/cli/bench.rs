@@ -8,7 +8,7 @@ mod measure;
 
 use super::output::{Failure, Output, Table};
 use super::{selftest, serve};
-use hwshim::accelerator::{Operation, Secret};
+use hwshim::accelerator::{Operation, Secret, State};
 use hwshim::address::{Address, Opened};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::kat;
@@ -173,6 +173,8 @@ struct Report {
     operations: Vec<Comparison>,
     /// Where the requests of the whole run went.
     requests: Sum,
+    /// How the accelerator stood at the end: `ready`, `needs-reset`, or `gone`.
+    state: &'static str,
 }
 
 #[derive(Serialize)]
@@ -215,6 +217,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         requests: Sum {
             requests: status.requests,
             adds_up: status.requests.add_up(),
+        },
+        state: match status.state {
+            Some(State::Ready) => "ready",
+            Some(State::NeedsReset) | None => "needs-reset",
+            Some(State::Gone) => "gone",
         },
     };
     if args.json {
@@ -338,9 +345,10 @@ fn print(report: &Report, status: &LaneStatus, output: &mut Output) -> Result<()
         report.address
     ))?;
     if !matches!(status.breaker, breaker::State::Closed { .. }) {
+        let Report { address, state, .. } = report;
         output.warn(format_args!(
-            "{} is out of use ({}); software has taken over",
-            report.address, status.breaker_opened_by
+            "{address} is out of use ({}) and {state}; software has taken over",
+            status.breaker_opened_by
         ))?;
     }
     Ok(())
