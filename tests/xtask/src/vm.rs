@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! target/vm/packages/   Debian's kernel and busybox, unpacked
+//! target/vm/backports/  a newer QEMU and kernel, unpacked
 //! target/vm/initramfs   what guests have in memory, with this hwshim
 //! target/vm/logs/CASE/  what the kernel said, what was asked and answered, QEMU's complaints
 //! ```
@@ -9,21 +10,28 @@
 //! A qualification is a module that boots guests, gives them commands and judges the answers. It
 //! finds out nothing about time: whatever it waits for ends by a deadline of [`guest`].
 
+mod backports;
+mod card;
 mod guest;
 mod initramfs;
 mod modules;
 mod monitor;
 mod packages;
 mod q1;
+mod q2;
+mod q3;
+mod q4;
 mod q5;
 mod report;
 
 use crate::outcome::Outcome;
 use crate::process::{program, root, timed};
 use anyhow::{Context, bail};
+use backports::Backports;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use guest::{Guest, Machine};
 use packages::{Kernel, Packages};
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,15 +68,45 @@ struct Verdict {
     found: String,
 }
 
-static QUALIFICATIONS: [Qualification; 2] = [q1::QUALIFICATION, q5::QUALIFICATION];
+static QUALIFICATIONS: [Qualification; 6] = [
+    q1::QUALIFICATION,
+    q2::QUALIFICATION,
+    q3::QUALIFICATION,
+    q4::QUALIFICATION,
+    q4::OBSERVED,
+    q5::QUALIFICATION,
+];
 
 /// What all guests are made of.
 #[derive(Debug)]
 struct Bench {
     directory: PathBuf,
     qemu: PathBuf,
+    busybox: PathBuf,
     kernel: Kernel,
     initramfs: PathBuf,
+    newest: OnceCell<Newest>,
+}
+
+/// What guests of the newest QEMU are made of.
+#[derive(Debug)]
+struct Newest {
+    backports: Backports,
+    kernel: Kernel,
+    initramfs: PathBuf,
+    /// For the kernel of this machine's release.
+    stable_initramfs: PathBuf,
+    /// Our card.
+    firmware_sim: PathBuf,
+}
+
+/// The kernel of a guest.
+#[derive(Clone, Copy, Debug)]
+enum Linux {
+    /// That of this machine's release.
+    Stable,
+    /// The newest that has been packaged.
+    Newest,
 }
 
 impl Bench {
@@ -83,13 +121,41 @@ impl Bench {
             "building hwshim and an initramfs for Linux {}",
             kernel.release
         );
-        let initramfs = initramfs::build(&directory, &kernel, &busybox)?;
+        let initramfs = initramfs::build(&directory, &kernel, &busybox, &[])?;
         Ok(Self {
             directory,
             qemu,
+            busybox,
             kernel,
             initramfs,
+            newest: OnceCell::new(),
         })
+    }
+
+    /// What only some qualifications need, made when the first of them asks.
+    fn newest(&self) -> anyhow::Result<&Newest> {
+        if let Some(newest) = self.newest.get() {
+            return Ok(newest);
+        }
+        let directory = self.directory.join("backports");
+        let backports = Backports::get(&directory)?;
+        let kernel = backports.kernel()?;
+        println!(
+            "building firmware-sim and an initramfs for Linux {}",
+            kernel.release
+        );
+        let build = |kernel: &Kernel, name: &str| {
+            let directory = directory.join(name);
+            initramfs::build(&directory, kernel, &self.busybox, &backports.keyctl())
+        };
+        let newest = Newest {
+            initramfs: build(&kernel, "newest")?,
+            stable_initramfs: build(&self.kernel, "stable")?,
+            firmware_sim: initramfs::built("firmware-sim")?,
+            backports,
+            kernel,
+        };
+        Ok(self.newest.get_or_init(|| newest))
     }
 
     /// Boots a guest for the case `name`.
@@ -101,6 +167,29 @@ impl Bench {
             options,
         };
         Guest::boot(program(&self.qemu), machine, &self.logs(name))
+    }
+
+    /// Boots a guest of the newest QEMU, which can have our card.
+    fn boot_newest(
+        &self,
+        name: &str,
+        linux: Linux,
+        parameters: &str,
+        options: &[String],
+    ) -> anyhow::Result<Guest> {
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let newest = self.newest()?;
+        let (kernel, initramfs) = match linux {
+            Linux::Stable => (&self.kernel, &newest.stable_initramfs),
+            Linux::Newest => (&newest.kernel, &newest.initramfs),
+        };
+        let machine = Machine {
+            kernel: &kernel.image,
+            initramfs,
+            parameters,
+            options: &options,
+        };
+        Guest::boot(newest.backports.qemu(), machine, &self.logs(name))
     }
 
     /// Where the case `name` leaves its logs.

@@ -16,30 +16,42 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Modules that guests may load. Those that these need come with them.
-const MODULES: [&str; 5] = [
+const MODULES: [&str; 6] = [
     "vfio_pci",
     "vfio_iommu_type1",
     "virtio_pci",
     "virtio_crypto",
     "aer_inject",
+    "pkcs8_key_parser",
 ];
 
 const INIT: &str = include_str!("init.sh");
 
-/// Makes it in `directory` and returns its file.
-pub(crate) fn build(directory: &Path, kernel: &Kernel, busybox: &Path) -> anyhow::Result<PathBuf> {
+/// Makes it in `directory`, with more programs' files in its `/opt`, and returns its file.
+pub(crate) fn build(
+    directory: &Path,
+    kernel: &Kernel,
+    busybox: &Path,
+    files: &[PathBuf],
+) -> anyhow::Result<PathBuf> {
     let root = directory.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
     let modules = root.join("lib/modules").join(&kernel.release);
-    for directory in [&modules, &root.join("bin")] {
+    let opt = root.join("opt");
+    for directory in [&modules, &root.join("bin"), &opt] {
         fs::create_dir_all(directory)
             .with_context(|| format!("{} could not be created", directory.display()))?;
     }
     executable(&root.join("init"), INIT.as_bytes())?;
     executable(&root.join("bin/busybox"), &fs::read(busybox)?)?;
-    add_program(&root, &hwshim()?)?;
+    add_program(&root, &built("hwshim")?)?;
+    for file in files {
+        let name = file.file_name().context("a file has a name")?;
+        fs::copy(file, opt.join(name))
+            .with_context(|| format!("{} could not be copied", file.display()))?;
+    }
     modules::copy(kernel, busybox, &MODULES, &modules)?;
     let mut depmod = program(busybox);
     run(depmod
@@ -49,14 +61,15 @@ pub(crate) fn build(directory: &Path, kernel: &Kernel, busybox: &Path) -> anyhow
     archive(&root, busybox, &directory.join("initramfs"))
 }
 
-/// Builds hwshim, with the features of the workspace: what tests have built is used again.
-fn hwshim() -> anyhow::Result<PathBuf> {
+/// Builds a program of ours, with the features of the workspace: what tests have built is used
+/// again.
+pub(super) fn built(program: &str) -> anyhow::Result<PathBuf> {
     let messages = output(&mut cargo([
         "build",
         "--locked",
         "--workspace",
         "--bin",
-        "hwshim",
+        program,
         "--message-format=json-render-diagnostics",
     ]))?;
     let messages = messages.lines().map(serde_json::from_str::<Value>);
@@ -65,8 +78,8 @@ fn hwshim() -> anyhow::Result<PathBuf> {
         Some(PathBuf::from(executable))
     });
     executables
-        .find(|path| path.ends_with("hwshim"))
-        .context("cargo names no program hwshim")
+        .find(|path| path.ends_with(program))
+        .with_context(|| format!("cargo names no program {program}"))
 }
 
 /// Adds a program without its symbols, which are most of it, and the libraries it is linked with.

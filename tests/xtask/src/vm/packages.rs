@@ -153,7 +153,7 @@ impl Packages {
 }
 
 /// A program of apt's that asks nothing and answers in English.
-fn apt(name: &str) -> Command {
+pub(super) fn apt(name: &str) -> Command {
     let mut command = program(name);
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -164,7 +164,7 @@ fn apt(name: &str) -> Command {
 
 /// Runs one of apt's programs and returns what it printed. That it fails is no fault of ours: it
 /// is another system, there is no network, or the user is not root.
-fn available(command: &mut Command) -> anyhow::Result<String> {
+pub(super) fn available(command: &mut Command) -> anyhow::Result<String> {
     let typed = crate::process::typed(command);
     let Ok(output) = command.output() else {
         bail!(Unavailable(format!(
