@@ -237,6 +237,9 @@ mod tests {
         assert_eq!(function.presence, Presence::Present);
         assert_eq!(function.device, Reading::Known(0x4941));
         assert_eq!(function.problems(), Vec::<&Problem>::new());
+        let answered_by_a_virtual_machine = [[0xff; 16], [0x5a; 16], [0; 16], [0xff; 16]].concat();
+        let config = ("config", &*answered_by_a_virtual_machine);
+        assert_eq!(function_with(&[config]).presence, Presence::Gone);
         let gone = function_with(&[("config", &[0xff; 64]), ids[1], ids[2]]);
         assert_eq!(gone.presence, Presence::Gone);
         assert_eq!(gone.family, Some(Family::Qat));

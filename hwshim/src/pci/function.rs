@@ -6,7 +6,10 @@
 use super::reading::{Problem, Reading};
 use super::sysfs::Directory;
 use super::{AerTotals, Family, Identity, Link, LinkState};
-use card_spec::pci::{Bdf, CONFIG_LEN, Capability, Header, capabilities, capability};
+use card_spec::pci::{
+    Bdf, CONFIG_LEN, Capability, Header, REVISION_AND_CLASS_LEN, REVISION_AND_CLASS_OFFSET,
+    capabilities, capability,
+};
 use card_spec::zerocopy::FromBytes;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -202,8 +205,9 @@ impl PciFunction {
 
     /// Reads the configuration space header, and whether anything answers.
     ///
-    /// All 64 bytes are looked at: the vendor ID alone reads as all-ones from every virtual
-    /// function (PCIe Base §9.3.4.1.1 "Vendor ID Register Changes").
+    /// Revision and class are looked at: the vendor ID reads as all-ones from every virtual function
+    /// (PCIe Base §9.3.4.1.1 "Vendor ID Register Changes"), and a virtual machine may answer for
+    /// the BARs of a function that is gone.
     fn read_header(&mut self, directory: Directory<'_>) -> Option<Header> {
         let bytes = match directory.bytes("config", size_of::<Header>()) {
             Reading::Known(bytes) => bytes,
@@ -219,7 +223,8 @@ impl PciFunction {
                 .push(Problem::invalid(&directory.file("config"), reason));
             return None;
         };
-        if bytes.iter().all(|byte| *byte == 0xff) {
+        let revision_and_class = &bytes[usize::from(REVISION_AND_CLASS_OFFSET)..];
+        if revision_and_class.starts_with(&[0xff; REVISION_AND_CLASS_LEN]) {
             self.presence = Presence::Gone;
             return None;
         }
