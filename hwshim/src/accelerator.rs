@@ -356,6 +356,9 @@ pub enum DeviceError {
     /// Nothing came back before the deadline.
     #[error("no completion before the deadline")]
     TimedOut,
+    /// The bus has reported an error that lost transactions of the device.
+    #[error("the bus reported an uncorrectable error of the device")]
+    BusError,
     /// The device has left the bus.
     #[error("the device is gone")]
     Gone,
@@ -391,6 +394,7 @@ impl DeviceError {
             Self::SessionRefused(_) => "session-refused",
             Self::Misbehaved(rule) => rule.code(),
             Self::TimedOut => "timed-out",
+            Self::BusError => "bus-error",
             Self::Gone => "gone",
             Self::Abandoned => "abandoned",
             Self::NotUsable(_) => "not-usable",

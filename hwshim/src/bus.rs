@@ -69,6 +69,18 @@ pub trait Function: Send + Sync + fmt::Debug {
 
     /// Whether the function has left the bus. Never blocks. Once true, it stays true.
     fn is_gone(&self) -> bool;
+
+    /// A descriptor on which any event means that [`Function::take_error`] is worth asking. `None`
+    /// where no errors are reported.
+    fn error_fd<'a>(&'a self) -> Option<BorrowedFd<'a>> {
+        None
+    }
+
+    /// Whether, since this was last asked, the bus has reported an error that transactions of this
+    /// function did not survive (PCI Express 6.2.2.2 "Uncorrectable Errors"). Never blocks.
+    fn take_error(&self) -> bool {
+        false
+    }
 }
 
 /// What a device may do with memory it is given.

@@ -376,6 +376,20 @@ fn surprise_removal_loses_nothing_and_the_card_is_used_again_when_it_is_back() {
 }
 
 #[test]
+fn an_error_on_the_bus_takes_the_card_out_until_it_has_been_opened_anew() {
+    let mut setup = Setup::new();
+    setup.submit(b"in flight");
+    setup.function.report_error();
+    let done = setup.stall(Duration::from_millis(10)).pop().unwrap();
+    assert_answered(&done, &Ending::Software, b"in flight");
+    setup.assert_out_of_use("bus-error");
+    setup.stall(BACKOFF);
+    let mut setup = setup.ready();
+    assert_eq!(setup.status().resets_failed, 0);
+    assert_answered(&setup.perform(b"again"), &Ending::Card, b"again");
+}
+
+#[test]
 fn more_requests_than_the_queue_holds_spill_to_software() {
     let mut setup = Setup::new();
     let mut spilled = 0;

@@ -34,6 +34,8 @@ pub struct LoopbackFunction {
     shared: Mutex<IovaSpace<Arc<Memory>>>,
     /// Readable once the card has been removed.
     removed: OwnedFd,
+    /// Readable while there is an error that nobody has taken.
+    errors: OwnedFd,
 }
 
 /// The card, and what both the function and its doorbells need of it.
@@ -89,7 +91,9 @@ impl LoopbackFunction {
     }
 
     fn with_mode(name: &str, card: Arc<Mutex<Card>>, inline: bool) -> Result<Self, BusError> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let event = |action| {
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(BusError::os(action))
+        };
         Ok(Self {
             name: name.to_owned(),
             slot: Arc::new(Slot {
@@ -98,7 +102,8 @@ impl LoopbackFunction {
                 gone: AtomicBool::new(false),
             }),
             shared: Mutex::new(IovaSpace::new()),
-            removed: eventfd(0, flags).map_err(BusError::os("making a removal eventfd"))?,
+            removed: event("making a removal eventfd")?,
+            errors: event("making an error eventfd")?,
         })
     }
 
@@ -118,6 +123,12 @@ impl LoopbackFunction {
         self.slot.gone.store(true, Ordering::Release);
         // Fails only if it has been written 2^64 - 1 times.
         let _ = rustix::io::write(&self.removed, &1_u64.to_ne_bytes());
+    }
+
+    /// Reports an uncorrectable error of the link, as a root port would. The card is not touched.
+    pub fn report_error(&self) {
+        // Fails only if it has been written 2^64 - 1 times.
+        let _ = rustix::io::write(&self.errors, &1_u64.to_ne_bytes());
     }
 
     fn card(&self) -> Result<MutexGuard<'_, Card>, BusError> {
@@ -249,6 +260,14 @@ impl Function for LoopbackFunction {
 
     fn is_gone(&self) -> bool {
         self.slot.gone.load(Ordering::Acquire)
+    }
+
+    fn error_fd<'a>(&'a self) -> Option<BorrowedFd<'a>> {
+        Some(self.errors.as_fd())
+    }
+
+    fn take_error(&self) -> bool {
+        rustix::io::read(&self.errors, &mut [0; 8]).is_ok()
     }
 }
 

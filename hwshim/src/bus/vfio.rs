@@ -71,8 +71,10 @@ struct Device {
     name: String,
     file: OwnedFd,
     config: Region,
-    /// Signalled by the kernel on an uncorrectable error, and when it wants the function back.
+    /// Signalled by the kernel when it wants the function back.
     removal: OwnedFd,
+    /// Signalled by the kernel on an uncorrectable error.
+    errors: OwnedFd,
     gone: AtomicBool,
 }
 
@@ -117,7 +119,7 @@ impl VfioFunction {
         let regions = Regions::of(&file, &info)?;
         let vector_count = irq_count(&file, &info, irq::MSIX)?;
         let device = Arc::new(Device::new(bdf, file, regions.config)?);
-        device.watch_removal(&info)?;
+        device.watch(&info)?;
         device.enable()?;
         Ok(Arc::new(Self {
             bdf,
@@ -329,29 +331,40 @@ impl Function for VfioFunction {
     fn is_gone(&self) -> bool {
         self.device.is_gone()
     }
+
+    fn error_fd<'a>(&'a self) -> Option<BorrowedFd<'a>> {
+        Some(self.device.errors.as_fd())
+    }
+
+    fn take_error(&self) -> bool {
+        self.device.take_error()
+    }
 }
 
 impl Device {
     fn new(bdf: Bdf, file: OwnedFd, config: Region) -> Result<Self, BusError> {
-        let removal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(BusError::os("watching for removal"))?;
+        let event = || {
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .map_err(BusError::os("creating an eventfd"))
+        };
         Ok(Self {
             name: format!("pci:{bdf}"),
             file,
             config,
-            removal,
+            removal: event()?,
+            errors: event()?,
             gone: AtomicBool::new(false),
         })
     }
 
-    /// Has the kernel signal what may be the end of the function.
-    fn watch_removal(&self, info: &DeviceInfo) -> Result<(), BusError> {
+    /// Has the kernel signal errors, and what is the end of the function.
+    fn watch(&self, info: &DeviceInfo) -> Result<(), BusError> {
         let flags = irq::SET_DATA_EVENTFD | irq::SET_ACTION_TRIGGER;
-        for index in [irq::ERR, irq::REQ] {
+        for (index, event) in [(irq::ERR, &self.errors), (irq::REQ, &self.removal)] {
             // A function that is not PCI Express reports no errors.
             if irq_count(&self.file, info, index)? > 0 {
-                set_irqs(&self.file, index, flags, &[self.removal.as_fd()])
-                    .map_err(BusError::os("watching for removal"))?;
+                set_irqs(&self.file, index, flags, &[event.as_fd()])
+                    .map_err(BusError::os("watching for errors and removal"))?;
             }
         }
         Ok(())
@@ -425,6 +438,10 @@ impl Device {
             self.gone.store(true, Ordering::Release);
         }
         self.gone.load(Ordering::Acquire)
+    }
+
+    fn take_error(&self) -> bool {
+        rustix::io::read(&self.errors, &mut [0; 8]).is_ok()
     }
 
     fn check_present(&self) -> Result<(), BusError> {
@@ -969,6 +986,17 @@ mod tests {
             device.read_config(0, &mut [0]),
             Err(BusError::Gone { .. })
         ));
+    }
+
+    #[test]
+    fn an_error_is_taken_once_and_is_not_removal() {
+        let file = Memory::new(PAGE_LEN).unwrap();
+        let device = device(&file);
+        assert!(!device.take_error());
+        rustix::io::write(&device.errors, &2_u64.to_ne_bytes()).unwrap();
+        assert!(!device.is_gone());
+        assert!(device.take_error() && !device.take_error());
+        device.read_config(0, &mut [0]).unwrap();
     }
 
     #[test]

@@ -949,7 +949,10 @@ impl Lane {
             DeviceError::Failed(_) | DeviceError::SessionRefused(_) => self.requests.failed += 1,
             DeviceError::TimedOut => self.requests.timed_out += 1,
             DeviceError::Misbehaved(_) => self.requests.wrong_answers += 1,
-            DeviceError::Gone | DeviceError::Abandoned | DeviceError::NotUsable(_) => {}
+            DeviceError::BusError
+            | DeviceError::Gone
+            | DeviceError::Abandoned
+            | DeviceError::NotUsable(_) => {}
         }
         if let (Some(permit), Some(outcome)) = (permit, outcome_of(error)) {
             self.breaker.record(permit, outcome, now);
@@ -993,7 +996,10 @@ const fn outcome_of(error: &DeviceError) -> Option<Outcome> {
         }
         DeviceError::Misbehaved(_) => Some(Outcome::Misbehaved(error.code())),
         // Victims of a fault that is reported by itself.
-        DeviceError::Gone | DeviceError::Abandoned | DeviceError::NotUsable(_) => None,
+        DeviceError::BusError
+        | DeviceError::Gone
+        | DeviceError::Abandoned
+        | DeviceError::NotUsable(_) => None,
     }
 }
 

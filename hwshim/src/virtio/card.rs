@@ -233,9 +233,10 @@ impl Card {
             device.hand_back_all(&reason, completions);
             device.controlq.wipe_requests();
         }
-        if state == State::Gone {
+        if matches!(fault, DeviceError::Gone | DeviceError::BusError) {
             // Whoever wants the function next, this driver included, may have to wait until
-            // nobody holds it any more.
+            // nobody holds it any more. What an error has left of it is not known: opened anew, it
+            // is reset as a whole.
             self.health.disconnect();
             self.device = None;
         }
@@ -249,8 +250,12 @@ impl Card {
         };
         if self.armed || now >= self.presence_check {
             self.presence_check = now.plus(PRESENCE_CHECK_INTERVAL);
-            if device.transport.function().is_gone() {
+            let function = device.transport.function();
+            if function.is_gone() {
                 return Err(DeviceError::Gone);
+            }
+            if function.take_error() {
+                return Err(DeviceError::BusError);
             }
         }
         if std::mem::take(&mut self.armed) {
@@ -391,15 +396,14 @@ impl Accelerator for Card {
     }
 
     fn events(&self) -> Vec<BorrowedFd<'_>> {
-        let removal = match (&self.device, self.state) {
-            (Some(device), State::Ready) => device.transport.function().removal_fd(),
-            // A socket that has hung up would wake its waiter for ever.
-            _ => None,
-        };
-        [self.queue_event.as_fd(), self.config_event.as_fd()]
-            .into_iter()
-            .chain(removal)
-            .collect()
+        let mut events = vec![self.queue_event.as_fd(), self.config_event.as_fd()];
+        // Of one that was given up, a socket that has hung up would wake its waiter for ever.
+        if let (Some(device), State::Ready) = (&self.device, self.state) {
+            let function = device.transport.function();
+            events.extend(function.removal_fd());
+            events.extend(function.error_fd());
+        }
+        events
     }
 
     fn state(&self) -> State {

@@ -396,6 +396,7 @@ fn an_open_breaker_blames_whom_its_code_names() {
         ("ring-stuck", Cause::Card),
         ("gone", Cause::CardAbsent),
         ("timed-out", Cause::Undetermined),
+        ("bus-error", Cause::Undetermined),
         ("", Cause::Undetermined),
     ];
     for (opened_by, cause) in table {

@@ -2,8 +2,8 @@
 //!
 //! The card stands behind a root port that does native hot-plug and error reporting. An owner
 //! drives it while errors are injected at port and card, and then the card is taken away. Errors
-//! are counted by Linux and shown by `hwshim list`; the telemetry page has no place for them and
-//! shows the removal.
+//! are counted by Linux and shown by `hwshim list`; the telemetry page shows that one took the
+//! card out of use, and the removal.
 
 use super::guest::Guest;
 use super::q1::{bind_as_advised, function};
