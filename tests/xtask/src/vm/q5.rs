@@ -163,7 +163,10 @@ fn count(list: &Value, counter: &str) -> anyhow::Result<u64> {
 /// Takes the card away from an owner that has recovered from the errors. Linux asks the owner to
 /// let go of it, five seconds after the attention button was pressed.
 fn remove(guest: &mut Guest) -> anyhow::Result<()> {
-    guest.json_until(STATS, |stats| stats["cards"][0]["state"] == "ready")?;
+    guest.json_until(STATS, |stats| {
+        let card = &stats["cards"][0];
+        card["state"] == "ready" && card["breaker_opened_by"] == "bus-error"
+    })?;
     guest
         .monitor()
         .execute("device_del", &json!({ "id": "card" }))?;
