@@ -46,8 +46,8 @@ const CRATES: [(&str, &str, &[&str]); 8] = [
 ];
 
 /// What each lower module of hwshim may name of the others; any may name the scheduling points of
-/// `model`, which exist in tests only. Modules that are not listed stand on
-/// top of all these, and nothing listed may name them.
+/// `model`, which exist in tests only. Modules that are not listed stand on top of all these, and
+/// nothing listed may name them.
 const HWSHIM_MODULES: [(&str, &[&str]); 9] = [
     ("clock", &[]),
     ("telemetry", &["clock"]),

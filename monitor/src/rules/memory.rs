@@ -117,7 +117,7 @@ impl Memory {
     fn record_page(&mut self, page: &Page, now: Instant) {
         let owner = OwnerId::of(page);
         if owner != self.owner {
-            // Another owner: its sequence starts anew.
+            // The first thing another owner publishes is news, whatever its sequence.
             self.owner = owner;
             self.sequence = None;
         }

@@ -29,8 +29,9 @@ enum Command {
     /// Runs everything that CI runs: format, lints, tests, documentation, dependencies.
     ///
     /// Every step runs even if an earlier one failed, and a table at the end says how each went.
-    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes);
-    /// nothing else on the machine is changed.
+    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes). Run
+    /// as root on Debian, the last step installs QEMU as well, see `cargo xtask vm`; nothing else
+    /// on the machine is changed.
     Test,
     /// Has libFuzzer look for inputs that break the code that reads hostile input.
     ///
