@@ -245,8 +245,9 @@ fn events_of(report: UnixStream) -> Receiver<anyhow::Result<Event>> {
     let (sender, events) = mpsc::channel();
     std::thread::spawn(move || {
         let mut parser = Parser::default();
-        for line in BufReader::new(report).lines().map_while(Result::ok) {
-            let event = parser.line(&line).transpose();
+        for line in BufReader::new(report).split(b'\n').map_while(Result::ok) {
+            // Whatever bytes a command prints, they do not end the conversation.
+            let event = parser.line(&String::from_utf8_lossy(&line)).transpose();
             // Nobody listens once the guest has been dropped.
             if event.is_some_and(|event| sender.send(event).is_err()) {
                 return;
@@ -254,4 +255,20 @@ fn events_of(report: UnixStream) -> Receiver<anyhow::Result<Event>> {
         }
     });
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_end_the_conversation() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"1caf\xe9\n=0\n").unwrap();
+        let event = events_of(ours).recv_timeout(ANSWER_TIMEOUT);
+        let Event::Answered(answer) = event.unwrap().unwrap() else {
+            panic!("nobody has booted");
+        };
+        assert_eq!(answer.stdout, "caf\u{fffd}\n");
+    }
 }
