@@ -252,17 +252,34 @@ fn qualify(qualifications: &[&Qualification]) -> anyhow::Result<Outcome> {
         }
     }
     print_table(&lines);
+    let outcomes: Vec<_> = lines
+        .iter()
+        .map(|line| (line.name, &line.outcome))
+        .collect();
+    Ok(sum_up(&outcomes))
+}
+
+/// How cases went, taken together. Where none could be run, nothing has passed.
+fn sum_up(cases: &[(&str, &Outcome)]) -> Outcome {
     let names = |wanted: fn(&Outcome) -> bool| {
-        let lines = lines.iter().filter(|line| wanted(&line.outcome));
-        lines.map(|line| line.name).collect::<Vec<_>>().join(", ")
+        let cases = cases.iter().filter(|(_, outcome)| wanted(outcome));
+        cases.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     };
-    let failed = names(|outcome| matches!(outcome, Outcome::Failed(_)));
-    let skipped = names(|outcome| matches!(outcome, Outcome::Skipped(_)));
-    Ok(match (failed.as_str(), skipped.as_str()) {
-        ("", "") => Outcome::passed(),
-        ("", skipped) => Outcome::Passed(format!("skipped {skipped}")),
-        (failed, _) => Outcome::Failed(failed.to_owned()),
-    })
+    let failed = names(Outcome::is_failed);
+    let skipped: Vec<_> = cases
+        .iter()
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Skipped(_)))
+        .map(|(name, outcome)| format!("{name} {outcome}"))
+        .collect();
+    if !failed.is_empty() {
+        Outcome::Failed(failed)
+    } else if skipped.is_empty() {
+        Outcome::passed()
+    } else if skipped.len() == cases.len() {
+        Outcome::Skipped(skipped.join("; "))
+    } else {
+        Outcome::Passed(skipped.join("; "))
+    }
 }
 
 fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
@@ -353,4 +370,27 @@ fn qualification() -> impl TypedValueParser<Value = &'static Qualification> {
         let found = all.find(|qualification| qualification.name == name);
         found.expect("the parser takes no other names")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summed_up(outcomes: &[Outcome]) -> String {
+        let cases: Vec<_> = ["q1", "q2"].into_iter().zip(outcomes).collect();
+        sum_up(&cases).to_string()
+    }
+
+    #[test]
+    fn cases_that_could_not_be_run_do_not_pass_and_say_why() {
+        let skipped = || Outcome::Skipped("no network".to_owned());
+        let failed = || Outcome::Failed("a wrong answer".to_owned());
+        let passed = Outcome::passed;
+        assert_eq!(summed_up(&[passed(), passed()]), "ok");
+        let expected = "ok: q2 skipped: no network";
+        assert_eq!(summed_up(&[passed(), skipped()]), expected);
+        let expected = "skipped: q1 skipped: no network; q2 skipped: no network";
+        assert_eq!(summed_up(&[skipped(), skipped()]), expected);
+        assert_eq!(summed_up(&[failed(), skipped()]), "FAILED: q1");
+    }
 }
