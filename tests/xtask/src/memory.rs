@@ -16,12 +16,11 @@
 //! A tool that is not there is skipped, and the table says how to get it. The first run builds
 //! everything twice more, so `cargo xtask test` does not include it.
 
-use crate::outcome::{Outcome, Unavailable};
-use crate::process::{answers, cargo, host, output, program, root, timed, typed};
+use crate::outcome::{Outcome, Step, Unavailable, run_all};
+use crate::process::{answers, cargo, host, output, program, root, typed};
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// What is tested: code that handles memory of others, and what stands directly on it.
 const PACKAGES: [&str; 6] = [
@@ -50,25 +49,20 @@ const VALGRIND_FILTERS: [&str; 7] = [
 /// What Miri cannot follow, and what takes it hours.
 const MIRI_SKIPS: [&str; 2] = ["models::", "indices_wrap"];
 
-struct Tool {
-    name: &'static str,
-    run: fn() -> anyhow::Result<Outcome>,
-}
-
-const TOOLS: [Tool; 4] = [
-    Tool {
+const TOOLS: [Step; 4] = [
+    Step {
         name: "Miri",
         run: miri,
     },
-    Tool {
+    Step {
         name: "Valgrind",
         run: valgrind,
     },
-    Tool {
+    Step {
         name: "AddressSanitizer",
         run: address_sanitizer,
     },
-    Tool {
+    Step {
         name: "ThreadSanitizer",
         run: thread_sanitizer,
     },
@@ -80,30 +74,7 @@ const TOOLS: [Tool; 4] = [
 ///
 /// Names the tools that found something.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let mut report = Vec::new();
-    for Tool { name, run } in TOOLS {
-        println!("\n== {name}");
-        let (outcome, took) = timed(run);
-        let outcome = outcome.unwrap_or_else(Outcome::from);
-        report.push((name, outcome, took));
-    }
-    print_table(&report);
-    let failed: Vec<_> = report
-        .iter()
-        .filter(|(_, outcome, _)| outcome.is_failed())
-        .map(|(name, ..)| *name)
-        .collect();
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
-    }
-    Ok(())
-}
-
-fn print_table(report: &[(&str, Outcome, Duration)]) {
-    println!("\n{:<18} {:>8}  result", "tool", "seconds");
-    for (name, outcome, took) in report {
-        println!("{name:<18} {:>8.1}  {outcome}", took.as_secs_f64());
-    }
+    run_all("tool", &TOOLS)
 }
 
 fn miri() -> anyhow::Result<Outcome> {

@@ -1,5 +1,7 @@
 //! How a check ended, and the tables that say so.
 
+use crate::process::timed;
+use anyhow::bail;
 use std::fmt;
 
 /// How a check ended.
@@ -53,6 +55,37 @@ impl fmt::Display for Outcome {
             Self::Failed(why) => write!(formatter, "FAILED: {why}"),
         }
     }
+}
+
+/// A check among others.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn() -> anyhow::Result<Outcome>,
+}
+
+/// Runs every step, even if an earlier one failed, and prints a table of how each went. `title`
+/// says what the steps are.
+///
+/// # Errors
+///
+/// Names the steps that failed.
+pub(crate) fn run_all(title: &str, steps: &[Step]) -> anyhow::Result<()> {
+    let mut report = Vec::new();
+    for Step { name, run } in steps {
+        println!("\n== {name}");
+        let (outcome, took) = timed(run);
+        report.push((*name, outcome.unwrap_or_else(Outcome::from), took));
+    }
+    println!("\n{title:<18} {:>8}  result", "seconds");
+    for (name, outcome, took) in &report {
+        println!("{name:<18} {:>8.1}  {outcome}", took.as_secs_f64());
+    }
+    let failed = report.iter().filter(|(_, outcome, _)| outcome.is_failed());
+    let failed: Vec<_> = failed.map(|(name, ..)| *name).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,21 +5,15 @@
 //! `cargo build` leaves. The binary for libFuzzer is left to `cargo xtask fuzz`, because its
 //! runtime changes how C is compiled for everybody. Benchmarks are linted, not run.
 
-use crate::outcome::Outcome;
-use crate::process::{answers, cargo, program, root, run as run_command, timed, typed};
+use crate::outcome::{Outcome, Step, run_all};
+use crate::process::{answers, cargo, program, root, run as run_command, typed};
 use crate::vm;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 /// Another version may know other rules; raise it together with deny.toml.
 const CARGO_DENY_VERSION: &str = "0.20.2";
-
-struct Step {
-    name: &'static str,
-    run: fn() -> anyhow::Result<Outcome>,
-}
 
 const STEPS: [Step; 8] = [
     Step {
@@ -63,31 +57,9 @@ const STEPS: [Step; 8] = [
 ///
 /// Names the steps that failed.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let mut report = Vec::new();
-    for Step { name, run } in STEPS {
-        println!("\n== {name}");
-        let (outcome, took) = timed(run);
-        let outcome = outcome.unwrap_or_else(Outcome::from);
-        report.push((name, outcome, took));
-    }
-    print_table(&report);
-    let failed: Vec<_> = report
-        .iter()
-        .filter(|(_, outcome, _)| outcome.is_failed())
-        .map(|(name, ..)| *name)
-        .collect();
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
-    }
+    run_all("step", &STEPS)?;
     println!("\nNo step failed.");
     Ok(())
-}
-
-fn print_table(report: &[(&str, Outcome, Duration)]) {
-    println!("\n{:<14} {:>8}  result", "step", "seconds");
-    for (name, outcome, took) in report {
-        println!("{name:<14} {:>8.1}  {outcome}", took.as_secs_f64());
-    }
 }
 
 fn format() -> anyhow::Result<Outcome> {
