@@ -19,6 +19,13 @@ pub(crate) fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// A program that the kernel kills when this one ends, even if it is killed: nobody is left behind.
+pub(crate) fn bound(name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = program("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(name);
+    command
+}
+
 /// The cargo that runs this.
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

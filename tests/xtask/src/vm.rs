@@ -25,7 +25,7 @@ mod q5;
 mod report;
 
 use crate::outcome::Outcome;
-use crate::process::{program, root, timed};
+use crate::process::{bound, root, timed};
 use anyhow::{Context, bail};
 use backports::Backports;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -166,7 +166,7 @@ impl Bench {
             parameters,
             options,
         };
-        Guest::boot(program(&self.qemu), machine, &self.logs(name))
+        Guest::boot(bound(&self.qemu), machine, &self.logs(name))
     }
 
     /// Boots a guest of the newest QEMU, which can have our card.

@@ -12,7 +12,7 @@
 
 use super::packages::{Kernel, available};
 use crate::outcome::Unavailable;
-use crate::process::{program, run};
+use crate::process::{bound, program, run};
 use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl Backports {
     /// Starts QEMU, as far as it is not about the machine.
     pub(super) fn qemu(&self) -> Command {
         let usr = self.unpacked.join("usr");
-        let mut command = program(usr.join("lib64/ld-linux-x86-64.so.2"));
+        let mut command = bound(usr.join("lib64/ld-linux-x86-64.so.2"));
         command
             .arg("--library-path")
             .arg(usr.join("lib/x86_64-linux-gnu"))

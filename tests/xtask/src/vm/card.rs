@@ -2,7 +2,7 @@
 //! machine that has it.
 
 use super::{Bench, root};
-use crate::process::program;
+use crate::process::bound;
 use anyhow::{Context, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -30,7 +30,7 @@ impl Card {
         fs::create_dir_all(&logs)?;
         let logs = logs.strip_prefix(root())?;
         let socket = logs.join("card.sock");
-        let mut command = program(&bench.newest()?.firmware_sim);
+        let mut command = bound(&bench.newest()?.firmware_sim);
         command.arg("run").arg("--socket").arg(&socket);
         let child = command.stdout(Stdio::piped()).spawn();
         let mut process = child.context("firmware-sim could not be started")?;
