@@ -371,13 +371,15 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether the device was asked for something and said no, for whatever reason.
+    /// Whether the device was asked for something and said no, for whatever reason but that it has
+    /// no room.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::SessionRefused(_) | Self::Failed(Status::ERR | Status::NOTSUPP)
-        )
+        match self {
+            Self::SessionRefused(status) => !matches!(*status, Status::NOSPC),
+            Self::Failed(status) => matches!(*status, Status::ERR | Status::NOTSUPP),
+            _ => false,
+        }
     }
 
     /// Evidence code: the same word in verdicts, metrics and logs.

@@ -46,6 +46,24 @@ impl KnownAnswer {
         (self.operation)()
     }
 
+    /// The same operation, under a key that no accelerator has met: it has to open a session for it.
+    /// Only signatures have such a form.
+    #[must_use]
+    pub fn operation_with_new_key(&self) -> Operation {
+        match self.operation() {
+            Operation::Sign {
+                key,
+                scheme,
+                message,
+            } => Operation::Sign {
+                key: Arc::new(key.renumbered()),
+                scheme,
+                message,
+            },
+            other => other,
+        }
+    }
+
     /// Whether `answer` answers `operation`, which [`KnownAnswer::operation`] made.
     #[must_use]
     pub fn accepts(&self, operation: &Operation, answer: Unverified<Vec<u8>>) -> bool {

@@ -314,6 +314,15 @@ impl SigningKey {
         })
     }
 
+    /// The same key under a number of its own, so that no accelerator has a session for it.
+    pub(crate) fn renumbered(&self) -> Self {
+        let read = match &self.pair {
+            Pair::Rsa(_) => Self::from_pkcs1(&self.card_encoding),
+            Pair::Ecdsa(curve, _) => Self::from_sec1(*curve, &self.card_encoding),
+        };
+        read.expect("it has been read from these bytes before")
+    }
+
     /// Which key this is.
     #[must_use]
     pub const fn id(&self) -> KeyId {

@@ -1,22 +1,26 @@
 //! The router with its thread or task, over accelerators that hold still where a test wants them to.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use hwshim::accelerator::software::Ring;
 use hwshim::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, Operation, Rejected, Request,
-    Secret, State as AcceleratorState,
+    Secret, State as AcceleratorState, Unverified,
 };
 use hwshim::clock::{Clock, Instant, ManualClock};
 use hwshim::kat;
-use hwshim::key::{HashAlgorithm, SignatureScheme};
-use hwshim::router::Router;
+use hwshim::key::{HashAlgorithm, SignatureAlgorithm, SignatureScheme, SigningKey};
 use hwshim::router::breaker::State;
-use hwshim::router::core::{Core, LaneStatus, Offload, Options};
-use hwshim::router::direct::Direct;
+use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options};
+use hwshim::router::direct::{Direct, Submitted};
+use hwshim::router::{Router, verify};
 use hwshim::spec::crypto::Status;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Far longer than anything takes; only a mistake meets it.
@@ -96,17 +100,20 @@ impl Accelerator for Held {
     }
 }
 
-/// Software that answers PSS with an error status while it is told to.
+/// What is refused, and how.
+type Refusal = fn(&Operation) -> Option<DeviceError>;
+
+/// Software that refuses what a test wants it to.
 #[derive(Debug)]
-struct WithoutPss {
+struct Refusing {
     ring: Ring,
-    refuses: Arc<AtomicBool>,
-    refused: Vec<Request>,
+    refusal: Arc<Mutex<Refusal>>,
+    refused: Vec<Completion>,
 }
 
-impl Accelerator for WithoutPss {
+impl Accelerator for Refusing {
     fn name(&self) -> &'static str {
-        "without-pss"
+        "refusing"
     }
 
     fn offers(&self, algorithm: Algorithm) -> bool {
@@ -114,21 +121,21 @@ impl Accelerator for WithoutPss {
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
-        let is_pss = request.operation.algorithm().name().contains("pss");
-        if is_pss && self.refuses.load(Ordering::Relaxed) {
-            self.refused.push(request);
-            return Ok(());
-        }
-        self.ring.submit(request, now)
+        let refusal = *self.refusal.lock().unwrap();
+        let Some(error) = refusal(&request.operation) else {
+            return self.ring.submit(request, now);
+        };
+        self.refused.push(Completion {
+            request,
+            output: Err(error),
+        });
+        Ok(())
     }
 
     fn flush(&mut self) {}
 
     fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
-        completions.extend(self.refused.drain(..).map(|request| Completion {
-            request,
-            output: Err(DeviceError::Failed(Status::ERR)),
-        }));
+        completions.append(&mut self.refused);
         self.ring.poll(now, completions);
     }
 
@@ -145,6 +152,7 @@ impl Accelerator for WithoutPss {
     }
 
     fn hand_back(&mut self, completions: &mut Vec<Completion>) {
+        completions.append(&mut self.refused);
         self.ring.hand_back(completions);
     }
 
@@ -243,62 +251,267 @@ fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
     assert_eq!((requests.software, requests.in_flight), (1, 0));
 }
 
-/// A router over such an accelerator, and the switch.
-fn without_pss(refuses: bool) -> (Direct, Arc<AtomicBool>) {
-    let switch = Arc::new(AtomicBool::new(refuses));
-    let accelerator = WithoutPss {
-        ring: Ring::default(),
-        refuses: Arc::clone(&switch),
-        refused: Vec::new(),
-    };
-    let core = Core::new(
-        vec![Box::new(accelerator) as Box<dyn Accelerator>],
-        options(),
-    );
-    let clock = Arc::new(ManualClock::new());
-    let mut router = Direct::new(core, clock as Arc<dyn Clock>);
-    // Reset and trial.
-    for _ in 0..4 {
-        router.turn(|_| {});
+const PKCS1: SignatureScheme = SignatureScheme::RsaPkcs1Sha256;
+const PSS: SignatureScheme = SignatureScheme::RsaPssSha256;
+
+fn scheme_of(operation: &Operation) -> Option<SignatureScheme> {
+    match operation {
+        Operation::Sign { scheme, .. } => Some(*scheme),
+        _ => None,
     }
-    (router, switch)
 }
 
-/// Runs scheduled tests until each has had its turn.
-fn check_everything(router: &mut Direct) -> LaneStatus {
-    for _ in kat::ALL.iter() {
-        router.begin_check(0, Instant::ORIGIN);
+fn nothing(_: &Operation) -> Option<DeviceError> {
+    None
+}
+
+/// As QEMU's device does without a library that pads.
+fn pss(operation: &Operation) -> Option<DeviceError> {
+    let is_pss = scheme_of(operation)?.algorithm() == SignatureAlgorithm::RsaPss;
+    is_pss.then_some(DeviceError::Failed(Status::ERR))
+}
+
+fn every_request(_: &Operation) -> Option<DeviceError> {
+    Some(DeviceError::Failed(Status::ERR))
+}
+
+fn every_session(_: &Operation) -> Option<DeviceError> {
+    Some(DeviceError::SessionRefused(Status::ERR))
+}
+
+fn long_keys(operation: &Operation) -> Option<DeviceError> {
+    match operation {
+        Operation::Sign { key, .. } if key.modulus_len() > Some(256) => {
+            Some(DeviceError::SessionRefused(Status::ERR))
+        }
+        _ => None,
+    }
+}
+
+fn requests_with_long_keys(operation: &Operation) -> Option<DeviceError> {
+    long_keys(operation).and(Some(DeviceError::Failed(Status::ERR)))
+}
+
+/// A router over such an accelerator. Nobody owns it: no test is scheduled unless one is asked for.
+struct Refused {
+    router: Direct,
+    clock: Arc<ManualClock>,
+    refusal: Arc<Mutex<Refusal>>,
+}
+
+impl Refused {
+    /// One that has passed its trial.
+    fn new(refusal: Refusal) -> Self {
+        let refusal = Arc::new(Mutex::new(refusal));
+        let accelerator = Refusing {
+            ring: Ring::default(),
+            refusal: Arc::clone(&refusal),
+            refused: Vec::new(),
+        };
+        let core = Core::new(
+            vec![Box::new(accelerator) as Box<dyn Accelerator>],
+            options(),
+        );
+        let clock = Arc::new(ManualClock::new());
+        let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
+        let mut setup = Self {
+            router,
+            clock,
+            refusal,
+        };
+        setup.settle();
+        setup
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
+    /// Lets everything end that is under way.
+    fn settle(&mut self) {
         for _ in 0..8 {
-            router.turn(|_| {});
+            self.router.turn(|_| {});
         }
     }
-    router.core().status(0)
+
+    /// Runs scheduled tests until each has had its turn.
+    fn check_everything(&mut self) -> LaneStatus {
+        for _ in kat::ALL.iter() {
+            self.router.begin_check(0, Instant::ORIGIN);
+            self.settle();
+        }
+        self.status()
+    }
+
+    /// Signs, and lets whatever follows from it end.
+    fn sign(&mut self, key: &Arc<SigningKey>, scheme: SignatureScheme) -> Ending {
+        let submitted = self.router.submit(sign(key, scheme));
+        let mut ending = None;
+        for _ in 0..8 {
+            self.router.turn(|done| ending = Some(done));
+        }
+        let done = match submitted {
+            Submitted::Done(done) => done,
+            Submitted::InFlight(_) => ending.expect("it is answered within a few turns"),
+        };
+        verify_signature(key, scheme, &done.output.unwrap());
+        done.ending
+    }
+
+    fn offers(&self, scheme: SignatureScheme) -> bool {
+        self.router.core().offers(0, Algorithm::Sign(scheme))
+    }
+
+    fn status(&self) -> LaneStatus {
+        let status = self.router.core().status(0);
+        assert!(status.requests.add_up(), "{:?}", status.requests);
+        status
+    }
+
+    fn assert_in_use(&self) {
+        let status = self.status();
+        let is_closed = matches!(status.breaker, State::Closed { .. });
+        assert!(is_closed && status.breaker_opened == 0, "{status:?}");
+        assert_eq!(status.checks.failed, 0, "{:?}", status.checks);
+    }
 }
 
-fn offers_pss(router: &Direct) -> bool {
-    let pss = Algorithm::Sign(SignatureScheme::RsaPssSha256);
-    router.core().offers(0, pss)
+fn sign(key: &Arc<SigningKey>, scheme: SignatureScheme) -> Operation {
+    Operation::Sign {
+        key: Arc::clone(key),
+        scheme,
+        message: Secret::from(&b"message"[..]),
+    }
+}
+
+fn verify_signature(key: &Arc<SigningKey>, scheme: SignatureScheme, signature: &[u8]) {
+    let answer = Unverified::new(signature.to_vec());
+    verify::check(&sign(key, scheme), answer).unwrap();
+}
+
+/// A key of 4096 bits that is none of the others, to a card.
+fn long_key() -> Arc<SigningKey> {
+    let der = include_bytes!("../src/kat/rsa-4096.pkcs1.der");
+    Arc::new(SigningKey::from_pkcs1(der).unwrap())
 }
 
 #[test]
 fn a_padding_that_a_card_never_had_is_not_offered_and_is_no_failure() {
-    let (mut router, _switch) = without_pss(true);
-    assert!(offers_pss(&router), "masks know RSA as a whole");
-    let status = check_everything(&mut router);
-    assert!(!offers_pss(&router));
-    let pkcs1 = Algorithm::Sign(SignatureScheme::RsaPkcs1Sha256);
-    assert!(router.core().offers(0, pkcs1));
-    let checks = status.checks;
+    let mut card = Refused::new(pss);
+    assert!(card.offers(PSS), "masks know RSA as a whole");
+    let checks = card.check_everything().checks;
+    assert!(!card.offers(PSS) && card.offers(PKCS1));
     assert_eq!((checks.failed, checks.passed), (0, checks.started));
-    assert_eq!(status.breaker_opened, 0);
+    card.assert_in_use();
 }
 
 #[test]
 fn a_padding_that_worked_and_works_no_more_is_a_failure() {
-    let (mut router, switch) = without_pss(false);
-    assert_eq!(check_everything(&mut router).checks.failed, 0);
-    switch.store(true, Ordering::Relaxed);
-    let status = check_everything(&mut router);
+    let mut card = Refused::new(nothing);
+    assert_eq!(card.check_everything().checks.failed, 0);
+    card.refuse(pss);
+    let status = card.check_everything();
     assert!(status.checks.failed > 0, "{:?}", status.checks);
-    assert!(offers_pss(&router));
+    assert!(card.offers(PSS));
+}
+
+#[test]
+fn callers_who_want_a_padding_that_a_card_lacks_do_not_take_it_out_of_use() {
+    let mut card = Refused::new(pss);
+    let key = kat::rsa_2048_key();
+    for _ in 0..10 {
+        card.router.submit(sign(&key, PSS));
+    }
+    card.settle();
+    for _ in 0..10 {
+        assert_eq!(card.sign(&key, PSS), Ending::Software);
+        assert_eq!(card.sign(&key, PKCS1), Ending::Card);
+    }
+    card.assert_in_use();
+    let status = card.status();
+    assert_eq!(status.lacking, [Algorithm::Sign(PSS)]);
+    assert_eq!(status.requests.failed, 10, "it is asked once");
+}
+
+#[test]
+fn while_it_is_found_out_whether_a_card_lacks_a_padding_software_signs() {
+    let mut card = Refused::new(pss);
+    let key = kat::rsa_2048_key();
+    let Submitted::InFlight(_) = card.router.submit(sign(&key, PSS)) else {
+        panic!("not given to the card");
+    };
+    card.router.turn(|_| {});
+    let another = card.router.submit(sign(&key, PSS));
+    assert!(matches!(another, Submitted::Done(_)), "{another:?}");
+    assert!(card.offers(PSS), "it is not known yet");
+    card.settle();
+    assert!(!card.offers(PSS));
+}
+
+#[test]
+fn keys_that_a_card_refuses_do_not_take_it_out_of_use_and_are_asked_for_once() {
+    for (scheme, refusal) in [
+        (PKCS1, long_keys as Refusal),
+        (PSS, long_keys),
+        (PSS, requests_with_long_keys),
+    ] {
+        let mut card = Refused::new(refusal);
+        // A request that fails where others succeed is a failure, so of these there is one.
+        let keys: Vec<_> = match refusal(&sign(&long_key(), scheme)) {
+            Some(DeviceError::SessionRefused(_)) => (0..5).map(|_| long_key()).collect(),
+            _ => vec![long_key()],
+        };
+        for _ in 0..3 {
+            for key in &keys {
+                assert_eq!(card.sign(key, scheme), Ending::Software);
+            }
+        }
+        assert_eq!(card.sign(&kat::rsa_2048_key(), scheme), Ending::Card);
+        card.assert_in_use();
+        let status = card.status();
+        assert_eq!(status.requests.failed, keys.len() as u64);
+        assert_eq!(status.keys_refused, keys.len());
+        assert!(status.lacking.is_empty(), "{:?}", status.lacking);
+    }
+}
+
+#[test]
+fn a_card_that_has_come_to_refuse_everything_is_taken_out_of_use() {
+    for (refusal, code) in [
+        (every_request as Refusal, "status-err"),
+        (every_session, "session-refused"),
+    ] {
+        for scheme in [PKCS1, PSS] {
+            let mut card = Refused::new(nothing);
+            card.refuse(refusal);
+            for _ in 0..3 {
+                assert_eq!(card.sign(&kat::rsa_2048_key(), scheme), Ending::Software);
+            }
+            let status = card.status();
+            assert!(matches!(status.breaker, State::Open { .. }), "{status:?}");
+            assert_eq!(status.breaker_opened_by, code);
+            assert_eq!((status.lacking.len(), status.keys_refused), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn what_a_card_lacked_is_asked_anew_after_a_reset() {
+    let mut card = Refused::new(pss);
+    let (short, long) = (kat::rsa_2048_key(), long_key());
+    card.sign(&short, PSS);
+    card.refuse(long_keys);
+    card.sign(&long, PKCS1);
+    let status = card.status();
+    assert_eq!((status.lacking.len(), status.keys_refused), (1, 1));
+
+    card.refuse(nothing);
+    assert_eq!(card.sign(&short, PSS), Ending::Software);
+    card.router.report_silent_reboot(0, card.clock.now());
+    card.clock.advance(options().limits.backoff);
+    card.settle();
+    let status = card.status();
+    assert_eq!((status.lacking.len(), status.keys_refused), (0, 0));
+    assert_eq!(card.sign(&short, PSS), Ending::Card);
+    assert_eq!(card.sign(&long, PKCS1), Ending::Card);
 }

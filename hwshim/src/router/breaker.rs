@@ -147,6 +147,12 @@ impl Breaker {
         }
     }
 
+    /// Whether a permit was given since the last transition.
+    #[must_use]
+    pub const fn is_current(&self, permit: &Permit) -> bool {
+        permit.epoch == self.epoch
+    }
+
     /// Records how an admitted request ended.
     pub fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
         let Permit { epoch } = permit;

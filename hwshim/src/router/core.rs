@@ -14,6 +14,27 @@
 //!
 //! Each request is in one of these places, and one counter or the other counts it:
 //! `submitted = card + software + refused + in_flight` at any instant.
+//!
+//! A signature that a card refuses may be the fault of the card, of the algorithm (masks say RSA and
+//! leave open which paddings), or of the key. A known answer, under a key that the card has not seen,
+//! tells; meanwhile software signs, and the refusal itself counts against nobody:
+//!
+//! ```text
+//!   a caller is refused a session, or
+//!   a request that has never worked
+//!               |
+//!               v                right
+//!   known answer of the same  ----------->  the card will not have this KEY
+//!   algorithm
+//!               | refused                   not so, or the first has worked before
+//!               v                      +--------------------------------------------> a failure
+//!   known answer of an RSA variant  ---+                                            of the CARD
+//!   that has worked                    +--> the card lacks the ALGORITHM
+//!                                    right
+//! ```
+//!
+//! What is refused or lacking goes to software until the next reset, which forgets all of this. A
+//! card that refuses everything also refuses the known answers, and those count.
 
 use super::breaker::{self, Breaker, Limits, Outcome, Permit};
 use crate::accelerator::{
@@ -22,7 +43,9 @@ use crate::accelerator::{
 };
 use crate::clock::Instant;
 use crate::kat::{self, KnownAnswer};
+use crate::key::KeyId;
 use crate::spec::crypto::Status;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -142,6 +165,21 @@ impl Requests {
     #[must_use]
     pub const fn add_up(&self) -> bool {
         self.submitted == self.card + self.software + self.refused + self.in_flight
+    }
+}
+
+impl Requests {
+    /// Counts one that did not come back well.
+    const fn count(&mut self, error: &DeviceError) {
+        match error {
+            DeviceError::Failed(_) | DeviceError::SessionRefused(_) => self.failed += 1,
+            DeviceError::TimedOut => self.timed_out += 1,
+            DeviceError::Misbehaved(_) => self.wrong_answers += 1,
+            DeviceError::BusError
+            | DeviceError::Gone
+            | DeviceError::Abandoned
+            | DeviceError::NotUsable(_) => {}
+        }
     }
 }
 
@@ -277,11 +315,19 @@ struct Lane {
     counters: Counters,
     failure: Option<DeviceError>,
     checks_begun: usize,
-    /// What known answers have shown it to do.
+    /// What it has done right since its last reset.
     proven: Vec<Algorithm>,
-    /// What they have shown it to lack, although its masks offer it.
+    /// What it has shown to lack since then, although its masks offer it.
     lacking: Vec<Algorithm>,
+    /// What a caller was refused, and a known answer is to tell why.
+    in_question: Vec<Algorithm>,
+    /// Keys it will not sign with, although it does the algorithm; the oldest first.
+    refused_keys: VecDeque<(KeyId, Algorithm)>,
 }
+
+/// Keys remembered as refused. One that is forgotten costs a request and a known answer to be found
+/// again.
+const REFUSED_KEYS_MAX: usize = 128;
 
 #[derive(Debug)]
 struct Slot {
@@ -294,6 +340,7 @@ enum Pending {
     /// A caller's request.
     Caller {
         lane: usize,
+        algorithm: Algorithm,
         /// Present while the accelerator's answer is still to be judged.
         permit: Option<Permit>,
         /// The accelerator has been given it.
@@ -314,8 +361,14 @@ enum Pending {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Purpose {
+    /// Decides whether the breaker closes.
     Trial,
+    /// Asked for by the owner's schedule.
     Check,
+    /// A caller was refused, with this key: does the card do the algorithm at all?
+    Question(KeyId),
+    /// The known answer of this algorithm was refused: does the card still do a sibling of it?
+    Witness(Algorithm),
 }
 
 /// What is known of one accelerator, copied out.
@@ -345,6 +398,10 @@ pub struct LaneStatus {
     pub resets: u64,
     /// Resets that failed.
     pub resets_failed: u64,
+    /// What it offers and was found not to do since its last reset; software does it.
+    pub lacking: Vec<Algorithm>,
+    /// Keys that it refused since then, although it does the algorithm; software signs with them.
+    pub keys_refused: usize,
     /// The accelerator's own figures.
     pub counters: Counters,
 }
@@ -391,11 +448,15 @@ impl Core {
                 continue;
             }
             charged = charged.or(Some(index));
+            if lane.will_refuse(&operation) {
+                continue;
+            }
             let Some(permit) = lane.breaker.admit() else {
                 continue;
             };
             let id = self.insert(Pending::Caller {
                 lane: index,
+                algorithm,
                 permit: Some(permit),
                 tried: true,
                 abandoned: false,
@@ -421,6 +482,7 @@ impl Core {
         let lane = charged.unwrap_or(0);
         let id = self.insert(Pending::Caller {
             lane,
+            algorithm,
             permit: None,
             tried: false,
             abandoned: false,
@@ -449,6 +511,7 @@ impl Core {
     pub fn settle(&mut self, id: RequestId, ending: &Ending, now: Instant) {
         let Some(Pending::Caller {
             lane,
+            algorithm,
             permit,
             tried,
             ..
@@ -471,6 +534,9 @@ impl Core {
         if let Some(permit) = permit
             && matches!(ending, Ending::Card | Ending::Refused)
         {
+            if *ending == Ending::Card && lane.breaker.is_current(&permit) {
+                note(&mut lane.proven, algorithm);
+            }
             lane.breaker.record(permit, Outcome::Success, now);
         }
     }
@@ -506,7 +572,7 @@ impl Core {
             .lanes
             .get(lane)
             .is_some_and(|lane| lane.breaker.admit().is_some());
-        let begun = closed && self.begin_test(lane, Purpose::Check, now);
+        let begun = closed && self.begin_next_test(lane, Purpose::Check, now);
         if begun {
             self.lanes[lane].checks.started += 1;
         }
@@ -562,11 +628,10 @@ impl Core {
             outcome,
         } = reset;
         let lane = &mut self.lanes[index];
-        if lane.state == State::Gone {
-            // What comes back may be another card.
-            lane.proven.clear();
-            lane.lacking.clear();
-        }
+        // What comes back may be healed, or another card.
+        lane.proven.clear();
+        lane.lacking.clear();
+        lane.refused_keys.clear();
         lane.accelerator = Some(accelerator);
         lane.note_state(now);
         self.events_version += 1;
@@ -584,7 +649,7 @@ impl Core {
             Some(Ok(())) => {
                 lane.resets += 1;
                 lane.failure = None;
-                if !self.begin_test(index, Purpose::Trial, now) {
+                if !self.begin_next_test(index, Purpose::Trial, now) {
                     let lane = &mut self.lanes[index];
                     lane.breaker.open("offers-nothing", now);
                     lane.failure = Some(DeviceError::NotUsable(
@@ -687,6 +752,8 @@ impl Core {
             checks: lane.checks,
             resets: lane.resets,
             resets_failed: lane.resets_failed,
+            lacking: lane.lacking.clone(),
+            keys_refused: lane.refused_keys.len(),
             counters: lane
                 .accelerator
                 .as_ref()
@@ -705,9 +772,23 @@ impl Core {
             })
     }
 
-    fn begin_test(&mut self, lane: usize, purpose: Purpose, now: Instant) -> bool {
-        let Some(test) = self.lanes[lane].next_test(purpose) else {
-            return false;
+    fn begin_next_test(&mut self, lane: usize, purpose: Purpose, now: Instant) -> bool {
+        self.lanes[lane]
+            .next_test(purpose)
+            .is_some_and(|test| self.begin_test(lane, test, purpose, now))
+    }
+
+    fn begin_test(
+        &mut self,
+        lane: usize,
+        test: &'static KnownAnswer,
+        purpose: Purpose,
+        now: Instant,
+    ) -> bool {
+        let operation = match purpose {
+            Purpose::Trial | Purpose::Check => test.operation(),
+            // An open session of before proves nothing to a caller who was refused one.
+            Purpose::Question(_) | Purpose::Witness(_) => test.operation_with_new_key(),
         };
         let id = self.insert(Pending::Test {
             lane,
@@ -718,7 +799,7 @@ impl Core {
         });
         let request = Request {
             id,
-            operation: test.operation(),
+            operation,
             deadline: now.plus(self.options.timeout),
         };
         if self.lanes[lane].submit(request, now).is_err() {
@@ -754,7 +835,7 @@ impl Core {
                     && !undecided
                 {
                     let permit = permit.take();
-                    self.lanes[lane].judge(permit, error, now);
+                    self.judge(lane, permit, &operation, error, now);
                 }
                 if abandoned {
                     self.settle(id, &Ending::Abandoned, now);
@@ -793,16 +874,20 @@ impl Core {
             Ok(false) => Some(DeviceError::from(DeviceMisbehaved::WrongAnswer)),
             Err(error) => Some(error),
         };
-        // The card refuses what its masks offer: that is "not offered", so another test decides.
+        self.lanes[index].in_question.retain(|one| match purpose {
+            Purpose::Question(_) => *one != test.algorithm(),
+            Purpose::Witness(refused) => *one != refused,
+            Purpose::Trial | Purpose::Check => true,
+        });
         if let Some(error) = &failure
-            && self.lanes[index].finds_lacking(test.algorithm(), error, purpose)
-            && self.begin_test(index, purpose, now)
+            && error.is_refusal()
+            && self.ask_further(index, test.algorithm(), purpose, now)
         {
             return;
         }
         let lane = &mut self.lanes[index];
-        if failure.is_none() && !lane.proven.contains(&test.algorithm()) {
-            lane.proven.push(test.algorithm());
+        if failure.is_none() && epoch == lane.breaker.epoch() {
+            lane.learn(test.algorithm(), purpose);
         }
         match (purpose, failure) {
             (Purpose::Trial, _) if epoch != lane.breaker.epoch() => {}
@@ -811,7 +896,7 @@ impl Core {
                 lane.breaker.open(error.code(), now);
                 lane.failure = Some(error);
             }
-            (Purpose::Check, failure) => {
+            (_, failure) => {
                 lane.checks.passed += u64::from(failure.is_none());
                 lane.checks.failed += u64::from(failure.is_some());
                 lane.checks.last = Some(CheckEnd {
@@ -825,6 +910,81 @@ impl Core {
                     lane.breaker.record(permit, outcome, now);
                 }
             }
+        }
+    }
+
+    /// Follows a known answer that was refused with another that tells why. Returns whether there is
+    /// one: then that decides. The picture above shows the order.
+    fn ask_further(
+        &mut self,
+        index: usize,
+        algorithm: Algorithm,
+        purpose: Purpose,
+        now: Instant,
+    ) -> bool {
+        let lane = &mut self.lanes[index];
+        if lane.proven.contains(&algorithm) {
+            return false;
+        }
+        if !lane.offers(algorithm) {
+            // The card offers it no more, and so has said itself that it lacks it.
+            note(&mut lane.lacking, algorithm);
+            let purpose = match purpose {
+                Purpose::Trial => Purpose::Trial,
+                _ => Purpose::Check,
+            };
+            return self.begin_next_test(index, purpose, now);
+        }
+        if purpose == Purpose::Trial || !algorithm.is_variant() {
+            return false;
+        }
+        let begun = lane
+            .witness()
+            .is_some_and(|test| self.begin_test(index, test, Purpose::Witness(algorithm), now));
+        if begun {
+            note(&mut self.lanes[index].in_question, algorithm);
+        }
+        begun
+    }
+
+    /// Counts a caller's request that did not come back well, and tells the breaker or, where it may
+    /// not be the card's fault, finds out whose it is.
+    fn judge(
+        &mut self,
+        index: usize,
+        permit: Option<Permit>,
+        operation: &Operation,
+        error: &DeviceError,
+        now: Instant,
+    ) {
+        let lane = &mut self.lanes[index];
+        lane.requests.count(error);
+        if let Some(key) = lane.doubted_key(operation, error) {
+            // The permit lapses: this is no outcome.
+            self.question(index, operation.algorithm(), key, now);
+        } else if let (Some(permit), Some(outcome)) = (permit, outcome_of(error)) {
+            lane.breaker.record(permit, outcome, now);
+        }
+    }
+
+    /// Asks an accelerator that has refused a caller for the known answer of the same algorithm.
+    fn question(&mut self, index: usize, algorithm: Algorithm, key: KeyId, now: Instant) {
+        let lane = &mut self.lanes[index];
+        let is_known = lane.in_question.contains(&algorithm) || lane.has_refused(key, algorithm);
+        if is_known || lane.breaker.admit().is_none() {
+            return;
+        }
+        if !lane.offers(algorithm) {
+            note(&mut lane.lacking, algorithm);
+            return;
+        }
+        let mut tests = kat::of(algorithm);
+        let begun = tests
+            .next()
+            .is_some_and(|test| self.begin_test(index, test, Purpose::Question(key), now));
+        if begun {
+            self.lanes[index].in_question.push(algorithm);
+            self.lanes[index].checks.started += 1;
         }
     }
 
@@ -892,6 +1052,8 @@ impl Lane {
             checks_begun: 0,
             proven: Vec::new(),
             lacking: Vec::new(),
+            in_question: Vec::new(),
+            refused_keys: VecDeque::new(),
         }
     }
 
@@ -901,27 +1063,53 @@ impl Lane {
             && !self.lacking.contains(&algorithm)
     }
 
-    /// Whether the answer to a known-answer test says that the accelerator lacks the algorithm.
-    ///
-    /// One padding of RSA that is refused from the start, by a card that was well a moment ago, is
-    /// lacking: masks know RSA as a whole, and QEMU's device opens sessions for what it then
-    /// cannot do. What has worked before, or comes after another failure, is a failure.
-    fn finds_lacking(
-        &mut self,
-        algorithm: Algorithm,
-        error: &DeviceError,
-        purpose: Purpose,
-    ) -> bool {
-        let was_well = self.checks.last.is_none_or(|last| last.failure.is_none());
-        if purpose == Purpose::Check
-            && error.is_refusal()
-            && algorithm.is_variant()
-            && was_well
-            && !self.proven.contains(&algorithm)
-        {
-            self.lacking.push(algorithm);
+    /// Whether an operation of a kind it offers would be refused, or it is being found out.
+    fn will_refuse(&self, operation: &Operation) -> bool {
+        let algorithm = operation.algorithm();
+        let asked = self.in_question.contains(&algorithm) && !self.proven.contains(&algorithm);
+        asked || signing_key(operation).is_some_and(|key| self.has_refused(key, algorithm))
+    }
+
+    fn has_refused(&self, key: KeyId, algorithm: Algorithm) -> bool {
+        self.refused_keys.contains(&(key, algorithm))
+    }
+
+    /// The key of a refused operation, if the refusal may be the key's or the algorithm's fault: a
+    /// session for the key was refused, or the algorithm has not worked since the last reset. What
+    /// has worked, and is offered no more, is neither's.
+    fn doubted_key(&self, operation: &Operation, error: &DeviceError) -> Option<KeyId> {
+        let key = signing_key(operation).filter(|_| error.is_refusal())?;
+        let algorithm = operation.algorithm();
+        let doubted = if self.proven.contains(&algorithm) {
+            self.has_refused(key, algorithm)
+                || matches!(error, DeviceError::SessionRefused(_)) && self.offers(algorithm)
+        } else {
+            algorithm.is_variant() || matches!(error, DeviceError::SessionRefused(_))
+        };
+        doubted.then_some(key)
+    }
+
+    /// Takes note of what a known answer that was right says.
+    fn learn(&mut self, algorithm: Algorithm, purpose: Purpose) {
+        note(&mut self.proven, algorithm);
+        match purpose {
+            Purpose::Witness(refused) => note(&mut self.lacking, refused),
+            Purpose::Question(key) => {
+                if self.refused_keys.len() >= REFUSED_KEYS_MAX {
+                    self.refused_keys.pop_front();
+                }
+                self.refused_keys.push_back((key, algorithm));
+            }
+            Purpose::Trial | Purpose::Check => {}
         }
-        error.is_refusal() && !self.offers(algorithm)
+    }
+
+    /// The test of a variant that has worked.
+    fn witness(&self) -> Option<&'static KnownAnswer> {
+        kat::ALL.iter().find(|test| {
+            let algorithm = test.algorithm();
+            algorithm.is_variant() && self.proven.contains(&algorithm) && self.offers(algorithm)
+        })
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Request> {
@@ -943,22 +1131,6 @@ impl Lane {
         self.accelerator.as_mut()?.take_fault()
     }
 
-    /// Counts a request that did not come back well, and tells the breaker.
-    fn judge(&mut self, permit: Option<Permit>, error: &DeviceError, now: Instant) {
-        match error {
-            DeviceError::Failed(_) | DeviceError::SessionRefused(_) => self.requests.failed += 1,
-            DeviceError::TimedOut => self.requests.timed_out += 1,
-            DeviceError::Misbehaved(_) => self.requests.wrong_answers += 1,
-            DeviceError::BusError
-            | DeviceError::Gone
-            | DeviceError::Abandoned
-            | DeviceError::NotUsable(_) => {}
-        }
-        if let (Some(permit), Some(outcome)) = (permit, outcome_of(error)) {
-            self.breaker.record(permit, outcome, now);
-        }
-    }
-
     /// The test to run next: for a trial always the first that is offered, so that the most wanted
     /// algorithm decides; otherwise each in turn, so that none is broken unnoticed.
     fn next_test(&mut self, purpose: Purpose) -> Option<&'static KnownAnswer> {
@@ -968,7 +1140,7 @@ impl Lane {
             .collect();
         let turn = match purpose {
             Purpose::Trial => 0,
-            Purpose::Check => {
+            _ => {
                 self.checks_begun += 1;
                 self.checks_begun - 1
             }
@@ -985,6 +1157,21 @@ impl Lane {
             }
             self.counters = accelerator.counters();
         }
+    }
+}
+
+/// The key that an operation signs with.
+fn signing_key(operation: &Operation) -> Option<KeyId> {
+    match operation {
+        Operation::Sign { key, .. } => Some(key.id()),
+        _ => None,
+    }
+}
+
+/// Adds `algorithm` if it is not there.
+fn note(algorithms: &mut Vec<Algorithm>, algorithm: Algorithm) {
+    if !algorithms.contains(&algorithm) {
+        algorithms.push(algorithm);
     }
 }
 
