@@ -175,6 +175,12 @@ struct Report {
     requests: Sum,
     /// How the accelerator stood at the end: `ready`, `needs-reset`, or `gone`.
     state: &'static str,
+    /// Times it was taken out of use.
+    breaker_opened: u64,
+    /// Algorithms that it offers and was found not to do.
+    lacking: Vec<&'static str>,
+    /// Keys that it refused although it does the algorithm.
+    keys_refused: usize,
 }
 
 #[derive(Serialize)]
@@ -223,6 +229,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             Some(State::NeedsReset) | None => "needs-reset",
             Some(State::Gone) => "gone",
         },
+        breaker_opened: status.breaker_opened,
+        lacking: status.lacking.iter().map(|one| one.name()).collect(),
+        keys_refused: status.keys_refused,
     };
     if args.json {
         return output.json(&report);
@@ -344,8 +353,20 @@ fn print(report: &Report, status: &LaneStatus, output: &mut Output) -> Result<()
          {wrong_answers} wrong answers stopped",
         report.address
     ))?;
+    let Report { address, state, .. } = report;
+    if !report.lacking.is_empty() {
+        let lacking = report.lacking.join(", ");
+        output.warn(format_args!(
+            "{address} lacks {lacking}, which it seemed to offer; software does that"
+        ))?;
+    }
+    if report.keys_refused > 0 {
+        let keys = report.keys_refused;
+        output.warn(format_args!(
+            "{address} refused {keys} of the keys; software signs with them"
+        ))?;
+    }
     if !matches!(status.breaker, breaker::State::Closed { .. }) {
-        let Report { address, state, .. } = report;
         output.warn(format_args!(
             "{address} is out of use ({}) and {state}; software has taken over",
             status.breaker_opened_by

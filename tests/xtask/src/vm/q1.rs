@@ -7,7 +7,7 @@
 use super::guest::Guest;
 use super::{Bench, Case, Qualification, Verdict};
 use anyhow::{Context, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) const QUALIFICATION: Qualification = Qualification {
     name: "q1",
@@ -40,6 +40,7 @@ fn run(bench: &Bench) -> anyhow::Result<Verdict> {
     refused_while_linux_holds_it(&mut guest)?;
     bind_as_advised(&mut guest, GOOD)?;
     let found = known_answers(&mut guest)?;
+    a_padding_it_lacks_does_not_take_it_out_of_use(&mut guest)?;
     refused_because_it_bypasses_the_iommu(&mut guest)?;
     Ok(Verdict {
         against: guest.versions(),
@@ -83,6 +84,19 @@ pub(super) fn function<'a>(list: &'a Value, bdf: &str) -> Option<&'a Value> {
 fn known_answers(guest: &mut Guest) -> anyhow::Result<String> {
     let report = guest.json(&format!("hwshim selftest pci:{GOOD} --json"))?;
     summary(&report, &["aes-cbc", "rsa-pkcs1"])
+}
+
+/// Callers may want PSS, which this device seems to offer: it opens sessions, and then answers each
+/// request with an error. Or its library does it, and then there is nothing to lack.
+fn a_padding_it_lacks_does_not_take_it_out_of_use(guest: &mut Guest) -> anyhow::Result<()> {
+    let bench = format!("hwshim bench pci:{GOOD} --ops rsa-2048-sign --for 2s --json");
+    let report = guest.json(&bench)?;
+    ensure!(report["requests"]["refused"] == 0, "{report}");
+    ensure!(report["breaker_opened"] == 0, "{report}");
+    let by_card = report["operations"][0]["accelerator"]["answered_by_card"] != 0;
+    let lacking = report["lacking"] == json!(["rsa-pss-sha256"]);
+    ensure!(by_card != lacking, "neither signs nor lacks it: {report}");
+    Ok(())
 }
 
 /// Says what passed and what was not offered, by name, if nothing failed and of each family in
@@ -150,7 +164,6 @@ fn refusal(guest: &mut Guest, bdf: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn report(results: &[(&str, &str)]) -> Value {
         let line = |(algorithm, result): &(&str, &str)| json!({ "algorithm": algorithm, "result": result });
