@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn a_new_key_is_another_to_a_card_and_has_the_same_answers() {
+        let key_of = |operation: &Operation| match operation {
+            Operation::Sign { key, .. } => Some(key.id()),
+            _ => None,
+        };
+        for test in &ALL {
+            let operation = test.operation_with_new_key();
+            let (new, usual) = (key_of(&operation), key_of(&test.operation()));
+            assert!(new.is_none() || new != usual, "{test:?}");
+            let output = crate::accelerator::software::perform(&operation).unwrap();
+            assert!(test.accepts(&operation, Unverified(output)), "{test:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_answer_is_not_accepted() {
         for test in &ALL {
             let operation = test.operation();
