@@ -29,9 +29,9 @@ enum Command {
     /// Runs everything that CI runs: format, lints, tests, documentation, dependencies.
     ///
     /// Every step runs even if an earlier one failed, and a table at the end says how each went.
-    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes). Run
-    /// as root on Debian, the last step installs QEMU as well, see `cargo xtask vm`; nothing else
-    /// on the machine is changed.
+    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes); the
+    /// last step is `cargo xtask vm` without what is only observed. Nothing on the machine is
+    /// changed, and nothing takes root.
     Test,
     /// Has libFuzzer look for inputs that break the code that reads hostile input.
     ///
@@ -45,10 +45,11 @@ enum Command {
     Memory,
     /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
     ///
-    /// On Debian. QEMU is installed if it is missing, which takes root; a kernel and busybox are
-    /// only unpacked below target/vm. Guests are emulated (TCG), so that no /dev/kvm is needed. A
-    /// table at the end says who judged what and how it went; when something failed, it says which
-    /// logs below target/vm/logs to read. What cannot be had here is skipped and says so.
+    /// On Debian. What it takes is downloaded by apt and unpacked below target/vm: nothing on the
+    /// machine is changed, and root is not needed. A QEMU that is installed is used where it is
+    /// not about the newest. Guests are emulated (TCG), so that no /dev/kvm is needed. Each case
+    /// says what was found, or which logs below target/vm/logs to read; a table at the end says who
+    /// judged and how it went. What cannot be had here is skipped and says so.
     Vm(vm::Arguments),
 }
 

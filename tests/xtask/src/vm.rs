@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: our driver judged by parts nobody here wrote, in guests of QEMU.
 //!
 //! ```text
-//! target/vm/packages/   Debian's kernel and busybox, unpacked
+//! target/vm/packages/   Debian's kernel and busybox, and QEMU if none is installed, unpacked
 //! target/vm/backports/  a newer QEMU and kernel, unpacked
 //! target/vm/initramfs   what guests have in memory, with this hwshim
 //! target/vm/logs/CASE/  what the kernel said, what was asked and answered, QEMU's complaints
@@ -10,6 +10,7 @@
 //! A qualification is a module that boots guests, gives them commands and judges the answers. It
 //! finds out nothing about time: whatever it waits for ends by a deadline of [`guest`].
 
+mod apt;
 mod backports;
 mod card;
 mod guest;
@@ -22,15 +23,17 @@ mod q2;
 mod q3;
 mod q4;
 mod q5;
+mod qemu;
 mod report;
 
-use crate::outcome::Outcome;
-use crate::process::{bound, root, timed};
+use crate::outcome::{Outcome, Unavailable};
+use crate::process::{root, timed};
 use anyhow::{Context, bail};
 use backports::Backports;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use guest::{Guest, Machine};
 use packages::{Kernel, Packages};
+use qemu::Qemu;
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,11 +84,13 @@ static QUALIFICATIONS: [Qualification; 6] = [
 #[derive(Debug)]
 struct Bench {
     directory: PathBuf,
-    qemu: PathBuf,
+    packages: Packages,
+    qemu: Qemu,
     busybox: PathBuf,
     kernel: Kernel,
     initramfs: PathBuf,
-    newest: OnceCell<Newest>,
+    /// What came of the one attempt to make it.
+    newest: OnceCell<anyhow::Result<Newest>>,
 }
 
 /// What guests of the newest QEMU are made of.
@@ -113,7 +118,7 @@ impl Bench {
     /// Gets and builds what is not there yet.
     fn prepare() -> anyhow::Result<Self> {
         let directory = root().join("target/vm");
-        let mut packages = Packages::new(directory.join("packages"))?;
+        let packages = Packages::new(directory.join("packages"))?;
         let qemu = packages.qemu()?;
         let kernel = packages.kernel()?;
         let busybox = packages.busybox()?;
@@ -124,6 +129,7 @@ impl Bench {
         let initramfs = initramfs::build(&directory, &kernel, &busybox, &[])?;
         Ok(Self {
             directory,
+            packages,
             qemu,
             busybox,
             kernel,
@@ -134,11 +140,17 @@ impl Bench {
 
     /// What only some qualifications need, made when the first of them asks.
     fn newest(&self) -> anyhow::Result<&Newest> {
-        if let Some(newest) = self.newest.get() {
-            return Ok(newest);
-        }
+        let newest = self.newest.get_or_init(|| {
+            let (newest, took) = timed(|| self.prepare_newest());
+            println!("prepared that in {:.1} s", took.as_secs_f64());
+            newest
+        });
+        newest.as_ref().map_err(again)
+    }
+
+    fn prepare_newest(&self) -> anyhow::Result<Newest> {
         let directory = self.directory.join("backports");
-        let backports = Backports::get(&directory)?;
+        let backports = Backports::get(&directory, &self.packages)?;
         let kernel = backports.kernel()?;
         println!(
             "building firmware-sim and an initramfs for Linux {}",
@@ -148,14 +160,13 @@ impl Bench {
             let directory = directory.join(name);
             initramfs::build(&directory, kernel, &self.busybox, &backports.keyctl())
         };
-        let newest = Newest {
+        Ok(Newest {
             initramfs: build(&kernel, "newest")?,
             stable_initramfs: build(&self.kernel, "stable")?,
             firmware_sim: initramfs::built("firmware-sim")?,
             backports,
             kernel,
-        };
-        Ok(self.newest.get_or_init(|| newest))
+        })
     }
 
     /// Boots a guest for the case `name`.
@@ -166,7 +177,7 @@ impl Bench {
             parameters,
             options,
         };
-        Guest::boot(bound(&self.qemu), machine, &self.logs(name))
+        Guest::boot(self.qemu.command(), machine, &self.logs(name))
     }
 
     /// Boots a guest of the newest QEMU, which can have our card.
@@ -189,7 +200,7 @@ impl Bench {
             parameters,
             options: &options,
         };
-        Guest::boot(newest.backports.qemu(), machine, &self.logs(name))
+        Guest::boot(newest.backports.qemu().command(), machine, &self.logs(name))
     }
 
     /// Where the case `name` leaves its logs.
@@ -198,11 +209,19 @@ impl Bench {
     }
 }
 
+/// An error that was met before, for somebody else.
+fn again(error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if error.is::<Unavailable>() {
+        return Unavailable(text).into();
+    }
+    anyhow::Error::msg(text)
+}
+
 /// A line of the table.
 #[derive(Debug)]
 struct Line {
     name: &'static str,
-    judged: &'static str,
     against: String,
     took: Duration,
     outcome: Outcome,
@@ -225,13 +244,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// All qualifications as one step among others.
+/// All qualifications that judge something, as one step among others.
 ///
 /// # Errors
 ///
 /// If they could not even be tried.
 pub(crate) fn step() -> anyhow::Result<Outcome> {
-    qualify(&QUALIFICATIONS.iter().collect::<Vec<_>>())
+    let judging = QUALIFICATIONS
+        .iter()
+        .filter(|it| it.name != q4::OBSERVED.name);
+    qualify(&judging.collect::<Vec<_>>())
 }
 
 /// Runs qualifications and prints the table.
@@ -303,7 +325,6 @@ fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
     }
     Line {
         name,
-        judged,
         against,
         took,
         outcome,
@@ -336,28 +357,49 @@ fn print_ends(logs: &Path) {
     }
 }
 
+/// Prints a line for each case; what was found has been printed in full.
 fn print_table(lines: &[Line]) {
     let width = |column: fn(&Line) -> &str| {
         let widths = lines.iter().map(|line| column(line).chars().count());
         widths.max().unwrap_or_default()
     };
     let names = width(|line| line.name).max("case".len());
-    let judged = width(|line| line.judged);
     let against = width(|line| &line.against).max("against".len());
     println!(
-        "\n{:<names$}  {:<judged$}  {:<against$}  seconds  result",
-        "case", "judged", "against"
+        "\n{:<names$}  {:<against$}  seconds  result",
+        "case", "against"
     );
     for line in lines {
         println!(
-            "{:<names$}  {:<judged$}  {:<against$}  {:>7.1}  {}",
+            "{:<names$}  {:<against$}  {:>7.1}  {}",
             line.name,
-            line.judged,
             line.against,
             line.took.as_secs_f64(),
-            line.outcome
+            in_short(&line.outcome)
         );
     }
+}
+
+/// An outcome up to the details, which follow after a colon or a semicolon, and no longer than fits
+/// in a table.
+fn in_short(outcome: &Outcome) -> String {
+    const CHARS: usize = 60;
+    let text = match outcome {
+        Outcome::Passed(text) | Outcome::Skipped(text) | Outcome::Failed(text) => text,
+    };
+    let end = text.find([':', ';']).unwrap_or(text.len());
+    let mut short = text[..end].to_owned();
+    if short.chars().count() > CHARS {
+        short = short.chars().take(CHARS).collect();
+        short.truncate(short.rfind(' ').unwrap_or(short.len()));
+        short.push_str(" ...");
+    }
+    match outcome {
+        Outcome::Passed(_) => Outcome::Passed(short),
+        Outcome::Skipped(_) => Outcome::Skipped(short),
+        Outcome::Failed(_) => Outcome::Failed(short),
+    }
+    .to_string()
 }
 
 /// The names of all qualifications, with what each is about.
@@ -392,5 +434,37 @@ mod tests {
         let expected = "skipped: q1 skipped: no network; q2 skipped: no network";
         assert_eq!(summed_up(&[skipped(), skipped()]), expected);
         assert_eq!(summed_up(&[failed(), skipped()]), "FAILED: q1");
+    }
+
+    #[test]
+    fn the_table_leaves_out_details() {
+        for (found, short) in [
+            ("", "ok"),
+            ("3 of 16 passed: rsa, cbc", "ok: 3 of 16 passed"),
+            (
+                "errors counted and shown; the owner ended",
+                "ok: errors counted and shown",
+            ),
+        ] {
+            assert_eq!(in_short(&Outcome::Passed(found.to_owned())), short);
+        }
+        let endless = "a word and ".repeat(10);
+        let expected = format!("FAILED: {}a ...", "a word and ".repeat(5));
+        assert_eq!(in_short(&Outcome::Failed(endless)), expected);
+    }
+
+    #[test]
+    fn what_could_not_be_had_once_stays_unavailable() {
+        let error = anyhow::Error::from(Unavailable("no network".to_owned())).context("packages");
+        let error = again(&error);
+        assert_eq!(
+            Outcome::from(error).to_string(),
+            "skipped: packages: no network"
+        );
+        let error = again(&anyhow::anyhow!("no compiler").context("hwshim"));
+        assert_eq!(
+            Outcome::from(error).to_string(),
+            "FAILED: hwshim: no compiler"
+        );
     }
 }

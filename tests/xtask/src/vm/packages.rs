@@ -1,25 +1,19 @@
-//! The parts nobody here wrote, from Debian's packages.
+//! The parts nobody here wrote, from the packages of the machine's own release of Debian: QEMU, if
+//! none is installed, a kernel with its modules, busybox.
 //!
-//! ```text
-//! installed                          QEMU, with what it depends on
-//! unpacked below target/vm/packages  a kernel with its modules, busybox
-//! ```
-//!
-//! What is only unpacked leaves the machine's own kernel and tools alone. It is kept; remove the
-//! directory to have the latest. Which kernel that is, and where it comes from, is learned from
-//! apt.
+//! They are unpacked below target/vm/packages and kept; remove the directory to have the latest.
+//! Which kernel that is, and where it comes from, is learned from apt.
 
-use crate::outcome::Unavailable;
-use crate::process::{output, program, run};
-use anyhow::{Context, bail};
+use super::apt::{Apt, Sources, Wanted};
+use super::qemu::Qemu;
+use anyhow::Context;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 /// The package of QEMU for this processor's kind of machine.
-const QEMU: &str = "qemu-system-x86";
+pub(super) const QEMU: &str = "qemu-system-x86";
 /// Depends on the latest kernel, and has nothing in it.
-const LATEST_KERNEL: &str = "linux-image-amd64";
+pub(super) const LATEST_KERNEL: &str = "linux-image-amd64";
 const KERNEL_PREFIX: &str = "linux-image-";
 
 /// A kernel that guests run.
@@ -36,57 +30,50 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 pub(crate) struct Packages {
     directory: PathBuf,
-    /// Whether the lists have been fetched, which takes time and is done once at most.
-    updated: bool,
+    apt: Apt,
 }
 
 impl Packages {
     /// Keeps what is unpacked in `directory`.
     pub(crate) fn new(directory: PathBuf) -> anyhow::Result<Self> {
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("{} could not be created", directory.display()))?;
-        Ok(Self {
-            directory,
-            updated: false,
-        })
+        let apt = Apt::new(directory.join("apt"), Sources::Machine)?;
+        Ok(Self { directory, apt })
     }
 
-    /// QEMU, which is installed if it is not there.
+    /// QEMU: the one that is installed, or else one that is unpacked.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] if it cannot be installed.
-    pub(crate) fn qemu(&mut self) -> anyhow::Result<PathBuf> {
-        let qemu = PathBuf::from("qemu-system-x86_64");
-        if output(program(&qemu).arg("--version")).is_err() {
-            println!("installing {QEMU}");
-            self.update();
-            let mut install = apt("apt-get");
-            install.args(["install", "--yes", "--no-install-recommends", QEMU]);
-            // Other installations on this machine end sooner or later.
-            install.args(["-o", "DPkg::Lock::Timeout=60"]);
-            available(&mut install)?;
+    /// [`Unavailable`](crate::outcome::Unavailable) if it cannot be had.
+    pub(crate) fn qemu(&self) -> anyhow::Result<Qemu> {
+        if let Some(qemu) = Qemu::installed() {
+            return Ok(qemu);
         }
-        Ok(qemu)
+        Ok(Qemu::Unpacked(
+            self.unpacked(QEMU, Wanted::WithDependencies(QEMU))?,
+        ))
     }
 
     /// Debian's latest kernel, or the one that was unpacked before.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] if it cannot be had.
-    pub(crate) fn kernel(&mut self) -> anyhow::Result<Kernel> {
+    /// [`Unavailable`](crate::outcome::Unavailable) if it cannot be had.
+    pub(crate) fn kernel(&self) -> anyhow::Result<Kernel> {
         let package = match self.kernel_unpacked()? {
             Some(package) => package,
             None => {
-                self.update();
-                let depends = available(apt("apt-cache").args(["depends", LATEST_KERNEL]))?;
-                kernel_of(&depends)
-                    .with_context(|| format!("{LATEST_KERNEL} depends on no kernel: {depends}"))?
+                let dependencies = self.apt.dependencies(LATEST_KERNEL)?;
+                let mut kernels = dependencies.iter();
+                let kernel = kernels.find(|name| name.starts_with(KERNEL_PREFIX));
+                let kernel = kernel.with_context(|| {
+                    format!("{LATEST_KERNEL} depends on no kernel: {dependencies:?}")
+                })?;
+                kernel.clone()
             }
         };
         let release = package.trim_start_matches(KERNEL_PREFIX).to_owned();
-        let directory = self.unpacked(&package)?;
+        let directory = self.unpacked(&package, Wanted::Alone(&package))?;
         Ok(Kernel {
             image: directory.join(format!("boot/vmlinuz-{release}")),
             modules: directory.join(format!("lib/modules/{release}")),
@@ -98,9 +85,10 @@ impl Packages {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] if it cannot be had.
-    pub(crate) fn busybox(&mut self) -> anyhow::Result<PathBuf> {
-        let directory = self.unpacked("busybox-static")?;
+    /// [`Unavailable`](crate::outcome::Unavailable) if it cannot be had.
+    pub(crate) fn busybox(&self) -> anyhow::Result<PathBuf> {
+        const BUSYBOX: &str = "busybox-static";
+        let directory = self.unpacked(BUSYBOX, Wanted::Alone(BUSYBOX))?;
         // Debian moved all programs to /usr/bin after bookworm.
         let places = ["bin/busybox", "usr/bin/busybox"];
         let mut places = places.iter().map(|place| directory.join(place));
@@ -109,95 +97,43 @@ impl Packages {
             .context("busybox-static has no busybox")
     }
 
+    /// The mirror that the machine has Debian from.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](crate::outcome::Unavailable) if there is none.
+    pub(super) fn mirror(&self) -> anyhow::Result<String> {
+        self.apt.mirror()
+    }
+
+    /// The package of the newest kernel that was unpacked.
     fn kernel_unpacked(&self) -> anyhow::Result<Option<String>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            // Such as are left by an interrupted unpacking have a dot in front.
             found.extend(name.starts_with(KERNEL_PREFIX).then_some(name));
         }
-        Ok(found.into_iter().max())
+        Ok(found
+            .into_iter()
+            .max_by_key(|name| version(name.trim_start_matches(KERNEL_PREFIX))))
     }
 
     /// The directory with a package's files.
-    fn unpacked(&mut self, package: &str) -> anyhow::Result<PathBuf> {
+    fn unpacked(&self, package: &str, wanted: Wanted<'_>) -> anyhow::Result<PathBuf> {
         let directory = self.directory.join(package);
-        if directory.exists() {
-            return Ok(directory);
+        if !directory.exists() {
+            println!("downloading {package}");
+            self.apt.unpack(&[wanted], &directory)?;
         }
-        println!("downloading {package}");
-        self.update();
-        let partial = self.directory.join(format!(".{package}"));
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        fs::create_dir_all(&partial)?;
-        let mut download = apt("apt-get");
-        available(download.args(["download", package]).current_dir(&partial))?;
-        let archive = archive_in(&partial)?;
-        let mut unpack = program("dpkg-deb");
-        run(unpack.arg("--extract").arg(&archive).arg(&partial))?;
-        fs::remove_file(&archive)?;
-        fs::rename(&partial, &directory)?;
         Ok(directory)
     }
-
-    /// Fetches the lists of packages. If that fails there may still be good ones.
-    fn update(&mut self) {
-        if !std::mem::replace(&mut self.updated, true)
-            && let Err(error) = available(apt("apt-get").arg("update"))
-        {
-            println!("{error}");
-        }
-    }
 }
 
-/// A program of apt's that asks nothing and answers in English.
-pub(super) fn apt(name: &str) -> Command {
-    let mut command = program(name);
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C")
-        .arg("--quiet=2");
-    command
-}
-
-/// Runs one of apt's programs and returns what it printed. That it fails is no fault of ours: it
-/// is another system, there is no network, or the user is not root.
-pub(super) fn available(command: &mut Command) -> anyhow::Result<String> {
-    let typed = crate::process::typed(command);
-    let Ok(output) = command.output() else {
-        bail!(Unavailable(format!(
-            "{typed} could not be started; packages come from Debian's apt"
-        )));
-    };
-    if !output.status.success() {
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        let complaint = complaints.lines().find(|line| line.starts_with("E: "));
-        let complaint = complaint.unwrap_or("it does not say why");
-        bail!(Unavailable(format!("{typed}: {complaint}")));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The kernel among what a package depends on, as apt-cache lists it.
-fn kernel_of(depends: &str) -> Option<String> {
-    let mut names = depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "));
-    names
-        .find(|name| name.starts_with(KERNEL_PREFIX))
-        .map(str::to_owned)
-}
-
-fn archive_in(directory: &Path) -> anyhow::Result<PathBuf> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            return Ok(path);
-        }
-    }
-    bail!("apt-get downloaded nothing to {}", directory.display())
+/// The numbers at the head of a kernel's release, in order: the newer kernel has the greater ones.
+/// A word after a separator, the architecture for instance, counts as zero.
+pub(super) fn version(release: &str) -> Vec<u64> {
+    let words = release.split(['.', '-', '+', '~']);
+    words.map(|word| word.parse().unwrap_or(0)).collect()
 }
 
 #[cfg(test)]
@@ -205,23 +141,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_found_among_dependencies() {
-        let depends = "linux-image-amd64\n  PreDepends: <something>\n  Depends: initramfs-tools\n  \
-            Depends: linux-image-6.1.0-48-amd64\n";
-        let kernel = kernel_of(depends);
-        assert_eq!(kernel.as_deref(), Some("linux-image-6.1.0-48-amd64"));
-        assert_eq!(
-            kernel_of("linux-image-amd64\n  Depends: base-files\n"),
-            None
-        );
-        assert_eq!(kernel_of(""), None);
+    fn the_newest_of_several_kernels_is_taken_by_its_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let packages = Packages::new(directory.path().to_owned()).unwrap();
+        assert_eq!(packages.kernel_unpacked().unwrap(), None);
+        for release in ["6.1.0-9-amd64", "6.1.0-48-amd64", "6.1.0-10-amd64"] {
+            let package = format!("{KERNEL_PREFIX}{release}");
+            fs::create_dir(directory.path().join(package)).unwrap();
+        }
+        assert_eq!(packages.kernel().unwrap().release, "6.1.0-48-amd64");
     }
 
     #[test]
-    fn a_program_that_is_not_there_or_fails_is_unavailable() {
-        for mut command in [program("no-such-apt"), program("false")] {
-            let error = available(&mut command).unwrap_err();
-            assert!(error.is::<Unavailable>(), "{error}");
+    fn a_point_release_is_newer_than_none() {
+        for (older, newer) in [
+            ("7.3-amd64", "7.3.4-amd64"),
+            ("6.12.9+deb13-amd64", "6.12.94+deb13-amd64"),
+            ("6.12+deb13-amd64", "6.12.5+deb13-amd64"),
+            ("6.12.94+deb13-amd64", "6.12.94+deb13+1-amd64"),
+        ] {
+            assert!(version(older) < version(newer), "{older} {newer}");
         }
     }
 }
