@@ -163,22 +163,38 @@ impl Batch {
 
     /// Writes the answer in slot `index`, and returns the length for the used element.
     pub(crate) fn write_back(&self, dma: &DmaMap, index: usize) -> Result<u32, DmaFault> {
-        let slot = &self.slots[index];
-        let writable = &self.segments[slot.writable.clone()];
-        let result = &self.output[slot.answer.result.clone()];
-        scatter(dma, writable, 0, result)?;
-        let mut written = result.len();
-        if slot.answer.status_byte {
-            scatter(
-                dma,
-                writable,
-                slot.writable_len - 1,
-                &[slot.answer.status.0],
-            )?;
-            written += 1;
-        }
-        Ok(u32::try_from(written).expect("results are bounded by the card's max_size"))
+        let (result, status) = self.answer(index);
+        write_answer(dma, self.writable(index), result, status)
     }
+
+    /// What the answer in slot `index` writes: from the first writable byte on, and, unless the
+    /// result contains it, a status into the last.
+    pub(crate) fn answer(&self, index: usize) -> (&[u8], Option<Status>) {
+        let answer = &self.slots[index].answer;
+        let status = answer.status_byte.then_some(answer.status);
+        (&self.output[answer.result.clone()], status)
+    }
+
+    /// What the device may write to answer slot `index`.
+    pub(crate) fn writable(&self, index: usize) -> &[Segment] {
+        &self.segments[self.slots[index].writable.clone()]
+    }
+}
+
+/// Writes an answer into `writable`, and returns the length for the used element.
+pub(crate) fn write_answer(
+    dma: &DmaMap,
+    writable: &[Segment],
+    result: &[u8],
+    status: Option<Status>,
+) -> Result<u32, DmaFault> {
+    scatter(dma, writable, 0, result)?;
+    let mut written = result.len();
+    if let Some(status) = status {
+        scatter(dma, writable, segments_len(writable) - 1, &[status.0])?;
+        written += 1;
+    }
+    Ok(u32::try_from(written).expect("results are bounded by the card's max_size"))
 }
 
 impl fmt::Debug for Batch {

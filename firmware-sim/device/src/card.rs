@@ -13,9 +13,10 @@
 
 use crate::batch::{Batch, Context, Origin, request_len_max};
 use crate::config_space::{ConfigSpace, Window};
-use crate::dma::{Access, Backing, DmaMap, MapError};
+use crate::dma::{Access, Backing, DmaFault, DmaMap, MapError};
 use crate::engine::Engine;
 use crate::health::{Health, Identity, Incident};
+use crate::interposer::{Answered, Delivery, Hands, Held, Interposer, Place, When};
 use crate::interrupt::{Interrupts, IrqRequest};
 use crate::registers::{Effect, Registers};
 use crate::session::SessionTable;
@@ -158,14 +159,14 @@ impl CardConfig {
 
 /// One PCI function with its firmware.
 pub struct Card {
-    config_space: ConfigSpace,
+    pub(crate) config_space: ConfigSpace,
     device_config: Config,
     registers: Registers,
-    interrupts: Interrupts,
+    pub(crate) interrupts: Interrupts,
     /// Storage for the MSI-X table, which only the function's owner looks at.
     msix_table: Vec<u8>,
-    dma: DmaMap,
-    health: Health,
+    pub(crate) dma: DmaMap,
+    pub(crate) health: Health,
     context: Context,
     /// Somebody has given the firmware reason to look at the queues.
     doorbell_rung: bool,
@@ -174,6 +175,11 @@ pub struct Card {
     engine_count: usize,
     /// The batch of [`Card::process`].
     batch: Option<Batch>,
+    interposer: Option<Box<dyn Interposer>>,
+    /// Answers that an interposer holds up.
+    held: Vec<Held>,
+    /// The time as it was last told.
+    now: Duration,
 }
 
 impl Card {
@@ -209,7 +215,21 @@ impl Card {
             attentive_count: 0,
             engine_count: config.engine_count,
             batch: Some(Batch::new(0)),
+            interposer: None,
+            held: Vec::new(),
+            now: Duration::ZERO,
         })
+    }
+
+    /// Has everything pass by `interposer` from now on.
+    pub fn interpose(&mut self, interposer: Box<dyn Interposer>) {
+        self.interposer = Some(interposer);
+    }
+
+    /// Whether there is an interposer.
+    #[must_use]
+    pub const fn is_interposed(&self) -> bool {
+        self.interposer.is_some()
     }
 
     // What a bus does to a function.
@@ -223,10 +243,16 @@ impl Card {
             let at = ConfigSpace::window_offset() as u64;
             crate::copy_overlap(at, &value[..window.len], offset as u64, buf);
         }
+        if let Some(interposer) = &mut self.interposer {
+            interposer.read(Place::Configuration, offset as u64, buf);
+        }
     }
 
     /// Writes configuration space. Bytes that are not writable, or do not exist, are ignored.
     pub fn write_config(&mut self, offset: usize, bytes: &[u8]) {
+        if !self.is_let_through(Place::Configuration, offset as u64, bytes) {
+            return;
+        }
         let effect = self.config_space.write(offset, bytes);
         if let Some(masked) = effect.msix_masked {
             self.interrupts.set_function_mask(masked);
@@ -282,10 +308,16 @@ impl Card {
         } else if bar == LAYOUT.health_bar {
             self.health.read(offset, buf);
         }
+        if let Some(interposer) = &mut self.interposer {
+            interposer.read(Place::Bar(bar), offset, buf);
+        }
     }
 
     /// Writes to a BAR, at any width and alignment. What is not there or not writable ignores it.
     pub fn write_bar(&mut self, bar: u8, offset: u64, bytes: &[u8]) {
+        if !self.is_let_through(Place::Bar(bar), offset, bytes) {
+            return;
+        }
         if bar == LAYOUT.virtio_bar {
             self.write_virtio(offset, bytes);
         } else if bar == LAYOUT.msix_bar {
@@ -298,6 +330,11 @@ impl Card {
         } else if bar == LAYOUT.health_bar {
             self.health.write(offset, bytes);
         }
+    }
+
+    fn is_let_through(&mut self, place: Place, offset: u64, bytes: &[u8]) -> bool {
+        let interposer = self.interposer.as_mut();
+        interposer.is_none_or(|interposer| interposer.write(place, offset, bytes))
     }
 
     fn write_virtio(&mut self, offset: u64, bytes: &[u8]) {
@@ -379,9 +416,27 @@ impl Card {
         if by_function || self.registers.is_in_use() {
             self.health.count_reset(by_function);
         }
+        self.stop();
+        if let Some(interposer) = &mut self.interposer {
+            interposer.reset(by_function);
+        }
+    }
+
+    /// Forgets what the driver has set up, and what it has asked for.
+    fn stop(&mut self) {
         self.registers.reset();
-        self.context.sessions = Arc::new(self.context.sessions.successor());
+        self.forget_sessions();
+        self.held.clear();
         self.doorbell_rung = false;
+    }
+
+    pub(crate) fn forget_sessions(&mut self) {
+        self.context.sessions = Arc::new(self.context.sessions.successor());
+    }
+
+    pub(crate) fn restart(&mut self, boot_id: u32) {
+        self.stop();
+        self.health.restart(boot_id);
     }
 
     /// Offsets of the doorbells in BAR 0, one per queue.
@@ -402,13 +457,29 @@ impl Card {
     /// Tells the card the time, since whatever origin: it beats, and brings its statistics up to
     /// date. The first call is when the firmware starts.
     pub fn tick(&mut self, now: Duration) {
-        self.health.tick(now);
+        self.now = now;
+        let Some(mut interposer) = self.interposer.take() else {
+            self.health.tick(now);
+            return;
+        };
+        if interposer.firmware_runs() {
+            self.health.tick(now);
+        }
+        interposer.tick(now, &mut Hands { card: self });
+        self.interposer = Some(interposer);
+        self.deliver_held();
+        // Requests that were not admitted may be by now.
+        self.doorbell_rung |= self.pending() > 0;
     }
 
     /// How long until [`Card::tick`] has something to do.
     #[must_use]
-    pub fn until_next_beat(&self, now: Duration) -> Duration {
-        self.health.until_next_beat(now)
+    pub fn until_next_tick(&self, now: Duration) -> Duration {
+        let held = self.held.iter().map(|held| held.due);
+        let interposed = self.interposer.iter().filter_map(|it| it.next_tick());
+        let next = held.chain(interposed).min();
+        let beat = self.health.until_next_beat(now);
+        next.map_or(beat, |next| beat.min(next.saturating_sub(now)))
     }
 
     /// Whether there was reason to look at the queues since this was last asked.
@@ -449,7 +520,15 @@ impl Card {
                 }
             }
         }
-        count
+        self.admitted(count)
+    }
+
+    fn admitted(&mut self, count: usize) -> usize {
+        match &mut self.interposer {
+            Some(interposer) if interposer.firmware_runs() => interposer.admit(count),
+            Some(_) => 0,
+            None => count,
+        }
     }
 
     /// Moves waiting requests into an empty batch, `count_max` of them at most, and returns how
@@ -457,6 +536,7 @@ impl Card {
     pub fn take(&mut self, batch: &mut Batch, count_max: usize) -> usize {
         batch.clear();
         batch.context = Some(self.context.clone());
+        let count_max = self.admitted(count_max);
         for index in self.active_queues() {
             if let Err(error) = self.take_from(index, batch, count_max) {
                 self.break_queue(index, batch.chain.head, &error);
@@ -504,41 +584,126 @@ impl Card {
         let mut answered = 0_u64;
         for index in 0..batch.len() {
             let origin = batch.slots[index].origin;
-            let queue = usize::from(origin.queue);
-            if self.registers.queues[queue].generation() != origin.generation
-                || !self.can_serve(queue)
-            {
+            if !self.is_waited_for(origin) {
                 continue;
             }
+            let delivery = self.delivery(batch, index);
+            match delivery.when {
+                When::Never => continue,
+                When::At(due) if due > self.now => {
+                    self.held.push(Held::new(batch, index, due, delivery));
+                    continue;
+                }
+                When::At(_) | When::Now => {}
+            }
             self.account(batch, index);
-            match self.give(batch, index) {
-                Ok(()) => answered |= 1 << queue,
-                Err(error) => self.break_queue(queue, batch.slots[index].head, &error),
-            }
+            let written = batch.write_back(&self.dma, index);
+            answered |= self.give(origin, batch.slots[index].head, delivery, written);
         }
-        for queue in (0..self.registers.queues.len()).filter(|queue| answered >> queue & 1 != 0) {
-            if let Err(error) = self.publish(queue) {
-                self.break_queue(queue, 0, &error);
-            }
-        }
+        self.publish(answered);
         batch.clear();
     }
 
-    fn give(&mut self, batch: &Batch, index: usize) -> Result<(), QueueError> {
-        let written = batch.write_back(&self.dma, index)?;
-        let slot = &batch.slots[index];
-        let queue = &mut self.registers.queues[usize::from(slot.origin.queue)];
-        queue.give(&self.dma, slot.head, written)
+    /// Whether there is still somebody who waits for the answer to a request.
+    fn is_waited_for(&self, origin: Origin) -> bool {
+        let queue = usize::from(origin.queue);
+        self.registers.queues[queue].generation() == origin.generation && self.can_serve(queue)
     }
 
-    fn publish(&mut self, index: usize) -> Result<(), QueueError> {
-        let queue = &self.registers.queues[index];
-        let vector = queue.vector;
-        if queue.publish(&self.dma)? {
-            self.registers.raise_isr(isr::QUEUE);
+    fn delivery(&mut self, batch: &Batch, index: usize) -> Delivery {
+        let Some(interposer) = &mut self.interposer else {
+            return Delivery::HONEST;
+        };
+        let slot = &batch.slots[index];
+        let answered = Answered {
+            queue_index: slot.origin.queue,
+            is_control: slot.origin.is_control,
+            opcode: slot.answer.opcode,
+            session_id: slot.answer.session_id,
+            head: slot.head,
+            status: slot.answer.status,
+            result_len: batch.answer(index).0.len(),
+        };
+        interposer.deliver(self.now, &answered)
+    }
+
+    /// Delivers answers that were held up and are due.
+    fn deliver_held(&mut self) {
+        let now = self.now;
+        let (mut due, held): (Vec<_>, _) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.due <= now);
+        self.held = held;
+        due.sort_by_key(|held| held.due);
+        let mut answered = 0;
+        for held in due {
+            if self.is_waited_for(held.origin) {
+                let written = held.write_back(&self.dma);
+                answered |= self.give(held.origin, held.head, held.delivery, written);
+            }
+        }
+        self.publish(answered);
+    }
+
+    /// Puts an answer into the used ring, and returns the bit of its queue if it has.
+    fn give(
+        &mut self,
+        origin: Origin,
+        head: u16,
+        delivery: Delivery,
+        written: Result<u32, DmaFault>,
+    ) -> u64 {
+        let index = usize::from(origin.queue);
+        let queue = &mut self.registers.queues[index];
+        let given = written.map_err(QueueError::from).and_then(|written| {
+            let named = delivery.head.unwrap_or(head);
+            let claimed = delivery.written.unwrap_or(written);
+            (0..delivery.copies).try_for_each(|_| queue.give(&self.dma, named, claimed))
+        });
+        match given {
+            Ok(()) => 1 << index,
+            Err(error) => {
+                self.break_queue(index, head, &error);
+                0
+            }
+        }
+    }
+
+    /// As [`Hands::give`](crate::interposer::Hands::give).
+    pub(crate) fn give_unasked(&mut self, queue_index: u16, head: u16, written: u32) -> bool {
+        let index = usize::from(queue_index);
+        if index >= self.registers.queues.len() || !self.can_serve(index) {
+            return false;
+        }
+        let given = self.registers.queues[index].give(&self.dma, head, written);
+        if given.is_ok() {
+            self.publish(1 << index);
+        }
+        given.is_ok()
+    }
+
+    /// Shows the driver what was put into the used rings of `queues`, one bit for each.
+    fn publish(&mut self, queues: u64) {
+        for index in (0..self.registers.queues.len()).filter(|index| queues >> index & 1 != 0) {
+            let queue = &self.registers.queues[index];
+            let vector = queue.vector;
+            match queue.publish(&self.dma) {
+                Ok(true) => {
+                    self.registers.raise_isr(isr::QUEUE);
+                    self.interrupt(vector);
+                }
+                Ok(false) => {}
+                Err(error) => self.break_queue(index, 0, &error),
+            }
+        }
+    }
+
+    fn interrupt(&mut self, vector: u16) {
+        let interposer = self.interposer.as_mut();
+        let count = interposer.map_or(1, |interposer| interposer.interrupt(vector));
+        for _ in 0..count {
             self.interrupts.trigger_msix(vector);
         }
-        Ok(())
     }
 
     /// Counts an answer, and logs it unless it is a plain answer: a wrong tag or signature is
@@ -591,9 +756,13 @@ impl Card {
             text,
             uncorrectable,
         });
+        self.ask_for_reset();
+    }
+
+    pub(crate) fn ask_for_reset(&mut self) {
         if self.registers.set_needs_reset() {
             self.registers.raise_isr(isr::CONFIG);
-            self.interrupts.trigger_msix(self.registers.config_vector());
+            self.interrupt(self.registers.config_vector());
         }
     }
 

@@ -94,6 +94,10 @@ impl ConfigSpace {
         space
     }
 
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
     fn put(&mut self, offset: usize, value: &(impl IntoBytes + zerocopy::Immutable)) {
         let bytes = value.as_bytes();
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);

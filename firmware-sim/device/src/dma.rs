@@ -181,6 +181,13 @@ impl DmaMap {
         self.mappings.len()
     }
 
+    /// Address and length of each piece of memory that may be written.
+    pub(crate) fn writable(&self) -> Vec<(u64, u64)> {
+        let writable = self.mappings.iter();
+        let writable = writable.filter(|it| it.access.write && it.memory.is_some());
+        writable.map(|it| (it.iova, it.len)).collect()
+    }
+
     /// Shares `len` bytes at `iova`. Without a backing the range is taken but cannot be
     /// accessed; QEMU sends such mappings for ROMs.
     ///

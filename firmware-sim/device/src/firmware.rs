@@ -169,7 +169,12 @@ impl EngineThread<'_> {
         let started = clock::now();
         self.batch.execute();
         self.adapt(clock::now().saturating_sub(started), taken);
-        self.firmware.card().complete(&mut self.batch);
+        let mut card = self.firmware.card();
+        if card.is_interposed() {
+            // It may hold answers up, and has to know until when.
+            card.tick(clock::now());
+        }
+        card.complete(&mut self.batch);
         taken
     }
 

@@ -122,6 +122,21 @@ impl Health {
         }
     }
 
+    /// The firmware has started again by itself.
+    pub(crate) fn restart(&mut self, boot_id: u32) {
+        let summary = &mut self.summary;
+        summary.boot_id = U32::new(boot_id);
+        summary.heartbeat_count = U32::ZERO;
+        summary.uptime_ms = U64::ZERO;
+        summary.engines.fill(FromZeros::new_zeroed());
+        // It starts at the next tick.
+        self.started = None;
+    }
+
+    pub(crate) fn registers_mut(&mut self) -> &mut Summary {
+        &mut self.summary
+    }
+
     /// How long until the next beat.
     pub(crate) fn until_next_beat(&self, now: Duration) -> Duration {
         let uptime = now.saturating_sub(self.started.unwrap_or(now));

@@ -2,8 +2,7 @@
 //! page, reachable in process or over vfio-user.
 //!
 //! What executes a request is the trait [`Engine`]; this crate contains no cryptography. It
-//! tells no lies either: faults are layers that wrap an engine, or stand between the steps of a
-//! [`Batch`].
+//! tells no lies either: faults are layers that wrap an engine, and an [`interposer`].
 //!
 //! | module | what |
 //! |---|---|
@@ -17,6 +16,7 @@
 //! | [`firmware`] | the card at work: engine threads and bus thread |
 //! | [`server`] | vfio-user |
 //! | [`interrupt`] | eventfds that stand for vectors |
+//! | [`interposer`] | the seam for whoever stands between card and driver |
 
 pub mod batch;
 pub mod card;
@@ -26,6 +26,7 @@ pub mod dma;
 pub mod engine;
 pub mod firmware;
 pub mod health;
+pub mod interposer;
 pub mod interrupt;
 mod registers;
 pub mod request;

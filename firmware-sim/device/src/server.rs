@@ -72,11 +72,7 @@ pub(crate) fn serve(
     let mut client: Option<Connection> = None;
     loop {
         let now = clock::now();
-        let timeout = {
-            let mut card = firmware.card();
-            card.tick(now);
-            card.until_next_beat(now)
-        };
+        let timeout = let_time_pass(firmware, now);
         let waiting_for = client.as_ref().map_or(listener.as_fd(), Connection::as_fd);
         let ready = wait(waiting_for, stop, timeout)?;
         if ready.stop {
@@ -95,6 +91,23 @@ pub(crate) fn serve(
                 }
             }
         }
+    }
+}
+
+/// Tells the card the time, and returns how long it need not be told again.
+fn let_time_pass(firmware: &Firmware, now: Duration) -> Duration {
+    /// Engines may at any moment finish what an interposer holds up until later.
+    const INTERPOSED_TICK: Duration = Duration::from_millis(1);
+    let mut card = firmware.card();
+    card.tick(now);
+    if card.take_doorbell() {
+        firmware.wake();
+    }
+    let timeout = card.until_next_tick(now);
+    if card.is_interposed() {
+        timeout.min(INTERPOSED_TICK)
+    } else {
+        timeout
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
-struct InProcess(Card);
+pub(crate) struct InProcess(pub(crate) Card);
 
 impl Bus for InProcess {
     fn read_bar(&mut self, bar: u8, offset: u64, buf: &mut [u8]) {
@@ -48,7 +48,7 @@ impl Bus for InProcess {
 
 const REQUEST_SIZE_MAX: u32 = 4096;
 
-fn card() -> Card {
+pub(crate) fn card() -> Card {
     let config = CardConfig {
         sessions_max: 3,
         request_size_max: REQUEST_SIZE_MAX as usize,
@@ -590,7 +590,7 @@ fn the_heart_beats_with_the_time_it_is_told() {
     let left = driver
         .bus
         .0
-        .until_next_beat(origin + Duration::from_millis(1_700));
+        .until_next_tick(origin + Duration::from_millis(1_700));
     assert_eq!(left, Duration::from_millis(300));
 }
 

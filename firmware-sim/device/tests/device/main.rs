@@ -9,4 +9,5 @@
 
 mod card;
 mod driver;
+mod interposer;
 mod server;
