@@ -649,8 +649,9 @@ fn the_health_page_stays_as_published() {
         reserved_168[23]: 0x81,
         led_control: 0x8584_8382, // LED_CTL
         led_status: 0x8988_8786, // LED_STS
-        reserved_188[0]: 0x8a, // reserved
-        reserved_188[119]: 0x02,
+        led_edge_count: 0x8d8c_8b8a, // LED_EDGES
+        led_edges[0]: 0x9190_8f8e, // LED_EDGE
+        led_edges[28]: 0x0201_fffe,
     });
 
     reads!(health::ErrorLogEntry, 64 bytes, {
@@ -669,11 +670,12 @@ fn the_health_page_stays_as_published() {
     pin!(
         health::MAGIC.to_le_bytes() => *b"HWS1",
         health::GONE => 0xffff_ffff,
-        health::VERSION => 0x0001_0000,
+        health::VERSION => 0x0001_0001,
         health::PAGE_LEN => 4096,
         health::SUMMARY_LEN => 0x200,
         health::ENGINES_MAX => 19,
         health::TEMPERATURE_SENSORS_MAX => 8,
+        health::LED_EDGES_MAX => 29,
         health::ERROR_LOG_ENTRIES => 16,
         health::ERROR_LOG_OFFSET => 0x240,
         health::register::MAGIC => 0x000,
@@ -685,12 +687,16 @@ fn the_health_page_stays_as_published() {
         health::register::UNCORRECTABLE_STATUS => 0x140,
         health::register::CORRECTABLE_STATUS => 0x14c,
         health::register::LED_CONTROL => 0x180,
+        health::register::LED_STATUS => 0x184,
+        health::register::LED_EDGE_COUNT => 0x188,
+        health::register::LED_EDGES => 0x18c,
         health::register::ERROR_LOG_WRITTEN => 0x200,
         health::register::ERROR_LOG_LOST => 0x204,
     );
     let capabilities = health::Capabilities::from_bits(0x0807_0605_0403_0201);
     let status = health::ControllerStatus::new();
     let warning = health::CriticalWarning::new();
+    let edge = health::LedEdge::new();
     pin!(
         capabilities.engine_count() => 0x02,
         capabilities.error_log_entries() => 0x03,
@@ -704,6 +710,8 @@ fn the_health_page_stays_as_published() {
         warning.with_temperature(true).into_bits() => 0x02,
         warning.with_reliability_degraded(true).into_bits() => 0x04,
         warning.with_fail_closed(true).into_bits() => 0x08,
+        edge.with_lit(true).into_bits() => 0x8000_0000,
+        edge.with_uptime_ms(0x7fff_ffff).into_bits() => 0x7fff_ffff,
         health::uncorrectable::POISON => 0x0000_1000,
         health::uncorrectable::COMPLETION_TIMEOUT => 0x0000_4000,
         health::uncorrectable::COMPLETER_ABORT => 0x0000_8000,

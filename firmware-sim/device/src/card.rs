@@ -23,7 +23,7 @@ use crate::session::SessionTable;
 use crate::virtqueue::{QueueError, is_queue_size};
 use card_spec::crypto::{Config, ConfigStatus, Status, service};
 use card_spec::health::uncorrectable;
-use card_spec::virtio_pci::{CommonConfig, isr};
+use card_spec::virtio_pci::{CommonConfig, common, isr};
 use rustix::io::Errno;
 use std::fmt;
 use std::sync::Arc;
@@ -180,6 +180,8 @@ pub struct Card {
     held: Vec<Held>,
     /// The time as it was last told.
     now: Duration,
+    is_present: bool,
+    power_cycles: u32,
 }
 
 impl Card {
@@ -218,6 +220,8 @@ impl Card {
             interposer: None,
             held: Vec::new(),
             now: Duration::ZERO,
+            is_present: true,
+            power_cycles: 1,
         })
     }
 
@@ -232,10 +236,40 @@ impl Card {
         self.interposer.is_some()
     }
 
+    /// Whether the card is in its slot.
+    #[must_use]
+    pub const fn is_present(&self) -> bool {
+        self.is_present
+    }
+
+    /// How often the card has got power. Whoever uses it since fewer times uses a card that has
+    /// been removed.
+    #[must_use]
+    pub const fn power_cycles(&self) -> u32 {
+        self.power_cycles
+    }
+
+    /// BAR and offset of the device status register.
+    #[must_use]
+    pub fn device_status_register() -> (u8, u64) {
+        let offset = u64::from(LAYOUT.common) + common::DEVICE_STATUS;
+        (LAYOUT.virtio_bar, offset)
+    }
+
+    /// BAR of the health page.
+    #[must_use]
+    pub const fn health_bar() -> u8 {
+        LAYOUT.health_bar
+    }
+
     // What a bus does to a function.
 
     /// Reads configuration space. Bytes behind its end read as all-ones.
     pub fn read_config(&mut self, offset: usize, buf: &mut [u8]) {
+        if !self.is_present {
+            buf.fill(0xff);
+            return;
+        }
         self.config_space.read(offset, buf);
         if let Some(window) = self.config_space.window(offset, buf.len()) {
             let mut value = [0; 4];
@@ -286,6 +320,10 @@ impl Card {
 
     /// Reads from a BAR, at any width and alignment. What is not there reads as zero.
     pub fn read_bar(&mut self, bar: u8, offset: u64, buf: &mut [u8]) {
+        if !self.is_present {
+            buf.fill(0xff);
+            return;
+        }
         buf.fill(0);
         let mut show = |start: u32, bytes: &[u8]| {
             crate::copy_overlap(u64::from(start), bytes, offset, buf);
@@ -334,7 +372,8 @@ impl Card {
 
     fn is_let_through(&mut self, place: Place, offset: u64, bytes: &[u8]) -> bool {
         let interposer = self.interposer.as_mut();
-        interposer.is_none_or(|interposer| interposer.write(place, offset, bytes))
+        self.is_present
+            && interposer.is_none_or(|interposer| interposer.write(place, offset, bytes))
     }
 
     fn write_virtio(&mut self, offset: u64, bytes: &[u8]) {
@@ -439,6 +478,25 @@ impl Card {
         self.health.restart(boot_id);
     }
 
+    pub(crate) fn remove(&mut self) {
+        self.is_present = false;
+        self.stop();
+        self.interrupts.disconnect();
+        self.dma.clear();
+    }
+
+    pub(crate) fn insert(&mut self, boot_id: u32) {
+        if self.is_present {
+            return;
+        }
+        self.is_present = true;
+        self.power_cycles = self.power_cycles.wrapping_add(1);
+        self.config_space.reset_msix();
+        let command = usize::from(card_spec::pci::COMMAND_OFFSET);
+        self.config_space.write(command, &[0; 2]);
+        self.health.power_on(boot_id, self.power_cycles);
+    }
+
     /// Offsets of the doorbells in BAR 0, one per queue.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> + use<> {
         let queue_count = self.registers.queues.len() as u64;
@@ -462,8 +520,10 @@ impl Card {
             self.health.tick(now);
             return;
         };
-        if interposer.firmware_runs() {
+        if interposer.firmware_beats() && self.is_present {
             self.health.tick(now);
+        } else {
+            self.health.stall(now);
         }
         interposer.tick(now, &mut Hands { card: self });
         self.interposer = Some(interposer);
@@ -524,11 +584,16 @@ impl Card {
     }
 
     fn admitted(&mut self, count: usize) -> usize {
-        match &mut self.interposer {
-            Some(interposer) if interposer.firmware_runs() => interposer.admit(count),
-            Some(_) => 0,
-            None => count,
+        if !self.firmware_runs() {
+            return 0;
         }
+        let interposer = self.interposer.as_mut();
+        interposer.map_or(count, |interposer| interposer.admit(count))
+    }
+
+    fn firmware_runs(&self) -> bool {
+        let interposer = self.interposer.as_ref();
+        interposer.is_none_or(|interposer| interposer.firmware_runs())
     }
 
     /// Moves waiting requests into an empty batch, `count_max` of them at most, and returns how
@@ -588,13 +653,14 @@ impl Card {
                 continue;
             }
             let delivery = self.delivery(batch, index);
-            match delivery.when {
+            let due = match delivery.when {
                 When::Never => continue,
-                When::At(due) if due > self.now => {
-                    self.held.push(Held::new(batch, index, due, delivery));
-                    continue;
-                }
-                When::At(_) | When::Now => {}
+                When::At(due) => due,
+                When::Now => self.now,
+            };
+            if due > self.now || !self.firmware_runs() {
+                self.held.push(Held::new(batch, index, due, delivery));
+                continue;
             }
             self.account(batch, index);
             let written = batch.write_back(&self.dma, index);
@@ -629,6 +695,9 @@ impl Card {
 
     /// Delivers answers that were held up and are due.
     fn deliver_held(&mut self) {
+        if !self.firmware_runs() {
+            return;
+        }
         let now = self.now;
         let (mut due, held): (Vec<_>, _) = std::mem::take(&mut self.held)
             .into_iter()
@@ -798,7 +867,8 @@ impl Card {
     }
 
     fn can_serve(&self, queue: usize) -> bool {
-        self.registers.is_running()
+        self.is_present
+            && self.registers.is_running()
             && self.registers.queues[queue].is_enabled()
             && self.config_space.is_bus_master()
     }

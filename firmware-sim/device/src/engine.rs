@@ -23,6 +23,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
 /// A key with the algorithm it is for. Several threads may use it at once.
 pub trait Session: Send + Sync {
+    /// The card has given the session this ID.
+    fn opened(&self, session_id: u64) {
+        let _ = session_id;
+    }
+
     /// Executes one request: writes the result to the start of `output`, and returns its length.
     ///
     /// # Errors

@@ -8,7 +8,8 @@
 use card_spec::crypto::Status;
 use card_spec::health::{
     Capabilities, ControllerStatus, ENGINES_MAX, ERROR_LOG_ENTRIES, ERROR_LOG_OFFSET,
-    ErrorLogEntry, MAGIC, PAGE_LEN, Summary, VERSION, led, register, uncorrectable,
+    ErrorLogEntry, LED_EDGES_MAX, LedEdge, MAGIC, PAGE_LEN, Summary, VERSION, led, register,
+    uncorrectable,
 };
 use std::time::Duration;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -64,6 +65,8 @@ pub(crate) struct Health {
     /// When the firmware started, once it has been told the time.
     started: Option<Duration>,
     heartbeat_period: Duration,
+    /// Beats that were due and did not come.
+    missed_beats: u128,
 }
 
 impl Health {
@@ -106,20 +109,66 @@ impl Health {
             requests_failed: 0,
             started: None,
             heartbeat_period: heartbeat_period.max(Duration::from_millis(1)),
+            missed_beats: 0,
         }
     }
 
     /// Lets time pass: beats as often as it is time to.
     pub(crate) fn tick(&mut self, now: Duration) {
-        let uptime = now.saturating_sub(*self.started.get_or_insert(now));
-        self.summary.uptime_ms = U64::new(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX));
-        let beats = uptime.as_nanos() / self.heartbeat_period.as_nanos();
+        let uptime = self.uptime(now);
+        self.summary.uptime_ms = U64::new(saturating_u64(uptime.as_millis()));
+        let beats = self.beats_due(now).saturating_sub(self.missed_beats);
         // All-ones is what a card that is gone reads as, so the count never is.
         let count = u32::try_from(beats % u128::from(u32::MAX)).expect("reduced to 32 bits");
         if count != self.summary.heartbeat_count.get() {
             self.summary.heartbeat_count = U32::new(count);
             self.publish_statistics();
         }
+    }
+
+    /// Lets time pass without beating. What was missed is not made up for.
+    pub(crate) fn stall(&mut self, now: Duration) {
+        let beaten = u128::from(self.summary.heartbeat_count.get());
+        self.missed_beats = self.beats_due(now).saturating_sub(beaten);
+    }
+
+    fn uptime(&mut self, now: Duration) -> Duration {
+        now.saturating_sub(*self.started.get_or_insert(now))
+    }
+
+    fn beats_due(&mut self, now: Duration) -> u128 {
+        self.uptime(now).as_nanos() / self.heartbeat_period.as_nanos()
+    }
+
+    /// The light goes on or off.
+    pub(crate) fn light(&mut self, at: Duration, lit: bool) {
+        let summary = &self.summary;
+        if lit == (summary.led_status.get() & led::OK != 0) {
+            return;
+        }
+        let uptime_ms = self.uptime(at).as_millis() & u128::from(u32::MAX >> 1);
+        let edge = LedEdge::new()
+            .with_lit(lit)
+            .with_uptime_ms(u32::try_from(uptime_ms).expect("reduced to 31 bits"));
+        let summary = &mut self.summary;
+        let count = summary.led_edge_count.get();
+        let index = usize::try_from(count).map_or(0, |count| count % LED_EDGES_MAX);
+        summary.led_edges[index] = U32::new(edge.into_bits());
+        summary.led_edge_count = U32::new(count.wrapping_add(1));
+        summary.led_status = U32::new(summary.led_status.get() ^ led::OK);
+    }
+
+    /// The card has power again: nothing is left of what it was but what it keeps count of.
+    pub(crate) fn power_on(&mut self, boot_id: u32, power_cycles: u32) {
+        self.restart(boot_id);
+        let summary = &mut self.summary;
+        summary.power_cycles = U32::new(power_cycles);
+        summary.unsafe_shutdowns = U32::new(power_cycles.wrapping_sub(1));
+        summary.reset_count = U32::ZERO;
+        summary.uncorrectable_status = U32::ZERO;
+        summary.correctable_status = U32::ZERO;
+        summary.controller_status = U32::new(ControllerStatus::new().with_ready(true).into_bits());
+        self.publish_statistics();
     }
 
     /// The firmware has started again by itself.
@@ -129,8 +178,12 @@ impl Health {
         summary.heartbeat_count = U32::ZERO;
         summary.uptime_ms = U64::ZERO;
         summary.engines.fill(FromZeros::new_zeroed());
+        // Their times were of the uptime before.
+        summary.led_edge_count = U32::ZERO;
+        summary.led_edges.fill(U32::ZERO);
         // It starts at the next tick.
         self.started = None;
+        self.missed_beats = 0;
     }
 
     pub(crate) fn registers_mut(&mut self) -> &mut Summary {

@@ -38,9 +38,15 @@ pub trait Interposer: Send + fmt::Debug {
         None
     }
 
-    /// Whether the firmware runs: whether it beats and takes requests.
+    /// Whether the firmware runs: whether it beats, takes requests and answers those it has. What
+    /// it has not answered when it stops it answers when it goes on.
     fn firmware_runs(&self) -> bool {
         true
+    }
+
+    /// Whether the firmware beats.
+    fn firmware_beats(&self) -> bool {
+        self.firmware_runs()
     }
 
     /// How many of `waiting` requests the firmware may take now.
@@ -185,6 +191,23 @@ impl Hands<'_> {
     /// until it gets one.
     pub fn ask_for_reset(&mut self) {
         self.card.ask_for_reset();
+    }
+
+    /// Takes the card out of its slot: it has no power, nothing reaches it, and what the host has
+    /// set up for it is gone.
+    pub fn remove(&mut self) {
+        self.card.remove();
+    }
+
+    /// Puts the card back into its slot: it starts as it does after power-on.
+    pub fn insert(&mut self, boot_id: u32) {
+        self.card.insert(boot_id);
+    }
+
+    /// Turns the light on or off, as of `at`, which may be a moment ago. What it is already is no
+    /// edge.
+    pub fn light(&mut self, at: Duration, lit: bool) {
+        self.card.health.light(at, lit);
     }
 
     /// Raises an interrupt that nothing has caused.

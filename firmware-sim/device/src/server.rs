@@ -10,7 +10,10 @@
 //!       ^                        |                       |
 //!       +---- card forgets ------+------- hang-up -------+
 //!             the client                 broken message
+//!                                        card removed
 //! ```
+//!
+//! While the card is out of its slot nobody is let in.
 
 mod connection;
 mod listener;
@@ -70,10 +73,18 @@ pub(crate) fn serve(
     stop: BorrowedFd<'_>,
 ) -> Result<(), ServeError> {
     let mut client: Option<Connection> = None;
+    // Whoever has connected to a card that has since been removed is not its client any more.
+    let (_, mut power_cycles) = presence(firmware);
     loop {
         let now = clock::now();
         let timeout = let_time_pass(firmware, now);
-        let waiting_for = client.as_ref().map_or(listener.as_fd(), Connection::as_fd);
+        let (is_present, cycles) = presence(firmware);
+        if !is_present || cycles != power_cycles {
+            power_cycles = cycles;
+            client = None;
+        }
+        let waiting_for = client.as_ref().map(Connection::as_fd);
+        let waiting_for = waiting_for.or_else(|| is_present.then(|| listener.as_fd()));
         let ready = wait(waiting_for, stop, timeout)?;
         if ready.stop {
             firmware.card().disconnect();
@@ -92,6 +103,12 @@ pub(crate) fn serve(
             }
         }
     }
+}
+
+/// Whether the card is in its slot, and how often it has been put there.
+fn presence(firmware: &Firmware) -> (bool, u32) {
+    let card = firmware.card();
+    (card.is_present(), card.power_cycles())
 }
 
 /// Tells the card the time, and returns how long it need not be told again.
@@ -118,19 +135,17 @@ struct Ready {
 }
 
 fn wait(
-    socket: BorrowedFd<'_>,
+    socket: Option<BorrowedFd<'_>>,
     stop: BorrowedFd<'_>,
     timeout: Duration,
 ) -> Result<Ready, ServeError> {
-    let mut fds = [
-        PollFd::from_borrowed_fd(socket, PollFlags::IN),
-        PollFd::from_borrowed_fd(stop, PollFlags::IN),
-    ];
+    let mut fds = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+    fds.extend(socket.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
     let timeout = Timespec::try_from(timeout).ok();
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(Ready {
-            socket: !fds[0].revents().is_empty(),
-            stop: !fds[1].revents().is_empty(),
+            stop: !fds[0].revents().is_empty(),
+            socket: fds.get(1).is_some_and(|fd| !fd.revents().is_empty()),
         }),
         Err(errno) => Err(ServeError::Wait(errno.into())),
     }

@@ -54,6 +54,7 @@ impl SessionTable {
         if sessions.len() >= self.len_max {
             return Err(Status::NOSPC);
         }
+        session.opened(id);
         sessions.insert(id, Entry { service, session });
         Ok(id)
     }

@@ -16,7 +16,9 @@
 //! 07c +-----------------------------+
 //!     | STATS_GEN, statistics, ids  |  consistent while STATS_GEN is even and unchanged
 //! 140 +-----------------------------+
-//!     | errors, LED                 |
+//!     | errors                      |
+//! 180 +-----------------------------+
+//!     | LED, its last 29 edges      |
 //! 200 +-----------------------------+
 //!     | error log, 16 entries of 64 |
 //! 640 +-----------------------------+
@@ -30,14 +32,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: u32 = u32::from_le_bytes(*b"HWS1");
 /// What a trapped read of a card that is gone returns, in every word.
 pub const GONE: u32 = u32::MAX;
-/// Version of the layout, major in the upper half.
-pub const VERSION: u32 = 0x0001_0000;
+/// Version of the layout, major in the upper half. Minor version 1 has added the log of the
+/// light's edges.
+pub const VERSION: u32 = 0x0001_0001;
 /// Length of the page, in bytes.
 pub const PAGE_LEN: usize = 4096;
 /// Engines a page has heartbeat pairs for.
 pub const ENGINES_MAX: usize = 19;
 /// Temperature sensors a page has room for.
 pub const TEMPERATURE_SENSORS_MAX: usize = 8;
+/// Entries of the log of the light's edges.
+pub const LED_EDGES_MAX: usize = 29;
 /// Entries of the error log.
 pub const ERROR_LOG_ENTRIES: usize = 16;
 /// Where the error log's entries start.
@@ -138,8 +143,13 @@ pub struct Summary {
     pub led_control: U32,
     /// `LED_STS`: indicators lit now, see [`led`].
     pub led_status: U32,
-    /// Reserved.
-    pub reserved_188: [u8; 120],
+    /// `LED_EDGES`: how often the light has gone on or off since the firmware started. A reader
+    /// that comes once a second misses none of them as long as this has not moved on by more than
+    /// [`LED_EDGES_MAX`] since.
+    pub led_edge_count: U32,
+    /// `LED_EDGE`: the last edges, see [`LedEdge`]. Edge number N, counted from 0, is in entry N
+    /// modulo [`LED_EDGES_MAX`].
+    pub led_edges: [U32; LED_EDGES_MAX],
 }
 
 const _: () = {
@@ -157,6 +167,8 @@ const _: () = {
     assert!(offset_of!(Summary, model_number) == 0x100);
     assert!(offset_of!(Summary, uncorrectable_status) == 0x140);
     assert!(offset_of!(Summary, led_control) == 0x180);
+    assert!(offset_of!(Summary, led_edge_count) == 0x188);
+    assert!(offset_of!(Summary, led_edges) == 0x18c);
 };
 
 /// Byte offsets of single registers, for readers and writers of one register at a time.
@@ -179,6 +191,12 @@ pub mod register {
     pub const CORRECTABLE_STATUS: u64 = 0x14c;
     /// `LED_CTL`
     pub const LED_CONTROL: u64 = 0x180;
+    /// `LED_STS`
+    pub const LED_STATUS: u64 = 0x184;
+    /// `LED_EDGES`
+    pub const LED_EDGE_COUNT: u64 = 0x188;
+    /// `LED_EDGE[0]`
+    pub const LED_EDGES: u64 = 0x18c;
     /// `ELOG_WR`
     pub const ERROR_LOG_WRITTEN: u64 = 0x200;
     /// `ELOG_LOST`
@@ -295,6 +313,16 @@ pub mod led {
     pub const PREDICTED_FAILURE: u32 = 1 << 6;
 }
 
+/// One edge of the light.
+#[bitfield(u32)]
+pub struct LedEdge {
+    /// `UPTIME_MS` when it happened, modulo 2^31.
+    #[bits(31)]
+    pub uptime_ms: u32,
+    /// Whether the light is on since.
+    pub lit: bool,
+}
+
 /// One entry of the error log (shape of NVMe's Error Information log).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -400,6 +428,13 @@ impl Summary {
             return Err(PageError::ReservedStatusBits { found });
         }
         Ok(summary)
+    }
+
+    /// The last edges of the light, oldest first, as far as they are still there.
+    pub fn led_edges(&self) -> impl Iterator<Item = LedEdge> + '_ {
+        let count = usize::try_from(self.led_edge_count.get()).unwrap_or(usize::MAX);
+        let first = count.saturating_sub(LED_EDGES_MAX);
+        (first..count).map(|edge| LedEdge::from_bits(self.led_edges[edge % LED_EDGES_MAX].get()))
     }
 
     /// The engines in use.

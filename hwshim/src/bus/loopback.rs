@@ -8,7 +8,8 @@
 //!   as they do on a card that is slow;
 //! - the doorbell itself, for [`LoopbackFunction::inline`]: the answer is there when it returns.
 //!
-//! [`LoopbackFunction::remove`] takes the card out of its slot while it is in use.
+//! [`LoopbackFunction::remove`] takes the card out of its slot while it is in use, and so may the
+//! card's own interposer. A card that is put back is another function.
 
 use super::dma::{Iova, Memory};
 use super::iova::IovaSpace;
@@ -32,8 +33,6 @@ pub struct LoopbackFunction {
     slot: Arc<Slot>,
     /// Memory the card may reach.
     shared: Mutex<IovaSpace<Arc<Memory>>>,
-    /// Readable once the card has been removed.
-    removed: OwnedFd,
     /// Readable while there is an error that nobody has taken.
     errors: OwnedFd,
 }
@@ -42,7 +41,11 @@ pub struct LoopbackFunction {
 struct Slot {
     card: Arc<Mutex<Card>>,
     inline: bool,
+    /// What [`Card::power_cycles`] was: more of them, and this card has been removed meanwhile.
+    power_cycles: u32,
     gone: AtomicBool,
+    /// Readable once the card has been removed.
+    removed: OwnedFd,
 }
 
 impl Slot {
@@ -52,8 +55,30 @@ impl Slot {
                 name: name.to_owned(),
             });
         }
+        let card = self.lock();
+        if !self.holds(&card) {
+            self.remove();
+            return Err(BusError::Gone {
+                name: name.to_owned(),
+            });
+        }
+        Ok(card)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Card> {
         // A panic inside the card is a failed test; what the card holds is still memory-safe.
-        Ok(self.card.lock().unwrap_or_else(PoisonError::into_inner))
+        self.card.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the card is the one that was in the slot at first, and has never left it.
+    fn holds(&self, card: &Card) -> bool {
+        card.is_present() && card.power_cycles() == self.power_cycles
+    }
+
+    fn remove(&self) {
+        self.gone.store(true, Ordering::Release);
+        // Fails only if it has been written 2^64 - 1 times.
+        let _ = rustix::io::write(&self.removed, &1_u64.to_ne_bytes());
     }
 
     fn write_bar(&self, name: &str, bar: u8, offset: u64, bytes: &[u8]) -> Result<(), BusError> {
@@ -94,15 +119,20 @@ impl LoopbackFunction {
         let event = |action| {
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(BusError::os(action))
         };
+        let power_cycles = {
+            let card = card.lock().unwrap_or_else(PoisonError::into_inner);
+            card.power_cycles()
+        };
         Ok(Self {
             name: name.to_owned(),
             slot: Arc::new(Slot {
                 card,
                 inline,
+                power_cycles,
                 gone: AtomicBool::new(false),
+                removed: event("making a removal eventfd")?,
             }),
             shared: Mutex::new(IovaSpace::new()),
-            removed: event("making a removal eventfd")?,
             errors: event("making an error eventfd")?,
         })
     }
@@ -114,15 +144,17 @@ impl LoopbackFunction {
             return 0;
         };
         card.tick(Duration::from_nanos(now.as_nanos()));
+        if !self.slot.holds(&card) {
+            self.slot.remove();
+            return 0;
+        }
         card.take_doorbell();
         card.process()
     }
 
     /// Takes the card out of its slot: from now on nothing answers.
     pub fn remove(&self) {
-        self.slot.gone.store(true, Ordering::Release);
-        // Fails only if it has been written 2^64 - 1 times.
-        let _ = rustix::io::write(&self.removed, &1_u64.to_ne_bytes());
+        self.slot.remove();
     }
 
     /// Reports an uncorrectable error of the link, as a root port would. The card is not touched.
@@ -205,17 +237,16 @@ impl Function for LoopbackFunction {
     }
 
     fn unshare(&self, iova: Iova) -> Result<(), BusError> {
-        // Also of a card that is gone, so that it cannot reach the memory any more.
-        let mut card = self
-            .slot
-            .card
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut card = self.slot.lock();
         let mut shared = self.shared();
         let len = shared
             .len_of(iova)
             .ok_or_else(|| refused("taking memory back", &format!("nothing is at {iova}")))?;
-        card.unmap(iova.0, len);
+        // Also of a card that is gone, so that it cannot reach the memory any more; but one that
+        // has been removed reaches nothing, and what it is lent when it is back is not ours.
+        if self.slot.holds(&card) {
+            card.unmap(iova.0, len);
+        }
         shared.release(iova);
         Ok(())
     }
@@ -255,7 +286,7 @@ impl Function for LoopbackFunction {
     }
 
     fn removal_fd<'a>(&'a self) -> Option<BorrowedFd<'a>> {
-        Some(self.removed.as_fd())
+        Some(self.slot.removed.as_fd())
     }
 
     fn is_gone(&self) -> bool {
