@@ -3,13 +3,14 @@
 //! The driver verifies and falls back with `ring`, so the two sides check each other. What a
 //! faulty card does is not here.
 
-mod der;
+pub(crate) mod der;
 mod digest;
 mod ecdsa;
 mod memoised;
 mod rsa;
 mod symmetric;
 
+pub(crate) use ecdsa::scalar;
 pub use memoised::Memoised;
 
 use card_device::engine::{Engine, Offer, Session, SessionSpec};
@@ -66,7 +67,7 @@ impl Engine for RustCrypto {
 }
 
 /// Copies a result to the start of the output, which must have room for it.
-fn deliver(result: &[u8], output: &mut [u8]) -> Result<usize, Status> {
+pub(crate) fn deliver(result: &[u8], output: &mut [u8]) -> Result<usize, Status> {
     let room = output.get_mut(..result.len()).ok_or(Status::ERR)?;
     room.copy_from_slice(result);
     Ok(result.len())

@@ -5,12 +5,16 @@
 //! in [`engine`].
 
 pub mod engine;
+pub mod fault;
+pub mod listing;
 
 use card_device::firmware;
 use card_device::server::{BindError, Listener, ServeError};
 use card_device::{Card, CardConfig, CardConfigError, Engine};
 use clap::{Args, ValueEnum};
 use engine::{Memoised, RustCrypto};
+use fault::led::Profile;
+use fault::{Injection, Script};
 use std::io;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -49,6 +53,19 @@ pub struct RunConfig {
     /// Serial number, up to 20 characters of ASCII
     #[arg(long, value_name = "SERIAL", default_value = "SIM-0001", value_parser = parse_serial)]
     pub serial: String,
+
+    /// A fault that the card has, from TIME on and for DURATION if given; repeatable.
+    /// `firmware-sim faults` lists them
+    #[arg(long = "fault", value_name = "NAME[=VALUE][@TIME[+DURATION]]")]
+    pub faults: Vec<Injection>,
+
+    /// Seed of everything random about the faults
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+
+    /// How the card's light shines
+    #[arg(long, value_name = "PROFILE", default_value = "steady")]
+    pub led: Profile,
 }
 
 /// What executes requests.
@@ -103,7 +120,7 @@ impl SimulatedCard {
             EngineKind::RustCrypto => Arc::new(RustCrypto),
             EngineKind::Memoised => Arc::new(Memoised::new(Arc::new(RustCrypto))),
         };
-        let card = Card::new(&card_config(config, engine_count)?, engine)?;
+        let card = make_card(config, &card_config(config, engine_count)?, engine)?;
         Ok(Self {
             card,
             listener: Listener::bind(&config.socket)?,
@@ -159,6 +176,22 @@ pub fn stop_on_signals() -> io::Result<OwnedFd> {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(stop)
+}
+
+/// An honest card; with a fault or a light that blinks, one that an interposer stands before.
+fn make_card(
+    run: &RunConfig,
+    config: &CardConfig,
+    engine: Arc<dyn Engine>,
+) -> Result<Card, CardConfigError> {
+    if run.faults.is_empty() && run.led == Profile::Steady {
+        return Card::new(config, engine);
+    }
+    let mut script = Script::new(run.seed).with_led_profile(run.led);
+    for injection in &run.faults {
+        script.add(injection.clone());
+    }
+    fault::beset(config, engine, script.shared())
 }
 
 fn card_config(config: &RunConfig, engine_count: usize) -> Result<CardConfig, RunError> {

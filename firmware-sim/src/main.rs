@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use firmware_sim::{RunConfig, SimulatedCard, stop_on_signals};
+use firmware_sim::{RunConfig, SimulatedCard, listing, stop_on_signals};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -26,6 +26,16 @@ enum Command {
     /// behind, and is removed at the end. One client is served at a time; the next one waits.
     #[command(after_help = RUN_HELP)]
     Run(RunConfig),
+
+    /// List the faults there are
+    ///
+    /// Each with the values its parameters have if nobody says otherwise. Those of a service or of a
+    /// host are played by somebody else than the card.
+    Faults {
+        /// Everything that is known of them, as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const EXIT_CODES: &str = "\
@@ -38,6 +48,7 @@ const RUN_HELP: &str = "\
 Examples:
   firmware-sim run --socket /tmp/card.sock
   hwshim selftest vfio-user:/tmp/card.sock
+  firmware-sim run --socket /tmp/card.sock --fault hang@10s+5s --fault slow=100@30s
 
   qemu-system-x86_64 ... -object memory-backend-memfd,id=mem,size=512M,share=on \\
     -machine q35,memory-backend=mem \\
@@ -52,6 +63,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let outcome = match command {
         Command::Run(config) => run(&config),
+        Command::Faults { json } => print_faults(json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +72,19 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "firmware-sim: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print_faults(json: bool) -> anyhow::Result<()> {
+    let text = if json {
+        listing::json()
+    } else {
+        listing::table()
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot write to standard output"),
     }
 }
 

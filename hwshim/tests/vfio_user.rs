@@ -8,6 +8,7 @@
 use card_spec::crypto::PCI_DEVICE_ID;
 use card_spec::health::{MAGIC, PAGE_LEN, register};
 use card_spec::virtio_pci::VENDOR_ID;
+use firmware_sim::fault::led::Profile;
 use firmware_sim::{EngineKind, RunConfig, SimulatedCard};
 use hwshim::accelerator::{Accelerator, Completion, Request, RequestId, State};
 use hwshim::address::Address;
@@ -50,6 +51,9 @@ impl Simulation {
             sessions_max: NonZeroUsize::new(64).unwrap(),
             heartbeat_period: 500,
             serial: "SIM-TEST".to_owned(),
+            faults: Vec::new(),
+            seed: 1,
+            led: Profile::Steady,
         };
         let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let stopped = stop.try_clone().unwrap();

@@ -12,29 +12,29 @@ const SEQUENCE: u8 = 0x30;
 
 /// `RSAPublicKey` (RFC 8017 appendix A.1.1 "RSA Public Key Syntax"), big-endian.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct RsaPublicKey<'a> {
-    pub(super) modulus: &'a [u8],
-    pub(super) public_exponent: &'a [u8],
+pub(crate) struct RsaPublicKey<'a> {
+    pub(crate) modulus: &'a [u8],
+    pub(crate) public_exponent: &'a [u8],
 }
 
 /// `RSAPrivateKey` with two primes (RFC 8017 appendix A.1.2 "RSA Private Key Syntax").
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(super) struct RsaPrivateKey<'a> {
-    pub(super) public: RsaPublicKey<'a>,
-    pub(super) private_exponent: &'a [u8],
+pub(crate) struct RsaPrivateKey<'a> {
+    pub(crate) public: RsaPublicKey<'a>,
+    pub(crate) private_exponent: &'a [u8],
     /// The rest, if it is there and not zero, as some keys have it.
-    pub(super) crt: Option<RsaCrt<'a>>,
+    pub(crate) crt: Option<RsaCrt<'a>>,
 }
 
 /// What the Chinese remainder theorem takes.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(super) struct RsaCrt<'a> {
-    pub(super) primes: [&'a [u8]; 2],
-    pub(super) exponents: [&'a [u8]; 2],
-    pub(super) coefficient: &'a [u8],
+pub(crate) struct RsaCrt<'a> {
+    pub(crate) primes: [&'a [u8]; 2],
+    pub(crate) exponents: [&'a [u8]; 2],
+    pub(crate) coefficient: &'a [u8],
 }
 
-pub(super) fn rsa_public_key(der: &[u8]) -> Option<RsaPublicKey<'_>> {
+pub(crate) fn rsa_public_key(der: &[u8]) -> Option<RsaPublicKey<'_>> {
     let mut fields = Reader(der).structure(SEQUENCE)?;
     Some(RsaPublicKey {
         modulus: fields.integer()?,
@@ -42,7 +42,7 @@ pub(super) fn rsa_public_key(der: &[u8]) -> Option<RsaPublicKey<'_>> {
     })
 }
 
-pub(super) fn rsa_private_key(der: &[u8]) -> Option<RsaPrivateKey<'_>> {
+pub(crate) fn rsa_private_key(der: &[u8]) -> Option<RsaPrivateKey<'_>> {
     let mut fields = Reader(der).structure(SEQUENCE)?;
     // Version 0 is two primes; version 1, several, is not supported.
     if !fields.integer()?.is_empty() {
@@ -69,7 +69,7 @@ fn rsa_crt<'a>(fields: &mut Reader<'a>) -> Option<RsaCrt<'a>> {
 }
 
 /// The scalar of an `ECPrivateKey` (RFC 5915 §3 "Elliptic Curve Private Key Format").
-pub(super) fn ec_private_key(der: &[u8]) -> Option<&[u8]> {
+pub(crate) fn ec_private_key(der: &[u8]) -> Option<&[u8]> {
     let mut fields = Reader(der).structure(SEQUENCE)?;
     if fields.integer()? != [1] {
         return None;

@@ -90,7 +90,7 @@ fn verify_p384(key: &p384::ecdsa::VerifyingKey, signature: &[u8], digest: &[u8])
 }
 
 /// The private scalar in as many bytes as the curve has, whatever leading zeros it came with.
-fn scalar<const LEN: usize>(der: &[u8]) -> Option<zeroize::Zeroizing<[u8; LEN]>> {
+pub(crate) fn scalar<const LEN: usize>(der: &[u8]) -> Option<zeroize::Zeroizing<[u8; LEN]>> {
     let bytes = der::ec_private_key(der)?;
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     let bytes = &bytes[zeros..];

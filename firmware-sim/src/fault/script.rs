@@ -1,0 +1,459 @@
+//! The schedule of faults, and the record of what they have done.
+//!
+//! Watches time and requests, and says which faults act; what they do then is the
+//! [liar](super::liar)'s. There is one generator of random numbers, so the same calls with the same
+//! seed have the same consequences.
+//!
+//! ```text
+//!              at, or a matching request            lasting, cleared, (a reset)
+//!   injected -------------------------> acting -----------------------------> over
+//!                                         | a state of the card acts until it is over
+//!                                         | a pulse acts at once, and again after each period
+//!                                         | a lie acts on each request that is drawn
+//! ```
+
+use super::trigger::{Seen, Trigger};
+use super::{Fault, FaultError, HangEnd, led::Profile};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A script, and whoever injects into it while a card follows it.
+pub type SharedScript = Arc<Mutex<Script>>;
+
+/// A fault, and when it acts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injection {
+    /// What.
+    pub fault: Fault,
+    /// When.
+    pub trigger: Trigger,
+}
+
+/// Names an injection of one script.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct InjectionId(pub usize);
+
+/// What became of an injection: the truth that a monitor's verdict is held against.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Which.
+    pub id: InjectionId,
+    /// What.
+    pub fault: Fault,
+    /// When it was injected. All times are since the card started.
+    pub injected_at: Duration,
+    /// When it first acted.
+    pub first_acted_at: Option<Duration>,
+    /// When it last acted.
+    pub last_acted_at: Option<Duration>,
+    /// When it was over: cleared, or ended by its duration, its number of times or a reset.
+    pub cleared_at: Option<Duration>,
+    /// How often it has acted: a state each time it began, everything else each time.
+    pub times: u64,
+}
+
+/// How a fault acts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Acts {
+    /// On requests to open a session.
+    OnSessions,
+    /// On data requests, as they are executed.
+    OnRequests,
+    /// On answers, as they are delivered.
+    OnAnswers,
+    /// On interrupts.
+    OnInterrupts,
+    /// Once, or again and again.
+    Pulse(Option<Duration>),
+    /// All the while.
+    While,
+}
+
+/// What has begun and what is left of an injection.
+#[derive(Debug)]
+struct Progress {
+    trigger: Trigger,
+    acts: Acts,
+    /// Matching requests so far.
+    seen: u64,
+    /// Since when it acts, for a state or repeated pulse.
+    since: Option<Duration>,
+    /// When it does something next.
+    next_pulse: Option<Duration>,
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct Script {
+    random: fastrand::Rng,
+    profile: Profile,
+    now: Duration,
+    records: Vec<Record>,
+    progress: Vec<Progress>,
+    /// Pulses that requests have set off.
+    due: Vec<Fault>,
+}
+
+impl Script {
+    /// A script without faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            profile: Profile::default(),
+            now: Duration::ZERO,
+            records: Vec::new(),
+            progress: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Has the card's light shine as those of a vendor do.
+    #[must_use]
+    pub fn with_led_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// To be shared with a card.
+    #[must_use]
+    pub fn shared(self) -> SharedScript {
+        Arc::new(Mutex::new(self))
+    }
+
+    /// Injects a fault.
+    pub fn add(&mut self, injection: Injection) -> InjectionId {
+        let Injection { fault, trigger } = injection;
+        let id = InjectionId(self.records.len());
+        self.progress.push(Progress {
+            acts: fault.acts(),
+            trigger,
+            seen: 0,
+            since: None,
+            next_pulse: None,
+        });
+        self.records.push(Record {
+            id,
+            fault,
+            injected_at: self.now,
+            first_acted_at: None,
+            last_acted_at: None,
+            cleared_at: None,
+            times: 0,
+        });
+        id
+    }
+
+    /// Ends what an injection does, and says whether there was anything to end.
+    pub fn clear(&mut self, id: InjectionId) -> bool {
+        let now = self.now;
+        let known = self.records.get(id.0).is_some_and(Record::is_live);
+        if known {
+            self.end(id.0, now);
+        }
+        known
+    }
+
+    /// Ends everything.
+    pub fn clear_all(&mut self) {
+        for index in 0..self.records.len() {
+            self.clear(InjectionId(index));
+        }
+    }
+
+    /// What became of each injection, in the order they were made.
+    #[must_use]
+    pub fn record(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The time since the card started, as it was last told.
+    #[must_use]
+    pub const fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// How the light of the card shines.
+    pub(super) const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The generator that everything random is drawn from.
+    pub(super) fn random(&mut self) -> &mut fastrand::Rng {
+        &mut self.random
+    }
+
+    /// Lets time pass, and returns the pulses that are due, each as often as it is.
+    pub(super) fn advance(&mut self, now: Duration) -> Vec<Fault> {
+        self.now = now;
+        let mut pulses = std::mem::take(&mut self.due);
+        for index in 0..self.records.len() {
+            self.begin_by_time(index);
+            self.pulse(index, &mut pulses);
+            self.end_by_time(index);
+        }
+        pulses
+    }
+
+    fn begin_by_time(&mut self, index: usize) {
+        let progress = &self.progress[index];
+        let by_time = matches!(progress.acts, Acts::Pulse(_) | Acts::While)
+            && !progress.trigger.waits_for_a_request();
+        let record = &self.records[index];
+        let is_new = record.is_live() && progress.since.is_none() && record.times == 0;
+        if by_time && is_new && self.now >= progress.trigger.at {
+            let at = progress.trigger.at.max(record.injected_at);
+            self.begin(index, at);
+        }
+    }
+
+    /// A state begins, or the first pulse is due.
+    fn begin(&mut self, index: usize, at: Duration) {
+        self.progress[index].since = Some(at);
+        match self.progress[index].acts {
+            Acts::Pulse(_) => self.progress[index].next_pulse = Some(at),
+            _ => self.count(index, at),
+        }
+    }
+
+    fn count(&mut self, index: usize, at: Duration) {
+        let record = &mut self.records[index];
+        record.first_acted_at.get_or_insert(at);
+        record.last_acted_at = Some(at);
+        record.times += 1;
+    }
+
+    fn pulse(&mut self, index: usize, pulses: &mut Vec<Fault>) {
+        /// Whoever lets hours pass at once gets no more than this many of a storm.
+        const PULSES_MAX: usize = 1000;
+        let until = self.ends_at(index).unwrap_or(Duration::MAX).min(self.now);
+        for _ in 0..PULSES_MAX {
+            let Some(at) = self.progress[index].next_pulse.filter(|at| *at <= until) else {
+                return;
+            };
+            pulses.push(self.records[index].fault.clone());
+            self.count(index, at);
+            let Acts::Pulse(period) = self.progress[index].acts else {
+                return;
+            };
+            self.progress[index].next_pulse = period.map(|period| at + period);
+            if period.is_none() && !self.progress[index].trigger.waits_for_a_request() {
+                self.end(index, at);
+            }
+            self.end_if_spent(index);
+        }
+        // The rest is left out.
+        let overtaken = self.progress[index].next_pulse.map(|at| at.max(self.now));
+        self.progress[index].next_pulse = overtaken;
+    }
+
+    /// When the duration of an injection is over, if it has one.
+    fn ends_at(&self, index: usize) -> Option<Duration> {
+        let Progress { trigger, since, .. } = &self.progress[index];
+        let start = since.unwrap_or(trigger.at.max(self.records[index].injected_at));
+        let is_waiting = since.is_none() && trigger.waits_for_a_request() && self.is_state(index);
+        let lasting = trigger.lasting.filter(|_| !is_waiting);
+        lasting.map(|lasting| start.saturating_add(lasting))
+    }
+
+    fn is_state(&self, index: usize) -> bool {
+        matches!(self.progress[index].acts, Acts::Pulse(_) | Acts::While)
+    }
+
+    fn end_by_time(&mut self, index: usize) {
+        let Some(end) = self.ends_at(index).filter(|end| *end <= self.now) else {
+            return;
+        };
+        if !self.records[index].is_live() {
+            return;
+        }
+        if self.is_state(index) && self.progress[index].trigger.waits_for_a_request() {
+            // Another request may begin it again.
+            self.progress[index].since = None;
+            self.progress[index].next_pulse = None;
+            self.end_if_spent(index);
+        } else {
+            self.end(index, end);
+        }
+    }
+
+    fn end(&mut self, index: usize, at: Duration) {
+        self.records[index].cleared_at = Some(at);
+        self.progress[index].since = None;
+        self.progress[index].next_pulse = None;
+    }
+
+    /// Ends an injection that has acted as often as it may, but not a state that still lasts.
+    fn end_if_spent(&mut self, index: usize) {
+        let limit = self.progress[index].trigger.times;
+        let is_spent = limit.is_some_and(|limit| self.records[index].times >= limit);
+        let lasts =
+            self.progress[index].acts == Acts::While && self.progress[index].since.is_some();
+        if is_spent && !lasts && self.records[index].is_live() {
+            self.end(index, self.now);
+        }
+    }
+
+    /// A request, answer or interrupt passes; returns the faults that act on it, of those that
+    /// `applies` says could.
+    pub(super) fn strike(
+        &mut self,
+        acts: Acts,
+        seen: Option<&Seen>,
+        applies: impl Fn(&Fault) -> bool,
+    ) -> Vec<Fault> {
+        let mut struck = Vec::new();
+        for index in 0..self.records.len() {
+            let applies = self.progress[index].acts == acts && applies(&self.records[index].fault);
+            if applies && self.is_drawn(index, seen) {
+                struck.push(self.records[index].fault.clone());
+                self.count(index, self.now);
+                self.end_if_spent(index);
+            }
+        }
+        struck
+    }
+
+    /// A request has been answered, so states and pulses that wait for one may begin.
+    pub(super) fn answered(&mut self, seen: &Seen) {
+        for index in 0..self.records.len() {
+            let waits = self.is_state(index)
+                && self.progress[index].since.is_none()
+                && self.progress[index].trigger.waits_for_a_request();
+            if !waits || !self.is_drawn(index, Some(seen)) {
+                continue;
+            }
+            if self.progress[index].acts == Acts::Pulse(None) {
+                self.due.push(self.records[index].fault.clone());
+                self.count(index, self.now);
+                self.end_if_spent(index);
+            } else {
+                self.begin(index, self.now);
+            }
+        }
+    }
+
+    /// Whether an injection acts on this one.
+    fn is_drawn(&mut self, index: usize, seen: Option<&Seen>) -> bool {
+        let is_over = self.ends_at(index).is_some_and(|end| self.now >= end);
+        let progress = &mut self.progress[index];
+        let trigger = &progress.trigger;
+        let matches = match (seen, &trigger.matching) {
+            (Some(seen), Some(matching)) => matching.matches(seen),
+            _ => true,
+        };
+        let is_open = self.records[index].is_live() && self.now >= trigger.at && !is_over;
+        if !is_open || !matches {
+            return false;
+        }
+        progress.seen += 1;
+        if progress.seen <= trigger.after_requests {
+            return false;
+        }
+        trigger.probability >= 1.0 || self.random.f64() < trigger.probability
+    }
+
+    /// States that act now.
+    pub(super) fn acting(&self) -> impl Iterator<Item = &Fault> {
+        let records = self.records.iter().zip(&self.progress);
+        records
+            .filter(|(_, progress)| progress.acts == Acts::While && progress.since.is_some())
+            .map(|(record, _)| &record.fault)
+    }
+
+    /// Whether there is nothing to follow.
+    pub(super) fn is_idle(&self) -> bool {
+        self.due.is_empty() && !self.records.iter().any(Record::is_live)
+    }
+
+    /// The card has been reset.
+    pub(super) fn reset(&mut self) {
+        const CURED: Fault = Fault::Hang {
+            until: HangEnd::Reset,
+        };
+        for index in 0..self.records.len() {
+            if self.records[index].fault == CURED && self.progress[index].since.is_some() {
+                self.end(index, self.now);
+            }
+        }
+    }
+
+    /// When something begins, ends or is due the next time.
+    pub(super) fn next(&self) -> Option<Duration> {
+        let live = (0..self.records.len()).filter(|&index| self.records[index].is_live());
+        let times = live.flat_map(|index| {
+            let at = self.progress[index].trigger.at;
+            [
+                Some(at).filter(|at| *at > self.now),
+                self.ends_at(index).filter(|end| *end > self.now),
+                self.progress[index].next_pulse,
+            ]
+        });
+        times.flatten().min()
+    }
+}
+
+impl Record {
+    /// Whether it may still act.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.cleared_at.is_none()
+    }
+}
+
+impl From<Fault> for Injection {
+    /// From now until it is cleared.
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            trigger: Trigger::now(),
+        }
+    }
+}
+
+/// An injection was asked for that cannot be.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InjectionError {
+    /// There is no such fault.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// A time is none.
+    #[error("{text:?} is no time; write 5s, or 5s+500ms for a fault that lasts half a second")]
+    Time {
+        /// What stands for the time.
+        text: String,
+    },
+}
+
+/// `FAULT`, `FAULT@TIME` or `FAULT@TIME+DURATION`.
+impl FromStr for Injection {
+    type Err = InjectionError;
+
+    fn from_str(text: &str) -> Result<Self, InjectionError> {
+        let (fault, times) = text.split_once('@').unwrap_or((text, ""));
+        let time = |text: &str| {
+            humantime::parse_duration(text).map_err(|_| InjectionError::Time {
+                text: text.to_owned(),
+            })
+        };
+        let mut trigger = Trigger::now();
+        if text.contains('@') {
+            let (at, lasting) = times.split_once('+').unwrap_or((times, ""));
+            trigger.at = time(at)?;
+            if times.contains('+') {
+                trigger.lasting = Some(time(lasting)?);
+            }
+        }
+        let fault = fault.parse()?;
+        Ok(Self { fault, trigger })
+    }
+}
+
+impl fmt::Display for InjectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
