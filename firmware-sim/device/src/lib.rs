@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`card`] | the function as a plain value, without threads or I/O |
 //! | [`batch`] | requests on their way through an engine |
+//! | [`clock`] | the time, for loops at the edge |
 //! | [`engine`] | the seam: sessions and operations |
 //! | [`request`] | from bytes to operations |
 //! | [`virtqueue`] | device side of the split virtqueue |
@@ -20,7 +21,7 @@
 
 pub mod batch;
 pub mod card;
-mod clock;
+pub mod clock;
 mod config_space;
 pub mod dma;
 pub mod engine;

@@ -61,12 +61,26 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `path`.
+    /// Listens on `path`, for owner and group.
     ///
     /// # Errors
     ///
     /// See [`BindError`].
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let owner_and_group = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+        Self::bind_for(path, owner_and_group)
+    }
+
+    /// Listens on `path`, for its owner alone: who gives orders there may do harm.
+    ///
+    /// # Errors
+    ///
+    /// See [`BindError`].
+    pub fn bind_for_owner(path: &Path) -> Result<Self, BindError> {
+        Self::bind_for(path, Mode::RUSR | Mode::WUSR)
+    }
+
+    fn bind_for(path: &Path, mode: Mode) -> Result<Self, BindError> {
         let os = |errno: Errno| BindError::Os {
             path: path.to_owned(),
             source: errno.into(),
@@ -77,11 +91,10 @@ impl Listener {
             },
             errno => os(errno),
         })?;
-        let owner_and_group = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
         let socket = new_socket().map_err(os)?;
         // The file gets the mode of the socket, less the umask: never more, at no time. What the
         // umask took away of that is given back afterwards.
-        fchmod(&socket, owner_and_group).map_err(os)?;
+        fchmod(&socket, mode).map_err(os)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
                 remove_stale(path, &address)?;
@@ -95,7 +108,7 @@ impl Listener {
             path: path.to_owned(),
             identity: (stat.st_dev, stat.st_ino),
         };
-        chmod(path, owner_and_group).map_err(os)?;
+        chmod(path, mode).map_err(os)?;
         listen(&listener.socket, BACKLOG).map_err(os)?;
         Ok(listener)
     }
@@ -106,10 +119,6 @@ impl Listener {
         &self.path
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
     /// Accepts a client, or nobody if it has gone away meanwhile.
     pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
         match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -117,6 +126,12 @@ impl Listener {
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
