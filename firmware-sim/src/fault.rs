@@ -17,6 +17,7 @@ pub use liar::beset;
 pub use script::{Injection, InjectionError, InjectionId, Record, Script, SharedScript};
 pub use trigger::{Matching, Trigger};
 
+use crate::nearest::nearest;
 use card_spec::crypto::Status;
 use script::Acts;
 use std::fmt;
@@ -316,7 +317,7 @@ impl Fault {
             },
             None => FaultError::Unknown {
                 name: name.to_owned(),
-                nearest: nearest(name),
+                nearest: nearest(name, CATALOGUE.iter().map(|entry| entry.name)),
             },
         })
     }
@@ -490,17 +491,6 @@ impl fmt::Display for Fault {
         }
         Ok(())
     }
-}
-
-fn nearest(name: &str) -> Option<&'static str> {
-    /// Less alike than this is another word.
-    const SIMILARITY_MIN: f64 = 0.75;
-    CATALOGUE
-        .iter()
-        .map(|entry| (strsim::jaro_winkler(name, entry.name), entry.name))
-        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, name)| name)
 }
 
 impl Group {

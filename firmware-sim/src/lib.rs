@@ -2,11 +2,13 @@
 //!
 //! [`run`] makes a card and serves it on a vfio-user socket until it is told to stop;
 //! [`RunConfig`] says what kind of card. The card itself is `card-device`'s, its cryptography is
-//! in [`engine`].
+//! in [`engine`]. [`service`] plays the host service that a card's vendor would have.
 
 pub mod engine;
 pub mod fault;
 pub mod listing;
+mod nearest;
+pub mod service;
 
 use card_device::firmware;
 use card_device::server::{BindError, Listener, ServeError};

@@ -4,6 +4,7 @@
 //! the earliest at which it can.
 
 use super::{Cause, Entry, Group, Observable, Parameter, Player, Truth};
+use crate::service::fault as stand_in;
 
 /// Every fault there is, those of a card first.
 pub const CATALOGUE: &[Entry] = &[
@@ -480,116 +481,20 @@ pub const CATALOGUE: &[Entry] = &[
         },
         played_by: Player::Card,
     },
-    Entry {
-        name: "service-crash",
-        group: Group::Service,
-        summary: "the service process dies",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::AtOnce,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-hang",
-        group: Group::Service,
-        summary: "it accepts connections and answers none",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::NextRequest,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-refuses",
-        group: Group::Service,
-        summary: "it refuses connections",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::NextRequest,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-memory",
-        group: Group::Service,
-        summary: "its own memory grows with each request",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-kernel-memory",
-        group: Group::Service,
-        summary: "memory the kernel holds for it grows with each request",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-descriptors",
-        group: Group::Service,
-        summary: "file descriptors are not closed",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-threads",
-        group: Group::Service,
-        summary: "threads are not ended",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-on-failed-open",
-        group: Group::Service,
-        summary: "each open that fails leaves something behind",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-leaks-without-card",
-        group: Group::Service,
-        summary: "it leaks while the card is absent",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::Trend,
-        },
-        played_by: Player::StandIn,
-    },
-    Entry {
-        name: "service-stalls-accept",
-        group: Group::Service,
-        summary: "one slow client keeps all others waiting",
-        parameters: &[],
-        truth: Truth {
-            cause: Cause::Service,
-            observable: Observable::NextRequest,
-        },
-        played_by: Player::StandIn,
-    },
+    // What the stand-in does is described where it is done.
+    stand_in::CRASH,
+    stand_in::HANG_AFTER_ACCEPT,
+    stand_in::REFUSE,
+    stand_in::ACCEPT_STALL,
+    stand_in::LEAK_HEAP,
+    stand_in::LEAK_KERNEL,
+    stand_in::LEAK_DESCRIPTORS,
+    stand_in::LEAK_THREADS,
+    stand_in::LEAK_PORTS_ON_FAILURE,
+    stand_in::LEAK_WHILE_ABSENT,
+    stand_in::WORKERS_EXHAUSTED,
+    stand_in::DELAYED_RECYCLE,
+    stand_in::LEDGER_LIES,
     Entry {
         name: "cpu-starvation",
         group: Group::Host,
