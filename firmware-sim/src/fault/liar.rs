@@ -2,7 +2,7 @@
 //! slot.
 //!
 //! What acts when is for the [script](super::script) to say; here is what that means. A
-//! [`LyingEngine`] gives answers that are wrong; the [`Liar`] delivers answers wrongly, and is what
+//! `LyingEngine` gives answers that are wrong; the `Liar` delivers answers wrongly, and is what
 //! happens to the firmware, the link and the light.
 
 use super::Fault;
