@@ -131,7 +131,10 @@ const fn entry(
 
 const BYTE_RATE: Parameter = parameter("rate", "such as 1MiB/s or 64KiB/failed-open");
 const OBJECT_RATE: Parameter = parameter("rate", "such as 20/min or 1/failed-open");
-const VIA: Parameter = parameter("via", "pipes or sockets [pipes]");
+const VIA: Parameter = parameter(
+    "via",
+    "pipes, of which users may fill 64 MiB, or sockets [pipes]",
+);
 
 pub(crate) const CRASH: Entry = entry(
     "crash",

@@ -1,8 +1,9 @@
 //! What the service says of itself: counters, and the vendor's two ways to print them.
 //!
-//! The forms are those that nShield's manual shows under "stattree" and "enquiry"; the numbers
-//! are this service's. Of the vendor's counters, those stand here that this service can fill with
-//! something that it counted; memory and objects are the service's own, as it has no firmware.
+//! The forms are those of nShield (Security World documentation, Utilities, "stattree" and
+//! "enquiry"); the numbers are this service's. Of the vendor's counters, only those stand here for
+//! which this service has counted something. Memory and objects are its own, as it has no
+//! firmware.
 
 use std::fmt::Write;
 
