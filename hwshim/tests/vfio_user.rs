@@ -42,6 +42,10 @@ struct Simulation {
 
 impl Simulation {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(faults: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = RunConfig {
             socket: directory.path().join("card.sock"),
@@ -51,7 +55,7 @@ impl Simulation {
             sessions_max: NonZeroUsize::new(64).unwrap(),
             heartbeat_period: 500,
             serial: "SIM-TEST".to_owned(),
-            faults: Vec::new(),
+            faults: faults.iter().map(|fault| fault.parse().unwrap()).collect(),
             seed: 1,
             led: Profile::Steady,
         };
@@ -212,6 +216,37 @@ fn a_card_that_goes_away_is_noticed_without_asking_it() {
     assert!(function.is_gone());
     let error = function.read_bar(HEALTH_BAR, 0, &mut [0; 4]).unwrap_err();
     assert!(matches!(error, BusError::Gone { .. }), "{error}");
+}
+
+#[test]
+fn a_card_that_is_removed_drops_its_driver_and_lets_one_in_again_when_it_is_back() {
+    let simulation = Simulation::start_with(&["surprise-removal@300ms+200ms"]);
+    let function = simulation.connect();
+    wait_for_any(&[function.removal_fd().unwrap()]);
+    assert!(function.is_gone());
+    // Whoever comes meanwhile waits for the card to be back.
+    let mut card = simulation.card();
+    for test in kat::of(Algorithm::AesGcm) {
+        let Completion { request, output } = perform(&mut card, test);
+        assert!(test.accepts(&request.operation, output.unwrap()));
+    }
+    let summary = card.health().read().unwrap().1;
+    assert_eq!(summary.power_cycles.get(), 2);
+}
+
+#[test]
+fn firmware_threads_follow_a_script() {
+    let simulation = Simulation::start_with(&["late-completion=20ms", "led-sos", "crt-fault"]);
+    let mut card = simulation.card();
+    let mut wrong = 0;
+    for test in &kat::ALL {
+        let Completion { request, output } = perform(&mut card, test);
+        let is_rsa = format!("{:?}", request.operation.algorithm()).contains("RsaPkcs1");
+        let accepted = test.accepts(&request.operation, output.unwrap());
+        assert_eq!(accepted, !is_rsa, "{test:?}");
+        wrong += u32::from(!accepted);
+    }
+    assert_ne!(wrong, 0);
 }
 
 #[test]

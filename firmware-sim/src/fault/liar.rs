@@ -61,6 +61,8 @@ pub fn beset(
         device_status: 0,
         stuck_in_reset: false,
         is_removed: false,
+        is_needed: false,
+        is_wedged: false,
         self_test: None,
         link: None,
     }));
@@ -339,6 +341,10 @@ struct Liar {
     device_status: u8,
     stuck_in_reset: bool,
     is_removed: bool,
+    /// Requests have come in while work stands still.
+    is_needed: bool,
+    /// An engine shows a request that it does not answer.
+    is_wedged: bool,
     /// The self-test that is reported as failed.
     self_test: Option<u32>,
     /// Width and speed that the link has come up with.
@@ -358,6 +364,7 @@ struct Load {
 struct Situation {
     is_removed: bool,
     reset_hangs: bool,
+    works_not: bool,
     self_test: Option<u32>,
     link: Option<(u8, u8)>,
     heat: Option<(f64, f64)>,
@@ -377,6 +384,7 @@ impl Situation {
         match fault {
             Fault::SurpriseRemoval => self.is_removed = true,
             Fault::ResetHangs => self.reset_hangs = true,
+            Fault::WorkStops => self.works_not = true,
             Fault::SelfTestFailure { test } => self.self_test = Some(*test),
             Fault::Downtrained { width, speed } => self.link = Some((*width, *speed)),
             Fault::OverTemperature { celsius, rate } => {
@@ -405,10 +413,11 @@ impl Interposer for Liar {
         };
         self.stuck_in_reset &= situation.reset_hangs;
         self.place(situation.is_removed, hands);
-        for pulse in &pulses {
+        for pulse in pulses.iter().filter(|_| !situation.is_removed) {
             self.pulse(pulse, hands);
         }
         self.train(situation.link, hands);
+        self.wedge(situation.works_not, hands);
         self.report_self_test(situation.self_test, hands);
         self.warm(situation.heat, hands);
         let showing = situation.showing.unwrap_or(Showing::Healthy);
@@ -435,11 +444,11 @@ impl Interposer for Liar {
 
     fn admit(&mut self, waiting: usize) -> usize {
         let works_not = |fault: &Fault| matches!(fault, Fault::WorkStops | Fault::AllOnes);
-        if self.is_acting(works_not) {
-            0
-        } else {
-            waiting
+        if !self.is_acting(works_not) {
+            return waiting;
         }
+        self.is_needed |= waiting > 0;
+        0
     }
 
     fn read(&mut self, place: Place, offset: u64, buf: &mut [u8]) {
@@ -538,13 +547,17 @@ impl Liar {
         } else {
             hands.insert(self.boot_id());
             self.celsius = AMBIENT_CELSIUS;
+            self.is_wedged = false;
         }
     }
 
     /// Does what a fault does once.
-    fn pulse(&self, fault: &Fault, hands: &mut Hands<'_>) {
+    fn pulse(&mut self, fault: &Fault, hands: &mut Hands<'_>) {
         match fault {
-            Fault::SilentReboot | Fault::ResetLoop { .. } => hands.restart(self.boot_id()),
+            Fault::SilentReboot | Fault::ResetLoop { .. } => {
+                hands.restart(self.boot_id());
+                self.is_wedged = false;
+            }
             Fault::KeysLost => hands.forget_sessions(),
             Fault::DmaGarbage { bytes } => self.write_garbage(*bytes, hands),
             Fault::CorrectableStorm { .. } => report_correctable(hands),
@@ -593,6 +606,20 @@ impl Liar {
             .with_current_link_speed(speed.clamp(1, best_speed));
         let at = express + LINK_STATUS;
         configuration[at..at + 2].copy_from_slice(&status.into_bits().to_le_bytes());
+    }
+
+    /// Shows the first engine with a request that it does not answer, once there is one, or, when
+    /// work goes on, without.
+    fn wedge(&mut self, works_not: bool, hands: &mut Hands<'_>) {
+        let is_wedged = works_not && (self.is_wedged || self.is_needed);
+        self.is_needed = false;
+        if is_wedged == self.is_wedged {
+            return;
+        }
+        self.is_wedged = is_wedged;
+        let requested = &mut hands.health().engines[0].requested;
+        let step = if is_wedged { 1 } else { u16::MAX };
+        *requested = U16::new(requested.get().wrapping_add(step));
     }
 
     fn report_self_test(&mut self, failed: Option<u32>, hands: &mut Hands<'_>) {

@@ -382,13 +382,17 @@ impl Script {
 
     /// When something begins, ends or is due the next time.
     pub(super) fn next(&self) -> Option<Duration> {
+        /// Storms come in gusts: nobody has to be woken for each single drop.
+        const GUST: Duration = Duration::from_millis(1);
         let live = (0..self.records.len()).filter(|&index| self.records[index].is_live());
         let times = live.flat_map(|index| {
             let at = self.progress[index].trigger.at;
             [
                 Some(at).filter(|at| *at > self.now),
                 self.ends_at(index).filter(|end| *end > self.now),
-                self.progress[index].next_pulse,
+                self.progress[index]
+                    .next_pulse
+                    .map(|at| at.max(self.now + GUST)),
             ]
         });
         times.flatten().min()

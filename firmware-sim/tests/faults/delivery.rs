@@ -1,0 +1,143 @@
+//! Answers that are right and delivered wrongly.
+
+use crate::setup::{SECOND, Setup};
+use card_spec::crypto::Status;
+use firmware_sim::fault::Trigger;
+use std::time::Duration;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn with_session(fault: &str) -> (Setup, u64) {
+    let mut setup = Setup::honest();
+    let session = setup.open_cipher();
+    setup.inject(fault, Trigger::now());
+    setup.pass(Duration::ZERO);
+    (setup, session)
+}
+
+#[test]
+fn a_used_element_claims_more_than_was_written() {
+    let (mut setup, session) = with_session("overlong-result=1000");
+    setup.submit_cipher(session, 0);
+    setup.card().process();
+    assert_eq!(setup.completed(), Some((0, 1017)));
+}
+
+#[test]
+fn an_answer_comes_again() {
+    let (mut setup, session) = with_session("duplicate-completion=2");
+    setup.submit_cipher(session, 8);
+    setup.card().process();
+    let elements: Vec<_> = std::iter::from_fn(|| setup.completed()).collect();
+    assert_eq!(elements, [(8, 17); 3]);
+}
+
+#[test]
+fn an_answer_comes_late() {
+    let (mut setup, session) = with_session("late-completion=2s");
+    setup.submit_cipher(session, 0);
+    setup.card().process();
+    setup.pass(2 * SECOND - MILLISECOND);
+    assert_eq!(setup.completed(), None);
+    setup.pass(MILLISECOND);
+    assert_eq!(setup.completed(), Some((0, 17)));
+}
+
+#[test]
+fn an_answer_comes_after_the_one_behind_it() {
+    let mut setup = Setup::honest();
+    let session = setup.open_cipher();
+    setup.inject("reordered-completion", Trigger::now().times(1));
+    setup.submit_cipher(session, 0);
+    setup.submit_cipher(session, 8);
+    setup.card().process();
+    assert_eq!(setup.completed(), Some((8, 17)));
+    assert_eq!(setup.completed(), None);
+    setup.pass(MILLISECOND);
+    assert_eq!(setup.completed(), Some((0, 17)));
+}
+
+#[test]
+fn an_answer_never_comes() {
+    let (mut setup, session) = with_session("dropped-completion");
+    setup.submit_cipher(session, 0);
+    setup.card().process();
+    setup.pass(3600 * SECOND);
+    assert_eq!(setup.completed(), None);
+    setup.clear_all();
+    assert!(setup.works(session), "the next one does");
+}
+
+#[test]
+fn an_answer_names_a_request_that_nobody_made() {
+    let (mut setup, session) = with_session("unknown-completion=777");
+    setup.submit_cipher(session, 0);
+    setup.card().process();
+    assert_eq!(setup.completed(), Some((777, 17)));
+}
+
+#[test]
+fn a_slow_card_takes_as_many_times_as_long_and_is_busy_meanwhile() {
+    let time_for = |factor: &str, requests: u16| {
+        let (mut setup, session) = with_session(&format!("slow={factor}"));
+        for index in 0..requests {
+            setup.submit_cipher(session, 8 * index);
+        }
+        setup.card().process();
+        let mut ticks = 0;
+        let mut answered = 0;
+        while answered < requests {
+            setup.pass(MILLISECOND / 100);
+            ticks += 1;
+            answered += u16::from(setup.completed().is_some());
+        }
+        ticks
+    };
+    let [tenfold, hundredfold] = ["11", "101"].map(|factor| time_for(factor, 1));
+    assert!(
+        (9..=11).contains(&(hundredfold / tenfold)),
+        "{hundredfold} {tenfold}"
+    );
+    let four = time_for("101", 4);
+    assert!(
+        (4 * hundredfold - 4..=4 * hundredfold).contains(&four),
+        "{four}"
+    );
+}
+
+#[test]
+fn no_session_can_be_opened_when_they_are_exhausted() {
+    let (mut setup, session) = with_session("sessions-exhausted");
+    assert_eq!(setup.driver.open_session(&[1; 16]).0, Status::NOSPC);
+    assert!(setup.works(session), "what is open stays open");
+    setup.clear_all();
+    assert_eq!(setup.driver.open_session(&[1; 16]).0, Status::OK);
+}
+
+#[test]
+fn keys_that_are_lost_have_to_be_sent_again() {
+    let (mut setup, session) = with_session("keys-lost");
+    assert_eq!(setup.driver.encrypt(session, &[1; 16]).0, Status::INVSESS);
+    let session = setup.open_cipher();
+    assert_eq!(setup.driver.encrypt(session, &[1; 16]).0, Status::OK);
+    setup.pass(10 * SECOND);
+    assert_eq!(setup.driver.encrypt(session, &[1; 16]).0, Status::OK);
+    assert_eq!(setup.acted(), [1]);
+}
+
+#[test]
+fn garbage_appears_in_memory_that_the_card_may_write() {
+    let (mut setup, _) = with_session("dma-garbage=64");
+    setup.clear_all();
+    let memory = |setup: &Setup| setup.driver.read(0, 1 << 20);
+    let before = memory(&setup);
+    setup.inject("dma-garbage=64", Trigger::now());
+    setup.pass(SECOND);
+    let after = memory(&setup);
+    let changed = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after);
+    assert!((300..=11 * 64).contains(&changed.count()));
+    assert_eq!(setup.acted(), [1, 11]);
+}
