@@ -9,14 +9,18 @@ use card_spec::crypto::PCI_DEVICE_ID;
 use card_spec::health::{MAGIC, PAGE_LEN, register};
 use card_spec::virtio_pci::VENDOR_ID;
 use firmware_sim::fault::led::Profile;
+use firmware_sim::fault::{Fault, Injection, Trigger};
 use firmware_sim::{EngineKind, RunConfig, SimulatedCard};
-use hwshim::accelerator::{Accelerator, Completion, Request, RequestId, State};
+use hwshim::accelerator::{
+    Accelerator, Algorithm, Completion, Operation, Request, RequestId, State,
+};
 use hwshim::address::Address;
 use hwshim::bus::dma::Memory;
 use hwshim::bus::vfio_user::{Options, VfioUserFunction};
 use hwshim::bus::{Access, BusError, Function};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::kat::{self, KnownAnswer};
+use hwshim::key::HashAlgorithm;
 use hwshim::virtio::{self, Card};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -42,10 +46,10 @@ struct Simulation {
 
 impl Simulation {
     fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(Vec::new())
     }
 
-    fn start_with(faults: &[&str]) -> Self {
+    fn start_with(faults: Vec<Injection>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = RunConfig {
             socket: directory.path().join("card.sock"),
@@ -55,7 +59,7 @@ impl Simulation {
             sessions_max: NonZeroUsize::new(64).unwrap(),
             heartbeat_period: 500,
             serial: "SIM-TEST".to_owned(),
-            faults: faults.iter().map(|fault| fault.parse().unwrap()).collect(),
+            faults,
             seed: 1,
             led: Profile::Steady,
         };
@@ -220,33 +224,45 @@ fn a_card_that_goes_away_is_noticed_without_asking_it() {
 
 #[test]
 fn a_card_that_is_removed_drops_its_driver_and_lets_one_in_again_when_it_is_back() {
-    let simulation = Simulation::start_with(&["surprise-removal@300ms+200ms"]);
-    let function = simulation.connect();
-    wait_for_any(&[function.removal_fd().unwrap()]);
-    assert!(function.is_gone());
-    // Whoever comes meanwhile waits for the card to be back.
+    let removal = Injection {
+        fault: Fault::SurpriseRemoval,
+        trigger: Trigger::now()
+            .matching("opcode=hash".parse().unwrap())
+            .lasting(Duration::from_millis(100))
+            .times(1),
+    };
+    let simulation = Simulation::start_with(vec![removal]);
     let mut card = simulation.card();
-    for test in kat::of(Algorithm::AesGcm) {
-        let Completion { request, output } = perform(&mut card, test);
-        assert!(test.accepts(&request.operation, output.unwrap()));
+    let hash = kat::of(Algorithm::Digest(HashAlgorithm::Sha256))
+        .next()
+        .unwrap();
+    // The answer may or may not arrive before the card is gone.
+    perform(&mut card, hash);
+    let give_up = SystemClock.now().plus(PATIENT);
+    while card.state() != State::Gone {
+        assert!(SystemClock.now() < give_up, "it is still there");
+        card.poll(SystemClock.now(), &mut Vec::new());
     }
-    let summary = card.health().read().unwrap().1;
+    // Whoever comes meanwhile waits until the card is back.
+    card.reset(&mut Vec::new()).unwrap();
+    let Completion { request, output } = perform(&mut card, hash);
+    assert!(hash.accepts(&request.operation, output.unwrap()));
+    let (_, summary) = card.health().read().unwrap();
     assert_eq!(summary.power_cycles.get(), 2);
 }
 
 #[test]
 fn firmware_threads_follow_a_script() {
-    let simulation = Simulation::start_with(&["late-completion=20ms", "led-sos", "crt-fault"]);
+    let faults = ["late-completion=20ms", "led-sos", "crt-fault"];
+    let simulation = Simulation::start_with(faults.map(|fault| fault.parse().unwrap()).into());
     let mut card = simulation.card();
-    let mut wrong = 0;
     for test in &kat::ALL {
         let Completion { request, output } = perform(&mut card, test);
-        let is_rsa = format!("{:?}", request.operation.algorithm()).contains("RsaPkcs1");
+        let is_rsa = matches!(&request.operation, Operation::Sign { key, .. }
+            if key.modulus_len().is_some());
         let accepted = test.accepts(&request.operation, output.unwrap());
         assert_eq!(accepted, !is_rsa, "{test:?}");
-        wrong += u32::from(!accepted);
     }
-    assert_ne!(wrong, 0);
 }
 
 #[test]

@@ -290,6 +290,12 @@ impl Function for LoopbackFunction {
     }
 
     fn is_gone(&self) -> bool {
+        // Whoever holds the card finds out by himself.
+        if let Ok(card) = self.slot.card.try_lock()
+            && !self.slot.holds(&card)
+        {
+            self.slot.remove();
+        }
         self.slot.gone.load(Ordering::Acquire)
     }
 
