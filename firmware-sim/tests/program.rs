@@ -113,6 +113,9 @@ fn what_it_cannot_do_it_explains() {
         ["--engines", "0"],
         ["--heartbeat-period", "0"],
         ["--engine", "magic"],
+        ["--fault", "chaos"],
+        ["--fault", "hang@noon"],
+        ["--led", "rainbow"],
     ] {
         let (code, message) = run(&wrong);
         assert_eq!(code, Some(2), "{message}");
@@ -125,4 +128,47 @@ fn what_it_cannot_do_it_explains() {
         help.contains("Exit codes:") && help.contains("vfio-user-pci"),
         "{help}"
     );
+}
+
+#[test]
+fn every_fault_is_listed_on_a_line_of_its_own_and_can_be_had() {
+    let table = String::from_utf8(output(&["faults"]).stdout).unwrap();
+    let json = output(&["faults", "--json"]).stdout;
+    let faults: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
+    assert_eq!(table.lines().count(), faults.len());
+    for (line, fault) in table.lines().zip(&faults) {
+        let [group, name] = ["group", "name"].map(|key| fault[key].as_str().unwrap());
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words[0], group);
+        assert_eq!(words[1].split('=').next(), Some(name));
+        assert!(
+            fault["summary"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty())
+        );
+    }
+    let crt = faults
+        .iter()
+        .find(|fault| fault["name"] == "crt-fault")
+        .unwrap();
+    assert_eq!(crt["cause"], "card");
+    assert_eq!(crt["observable"], "at the next request of that kind");
+    assert_eq!(crt["played_by"], "card");
+}
+
+#[test]
+fn a_card_with_faults_runs_and_ends_like_any_other() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let faults = [
+        "--fault",
+        "slow=2@1s+1s",
+        "--fault",
+        "led-sos",
+        "--seed",
+        "7",
+    ];
+    let card = Running::start(&socket, &[&faults[..], &["--led", "nshield"]].concat());
+    assert!(card.line.contains("listening"), "{}", card.line);
+    assert_eq!(card.stop(Signal::TERM), Some(0));
 }

@@ -461,3 +461,148 @@ impl fmt::Display for InjectionId {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::trigger::Matching;
+    use card_spec::crypto::data_opcode;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const SEEN: Seen = Seen {
+        opcode: data_opcode::AKCIPHER_SIGN,
+        algorithm: None,
+        session_id: 3,
+    };
+
+    fn script(fault: Fault, trigger: Trigger) -> Script {
+        let mut script = Script::new(5);
+        script.add(Injection { fault, trigger });
+        script
+    }
+
+    fn is_acting(script: &Script) -> bool {
+        script.acting().count() > 0
+    }
+
+    /// On which of `count` requests the script acts.
+    fn struck(script: &mut Script, count: usize) -> Vec<bool> {
+        let strike = |_| {
+            !script
+                .strike(Acts::OnRequests, Some(&SEEN), |_| true)
+                .is_empty()
+        };
+        (0..count).map(strike).collect()
+    }
+
+    #[test]
+    fn a_state_acts_from_its_time_on_for_as_long_as_it_lasts() {
+        let trigger = Trigger::at(3 * SECOND).lasting(2 * SECOND);
+        let mut script = script(Fault::WorkStops, trigger);
+        for (now, acts, next) in [(1, false, Some(3)), (3, true, Some(5)), (5, false, None)] {
+            assert!(script.advance(now * SECOND).is_empty());
+            assert_eq!(is_acting(&script), acts, "{now}");
+            assert_eq!(script.next(), next.map(|next| next * SECOND), "{now}");
+        }
+        let record = &script.record()[0];
+        assert_eq!(record.first_acted_at, Some(3 * SECOND));
+        assert_eq!(record.cleared_at, Some(5 * SECOND));
+        assert_eq!(record.times, 1);
+        assert!(script.is_idle());
+    }
+
+    #[test]
+    fn a_state_that_was_slept_through_is_on_record_all_the_same() {
+        let mut script = script(Fault::WorkStops, Trigger::at(SECOND).lasting(SECOND));
+        script.advance(9 * SECOND);
+        assert!(!is_acting(&script));
+        let record = &script.record()[0];
+        assert_eq!((record.times, record.cleared_at), (1, Some(2 * SECOND)));
+    }
+
+    #[test]
+    fn a_state_may_begin_again_with_each_request_that_matches() {
+        let matching = "session=3".parse::<Matching>().unwrap();
+        let trigger = Trigger::now().matching(matching).lasting(SECOND).times(2);
+        let mut script = script(Fault::WorkStops, trigger);
+        let other = Seen {
+            session_id: 4,
+            ..SEEN
+        };
+        for (now, seen, acts) in [
+            (0, &other, false),
+            (1, &SEEN, true),
+            (2, &other, false),
+            (3, &SEEN, true),
+            (5, &SEEN, false),
+        ] {
+            script.advance(now * SECOND);
+            script.answered(seen);
+            assert_eq!(is_acting(&script), acts, "{now}");
+        }
+        assert_eq!(script.record()[0].times, 2);
+        assert!(script.is_idle());
+    }
+
+    #[test]
+    fn pulses_keep_their_period_and_end_with_their_time() {
+        let fault = Fault::ResetLoop { period: SECOND };
+        let trigger = Trigger::at(SECOND).lasting(3 * SECOND + SECOND / 2);
+        let mut script = script(fault, trigger);
+        let counts = [0, 1, 4, 9].map(|now| script.advance(now * SECOND).len());
+        assert_eq!(counts, [0, 1, 3, 0]);
+        assert_eq!(script.record()[0].last_acted_at, Some(4 * SECOND));
+    }
+
+    #[test]
+    fn a_storm_that_was_slept_through_does_not_come_down_all_at_once() {
+        let fault = Fault::CorrectableStorm { rate: 1e6 };
+        let mut script = script(fault, Trigger::now());
+        let storm = script.advance(3600 * SECOND).len();
+        assert!((1..=1000).contains(&storm), "{storm}");
+        assert!(script.next().is_some_and(|next| next > script.now()));
+    }
+
+    #[test]
+    fn lies_are_told_within_their_time_and_not_after_it_is_cleared() {
+        let trigger = Trigger::at(SECOND).lasting(2 * SECOND);
+        let mut script = script(Fault::FlippedBit, trigger);
+        for (now, acts) in [(0, false), (1, true), (2, true), (3, false)] {
+            script.advance(now * SECOND);
+            assert_eq!(struck(&mut script, 1), [acts], "{now}");
+        }
+        let id = script.add(Injection::from(Fault::FlippedBit));
+        assert_eq!(struck(&mut script, 1), [true]);
+        assert!(script.clear(id) && !script.clear(id));
+        assert!(!script.clear(InjectionId(99)));
+        assert_eq!(struck(&mut script, 1), [false]);
+    }
+
+    #[test]
+    fn chance_follows_the_seed() {
+        let drawn = || {
+            let trigger = Trigger::now().probability(0.3);
+            struck(&mut script(Fault::FlippedBit, trigger), 1000)
+        };
+        assert_eq!(drawn(), drawn());
+        let count = drawn().into_iter().filter(|acts| *acts).count();
+        assert!((250..350).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn an_injection_is_read_from_one_line() {
+        let read = |text: &str| text.parse::<Injection>();
+        let fault = Fault::Slow { factor: 3.0 };
+        let trigger = Trigger::at(5 * SECOND).lasting(SECOND / 2);
+        assert_eq!(read("slow=3@5s+500ms"), Ok(Injection { fault, trigger }));
+        assert_eq!(
+            read("led-sos"),
+            Ok(Injection::from("led-sos".parse::<Fault>().unwrap()))
+        );
+        for wrong in ["slow@", "slow@soon", "slow@5s+", "slow@+5s"] {
+            let error = read(wrong).unwrap_err();
+            assert!(matches!(error, InjectionError::Time { .. }), "{wrong}");
+        }
+        assert!(matches!(read("slowly"), Err(InjectionError::Fault(_))));
+    }
+}
