@@ -27,6 +27,9 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// More than this many the driver does not open at once.
 const SESSIONS_AT_ONCE: usize = 6;
 
+/// Rounds of more than two seconds each.
+const ROUNDS_TO_RECOVER: usize = 10;
+
 /// A driver and a card that may lie.
 struct Setup {
     device: Arc<Mutex<Device>>,
@@ -163,11 +166,9 @@ fn no_fault_loses_a_request_or_keeps_the_card_from_recovering() {
             setup.round();
         }
         setup.script.lock().unwrap().clear_all();
-        // Whatever is still wrong shows, and is mended, in the first of these.
-        setup.step();
-        setup.round();
-        setup.bring_up();
-        assert_eq!(setup.round(), all(), "after {fault}");
+        // What the card has lost is known to be lost only some time after its deadline.
+        let recovers = (0..ROUNDS_TO_RECOVER).any(|_| setup.round() == all());
+        assert!(recovers, "after {fault}");
         let script = setup.script.lock().unwrap();
         assert!(script.record()[0].times > 0, "{fault} has not acted");
     }
