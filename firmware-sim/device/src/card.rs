@@ -601,7 +601,10 @@ impl Card {
     pub fn take(&mut self, batch: &mut Batch, count_max: usize) -> usize {
         batch.clear();
         batch.context = Some(self.context.clone());
-        let count_max = self.admitted(count_max);
+        let count_max = match &self.interposer {
+            Some(_) => self.pending().min(count_max),
+            None => count_max,
+        };
         for index in self.active_queues() {
             if let Err(error) = self.take_from(index, batch, count_max) {
                 self.break_queue(index, batch.chain.head, &error);

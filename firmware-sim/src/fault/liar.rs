@@ -431,7 +431,7 @@ impl Interposer for Liar {
         let origin = self.origin?;
         let next = self.shared.script().next();
         let edge = self.light.next_edge();
-        Some(origin + next.map_or(edge, |next| next.min(edge)))
+        Some(origin.saturating_add(next.map_or(edge, |next| next.min(edge))))
     }
 
     fn firmware_runs(&self) -> bool {
@@ -679,7 +679,7 @@ impl Liar {
     fn occupy(&mut self, now: Duration, work: Duration) -> Duration {
         let engine = self.busy_until.iter_mut().min();
         let engine = engine.expect("a card has at least one engine");
-        *engine = now.max(*engine) + work;
+        *engine = now.max(*engine).saturating_add(work);
         *engine
     }
 }
@@ -811,7 +811,9 @@ fn misdeliver(lie: &Fault, now: Duration, answer: &Answered, delivery: &mut Deli
         Fault::DuplicateCompletion { copies } => {
             delivery.copies = delivery.copies.saturating_add(*copies);
         }
-        Fault::LateCompletion { delay } => delivery.when = not_before(delivery.when, now + *delay),
+        Fault::LateCompletion { delay } => {
+            delivery.when = not_before(delivery.when, now.saturating_add(*delay))
+        }
         // Due at the next tick, which comes after whatever is answered together with it.
         Fault::ReorderedCompletion => {
             delivery.when = not_before(delivery.when, now + Duration::from_nanos(1));

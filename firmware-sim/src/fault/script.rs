@@ -238,7 +238,7 @@ impl Script {
             let Acts::Pulse(period) = self.progress[index].acts else {
                 return;
             };
-            self.progress[index].next_pulse = period.map(|period| at + period);
+            self.progress[index].next_pulse = period.map(|period| at.saturating_add(period));
             if period.is_none() && !self.progress[index].trigger.waits_for_a_request() {
                 self.end(index, at);
             }

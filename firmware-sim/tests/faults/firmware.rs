@@ -85,6 +85,10 @@ fn the_heartbeat_may_stop_while_work_goes_on_and_the_other_way_round() {
         setup.pass(SECOND / 100);
         let before = setup.beats();
         setup.pass(5 * SECOND);
+        setup.card().process();
+        setup.pass(SECOND / 100);
+        let engine = setup.summary().engines[0];
+        assert_eq!(engine.requested, engine.responded, "{fault}: nobody asks");
         assert_eq!(setup.works(session), works, "{fault}");
         assert_eq!(setup.beats() > before, beats, "{fault}");
         setup.pass(SECOND / 100);

@@ -5,11 +5,11 @@ use crate::driver::{DATA_QUEUE, Driver, cipher_data, used};
 use card_device::Card;
 use card_device::interposer::{Answered, Delivery, Hands, Interposer, Place, When};
 use card_spec::crypto::Status;
-use card_spec::health::register;
+use card_spec::health::{LED_EDGES_MAX, LedEdge, SUMMARY_LEN, Summary, register};
 use card_spec::virtio_pci::common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SOURCE: [u8; 16] = [3; 16];
@@ -20,6 +20,7 @@ type Act = Box<dyn FnOnce(&mut Hands<'_>) + Send>;
 /// What the interposer is to do.
 struct Orders {
     firmware_runs: bool,
+    firmware_beats: bool,
     admitted: usize,
     delivery: Delivery,
     interrupts: u32,
@@ -43,6 +44,7 @@ impl Puppet {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Orders {
             firmware_runs: true,
+            firmware_beats: true,
             admitted: usize::MAX,
             delivery: Delivery::HONEST,
             interrupts: 1,
@@ -73,6 +75,10 @@ impl Interposer for Puppet {
 
     fn firmware_runs(&self) -> bool {
         self.order(|orders| orders.firmware_runs)
+    }
+
+    fn firmware_beats(&self) -> bool {
+        self.firmware_runs() && self.order(|orders| orders.firmware_beats)
     }
 
     fn admit(&mut self, waiting: usize) -> usize {
@@ -332,4 +338,103 @@ fn hands_reach_what_only_firmware_reaches() {
     setup.puppet.act(|hands| hands.ask_for_reset());
     setup.card().tick(2 * SECOND);
     assert!(setup.driver.needs_reset());
+}
+
+#[test]
+fn beats_that_are_missed_are_not_made_up_for() {
+    let mut setup = Setup::new();
+    setup.card().tick(SECOND);
+    setup.puppet.order(|orders| orders.firmware_beats = false);
+    for seconds in 2..10 {
+        setup.card().tick(seconds * SECOND);
+        assert_eq!(setup.driver.health(register::HEARTBEAT_COUNT), 2);
+    }
+    setup.submit();
+    assert!(setup.completed().is_some(), "work goes on");
+    setup.puppet.order(|orders| orders.firmware_beats = true);
+    setup.card().tick(10 * SECOND);
+    assert_eq!(setup.driver.health(register::HEARTBEAT_COUNT), 4);
+}
+
+#[test]
+fn what_firmware_has_not_answered_when_it_stops_it_answers_when_it_goes_on() {
+    let mut setup = Setup::new();
+    setup
+        .puppet
+        .order(|orders| orders.delivery.when = When::At(SECOND));
+    setup.submit();
+    setup.puppet.order(|orders| orders.firmware_runs = false);
+    setup.card().tick(2 * SECOND);
+    assert_eq!(setup.completed(), None);
+    setup.puppet.order(|orders| orders.firmware_runs = true);
+    setup.card().tick(3 * SECOND);
+    assert!(setup.completed().is_some());
+}
+
+#[test]
+fn a_card_out_of_its_slot_is_nothing_and_begins_anew_when_it_is_back() {
+    let mut setup = Setup::new();
+    setup.card().tick(10 * SECOND);
+    setup.puppet.act(|hands| hands.remove());
+    setup.card().tick(11 * SECOND);
+    assert!(!setup.card().is_present());
+    setup.submit();
+    let mut configuration = [0; 64];
+    setup.card().read_config(0, &mut configuration);
+    assert_eq!(configuration, [0xff; 64]);
+    assert_eq!(setup.driver.health(0), u32::MAX);
+    setup.puppet.act(|hands| hands.insert(5));
+    setup.card().tick(12 * SECOND);
+    assert!(setup.card().is_present());
+    assert_eq!(setup.card().power_cycles(), 2);
+    assert_eq!(setup.driver.health(register::BOOT_ID), 5);
+    assert_eq!(setup.driver.device_status(), 0);
+    assert_eq!(
+        setup.card().unmap_all(),
+        0,
+        "what it was lent is not its any more"
+    );
+}
+
+#[test]
+fn edges_of_the_light_are_logged_with_their_times() {
+    let mut setup = Setup::new();
+    let edges = |setup: &mut Setup| {
+        let mut page = [0; SUMMARY_LEN];
+        setup.card().read_bar(Card::health_bar(), 0, &mut page);
+        let summary = Summary::read_from_bytes(&page).unwrap();
+        let edges: Vec<_> = summary.led_edges().collect();
+        (summary.led_edge_count.get(), edges)
+    };
+    setup.puppet.act(|hands| {
+        for (seconds, lit) in [(1, true), (1, false), (2, false), (3, true)] {
+            hands.light(seconds * SECOND, lit);
+        }
+    });
+    setup.card().tick(4 * SECOND);
+    let edge = |uptime_ms, lit| LedEdge::new().with_uptime_ms(uptime_ms).with_lit(lit);
+    let (count, log) = edges(&mut setup);
+    let bits: Vec<_> = log.iter().map(|edge| edge.into_bits()).collect();
+    let expected = [edge(1000, false), edge(3000, true)].map(LedEdge::into_bits);
+    assert_eq!(
+        (count, &bits[..]),
+        (2, &expected[..]),
+        "what is no change is no edge"
+    );
+    setup.puppet.act(|hands| {
+        for index in 0..40 {
+            hands.light(5 * SECOND, index % 2 == 1);
+        }
+    });
+    setup.card().tick(5 * SECOND);
+    let (count, log) = edges(&mut setup);
+    assert_eq!((count, log.len()), (42, LED_EDGES_MAX));
+    assert!(log.iter().all(|edge| edge.uptime_ms() == 5000));
+    setup.puppet.act(|hands| hands.restart(9));
+    setup.card().tick(6 * SECOND);
+    assert_eq!(
+        edges(&mut setup).0,
+        0,
+        "its times were of the uptime before"
+    );
 }
