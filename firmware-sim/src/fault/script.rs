@@ -561,6 +561,8 @@ mod tests {
         let storm = script.advance(3600 * SECOND).len();
         assert!((1..=1000).contains(&storm), "{storm}");
         assert!(script.next().is_some_and(|next| next > script.now()));
+        let later = script.now() + Duration::from_micros(20);
+        assert!(script.advance(later).len() <= 21, "the rest is left out");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::setup::{SECOND, Setup};
 use card_spec::crypto::Status;
-use firmware_sim::fault::Trigger;
+use firmware_sim::fault::{Matching, Trigger};
 use std::time::Duration;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -123,6 +123,8 @@ fn keys_that_are_lost_have_to_be_sent_again() {
     setup.pass(10 * SECOND);
     assert_eq!(setup.driver.encrypt(session, &[1; 16]).0, Status::OK);
     assert_eq!(setup.acted(), [1]);
+    let script = setup.script.lock().unwrap();
+    assert!(!script.record()[0].is_live(), "that was all");
 }
 
 #[test]
@@ -140,4 +142,34 @@ fn garbage_appears_in_memory_that_the_card_may_write() {
         .filter(|(before, after)| before != after);
     assert!((300..=11 * 64).contains(&changed.count()));
     assert_eq!(setup.acted(), [1, 11]);
+}
+
+#[test]
+fn a_reset_ends_what_a_slow_card_was_busy_with() {
+    let (mut setup, session) = with_session("slow=100001");
+    for index in 0..8 {
+        setup.submit_cipher(session, 8 * index);
+    }
+    setup.card().process();
+    setup.driver.bring_up();
+    setup.clear_all();
+    let session = setup.open_cipher();
+    setup.inject("slow=101", Trigger::now());
+    setup.pass(Duration::ZERO);
+    setup.submit_cipher(session, 0);
+    setup.card().process();
+    assert_eq!(setup.completed(), None);
+    setup.pass(SECOND / 10);
+    assert!(setup.completed().is_some());
+}
+
+#[test]
+fn answers_are_told_apart_by_what_their_session_is_for() {
+    let mut setup = Setup::honest();
+    let session = setup.open_cipher();
+    for (text, answered) in [("algorithm=aes-gcm", true), ("algorithm=aes-cbc", false)] {
+        let matching = text.parse::<Matching>().unwrap();
+        setup.inject("dropped-completion", Trigger::now().matching(matching));
+        assert_eq!(setup.works(session), answered, "{text}");
+    }
 }
