@@ -47,6 +47,9 @@ const BATCH_LEN_MAX: usize = 16;
 pub(crate) struct Firmware {
     card: Mutex<Card>,
     engine_count: usize,
+    started: Duration,
+    /// How much faster the card's time passes than the host's.
+    speed: f64,
     /// Rung by drivers and by threads of ours that leave work behind.
     doorbell: OwnedFd,
     /// Held by the thread that listens to the doorbell.
@@ -62,7 +65,21 @@ pub(crate) struct Firmware {
 ///
 /// [`ServeError`] if the operating system gives out. What a client does is never an error here.
 pub fn run(card: Card, listener: &Listener, stop: BorrowedFd<'_>) -> Result<(), ServeError> {
-    let firmware = Firmware::new(card).map_err(ServeError::Start)?;
+    run_at_speed(card, listener, 1.0, stop)
+}
+
+/// The same for a card that is told that `speed` times as much time has passed as has.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_at_speed(
+    card: Card,
+    listener: &Listener,
+    speed: f64,
+    stop: BorrowedFd<'_>,
+) -> Result<(), ServeError> {
+    let firmware = Firmware::new(card, speed).map_err(ServeError::Start)?;
     thread::scope(|scope| {
         let started = (0..firmware.engine_count).try_for_each(|index| {
             let firmware = &firmware;
@@ -80,8 +97,10 @@ pub fn run(card: Card, listener: &Listener, stop: BorrowedFd<'_>) -> Result<(), 
 }
 
 impl Firmware {
-    fn new(card: Card) -> io::Result<Self> {
+    fn new(card: Card, speed: f64) -> io::Result<Self> {
         Ok(Self {
+            started: clock::now(),
+            speed,
             engine_count: card.engine_count(),
             card: Mutex::new(card),
             doorbell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -93,6 +112,19 @@ impl Firmware {
 
     pub(crate) fn card(&self) -> MutexGuard<'_, Card> {
         self.card.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The card's time.
+    pub(crate) fn time(&self) -> Duration {
+        let now = clock::now();
+        self.started + now.saturating_sub(self.started).mul_f64(self.speed)
+    }
+
+    /// How long the host has to wait for so much of the card's time.
+    pub(crate) fn on_the_host(&self, timeout: Duration) -> Duration {
+        // A card that need not be told the time for years says so.
+        let timeout = timeout.min(Duration::from_secs(3600));
+        timeout.div_f64(self.speed)
     }
 
     /// The eventfd that a driver may write instead of a doorbell register.
@@ -172,7 +204,7 @@ impl EngineThread<'_> {
         let mut card = self.firmware.card();
         if card.is_interposed() {
             // It may hold answers up, and has to know until when.
-            card.tick(clock::now());
+            card.tick(self.firmware.time());
         }
         card.complete(&mut self.batch);
         taken

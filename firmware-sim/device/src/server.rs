@@ -21,7 +21,6 @@ mod listener;
 pub use listener::{BindError, Listener};
 
 use crate::card::Card;
-use crate::clock;
 use crate::dma::{Access, Backing};
 use crate::firmware::Firmware;
 use crate::interrupt::IrqRequest;
@@ -76,8 +75,7 @@ pub(crate) fn serve(
     // Whoever has connected to a card that has since been removed is not its client any more.
     let (_, mut power_cycles) = presence(firmware);
     loop {
-        let now = clock::now();
-        let timeout = let_time_pass(firmware, now);
+        let timeout = let_time_pass(firmware);
         let (is_present, cycles) = presence(firmware);
         if !is_present || cycles != power_cycles {
             power_cycles = cycles;
@@ -112,15 +110,16 @@ fn presence(firmware: &Firmware) -> (bool, u32) {
 }
 
 /// Tells the card the time, and returns how long it need not be told again.
-fn let_time_pass(firmware: &Firmware, now: Duration) -> Duration {
+fn let_time_pass(firmware: &Firmware) -> Duration {
     /// Engines may at any moment finish what an interposer holds up until later.
     const INTERPOSED_TICK: Duration = Duration::from_millis(1);
     let mut card = firmware.card();
+    let now = firmware.time();
     card.tick(now);
     if card.take_doorbell() {
         firmware.wake();
     }
-    let timeout = card.until_next_tick(now);
+    let timeout = firmware.on_the_host(card.until_next_tick(now));
     if card.is_interposed() {
         timeout.min(INTERPOSED_TICK)
     } else {
