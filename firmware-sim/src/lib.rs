@@ -2,12 +2,16 @@
 //!
 //! [`run`] makes a card and serves it on a vfio-user socket until it is told to stop;
 //! [`RunConfig`] says what kind of card. The card itself is `card-device`'s, its cryptography is
-//! in [`engine`]. [`service`] plays the host service that a card's vendor would have.
+//! in [`engine`], its lies are in [`fault`], stories of them in [`scenario`], and who tells it to
+//! lie while it runs talks to [`control`]. [`service`] plays the host service that a card's vendor
+//! would have.
 
+pub mod control;
 pub mod engine;
 pub mod fault;
 pub mod listing;
 mod nearest;
+pub mod scenario;
 pub mod service;
 
 use card_device::firmware;
@@ -16,10 +20,11 @@ use card_device::{Card, CardConfig, CardConfigError, Engine};
 use clap::{Args, ValueEnum};
 use engine::{Memoised, RustCrypto};
 use fault::led::Profile;
-use fault::{Injection, Script};
+use fault::{Injection, Script, SharedScript};
+use scenario::Scenario;
 use std::io;
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -61,13 +66,26 @@ pub struct RunConfig {
     #[arg(long = "fault", value_name = "NAME[=VALUE][@TIME[+DURATION]]")]
     pub faults: Vec<Injection>,
 
-    /// Seed of everything random about the faults
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub seed: u64,
+    /// A story to play: a name, of which `firmware-sim scenarios` lists some, or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub scenario: Option<Scenario>,
 
-    /// How the card's light shines
-    #[arg(long, value_name = "PROFILE", default_value = "steady")]
-    pub led: Profile,
+    /// Seed of everything random about the faults [default: the scenario's, or 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// How many times as fast as the host's the card's time passes, 0.1 to 1000
+    #[arg(long, value_name = "X", default_value = "1", value_parser = parse_speed)]
+    pub speed: f64,
+
+    /// How the card's light shines [default: as in the scenario, or steady]
+    #[arg(long, value_name = "PROFILE")]
+    pub led: Option<Profile>,
+
+    /// Take orders on this socket, or SOCKET.control: see `firmware-sim inject --help`. With a
+    /// fault or a scenario, that is done anyway
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    pub control: Option<Option<PathBuf>>,
 }
 
 /// What executes requests.
@@ -94,6 +112,9 @@ pub enum RunError {
     /// Serving came to an end by itself.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The thread that takes orders could not be started.
+    #[error("nobody could be set to take orders")]
+    Control(#[source] io::Error),
     /// The operating system gave no random numbers.
     #[error("no random boot ID could be had")]
     Random(#[source] io::Error),
@@ -105,10 +126,19 @@ pub struct SimulatedCard {
     card: Card,
     listener: Listener,
     serial: String,
+    speed: f64,
+    orders: Option<Orders>,
+}
+
+/// Where orders come from, and whom they are for.
+#[derive(Debug)]
+struct Orders {
+    listener: Listener,
+    script: SharedScript,
 }
 
 impl SimulatedCard {
-    /// Makes the card and listens on its socket. Clients can connect from now on.
+    /// Makes the card and listens on its sockets. Clients can connect from now on.
     ///
     /// # Errors
     ///
@@ -122,11 +152,28 @@ impl SimulatedCard {
             EngineKind::RustCrypto => Arc::new(RustCrypto),
             EngineKind::Memoised => Arc::new(Memoised::new(Arc::new(RustCrypto))),
         };
-        let card = make_card(config, &card_config(config, engine_count)?, engine)?;
+        let card_config = card_config(config, engine_count)?;
+        let (card, script) = match config.script().map(Script::shared) {
+            None => (Card::new(&card_config, engine)?, None),
+            Some(script) => (
+                fault::beset(&card_config, engine, Arc::clone(&script))?,
+                Some(script),
+            ),
+        };
+        let listener = Listener::bind(&config.socket)?;
+        let orders = match (config.control_socket(), script) {
+            (Some(path), Some(script)) => Some(Orders {
+                listener: Listener::bind_for_owner(&path)?,
+                script,
+            }),
+            _ => None,
+        };
         Ok(Self {
             card,
-            listener: Listener::bind(&config.socket)?,
+            listener,
             serial: config.serial.clone(),
+            speed: config.speed,
+            orders,
         })
     }
 
@@ -142,8 +189,22 @@ impl SimulatedCard {
         self.listener.path()
     }
 
+    /// Where it takes orders, if it does.
+    #[must_use]
+    pub fn control(&self) -> Option<&Path> {
+        self.orders.as_ref().map(|orders| orders.listener.path())
+    }
+
+    /// What it lies about, if it may.
+    #[must_use]
+    pub fn script(&self) -> Option<SharedScript> {
+        self.orders
+            .as_ref()
+            .map(|orders| Arc::clone(&orders.script))
+    }
+
     /// Serves clients, one after the other, until `stop` becomes readable: an eventfd, a pipe, a
-    /// socket. The socket file is gone when this returns.
+    /// socket. The files of its sockets are gone when this returns.
     ///
     /// # Errors
     ///
@@ -153,8 +214,28 @@ impl SimulatedCard {
             card,
             listener,
             serial: _,
+            speed,
+            orders,
         } = self;
-        Ok(firmware::run(card, &listener, stop)?)
+        let Some(Orders {
+            listener: control,
+            script,
+        }) = orders
+        else {
+            return Ok(firmware::run_at_speed(card, &listener, speed, stop)?);
+        };
+        // Whoever takes orders goes home with the card, whatever that has stopped for.
+        let (over, running) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| RunError::Control(errno.into()))?;
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name("control".to_owned())
+                .spawn_scoped(scope, || control::serve(&control, over.as_fd(), &script))
+                .map_err(RunError::Control)?;
+            let outcome = firmware::run_at_speed(card, &listener, speed, stop);
+            drop(running);
+            Ok(outcome?)
+        })
     }
 }
 
@@ -180,20 +261,47 @@ pub fn stop_on_signals() -> io::Result<OwnedFd> {
     Ok(stop)
 }
 
-/// An honest card; with a fault or a light that blinks, one that an interposer stands before.
-fn make_card(
-    run: &RunConfig,
-    config: &CardConfig,
-    engine: Arc<dyn Engine>,
-) -> Result<Card, CardConfigError> {
-    if run.faults.is_empty() && run.led == Profile::Steady {
-        return Card::new(config, engine);
+impl RunConfig {
+    /// What the card lies about; `None` if nothing can ever make it lie.
+    fn script(&self) -> Option<Script> {
+        let Self {
+            scenario,
+            faults,
+            seed,
+            led,
+            ..
+        } = self;
+        let light = led.unwrap_or_default();
+        if self.control_socket().is_none() && light == Profile::Steady {
+            return None;
+        }
+        let mut script = match scenario {
+            Some(scenario) => scenario.script(seed.unwrap_or(scenario.seed)),
+            None => Script::new(seed.unwrap_or(1)),
+        };
+        if let Some(led) = led {
+            script = script.with_led_profile(*led);
+        }
+        for injection in faults {
+            script.add(injection.clone());
+        }
+        Some(script)
     }
-    let mut script = Script::new(run.seed).with_led_profile(run.led);
-    for injection in &run.faults {
-        script.add(injection.clone());
+
+    /// Where orders are taken, if they are: an honest card that nobody asked anything else of is
+    /// left alone.
+    fn control_socket(&self) -> Option<PathBuf> {
+        let is_beset = !self.faults.is_empty() || self.scenario.is_some();
+        match &self.control {
+            Some(Some(path)) => Some(path.clone()),
+            None if !is_beset => None,
+            Some(None) | None => {
+                let mut path = self.socket.clone().into_os_string();
+                path.push(".control");
+                Some(path.into())
+            }
+        }
     }
-    fault::beset(config, engine, script.shared())
 }
 
 fn card_config(config: &RunConfig, engine_count: usize) -> Result<CardConfig, RunError> {
@@ -225,4 +333,11 @@ fn parse_serial(text: &str) -> Result<String, String> {
             "must be 1 to {LEN_MAX} printable ASCII characters without spaces"
         ))
     }
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    /// Slower, a heartbeat looks stopped; faster, nothing else of a host keeps up.
+    const SPEEDS: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
+    let speed = text.parse().ok().filter(|speed| SPEEDS.contains(speed));
+    speed.ok_or_else(|| "must be a number from 0.1 to 1000".to_owned())
 }

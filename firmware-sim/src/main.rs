@@ -2,12 +2,18 @@
 //! service of a card.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use firmware_sim::service::{Service, ServiceConfig, fault};
+use clap::{Args, Parser, Subcommand};
+use firmware_sim::control::{self, Order, Which};
+use firmware_sim::fault::Fault;
+use firmware_sim::scenario::injection::{Chance, InjectionText, MatchingText, Span};
+use firmware_sim::scenario::{self, Scenario};
+use firmware_sim::service::{self, Service, ServiceConfig};
 use firmware_sim::{RunConfig, SimulatedCard, listing, stop_on_signals};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::PoisonError;
 
 /// A simulated PCI crypto accelerator card in a process of its own
 ///
@@ -46,12 +52,116 @@ enum Command {
     /// drives no card. Leaks stop growing at the limits below, and end with the process.
     #[command(after_help = service_help())]
     Service(ServiceConfig),
+
+    /// List the scenarios there are, or tell the story of one
+    ///
+    /// A scenario is a TOML file that says which faults a card has and when, and what should come
+    /// of it. Those that are listed are built in. The columns: name, how long it takes, what is at
+    /// fault, what happens.
+    #[command(after_help = SCENARIOS_HELP)]
+    Scenarios {
+        /// A name, or a file
+        name: Option<Scenario>,
+        /// Everything that is known of them, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Have a card that runs go wrong
+    ///
+    /// Prints the ID of the injection.
+    #[command(after_help = INJECT_HELP)]
+    Inject(Inject),
+
+    /// End what faults do
+    #[command(after_help = CONTROL_EXIT_CODES)]
+    Clear {
+        /// ID of an injection, or all
+        #[arg(default_value = "all")]
+        which: Which,
+        #[command(flatten)]
+        card: Controlled,
+    },
+
+    /// Show which faults a card has and has had: the ground truth
+    #[command(after_help = CONTROL_EXIT_CODES)]
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        card: Controlled,
+    },
+}
+
+/// Which card.
+#[derive(Args, Debug)]
+struct Controlled {
+    /// Where it takes orders: its socket's path with .control after it, unless it was told otherwise
+    #[arg(long, value_name = "PATH")]
+    control: PathBuf,
+}
+
+/// What is to go wrong, and when.
+#[derive(Args, Debug)]
+struct Inject {
+    /// One of `firmware-sim faults`
+    #[arg(value_name = "FAULT[=VALUE][,PARAMETER=VALUE]")]
+    fault: Fault,
+    /// How long after the card started [default: now]
+    #[arg(long, value_name = "TIME", default_value_t, hide_default_value = true)]
+    at: Span,
+    /// For how long [default: until it is cleared]
+    #[arg(long, value_name = "DURATION")]
+    lasting: Option<Span>,
+    /// How often at most
+    #[arg(long, value_name = "N")]
+    times: Option<u64>,
+    /// Chance of each request that it is concerned, above 0, up to 1 [default: 1]
+    #[arg(long, value_name = "P")]
+    probability: Option<Chance>,
+    /// How many requests are left alone first
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    after_requests: u64,
+    /// Only requests with this service, opcode, algorithm or session
+    #[arg(long, value_name = "KEY=VALUE[,KEY=VALUE]")]
+    matching: Option<MatchingText>,
+    #[command(flatten)]
+    card: Controlled,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  stopped by SIGINT or SIGTERM
-  1  the card could not be run; the reason is on standard error
+  0  stopped by SIGINT or SIGTERM, or done
+  1  it could not be done; the reason is on standard error
+  2  the command line was wrong";
+
+const CONTROL_EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  no card takes orders there, or it refused; the reason is on standard error
+  2  the command line was wrong";
+
+const SCENARIOS_HELP: &str = "\
+Examples:
+  firmware-sim scenarios bellcore
+  firmware-sim run --socket /tmp/card.sock --scenario bellcore --seed 7
+  hwshim bench vfio-user:/tmp/card.sock --for 30s
+
+Exit codes:
+  0  listed
+  2  there is no such scenario, or its file is wrong";
+
+const INJECT_HELP: &str = "\
+Examples:
+  firmware-sim run --socket /tmp/card.sock --control
+  firmware-sim inject hang --lasting 5s --control /tmp/card.sock.control
+  firmware-sim inject crt-fault --probability 0.1 --matching algorithm=rsa --control ...
+  firmware-sim clear all --control /tmp/card.sock.control
+
+Exit codes:
+  0  injected
+  1  no card takes orders there, or it refused; the reason is on standard error
   2  the command line was wrong";
 
 const RUN_HELP: &str = "\
@@ -59,6 +169,7 @@ Examples:
   firmware-sim run --socket /tmp/card.sock
   hwshim selftest vfio-user:/tmp/card.sock
   firmware-sim run --socket /tmp/card.sock --fault hang@10s+5s --fault slow=100@30s
+  firmware-sim run --socket /tmp/card.sock --scenario slow-death --speed 2
 
   qemu-system-x86_64 ... -object memory-backend-memfd,id=mem,size=512M,share=on \\
     -machine q35,memory-backend=mem \\
@@ -91,7 +202,7 @@ Exit codes:
   134  in a shell: it crashed as it was told to (SIGABRT)";
 
 fn service_help() -> String {
-    format!("{}\n{SERVICE_HELP}", fault::help())
+    format!("{}\n{SERVICE_HELP}", service::fault::help())
 }
 
 fn main() -> ExitCode {
@@ -100,6 +211,10 @@ fn main() -> ExitCode {
         Command::Run(config) => run(&config),
         Command::Faults { json } => print_faults(json),
         Command::Service(config) => serve(&config),
+        Command::Scenarios { name, json } => print_scenarios(name, json),
+        Command::Inject(inject) => inject_fault(inject),
+        Command::Clear { which, card } => order(&card, &Order::Clear(which)).map(|_| ()),
+        Command::Status { json, card } => print_status(json, &card),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,6 +232,58 @@ fn print_faults(json: bool) -> anyhow::Result<()> {
     } else {
         listing::table()
     };
+    print(&text)
+}
+
+fn print_scenarios(name: Option<Scenario>, json: bool) -> anyhow::Result<()> {
+    let text = match (name, json) {
+        (None, false) => scenario::table(&Scenario::all()),
+        (None, true) => scenario::json(&Scenario::all()),
+        (Some(one), false) => scenario::story(&one),
+        (Some(one), true) => scenario::json(&[one]),
+    };
+    print(&text)
+}
+
+fn inject_fault(inject: Inject) -> anyhow::Result<()> {
+    let Inject {
+        fault,
+        at,
+        lasting,
+        times,
+        probability,
+        after_requests,
+        matching,
+        card,
+    } = inject;
+    let text = InjectionText {
+        fault,
+        at,
+        lasting,
+        after_requests,
+        times,
+        probability: probability.unwrap_or_default(),
+        matching,
+    };
+    let answer = order(&card, &Order::Inject(text))?;
+    print(&format!("{}\n", answer["id"]))
+}
+
+fn print_status(json: bool, card: &Controlled) -> anyhow::Result<()> {
+    let answer = order(card, &Order::Status {})?;
+    let status = &answer["status"];
+    if json {
+        print(&format!("{status:#}\n"))
+    } else {
+        print(&control::table(status))
+    }
+}
+
+fn order(card: &Controlled, order: &Order) -> anyhow::Result<serde_json::Value> {
+    Ok(control::send(&card.control, order)?)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         // A reader that has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -128,13 +295,26 @@ fn run(config: &RunConfig) -> anyhow::Result<()> {
     let stop = stop_on_signals().context("cannot handle signals")?;
     let card = SimulatedCard::listen(config)?;
     // Whoever started this may wait for the line, or may not have a standard output at all.
+    let mut out = io::stdout();
     let _ = writeln!(
-        io::stdout(),
+        out,
         "firmware-sim: simulated card {} listening on {}; stop it with Ctrl-C",
         card.serial(),
         card.socket().display(),
     );
-    Ok(card.serve(stop.as_fd())?)
+    if let Some(path) = card.control() {
+        let _ = writeln!(out, "firmware-sim: it takes orders on {}", path.display());
+    }
+    if let Some(scenario) = &config.scenario {
+        let _ = write!(out, "\n{}", scenario::story(scenario));
+    }
+    let script = card.script();
+    card.serve(stop.as_fd())?;
+    if let Some(script) = script {
+        let script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = write!(out, "\n{}", control::table(&control::truth(&script)));
+    }
+    Ok(())
 }
 
 fn serve(config: &ServiceConfig) -> anyhow::Result<()> {

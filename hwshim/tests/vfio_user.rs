@@ -8,7 +8,6 @@
 use card_spec::crypto::PCI_DEVICE_ID;
 use card_spec::health::{MAGIC, PAGE_LEN, register};
 use card_spec::virtio_pci::VENDOR_ID;
-use firmware_sim::fault::led::Profile;
 use firmware_sim::fault::{Fault, Injection, Trigger};
 use firmware_sim::{EngineKind, RunConfig, SimulatedCard};
 use hwshim::accelerator::{
@@ -60,8 +59,11 @@ impl Simulation {
             heartbeat_period: 500,
             serial: "SIM-TEST".to_owned(),
             faults,
-            seed: 1,
-            led: Profile::Steady,
+            scenario: None,
+            seed: None,
+            speed: 1.0,
+            led: None,
+            control: None,
         };
         let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let stopped = stop.try_clone().unwrap();

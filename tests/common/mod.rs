@@ -19,10 +19,16 @@ pub(crate) struct CardProcess {
 impl CardProcess {
     /// Starts a card and returns when it listens.
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn start_with(directory: &Path, arguments: &[&str]) -> Self {
         let socket = directory.join("card.sock");
         let mut process = Command::new(program("firmware-sim"))
             .args(["run", "--engines", "2", "--socket"])
             .arg(&socket)
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

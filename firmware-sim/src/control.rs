@@ -1,0 +1,370 @@
+//! Orders to a card that runs: faults are injected, cleared and asked about over a socket.
+//!
+//! One JSON object a line, and one in answer. The script is locked for as long as it takes to note
+//! an order down, so the card does not wait for whoever gives one. The socket is for its owner
+//! alone.
+//!
+//! | line | answer |
+//! |---|---|
+//! | `{"inject": {"fault": "slow=10", "lasting": "5s"}}` | `{"ok": true, "id": 3}` |
+//! | `{"clear": 3}`, `{"clear": "all"}` | `{"ok": true}` |
+//! | `{"status": {}}` | `{"ok": true, "status": {...}}`, the ground truth |
+//! | anything else | `{"ok": false, "error": "..."}` |
+//!
+//! An injection has the keys of [`scenario`](crate::scenario).
+
+use crate::fault::{InjectionId, Record, Script, SharedScript};
+use crate::scenario::injection::InjectionText;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// No order is longer, in bytes.
+const LINE_LEN_MAX: usize = 4096;
+/// How long somebody who says nothing keeps the others waiting.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+/// How long somebody may take to accept an answer, and a card to give one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Order {
+    /// Injects a fault.
+    Inject(InjectionText),
+    /// Ends what an injection does.
+    Clear(Which),
+    /// Tells what is true.
+    Status {},
+}
+
+/// Which injections.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(untagged, expecting = "must be the ID of an injection, or \"all\"")]
+pub enum Which {
+    /// One.
+    One(usize),
+    /// All.
+    All(All),
+}
+
+/// The word `all`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum All {
+    /// That word.
+    All,
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All(All::All)),
+            text => text
+                .parse()
+                .map(Self::One)
+                .map_err(|_| format!("{text:?} is neither the ID of an injection nor `all`")),
+        }
+    }
+}
+
+/// An order was not followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody listens.
+    #[error(
+        "no card takes orders on {}; start one with `firmware-sim run --control`",
+        path.display()
+    )]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There was no answer, or none that can be understood.
+    #[error("the card at {} did not answer", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The card refused.
+    #[error("{reason}")]
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Gives an order to the card whose control socket is at `path`, and returns its answer.
+///
+/// # Errors
+///
+/// See [`ControlError`].
+pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
+    let silent = |source| ControlError::Silent {
+        path: path.to_owned(),
+        source,
+    };
+    let stream = UnixStream::connect(path).map_err(|source| ControlError::Unreachable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let answer = ask(stream, order).map_err(silent)?;
+    match answer["error"].as_str() {
+        Some(reason) => Err(ControlError::Refused {
+            reason: reason.to_owned(),
+        }),
+        None => Ok(answer),
+    }
+}
+
+fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let line = serde_json::to_string(order)?;
+    writeln!(stream, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Takes orders until `over` hangs up. A client at a time, the next one waits.
+pub(crate) fn serve(listener: impl AsFd, over: BorrowedFd<'_>, script: &SharedScript) {
+    while wait(listener.as_fd(), over, None) {
+        // Whoever has gone away again is none of our business.
+        if let Ok(client) = accept_with(&listener, SocketFlags::CLOEXEC) {
+            let _ = attend(client.into(), over, script);
+        }
+    }
+}
+
+/// Waits for something to read, and returns whether there is; not when it is over.
+fn wait(for_what: BorrowedFd<'_>, over: BorrowedFd<'_>, timeout: Option<&Timespec>) -> bool {
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(over, PollFlags::IN),
+            PollFd::from_borrowed_fd(for_what, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) => return fds[0].revents().is_empty() && !fds[1].revents().is_empty(),
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Follows the orders of one client until it hangs up, is silent for too long, or talks too much.
+fn attend(mut client: UnixStream, over: BorrowedFd<'_>, script: &SharedScript) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    client.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut said = Vec::new();
+    while wait(client.as_fd(), over, Some(&PATIENCE)) {
+        let mut buf = [0; LINE_LEN_MAX];
+        let len = rustix::io::read(&client, &mut buf)?;
+        if len == 0 {
+            break;
+        }
+        said.extend_from_slice(&buf[..len]);
+        while let Some(end) = said.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = said.drain(..=end).collect();
+            writeln!(client, "{}", follow(&line, script))?;
+        }
+        if said.len() > LINE_LEN_MAX {
+            let error = format!("an order has no more than {LINE_LEN_MAX} bytes");
+            writeln!(client, "{}", refused(&error))?;
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Follows an order.
+fn follow(line: &[u8], script: &SharedScript) -> Value {
+    let order = match serde_json::from_slice(line) {
+        Ok(order) => order,
+        Err(error) => return refused(&error.to_string()),
+    };
+    let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+    match order {
+        Order::Inject(text) => {
+            let InjectionId(id) = script.add(text.into());
+            json!({ "ok": true, "id": id })
+        }
+        Order::Clear(Which::All(All::All)) => {
+            script.clear_all();
+            json!({ "ok": true })
+        }
+        Order::Clear(Which::One(id)) if script.clear(InjectionId(id)) => json!({ "ok": true }),
+        Order::Clear(Which::One(id)) => refused(&format!(
+            "nothing to clear: there is no injection {id}, or it is over; `firmware-sim status` lists them"
+        )),
+        Order::Status {} => {
+            let (now, records) = (script.now(), script.record().to_vec());
+            drop(script);
+            json!({ "ok": true, "status": status(now, &records) })
+        }
+    }
+}
+
+fn refused(error: &str) -> Value {
+    json!({ "ok": false, "error": error })
+}
+
+/// The ground truth of a script, as JSON.
+#[must_use]
+pub fn truth(script: &Script) -> Value {
+    status(script.now(), script.record())
+}
+
+fn status(now: Duration, records: &[Record]) -> Value {
+    let injections = records.iter().map(|record| {
+        let seconds = |at: Option<Duration>| at.map(|at| at.as_secs_f64());
+        let truth = record.fault.entry().truth;
+        json!({
+            "id": record.id.0,
+            "fault": record.fault.to_string(),
+            "cause": truth.cause.name(),
+            "observable": truth.observable.name(),
+            "injected_at_seconds": record.injected_at.as_secs_f64(),
+            "first_acted_at_seconds": seconds(record.first_acted_at),
+            "last_acted_at_seconds": seconds(record.last_acted_at),
+            "over_at_seconds": seconds(record.cleared_at),
+            "times_acted": record.times,
+        })
+    });
+    json!({ "now_seconds": now.as_secs_f64(), "injections": injections.collect::<Vec<_>>() })
+}
+
+/// The `status` of an answer, one line for each injection.
+#[must_use]
+pub fn table(status: &Value) -> String {
+    let empty = Vec::new();
+    let injections = status["injections"].as_array().unwrap_or(&empty);
+    let fault = |injection: &Value| injection["fault"].as_str().unwrap_or("?").to_owned();
+    let width = injections.iter().map(|it| fault(it).len()).max();
+    let width = width.unwrap_or(0);
+    let mut text = format!(
+        "{} since the card started\n",
+        seconds(&status["now_seconds"])
+    );
+    for injection in injections {
+        let state = match (&injection["over_at_seconds"], &injection["times_acted"]) {
+            (Value::Null, Value::Number(times)) if times.as_u64() == Some(0) => "waits".to_owned(),
+            (Value::Null, _) => "is on".to_owned(),
+            (over, _) => format!("over at {}", seconds(over)),
+        };
+        let acted = match &injection["first_acted_at_seconds"] {
+            Value::Null => "has not acted".to_owned(),
+            first => format!(
+                "acted {} times since {}",
+                injection["times_acted"],
+                seconds(first)
+            ),
+        };
+        text += &format!(
+            "{:>3}  {:width$}  {state}, {acted}\n",
+            injection["id"],
+            fault(injection)
+        );
+    }
+    text
+}
+
+fn seconds(value: &Value) -> String {
+    value
+        .as_f64()
+        .map_or_else(|| "?".to_owned(), |seconds| format!("{seconds:.3}s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+
+    fn answer(line: &str, script: &SharedScript) -> Value {
+        follow(line.as_bytes(), script)
+    }
+
+    #[test]
+    fn orders_are_followed_and_told_of() {
+        let script = Script::new(1).shared();
+        let slow = r#"{"inject": {"fault": "slow=7", "lasting": "5s", "times": 2, "probability": 0.5,
+                       "matching": "opcode=sign"}}"#;
+        assert_eq!(answer(slow, &script), json!({ "ok": true, "id": 0 }));
+        let hang = r#"{"inject": {"fault": "hang"}}"#;
+        assert_eq!(answer(hang, &script)["id"], 1);
+        assert_eq!(answer(r#"{"clear": 0}"#, &script), json!({ "ok": true }));
+        let told = answer(r#"{"status": {}}"#, &script);
+        let injections = &told["status"]["injections"];
+        assert_eq!(injections[0]["fault"], "slow=7");
+        assert_eq!(injections[0]["over_at_seconds"], 0.0);
+        assert_eq!(injections[1]["over_at_seconds"], Value::Null);
+        assert_eq!(injections[1]["cause"], "card");
+        assert!(table(&told["status"]).contains("hang=cleared  waits, has not acted"));
+        assert_eq!(answer(r#"{"clear": "all"}"#, &script)["ok"], true);
+        let script = script.lock().unwrap();
+        assert!(script.record().iter().all(|record| !record.is_live()));
+        assert_eq!(script.record()[0].fault, Fault::Slow { factor: 7.0 });
+    }
+
+    #[test]
+    fn an_order_is_read_as_it_is_written() {
+        for line in [
+            r#"{"inject":{"fault":"hang=reset","at":"1s","lasting":"2s","after_requests":3,"times":4,"probability":0.5,"matching":"algorithm=rsa"}}"#,
+            r#"{"clear":3}"#,
+            r#"{"clear":"all"}"#,
+            r#"{"status":{}}"#,
+        ] {
+            let order: Order = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&order).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn what_is_no_order_is_explained_and_changes_nothing() {
+        let script = Script::new(1).shared();
+        for (line, expected) in [
+            ("hang", "expected value"),
+            (r#"{"explode": 1}"#, "unknown variant `explode`"),
+            (r#"{"inject": {"fault": "hagn"}}"#, "did you mean hang?"),
+            (
+                r#"{"inject": {"fault": "hang", "for": "1s"}}"#,
+                "unknown field `for`",
+            ),
+            (
+                r#"{"inject": {"fault": "hang", "lasting": "long"}}"#,
+                "is not a duration",
+            ),
+            (
+                r#"{"inject": {"fault": "hang", "probability": 2}}"#,
+                "is not a probability",
+            ),
+            (r#"{"clear": 7}"#, "there is no injection 7"),
+            (r#"{"clear": "everything"}"#, "or \"all\""),
+        ] {
+            let answer = answer(line, &script);
+            assert_eq!(answer["ok"], false, "{line}");
+            let error = answer["error"].as_str().unwrap();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+        assert!(script.lock().unwrap().record().is_empty());
+    }
+}

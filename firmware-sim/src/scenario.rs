@@ -1,0 +1,371 @@
+//! Stories of cards that fail, told in TOML: which faults, when, and what should come of it.
+//!
+//! A file is taken whole or refused, and what is wrong with it is named with its line. Playing a
+//! scenario is the [script](crate::fault::Script)'s part for the card, the stand-in service's for
+//! `[service]` and the simulation's for `[host]`; nothing is judged here.
+//!
+//! ```toml
+//! name = "bellcore"
+//! summary = "one line"
+//! story = "a few sentences"
+//! duration = "60s"
+//!
+//! [[inject]]
+//! fault = "crt-fault"     # as on a command line, parameters and all: "slow=10"
+//! at = "10s"              # since the card started; everything below is optional
+//! lasting = "20s"
+//! after_requests = 5
+//! times = 3
+//! probability = 0.1
+//! matching = "algorithm=rsa,opcode=sign"
+//!
+//! [expect]
+//! cause = "card"
+//! shim = "what it must do"
+//! ```
+
+pub mod injection;
+mod listing;
+
+pub use listing::{json, story, table};
+
+use crate::fault::led::Profile;
+use crate::fault::{Cause, Injection, Script};
+use crate::nearest::{hint, nearest};
+use crate::service::ServiceFault;
+use clap::ValueEnum as _;
+use injection::{InjectionText, Span, check_host_fault, parsed};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A story, and what is needed to play it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name, which is that of its file if it is built in.
+    pub name: String,
+    /// What happens, in one line.
+    pub summary: String,
+    /// What happens, and where it happened before.
+    pub story: String,
+    /// How long there is something to see, since the card started.
+    #[serde(deserialize_with = "duration")]
+    pub duration: Duration,
+    /// Seed of everything random about it, unless somebody says otherwise.
+    #[serde(default = "first_seed")]
+    pub seed: u64,
+    /// How the light of the card shines while all is well.
+    #[serde(default, deserialize_with = "profile")]
+    pub led: Profile,
+    /// What the card has to do meanwhile, one phase after the other; as it comes if there is none.
+    #[serde(default)]
+    pub load: Vec<Phase>,
+    /// What the card, its link and its light have, and when.
+    #[serde(default, rename = "inject", deserialize_with = "injections")]
+    pub injections: Vec<Injection>,
+    /// What the host service has.
+    #[serde(default, deserialize_with = "service")]
+    pub service: Option<Elsewhere>,
+    /// What the host has.
+    #[serde(default, deserialize_with = "host")]
+    pub host: Option<Elsewhere>,
+    /// What should come of it.
+    pub expect: Expectation,
+}
+
+/// A time with one kind of load.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// What it is called: idle, steady, peak.
+    pub phase: String,
+    /// How long it takes.
+    #[serde(deserialize_with = "duration")]
+    pub lasting: Duration,
+    /// How many operations a second are asked for.
+    pub operations_per_second: f64,
+}
+
+/// What somebody else than the card has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// What to start, and how.
+    pub start: String,
+    /// Its faults.
+    #[serde(rename = "inject")]
+    pub faults: Vec<ElsewhereFault>,
+}
+
+/// A fault of the service or the host, for a time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElsewhereFault {
+    /// As the stand-in service's command line or the catalogue has it.
+    pub fault: String,
+    /// From when on, since the card started.
+    #[serde(default, deserialize_with = "duration")]
+    pub at: Duration,
+    /// For how long; to the end if `None`.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub lasting: Option<Duration>,
+}
+
+/// What should come of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// What is at fault.
+    #[serde(deserialize_with = "cause")]
+    pub cause: Cause,
+    /// What the shim must do.
+    pub shim: String,
+    /// What a monitor must say, if that is not the cause alone.
+    pub monitor: Option<String>,
+}
+
+/// There is no such scenario.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScenarioError {
+    /// A file could not be read.
+    #[error("{} could not be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A line of a file is wrong.
+    #[error("{file} line {line}: {problem}")]
+    Wrong {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// None that is built in has this name.
+    #[error(
+        "there is no scenario {name}{}; `firmware-sim scenarios` lists them, and a file is written \
+         with its directory, as in ./{name}.toml",
+        nearest.map_or_else(String::new, |nearest| format!(" (did you mean {nearest}?)"))
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The name most like it.
+        nearest: Option<&'static str>,
+    },
+}
+
+/// Names the scenarios that are built in, each with its text.
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../scenarios/", $name, ".toml")))),*]
+    };
+}
+
+/// In the order in which they are listed: the card, its link, its light, its surroundings.
+const BUILT_IN: &[(&str, &str)] = built_in![
+    "healthy",
+    "bellcore",
+    "wrong-message",
+    "repeated-nonce",
+    "rng-stuck",
+    "flipped-bits",
+    "hang",
+    "hang-until-reset",
+    "stuck-reset",
+    "slow-death",
+    "flapping",
+    "late-answers",
+    "duplicates",
+    "reordered",
+    "dropped",
+    "unknown-completion",
+    "dma-garbage",
+    "heart-without-hands",
+    "hands-without-heart",
+    "silent-reboot",
+    "reset-loop",
+    "session-exhaustion",
+    "lost-keys",
+    "overheating",
+    "self-test-failure",
+    "pulled-card",
+    "reseated-card",
+    "all-ones",
+    "downtrained",
+    "correctable-storm",
+    "lost-interrupts",
+    "interrupt-storm",
+    "random-led",
+    "sos-b1",
+    "maintenance",
+    "hardserver-leak",
+    "rpc-port-leak",
+    "dpc-heartbeat-gap",
+];
+
+impl Scenario {
+    /// Parses `text`; `file` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError::Wrong`], for the first thing that is.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ScenarioError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            ScenarioError::Wrong {
+                file: file.to_owned(),
+                line: 1 + text[..at].matches('\n').count(),
+                problem: explained(error.message()),
+            }
+        })
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError::Unreadable`] or [`ScenarioError::Wrong`].
+    pub fn read(path: &Path) -> Result<Self, ScenarioError> {
+        let text = fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// The one that is built in under this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError::Unknown`].
+    pub fn builtin(name: &str) -> Result<Self, ScenarioError> {
+        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
+        let Some((_, text)) = found else {
+            return Err(ScenarioError::Unknown {
+                name: name.to_owned(),
+                nearest: nearest(name, BUILT_IN.iter().map(|(known, _)| *known)),
+            });
+        };
+        Self::parse(text, &format!("{name}.toml"))
+    }
+
+    /// All that are built in.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let parsed = BUILT_IN.iter().map(|(name, _)| Self::builtin(name));
+        parsed
+            .map(|scenario| scenario.expect("every built-in scenario parses, which a test holds"))
+            .collect()
+    }
+
+    /// The card's part of it.
+    #[must_use]
+    pub fn script(&self, seed: u64) -> Script {
+        let mut script = Script::new(seed).with_led_profile(self.led);
+        for injection in &self.injections {
+            script.add(injection.clone());
+        }
+        script
+    }
+}
+
+/// `NAME`, or `FILE`: anything with a `/` or that ends with `.toml`.
+impl FromStr for Scenario {
+    type Err = ScenarioError;
+
+    fn from_str(text: &str) -> Result<Self, ScenarioError> {
+        if text.contains('/') || Path::new(text).extension().is_some_and(|it| it == "toml") {
+            Self::read(Path::new(text))
+        } else {
+            Self::builtin(text)
+        }
+    }
+}
+
+/// What serde says of an unknown key, with the one that was probably meant.
+fn explained(message: &str) -> String {
+    if !message.starts_with("unknown field") {
+        return message.trim_end().to_owned();
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let key = quoted.next().unwrap_or_default();
+    format!("there is no key `{key}`; {}", hint(key, quoted))
+}
+
+const fn first_seed() -> u64 {
+    1
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parsed::<Span, D>(deserializer).map(|span| span.0)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Profile, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Profile::from_str(&text, false).map_err(|_| {
+        let values = Profile::value_variants().iter();
+        let values = values.filter_map(|profile| profile.to_possible_value());
+        let names: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+        D::Error::custom(format!(
+            "no light is {text:?}; there are {}",
+            names.join(", ")
+        ))
+    })
+}
+
+fn injections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Injection>, D::Error> {
+    let texts = Vec::<InjectionText>::deserialize(deserializer)?;
+    Ok(texts.into_iter().map(Injection::from).collect())
+}
+
+fn cause<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> {
+    const CAUSES: [Cause; 6] = [
+        Cause::None,
+        Cause::Card,
+        Cause::CardAbsent,
+        Cause::Link,
+        Cause::Service,
+        Cause::Host,
+    ];
+    let text = String::deserialize(deserializer)?;
+    let found = CAUSES.into_iter().find(|cause| cause.name() == text);
+    found.ok_or_else(|| {
+        let names = CAUSES.map(Cause::name).join(", ");
+        D::Error::custom(format!("no cause is {text:?}; there are {names}"))
+    })
+}
+
+fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Elsewhere>, D::Error> {
+    let service = Elsewhere::deserialize(deserializer)?;
+    for ElsewhereFault { fault, .. } in &service.faults {
+        fault.parse::<ServiceFault>().map_err(D::Error::custom)?;
+    }
+    Ok(Some(service))
+}
+
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Elsewhere>, D::Error> {
+    let host = Elsewhere::deserialize(deserializer)?;
+    for ElsewhereFault { fault, .. } in &host.faults {
+        check_host_fault(fault).map_err(D::Error::custom)?;
+    }
+    Ok(Some(host))
+}
+
+#[cfg(test)]
+mod tests;
