@@ -38,7 +38,7 @@ enum Command {
     },
     /// Play the card of `run --simulated-card`.
     #[command(hide = true)]
-    SimulatedCard(simulation::CardArguments),
+    SimulatedCard(Box<simulation::CardArguments>),
     /// Own the card of `run --simulated-card`.
     #[command(hide = true)]
     SimulatedOwner(simulation::OwnerArguments),
