@@ -3,21 +3,23 @@
 //!
 //! [`Owner::tick`] does one round and is told the time; [`serve`] is the stand-alone owner, which
 //! does nothing else. An application that holds a card itself runs the same rounds beside its
-//! own work. Nothing is judged here: whoever reads the telemetry page does that.
+//! own work. Nothing is judged here: whoever reads the telemetry page does that. What a round is
+//! stands in [`Rounds`], which neither publishes nor knows what kind of router it asks.
 
-use crate::accelerator::State;
+mod rounds;
+
+pub use rounds::{Identity, Lane, Rounds};
+
 use crate::address::{Address, Opened};
 use crate::bus::BusError;
-use crate::clock::{Clock, Instant, SystemClock, nanos};
+use crate::clock::{Clock, Instant, SystemClock};
 use crate::kat;
 use crate::key::SignatureScheme;
-use crate::router::core::{CheckEnd, Checks, LaneStatus, Options, Requests};
-use crate::router::{Router, StartError, breaker};
+use crate::router::core::{LaneStatus, Options};
+use crate::router::{Router, StartError};
 use crate::stop::Stop;
 use crate::telemetry::{PublishError, Publisher};
-use crate::virtio::{HealthPort, HealthReadError};
-use card_spec::health::Summary;
-use card_spec::telemetry::{self, Page, breaker_state, card_state, check_result, padded};
+use crate::virtio::HealthPort;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -161,24 +163,9 @@ fn generate_load(router: &Router, per_second: f64, stop: &Stop) {
 /// Publishes the telemetry page of one card.
 #[derive(Debug)]
 pub struct Owner {
-    router: Router,
-    lane: usize,
-    health: Option<HealthPort>,
+    routed: Routed,
+    rounds: Rounds,
     publisher: Publisher,
-    schedule: Schedule,
-    page: Page,
-    next_tick: Instant,
-    next_check: Instant,
-    last_summary: Option<LastSummary>,
-}
-
-/// What the last health page said, to compare the next one with.
-#[derive(Clone, Copy, Debug)]
-struct LastSummary {
-    boot_id: u32,
-    heartbeat_count: u32,
-    /// Resets of the card by us, when it was read.
-    resets: u64,
 }
 
 impl Owner {
@@ -200,28 +187,22 @@ impl Owner {
             lane < router.status().len(),
             "the router has no such accelerator"
         );
-        let mut page = Page::new();
-        page.owner.pid = u64::from(std::process::id()).into();
-        page.owner.start_time_ticks = own_start_time_ticks().into();
-        page.owner.publish_interval_ns = nanos(schedule.publish).into();
-        page.owner.address = padded(address);
+        let identity = Identity {
+            address,
+            pid: std::process::id(),
+            start_time_ticks: own_start_time_ticks(),
+        };
         Self {
-            router,
-            lane,
-            health,
+            routed: Routed { router, lane },
+            rounds: Rounds::new(&identity, health, schedule),
             publisher,
-            schedule,
-            page,
-            next_tick: Instant::ORIGIN,
-            next_check: Instant::ORIGIN,
-            last_summary: None,
         }
     }
 
     /// When the next round is due.
     #[must_use]
     pub const fn next_tick(&self) -> Instant {
-        self.next_tick
+        self.rounds.next()
     }
 
     /// Does one round: reads the card's health, begins a test if one is due, publishes.
@@ -230,28 +211,8 @@ impl Owner {
     ///
     /// [`PublishError`].
     pub fn tick(&mut self, now: Instant) -> Result<(), PublishError> {
-        if self.next_tick != Instant::ORIGIN {
-            let lateness = nanos(now.since(self.next_tick));
-            let owner = &mut self.page.owner;
-            owner.lateness_ns_max = owner.lateness_ns_max.get().max(lateness).into();
-        }
-        self.next_tick = now.plus(self.schedule.publish);
-        if now >= self.next_check && self.router.begin_check(self.lane) {
-            self.next_check = now.plus(self.schedule.check);
-        }
-        let before = self.status();
-        let read = self.read_health(&before, now);
-        let status = self.status();
-        // A reset while the page was read explains whatever is new in it.
-        if let Some(summary) = read
-            && before.resets == status.resets
-            && status.state == Some(State::Ready)
-        {
-            self.compare(&summary, &status, now);
-        }
-        self.describe(&status);
-        self.page.owner.published_at_ns = now.as_nanos().into();
-        self.publisher.publish(&self.page)
+        let page = self.rounds.round(&mut self.routed, now);
+        self.publisher.publish(page)
     }
 
     /// Publishes that the card has been let go of.
@@ -259,159 +220,42 @@ impl Owner {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub fn release(mut self, now: Instant) -> Result<(), PublishError> {
-        self.describe(&self.status());
+    pub fn release(self, now: Instant) -> Result<(), PublishError> {
         let Self {
-            router,
+            routed,
+            rounds,
             mut publisher,
-            mut page,
-            ..
         } = self;
+        let page = rounds.last(&routed, now);
         // If this was the last router, the card is free before anybody is told that it is.
-        drop(router);
-        page.card.state = card_state::RELEASED.into();
-        page.card.state_since_ns = now.as_nanos().into();
-        page.owner.published_at_ns = now.as_nanos().into();
+        drop(routed);
         publisher.publish(&page)
     }
+}
 
+/// An accelerator of a router that runs on a thread of its own.
+#[derive(Debug)]
+struct Routed {
+    router: Router,
+    lane: usize,
+}
+
+impl Lane for Routed {
     fn status(&self) -> LaneStatus {
-        self.router.status().swap_remove(self.lane)
-    }
-
-    fn read_health(&mut self, status: &LaneStatus, now: Instant) -> Option<Summary> {
-        let health = self.health.as_ref()?;
-        if status.state != Some(State::Ready) {
-            return None;
-        }
-        let card = &mut self.page.card;
-        match health.read() {
-            Ok((bytes, summary)) => {
-                card.health_reads = (card.health_reads.get() + 1).into();
-                card.health_read_at_ns = now.as_nanos().into();
-                self.page.health = bytes;
-                Some(summary)
-            }
-            // Let go of between the look at its state and the reading.
-            Err(HealthReadError::Absent) => None,
-            Err(_) => {
-                card.health_errors = (card.health_errors.get() + 1).into();
-                None
-            }
-        }
-    }
-
-    fn compare(&mut self, summary: &Summary, status: &LaneStatus, now: Instant) {
-        let this = LastSummary {
-            boot_id: summary.boot_id.get(),
-            heartbeat_count: summary.heartbeat_count.get(),
-            resets: status.resets,
-        };
-        let last = self.last_summary.replace(this);
-        let card = &mut self.page.card;
-        if last.is_none_or(|last| last.heartbeat_count != this.heartbeat_count) {
-            card.heartbeat_changed_at_ns = now.as_nanos().into();
-        }
-        let rebooted =
-            last.is_some_and(|last| last.boot_id != this.boot_id && last.resets == this.resets);
-        if rebooted {
-            card.silent_reboots = (card.silent_reboots.get() + 1).into();
-            self.router.report_silent_reboot(self.lane);
-        }
-    }
-
-    fn describe(&mut self, status: &LaneStatus) {
-        let card = &mut self.page.card;
-        card.state = card_state_of(status).into();
-        card.state_since_ns = status.state_since.as_nanos().into();
-        card.resets = status.resets.into();
-        card.resets_failed = status.resets_failed.into();
-        card.sessions_open = status.counters.sessions_open.into();
-        card.doorbells = status.counters.doorbells.into();
-        card.completions_discarded = status.counters.stragglers.into();
-
-        let breaker = &mut self.page.breaker;
-        let (state, trial_at) = match status.breaker {
-            breaker::State::Closed { .. } => (breaker_state::CLOSED, Instant::ORIGIN),
-            breaker::State::Open { until } => (breaker_state::OPEN, until),
-            breaker::State::HalfOpen => (breaker_state::HALF_OPEN, Instant::ORIGIN),
-        };
-        breaker.state = state.into();
-        breaker.state_since_ns = status.breaker_since.as_nanos().into();
-        breaker.opened = status.breaker_opened.into();
-        breaker.trial_at_ns = trial_at.as_nanos().into();
-        breaker.opened_by = padded(status.breaker_opened_by);
-
-        let mut requests = status.requests;
+        let mut status = self.router.status().swap_remove(self.lane);
         if self.lane == 0 {
             // What never concerned a card is shown with the first.
-            requests += self.router.requests_inline();
+            status.requests += self.router.requests_inline();
         }
-        self.page.requests = requests_of(&requests);
-        self.page.checks = checks_of(&status.checks);
+        status
     }
-}
 
-fn card_state_of(status: &LaneStatus) -> u64 {
-    match status.state {
-        Some(State::Ready) => card_state::READY,
-        Some(State::Gone) => card_state::GONE,
-        _ if status.resets == 0 && status.resets_failed == 0 => card_state::STARTING,
-        _ => card_state::NEEDS_RESET,
+    fn begin_check(&mut self, _now: Instant) -> bool {
+        self.router.begin_check(self.lane)
     }
-}
 
-fn requests_of(requests: &Requests) -> telemetry::Requests {
-    let Requests {
-        submitted,
-        card,
-        software,
-        refused,
-        in_flight,
-        fallbacks,
-        timed_out,
-        failed,
-        misbehaved,
-        wrong_answers,
-    } = *requests;
-    telemetry::Requests {
-        submitted: submitted.into(),
-        card: card.into(),
-        software: software.into(),
-        refused: refused.into(),
-        in_flight: in_flight.into(),
-        fallbacks: fallbacks.into(),
-        timed_out: timed_out.into(),
-        failed: failed.into(),
-        misbehaved: misbehaved.into(),
-        wrong_answers: wrong_answers.into(),
-    }
-}
-
-fn checks_of(checks: &Checks) -> telemetry::Checks {
-    let Checks {
-        started,
-        passed,
-        failed,
-        last,
-    } = *checks;
-    telemetry::Checks {
-        started: started.into(),
-        passed: passed.into(),
-        failed: failed.into(),
-        last_at_ns: last.map_or(0, |last| last.at.as_nanos()).into(),
-        last_latency_ns: last.map_or(0, |last| nanos(last.latency)).into(),
-        last_result: last.map_or(check_result::NONE, check_result_of).into(),
-    }
-}
-
-fn check_result_of(end: CheckEnd) -> u64 {
-    match end.failure {
-        None => check_result::PASSED,
-        Some("timed-out") => check_result::TIMED_OUT,
-        Some("wrong-answer" | "repeated-nonce") => check_result::WRONG_ANSWER,
-        Some(code) if code.starts_with("status-") => check_result::FAILED,
-        Some(_) => check_result::MISBEHAVED,
+    fn report_silent_reboot(&mut self, _now: Instant) {
+        self.router.report_silent_reboot(self.lane);
     }
 }
 

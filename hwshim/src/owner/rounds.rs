@@ -1,0 +1,255 @@
+//! One round of a card's owner: what is read, what is begun, and the telemetry page that says it.
+//!
+//! It is told the time and publishes nothing, so the same rounds are lived through in a process of
+//! their own and in a simulation.
+
+use super::Schedule;
+use crate::accelerator::State;
+use crate::clock::{Instant, nanos};
+use crate::router::breaker;
+use crate::router::core::{CheckEnd, Checks, LaneStatus, Requests};
+use crate::virtio::{HealthPort, HealthReadError};
+use card_spec::health::Summary;
+use card_spec::telemetry::{self, Page, breaker_state, card_state, check_result, padded};
+
+/// What a round asks of whoever routes work to the card.
+///
+/// **Seam.** Implemented by a router with a thread of its own, and by one that is driven step by
+/// step.
+pub trait Lane {
+    /// What is known of the card, and of what callers asked.
+    fn status(&self) -> LaneStatus;
+    /// Begins a known-answer test; false if the card is not in use.
+    fn begin_check(&mut self, now: Instant) -> bool;
+    /// The card has restarted without being asked.
+    fn report_silent_reboot(&mut self, now: Instant);
+}
+
+/// Who owns which card.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The card's address.
+    pub address: &'a str,
+    /// The owner's process.
+    pub pid: u32,
+    /// When that process started, in clock ticks since boot; 0 if it cannot tell.
+    pub start_time_ticks: u64,
+}
+
+/// Round after round, the telemetry page of one card.
+#[derive(Debug)]
+pub struct Rounds {
+    health: Option<HealthPort>,
+    schedule: Schedule,
+    page: Page,
+    next: Instant,
+    next_check: Instant,
+    last_summary: Option<LastSummary>,
+}
+
+/// What the last health page said, to compare the next one with.
+#[derive(Clone, Copy, Debug)]
+struct LastSummary {
+    boot_id: u32,
+    heartbeat_count: u32,
+    /// Resets of the card by us, when it was read.
+    resets: u64,
+}
+
+impl Rounds {
+    /// Before the first round.
+    #[must_use]
+    pub fn new(identity: &Identity<'_>, health: Option<HealthPort>, schedule: Schedule) -> Self {
+        let mut page = Page::new();
+        page.owner.pid = u64::from(identity.pid).into();
+        page.owner.start_time_ticks = identity.start_time_ticks.into();
+        page.owner.publish_interval_ns = nanos(schedule.publish).into();
+        page.owner.address = padded(identity.address);
+        Self {
+            health,
+            schedule,
+            page,
+            next: Instant::ORIGIN,
+            next_check: Instant::ORIGIN,
+            last_summary: None,
+        }
+    }
+
+    /// When the next round is due.
+    #[must_use]
+    pub const fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Reads the card's health, begins a test if one is due, and says what to publish.
+    pub fn round(&mut self, lane: &mut impl Lane, now: Instant) -> &Page {
+        if self.next != Instant::ORIGIN {
+            let lateness = nanos(now.since(self.next));
+            let owner = &mut self.page.owner;
+            owner.lateness_ns_max = owner.lateness_ns_max.get().max(lateness).into();
+        }
+        self.next = now.plus(self.schedule.publish);
+        if now >= self.next_check && lane.begin_check(now) {
+            self.next_check = now.plus(self.schedule.check);
+        }
+        let before = lane.status();
+        let read = self.read_health(&before, now);
+        let status = lane.status();
+        // A reset while the page was read explains whatever is new in it.
+        if let Some(summary) = read
+            && before.resets == status.resets
+            && status.state == Some(State::Ready)
+        {
+            self.compare(&summary, &status, lane, now);
+        }
+        self.describe(&status);
+        self.page.owner.published_at_ns = now.as_nanos().into();
+        &self.page
+    }
+
+    /// What to publish when the card has been let go of.
+    #[must_use]
+    pub fn last(mut self, lane: &impl Lane, now: Instant) -> Page {
+        self.describe(&lane.status());
+        self.page.card.state = card_state::RELEASED.into();
+        self.page.card.state_since_ns = now.as_nanos().into();
+        self.page.owner.published_at_ns = now.as_nanos().into();
+        self.page
+    }
+
+    fn read_health(&mut self, status: &LaneStatus, now: Instant) -> Option<Summary> {
+        let health = self.health.as_ref()?;
+        if status.state != Some(State::Ready) {
+            return None;
+        }
+        let card = &mut self.page.card;
+        match health.read() {
+            Ok((bytes, summary)) => {
+                card.health_reads = (card.health_reads.get() + 1).into();
+                card.health_read_at_ns = now.as_nanos().into();
+                self.page.health = bytes;
+                Some(summary)
+            }
+            // Let go of between the look at its state and the reading.
+            Err(HealthReadError::Absent) => None,
+            Err(_) => {
+                card.health_errors = (card.health_errors.get() + 1).into();
+                None
+            }
+        }
+    }
+
+    fn compare(
+        &mut self,
+        summary: &Summary,
+        status: &LaneStatus,
+        lane: &mut impl Lane,
+        now: Instant,
+    ) {
+        let this = LastSummary {
+            boot_id: summary.boot_id.get(),
+            heartbeat_count: summary.heartbeat_count.get(),
+            resets: status.resets,
+        };
+        let last = self.last_summary.replace(this);
+        let card = &mut self.page.card;
+        if last.is_none_or(|last| last.heartbeat_count != this.heartbeat_count) {
+            card.heartbeat_changed_at_ns = now.as_nanos().into();
+        }
+        let rebooted =
+            last.is_some_and(|last| last.boot_id != this.boot_id && last.resets == this.resets);
+        if rebooted {
+            card.silent_reboots = (card.silent_reboots.get() + 1).into();
+            lane.report_silent_reboot(now);
+        }
+    }
+
+    fn describe(&mut self, status: &LaneStatus) {
+        let card = &mut self.page.card;
+        card.state = card_state_of(status).into();
+        card.state_since_ns = status.state_since.as_nanos().into();
+        card.resets = status.resets.into();
+        card.resets_failed = status.resets_failed.into();
+        card.sessions_open = status.counters.sessions_open.into();
+        card.doorbells = status.counters.doorbells.into();
+        card.completions_discarded = status.counters.stragglers.into();
+
+        let breaker = &mut self.page.breaker;
+        let (state, trial_at) = match status.breaker {
+            breaker::State::Closed { .. } => (breaker_state::CLOSED, Instant::ORIGIN),
+            breaker::State::Open { until } => (breaker_state::OPEN, until),
+            breaker::State::HalfOpen => (breaker_state::HALF_OPEN, Instant::ORIGIN),
+        };
+        breaker.state = state.into();
+        breaker.state_since_ns = status.breaker_since.as_nanos().into();
+        breaker.opened = status.breaker_opened.into();
+        breaker.trial_at_ns = trial_at.as_nanos().into();
+        breaker.opened_by = padded(status.breaker_opened_by);
+
+        self.page.requests = requests_of(&status.requests);
+        self.page.checks = checks_of(&status.checks);
+    }
+}
+
+fn card_state_of(status: &LaneStatus) -> u64 {
+    match status.state {
+        Some(State::Ready) => card_state::READY,
+        Some(State::Gone) => card_state::GONE,
+        _ if status.resets == 0 && status.resets_failed == 0 => card_state::STARTING,
+        _ => card_state::NEEDS_RESET,
+    }
+}
+
+fn requests_of(requests: &Requests) -> telemetry::Requests {
+    let Requests {
+        submitted,
+        card,
+        software,
+        refused,
+        in_flight,
+        fallbacks,
+        timed_out,
+        failed,
+        misbehaved,
+        wrong_answers,
+    } = *requests;
+    telemetry::Requests {
+        submitted: submitted.into(),
+        card: card.into(),
+        software: software.into(),
+        refused: refused.into(),
+        in_flight: in_flight.into(),
+        fallbacks: fallbacks.into(),
+        timed_out: timed_out.into(),
+        failed: failed.into(),
+        misbehaved: misbehaved.into(),
+        wrong_answers: wrong_answers.into(),
+    }
+}
+
+fn checks_of(checks: &Checks) -> telemetry::Checks {
+    let Checks {
+        started,
+        passed,
+        failed,
+        last,
+    } = *checks;
+    telemetry::Checks {
+        started: started.into(),
+        passed: passed.into(),
+        failed: failed.into(),
+        last_at_ns: last.map_or(0, |last| last.at.as_nanos()).into(),
+        last_latency_ns: last.map_or(0, |last| nanos(last.latency)).into(),
+        last_result: last.map_or(check_result::NONE, check_result_of).into(),
+    }
+}
+
+fn check_result_of(end: CheckEnd) -> u64 {
+    match end.failure {
+        None => check_result::PASSED,
+        Some("timed-out") => check_result::TIMED_OUT,
+        Some("wrong-answer" | "repeated-nonce") => check_result::WRONG_ANSWER,
+        Some(code) if code.starts_with("status-") => check_result::FAILED,
+        Some(_) => check_result::MISBEHAVED,
+    }
+}
