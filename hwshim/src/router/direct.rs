@@ -104,7 +104,7 @@ impl Direct {
 
     /// Looks once: hands what has arrived to `done`, verified or done in software, and brings
     /// accelerators up that are due. Returns how many requests ended.
-    pub fn turn(&mut self, mut done: impl FnMut(Done)) -> usize {
+    pub fn turn(&mut self, done: impl FnMut(Done)) -> usize {
         let now = self.clock.now();
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.core.poll(now, &mut arrivals);
@@ -113,6 +113,18 @@ impl Direct {
             let now = self.clock.now();
             self.core.restore(reset, now, &mut arrivals);
         }
+        self.release_all(arrivals, done)
+    }
+
+    /// Takes everything in flight back and hands it to `done`, done in software: for whoever will
+    /// not turn any more. Returns how many requests that was.
+    pub fn hand_back(&mut self, done: impl FnMut(Done)) -> usize {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.core.hand_back_all(self.clock.now(), &mut arrivals);
+        self.release_all(arrivals, done)
+    }
+
+    fn release_all(&mut self, mut arrivals: Vec<Arrival>, mut done: impl FnMut(Done)) -> usize {
         let ended = arrivals.len();
         for Arrival {
             id,
