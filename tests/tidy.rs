@@ -16,7 +16,7 @@ const UNSAFE_FENCE: [&str; 3] = [
 ];
 
 /// Crates, where their sources are, and which of ours each may depend on.
-const CRATES: [(&str, &str, &[&str]); 8] = [
+const CRATES: [(&str, &str, &[&str]); 9] = [
     ("card-spec", "hwshim/spec", &[]),
     ("card-device", "firmware-sim/device", &["card-spec"]),
     (
@@ -41,6 +41,11 @@ const CRATES: [(&str, &str, &[&str]); 8] = [
             "hwshim",
             "monitor",
         ],
+    ),
+    (
+        "simulation",
+        "tests/simulation",
+        &["card-device", "firmware-sim", "hwshim"],
     ),
     ("acceptance", ".", &[]),
 ];

@@ -10,6 +10,7 @@ mod fuzz;
 mod memory;
 mod outcome;
 mod process;
+mod simulate;
 mod test;
 mod vm;
 
@@ -43,6 +44,12 @@ enum Command {
     /// A table at the end says how many tests each tool has watched; one that is not installed is
     /// skipped and says how to get it. Builds below target/memory, for minutes the first time.
     Memory,
+    /// Lives through card-years with faults, in a simulation that repeats to the event.
+    ///
+    /// Each run is a seed: what callers ask, what goes wrong, when and for how long. At every step
+    /// it is checked what must be true whatever happens; a run in which something is not prints
+    /// the command that replays it. A table at the end says what was simulated and found.
+    Simulate(simulate::Arguments),
     /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
     ///
     /// On Debian. What it takes is downloaded by apt and unpacked below target/vm: nothing on the
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Memory => memory::run(),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     };
     if let Err(error) = result {

@@ -1,0 +1,256 @@
+//! Every fault in every phase of a card's life: what must be true whatever goes wrong, and what
+//! the shim does about each.
+//!
+//! The runs are those of the package `simulation`, which says what is checked at every step. A
+//! failure prints its seed and the command that replays it.
+
+use simulation::{Filter, Incident, IncidentOutcome, Outcome, Phase, Plan, Trouble, run};
+use std::time::Duration;
+
+/// Runs of each fault in each phase. `cargo xtask simulate` adds as many as one likes.
+const SEEDS: u64 = 5;
+/// Long faults are long to simulate, because the card's owner looks ten times a second.
+const LASTING_MAX: Duration = Duration::from_secs(60);
+
+#[track_caller]
+fn live(plan: &Plan, filter: &Filter) -> Outcome {
+    run(plan).unwrap_or_else(|failure| {
+        panic!(
+            "{} does not hold: {}\n{}\nin {}, step {}\n{}\n{}",
+            failure.invariant,
+            failure.detail,
+            failure.plan,
+            failure.phase,
+            failure.step,
+            failure.last_lines.join("\n"),
+            failure.replay(filter)
+        )
+    })
+}
+
+/// Every fault in `phase`: nothing that must be true is ever untrue.
+#[track_caller]
+fn every_fault_in(phase: Phase) {
+    for trouble in Trouble::all() {
+        let filter = Filter {
+            troubles: vec![trouble],
+            phase: Some(phase),
+            lasting_max: Some(LASTING_MAX),
+            ..Filter::default()
+        };
+        for seed in 0..SEEDS {
+            live(&Plan::draw(seed, &filter), &filter);
+        }
+    }
+}
+
+#[test]
+fn every_fault_while_the_card_boots() {
+    every_fault_in(Phase::Boot);
+}
+
+#[test]
+fn every_fault_in_days_without_work() {
+    every_fault_in(Phase::Idle);
+}
+
+#[test]
+fn every_fault_under_steady_load() {
+    every_fault_in(Phase::Steady);
+}
+
+#[test]
+fn every_fault_at_the_peak() {
+    every_fault_in(Phase::Peak);
+}
+
+#[test]
+fn every_fault_while_work_drains() {
+    every_fault_in(Phase::Draining);
+}
+
+#[test]
+fn every_fault_while_the_breaker_is_open() {
+    every_fault_in(Phase::BreakerOpen);
+}
+
+#[test]
+fn every_fault_during_the_trial() {
+    every_fault_in(Phase::HalfOpen);
+}
+
+#[test]
+fn every_fault_when_work_returns() {
+    every_fault_in(Phase::ReturnToService);
+}
+
+#[test]
+fn every_fault_at_shutdown() {
+    every_fault_in(Phase::Shutdown);
+}
+
+#[test]
+fn a_card_that_is_well_is_never_given_up() {
+    let filter = Filter {
+        healthy: true,
+        ..Filter::default()
+    };
+    for seed in 0..20 {
+        let outcome = live(&Plan::draw(seed, &filter), &filter);
+        assert_eq!(outcome.wrong_answers_caught, 0);
+        assert!(outcome.by_card > outcome.by_software, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_seed_is_one_course_of_events() {
+    let filter = Filter::default();
+    for seed in 0..20 {
+        let plan = Plan::draw(seed, &filter);
+        let [once, again] = [(); 2].map(|()| live(&plan, &filter));
+        assert_eq!(
+            (once.trace_hash, once.steps),
+            (again.trace_hash, again.steps)
+        );
+        let other = live(&Plan::draw(seed + 1000, &filter), &filter);
+        assert_ne!(once.trace_hash, other.trace_hash);
+    }
+}
+
+/// What the shim does about a fault under steady load.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// The breaker opens, with one of these codes, so long at the latest after the fault first
+    /// acted.
+    Opens(&'static [&'static str], Duration),
+    /// The breaker stays closed: nothing that callers would notice, or nothing at all.
+    Bears,
+    /// Either: it depends on what is hit.
+    May(&'static [&'static str]),
+}
+
+const fn opens(codes: &'static [&'static str], seconds: u64) -> Answer {
+    Answer::Opens(codes, Duration::from_secs(seconds))
+}
+
+/// Four operations a second, of which 2 % sign with RSA and 8 % with ECDSA; a known-answer test
+/// every ten seconds.
+const TABLE: [(&str, Answer); 42] = [
+    ("hang", opens(&["timed-out"], 5)),
+    ("hang=reset", opens(&["timed-out"], 5)),
+    ("slow", Answer::Bears),
+    ("slow=100", Answer::Bears),
+    ("slow=10000", opens(&["timed-out"], 30)),
+    ("flipped-bit", opens(&["wrong-answer"], 5)),
+    ("crt-fault", opens(&["wrong-answer"], 5)),
+    ("wrong-message", opens(&["wrong-answer"], 5)),
+    ("repeated-nonce", opens(&["repeated-nonce"], 20)),
+    ("rng-stuck", opens(&["repeated-nonce"], 20)),
+    ("short-result", opens(&["wrong-length", "wrong-answer"], 5)),
+    ("overlong-result", opens(&["overclaimed-length"], 5)),
+    (
+        "overlong-result=1",
+        opens(&["overclaimed-length", "wrong-length", "wrong-answer"], 5),
+    ),
+    (
+        "duplicate-completion",
+        opens(&["completed-unknown-request", "used-index-jumped"], 5),
+    ),
+    (
+        "unknown-completion",
+        opens(&["completed-unknown-request"], 5),
+    ),
+    ("late-completion", opens(&["timed-out"], 5)),
+    ("dropped-completion", opens(&["timed-out"], 5)),
+    ("reordered-completion", Answer::Bears),
+    (
+        "dma-garbage",
+        Answer::May(&[
+            "completed-unknown-request",
+            "overclaimed-length",
+            "undefined-status",
+            "used-index-jumped",
+            "wrong-answer",
+            "wrong-length",
+        ]),
+    ),
+    ("heartbeat-stops", Answer::Bears),
+    ("work-stops", opens(&["timed-out"], 5)),
+    ("silent-reboot", opens(&["silent-reboot"], 1)),
+    ("reset-loop", opens(&["silent-reboot"], 1)),
+    ("reset-hangs", Answer::Bears),
+    ("sessions-exhausted", Answer::May(&["session-refused"])),
+    ("keys-lost", Answer::May(&["status-invsess"])),
+    ("over-temperature", Answer::Bears),
+    ("self-test-failure", Answer::May(&["status-err"])),
+    ("error-status", opens(&["status-err"], 5)),
+    ("surprise-removal", opens(&["gone"], 1)),
+    ("all-ones", opens(&["timed-out", "gone"], 5)),
+    ("downtrained", Answer::Bears),
+    ("correctable-storm", Answer::Bears),
+    ("lost-interrupt", Answer::Bears),
+    ("interrupt-storm", Answer::Bears),
+    ("led-irregular", Answer::Bears),
+    ("led-stuck-on", Answer::Bears),
+    ("led-stuck-off", Answer::Bears),
+    ("led-sos", Answer::Bears),
+    ("led-maintenance", Answer::Bears),
+    ("led-initialization", Answer::Bears),
+    ("bus-error", opens(&["bus-error"], 1)),
+];
+
+#[test]
+fn the_table_has_every_fault_once() {
+    let mut named: Vec<_> = TABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut all: Vec<_> = Trouble::all().iter().map(Trouble::to_string).collect();
+    named.sort();
+    all.sort();
+    assert_eq!(named, all);
+}
+
+#[test]
+fn the_shim_does_about_each_fault_what_the_table_says() {
+    for (name, answer) in TABLE {
+        let trouble: Trouble = name.parse().expect("it is the name of a fault");
+        for seed in 0..SEEDS {
+            let incident = under_steady_load(&trouble, seed);
+            let problem = disagreement(answer, &incident);
+            assert_eq!(problem, None, "{name}, seed {seed}: {incident:?}");
+        }
+    }
+}
+
+/// A minute of a fault, from five seconds after load has become steady.
+fn under_steady_load(trouble: &Trouble, seed: u64) -> IncidentOutcome {
+    let incident = Incident {
+        trouble: trouble.clone(),
+        phase: Phase::Steady,
+        offset: Duration::from_secs(5),
+        lasting: trouble.longest().min(Duration::from_secs(60)),
+        probability: 1.0,
+    };
+    let plan = Plan::with(seed, vec![incident]);
+    let mut outcome = live(&plan, &Filter::default());
+    outcome.incidents.pop().expect("the plan has one")
+}
+
+fn disagreement(answer: Answer, incident: &IncidentOutcome) -> Option<&'static str> {
+    match (answer, incident.opened) {
+        (Answer::Opens(..), _) if !incident.acted => None,
+        (Answer::Opens(..), None) => Some("the breaker did not open"),
+        (Answer::Opens(codes, within), Some((code, after))) => {
+            if !codes.contains(&code) {
+                Some("the breaker opened for another reason")
+            } else if after > within {
+                Some("the breaker opened late")
+            } else {
+                None
+            }
+        }
+        (Answer::Bears, Some(_)) => Some("the breaker opened"),
+        (Answer::May(codes), Some((code, _))) if !codes.contains(&code) => {
+            Some("the breaker opened for another reason")
+        }
+        (Answer::Bears | Answer::May(_), _) => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! Many runs, and what they add up to.
+
+use crate::plan::{Filter, Plan};
+use crate::trouble::Trouble;
+use crate::world::{Failure, IncidentOutcome, Outcome, run_traced};
+use hdrhistogram::Histogram;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Failures after which nothing new is learned.
+const FAILURES_MAX: usize = 10;
+
+/// Which runs.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Seed of the first run; the next has the next.
+    pub seed: u64,
+    /// How many.
+    pub runs: u64,
+    /// What may be drawn.
+    pub filter: Filter,
+    /// Threads, each with a run of its own.
+    pub jobs: usize,
+    /// Who is told everything that happens, a line each.
+    pub listener: Option<fn(&str)>,
+}
+
+/// What came of a campaign.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Runs that have ended.
+    pub runs: u64,
+    /// Virtual time of all.
+    pub simulated: Duration,
+    /// Things that happened.
+    pub steps: u64,
+    /// Requests of callers.
+    pub requests: u64,
+    /// Answered by the card.
+    pub by_card: u64,
+    /// Answered by software.
+    pub by_software: u64,
+    /// Ended with the caller's own error.
+    pub refused: u64,
+    /// Wrong answers that the card has given.
+    pub wrong_answers_told: u64,
+    /// Wrong answers that the router has caught.
+    pub wrong_answers_caught: u64,
+    /// By name of what went wrong.
+    pub troubles: BTreeMap<String, TroubleReport>,
+    /// Runs in which something was not true.
+    pub failures: Vec<Failure>,
+}
+
+/// What came of one kind of trouble.
+#[derive(Debug)]
+pub struct TroubleReport {
+    /// Times it was injected.
+    pub injected: u64,
+    /// Times it did anything.
+    pub acted: u64,
+    /// Codes with which the breaker opened.
+    pub opened_by: BTreeSet<&'static str>,
+    /// Time from when it first acted to when the breaker opened, in microseconds.
+    pub detection_us: Histogram<u64>,
+}
+
+impl TroubleReport {
+    fn new() -> Self {
+        Self {
+            injected: 0,
+            acted: 0,
+            opened_by: BTreeSet::new(),
+            detection_us: Histogram::new(3).expect("three digits can be kept"),
+        }
+    }
+
+    fn add(&mut self, incident: &IncidentOutcome) {
+        self.injected += 1;
+        self.acted += u64::from(incident.acted);
+        if let Some((code, latency)) = incident.opened {
+            self.opened_by.insert(code);
+            let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+            let recorded = self.detection_us.record(micros);
+            recorded.expect("the histogram grows");
+        }
+    }
+}
+
+impl Report {
+    fn add(&mut self, ended: Result<Outcome, Box<Failure>>) {
+        self.runs += 1;
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                self.failures.push(*failure);
+                return;
+            }
+        };
+        self.simulated += outcome.simulated;
+        self.steps += outcome.steps;
+        self.requests += outcome.requests;
+        self.by_card += outcome.by_card;
+        self.by_software += outcome.by_software;
+        self.refused += outcome.refused;
+        self.wrong_answers_told += outcome.wrong_answers_told;
+        self.wrong_answers_caught += outcome.wrong_answers_caught;
+        for incident in &outcome.incidents {
+            let name = incident.trouble.to_string();
+            let report = self.troubles.entry(name).or_insert_with(TroubleReport::new);
+            report.add(incident);
+        }
+    }
+}
+
+impl Campaign {
+    /// Runs them, telling `ended` after each how many failures there are. It says whether to go on.
+    pub fn run(&self, ended: impl Fn(usize) -> bool + Sync) -> Report {
+        let next = AtomicU64::new(0);
+        let is_over = AtomicBool::new(false);
+        let report = Mutex::new(Report::default());
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= self.runs {
+                            break;
+                        }
+                        let plan = Plan::draw(self.seed.wrapping_add(number), &self.filter);
+                        let outcome = run_traced(&plan, self.listener);
+                        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                        report.add(outcome);
+                        let failures = report.failures.len();
+                        if failures >= FAILURES_MAX || !ended(failures) {
+                            is_over.store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.failures.sort_by_key(|failure| failure.plan.seed);
+        report
+    }
+}
+
+impl Failure {
+    /// The command that replays the run.
+    #[must_use]
+    pub fn replay(&self, filter: &Filter) -> String {
+        let mut command = format!("cargo xtask simulate --runs 1 --seed {}", self.plan.seed);
+        if filter.healthy {
+            command.push_str(" --healthy");
+        }
+        if !filter.troubles.is_empty() {
+            let names: Vec<_> = filter.troubles.iter().map(Trouble::to_string).collect();
+            command.push_str(" --faults ");
+            command.push_str(&names.join(","));
+        }
+        if let Some(longest) = filter.lasting_max {
+            command.push_str(&format!(" --lasting-max {}s", longest.as_secs()));
+        }
+        if let Some(phase) = filter.phase {
+            command.push_str(" --phase ");
+            command.push_str(phase.name());
+        }
+        command
+    }
+}

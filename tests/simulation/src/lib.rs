@@ -1,0 +1,22 @@
+//! Deterministic simulation: driver, policy and a card that fails, in one thread and on a clock of
+//! its own.
+//!
+//! A [`Plan`] is drawn from a seed and says what goes wrong, when and for how long; [`run`] lives
+//! through it, in less real time than the card needs for a beat, and checks at every step what
+//! must be true whatever happens ([`Invariant`]). One seed is one course of events, so a failure
+//! found in a million runs is found again in one.
+
+pub mod campaign;
+mod invariant;
+mod plan;
+mod slot;
+mod trace;
+mod trouble;
+mod witness;
+mod workload;
+mod world;
+
+pub use invariant::Invariant;
+pub use plan::{Filter, Incident, Phase, Plan};
+pub use trouble::Trouble;
+pub use world::{Failure, IncidentOutcome, Outcome, run, run_traced};

@@ -1,0 +1,285 @@
+//! What a seed means: how long each phase of a run takes, what goes wrong, when and for how long.
+
+use crate::trouble::Trouble;
+use fastrand::Rng;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Phases of a run, in their order.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The card is brought up while callers are there already.
+    Boot,
+    /// Days with an operation now and then.
+    Idle,
+    /// A few operations a second.
+    Steady,
+    /// Bursts that fill the card.
+    Peak,
+    /// No new work.
+    Draining,
+    /// The breaker has been opened by an error of the bus.
+    BreakerOpen,
+    /// The trial after that is under way.
+    HalfOpen,
+    /// Until the card has its work again.
+    ReturnToService,
+    /// Everything is taken back in the middle of work.
+    Shutdown,
+}
+
+impl Phase {
+    /// All, in the order in which a run goes through them.
+    pub const ALL: [Self; 9] = [
+        Self::Boot,
+        Self::Idle,
+        Self::Steady,
+        Self::Peak,
+        Self::Draining,
+        Self::BreakerOpen,
+        Self::HalfOpen,
+        Self::ReturnToService,
+        Self::Shutdown,
+    ];
+
+    /// The name on command lines and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Idle => "idle",
+            Self::Steady => "steady",
+            Self::Peak => "peak",
+            Self::Draining => "draining",
+            Self::BreakerOpen => "breaker-open",
+            Self::HalfOpen => "half-open",
+            Self::ReturnToService => "return-to-service",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// How long it lasts at most; some end by what happens.
+    fn length(self) -> Range<Duration> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let seconds =
+            |range: Range<u64>| Duration::from_secs(range.start)..Duration::from_secs(range.end);
+        match self {
+            Self::Boot => seconds(2..4),
+            Self::Idle => DAY..60 * DAY,
+            Self::Steady => seconds(10..20),
+            Self::Peak => Duration::from_millis(10)..Duration::from_millis(30),
+            Self::Draining => seconds(1..3),
+            // Far longer than a backoff: the breaker ends it.
+            Self::BreakerOpen => seconds(1000..1001),
+            Self::HalfOpen => seconds(1..2),
+            Self::ReturnToService => seconds(1..2),
+            Self::Shutdown => Duration::from_micros(1)..Duration::from_millis(2),
+        }
+    }
+
+    /// When in the phase things go wrong: in the trial, it has to be soon.
+    fn offset(self, length: Duration, rng: &mut Rng) -> Duration {
+        let within = match self {
+            Self::BreakerOpen => Duration::from_secs(5),
+            Self::HalfOpen => Duration::from_millis(1),
+            _ => length,
+        };
+        // At once is worth a try of its own.
+        if rng.u8(0..4) == 0 {
+            return Duration::ZERO;
+        }
+        within.mul_f64(rng.f64())
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Phase {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|phase| phase.name() == name);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            format!("there is no phase {name:?}; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// What may be drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// These only, or all.
+    pub troubles: Vec<Trouble>,
+    /// In this phase only, or in any.
+    pub phase: Option<Phase>,
+    /// Nothing goes wrong: what does then is a false alarm.
+    pub healthy: bool,
+    /// Nothing lasts longer.
+    pub lasting_max: Option<Duration>,
+}
+
+/// What goes wrong once.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    /// What.
+    pub trouble: Trouble,
+    /// In which phase.
+    pub phase: Phase,
+    /// How long after its beginning.
+    pub offset: Duration,
+    /// For how long.
+    pub lasting: Duration,
+    /// Chance of each request that it concerns.
+    pub probability: f64,
+}
+
+/// What happens in one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where it comes from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub incidents: Vec<Incident>,
+    lengths: [Duration; Phase::ALL.len()],
+}
+
+impl Plan {
+    /// The plan of `seed`, of what `filter` leaves.
+    #[must_use]
+    pub fn draw(seed: u64, filter: &Filter) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let lengths = Phase::ALL.map(|phase| between(&phase.length(), &mut rng));
+        let mut plan = Self {
+            seed,
+            incidents: Vec::new(),
+            lengths,
+        };
+        let count = match rng.u8(0..10) {
+            _ if filter.healthy => 0,
+            0..7 => 1,
+            _ => 2,
+        };
+        let possible = if filter.troubles.is_empty() {
+            Trouble::all()
+        } else {
+            filter.troubles.clone()
+        };
+        for _ in 0..count {
+            let incident = plan.draw_incident(&possible, filter, &mut rng);
+            plan.incidents.push(incident);
+        }
+        plan
+    }
+
+    /// A plan with the phases of `seed`, in which this goes wrong.
+    #[must_use]
+    pub fn with(seed: u64, incidents: Vec<Incident>) -> Self {
+        let healthy = Filter {
+            healthy: true,
+            ..Filter::default()
+        };
+        Self {
+            incidents,
+            ..Self::draw(seed, &healthy)
+        }
+    }
+
+    fn draw_incident(&self, possible: &[Trouble], filter: &Filter, rng: &mut Rng) -> Incident {
+        let drawn = Phase::ALL[rng.usize(..Phase::ALL.len())];
+        let phase = filter.phase.unwrap_or(drawn);
+        let trouble = possible[rng.usize(..possible.len())].clone();
+        let longest = trouble
+            .longest()
+            .min(filter.lasting_max.unwrap_or(Duration::MAX));
+        Incident {
+            phase,
+            offset: phase.offset(self.length(phase), rng),
+            lasting: log_uniform(&(Duration::from_millis(10)..longest), rng),
+            trouble,
+            probability: [1.0, 1.0, 0.2, 0.02][rng.usize(0..4)],
+        }
+    }
+
+    /// How long `phase` lasts at most.
+    #[must_use]
+    pub fn length(&self, phase: Phase) -> Duration {
+        self.lengths[phase as usize]
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.incidents.is_empty() {
+            return f.write_str("nothing goes wrong");
+        }
+        for (index, incident) in self.incidents.iter().enumerate() {
+            let and = if index == 0 { "" } else { ", and " };
+            write!(
+                f,
+                "{and}{} for {:.3?} in {}, {:.3?} after its beginning",
+                incident.trouble, incident.lasting, incident.phase, incident.offset
+            )?;
+            if incident.probability < 1.0 {
+                write!(f, ", with probability {}", incident.probability)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn between(range: &Range<Duration>, rng: &mut Rng) -> Duration {
+    range.start + (range.end - range.start).mul_f64(rng.f64())
+}
+
+/// As many short ones as long ones.
+fn log_uniform(range: &Range<Duration>, rng: &mut Rng) -> Duration {
+    let ratio = range.end.as_secs_f64() / range.start.as_secs_f64();
+    range.start.mul_f64(ratio.powf(rng.f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_means_one_plan() {
+        let filter = Filter::default();
+        let plan = |seed| format!("{:?}", Plan::draw(seed, &filter));
+        assert_eq!(plan(7), plan(7));
+        assert_ne!(plan(7), plan(8));
+    }
+
+    #[test]
+    fn every_trouble_is_drawn_in_every_phase() {
+        let mut cells = std::collections::HashSet::new();
+        for seed in 0..20_000 {
+            for incident in Plan::draw(seed, &Filter::default()).incidents {
+                cells.insert((incident.trouble.to_string(), incident.phase));
+            }
+        }
+        assert_eq!(cells.len(), Trouble::all().len() * Phase::ALL.len());
+    }
+
+    #[test]
+    fn a_filter_leaves_what_it_names() {
+        let filter = Filter {
+            troubles: vec![Trouble::BusError],
+            phase: Some(Phase::Peak),
+            ..Filter::default()
+        };
+        for seed in 0..100 {
+            for incident in Plan::draw(seed, &filter).incidents {
+                assert_eq!(incident.phase, Phase::Peak);
+                assert!(matches!(incident.trouble, Trouble::BusError));
+            }
+        }
+    }
+}

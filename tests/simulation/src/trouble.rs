@@ -1,0 +1,98 @@
+//! What can go wrong: what a card can have, and an error of the bus.
+
+use firmware_sim::fault::{Fault, HangEnd};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Something that can go wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trouble {
+    /// A fault of the card, its link or its light.
+    Card(Fault),
+    /// The bus reports an uncorrectable error, once.
+    BusError,
+}
+
+impl Trouble {
+    /// Everything that can go wrong.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let more = [
+            Fault::Hang {
+                until: HangEnd::Reset,
+            },
+            Fault::Slow { factor: 100.0 },
+            Fault::Slow { factor: 10_000.0 },
+            // Of a length that a signature may have.
+            Fault::OverlongResult { bytes: 1 },
+        ];
+        let faults = Fault::all().into_iter().chain(more).map(Self::Card);
+        faults.chain([Self::BusError]).collect()
+    }
+
+    /// For how long it may be simulated: each interrupt of a storm is an event.
+    #[must_use]
+    pub const fn longest(&self) -> Duration {
+        match self {
+            Self::Card(Fault::InterruptStorm { .. }) => Duration::from_secs(2),
+            _ => Duration::from_secs(20 * 60),
+        }
+    }
+
+    /// Whether it makes answers wrong, each time it acts.
+    #[must_use]
+    pub const fn is_a_lie(&self) -> bool {
+        matches!(
+            self,
+            Self::Card(
+                Fault::FlippedBit
+                    | Fault::CrtFault
+                    | Fault::WrongMessage
+                    | Fault::RepeatedNonce
+                    | Fault::ShortResult { .. }
+                    | Fault::RngStuck
+            )
+        )
+    }
+}
+
+/// By its name, and parameters that are not the usual ones.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Card(fault) if Fault::named(fault.name()).as_ref() == Ok(fault) => {
+                f.pad(fault.name())
+            }
+            Self::Card(fault) => f.pad(&fault.to_string()),
+            Self::BusError => f.pad("bus-error"),
+        }
+    }
+}
+
+impl FromStr for Trouble {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "bus-error" {
+            return Ok(Self::BusError);
+        }
+        let fault = text.parse::<Fault>().map_err(|error| error.to_string())?;
+        Ok(Self::Card(fault))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_read_as_it_is_written_and_none_stands_there_twice() {
+        let all = Trouble::all();
+        for (index, trouble) in all.iter().enumerate() {
+            assert_eq!(trouble.to_string().parse().as_ref(), Ok(trouble));
+            let same = |other: &Trouble| other.to_string() == trouble.to_string();
+            assert_eq!(all.iter().position(same), Some(index), "{trouble}");
+        }
+    }
+}

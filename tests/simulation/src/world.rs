@@ -1,0 +1,887 @@
+//! One run: router, driver and card in one thread, on a clock that jumps from event to event.
+//!
+//! ```text
+//!   callers --> Direct (policy) --> virtio driver --> loopback --> card --> engines
+//!      ^            |                                               ^         |
+//!      |   answers, judged here                         what goes wrong       | done after a
+//!      +------------+                                                         | card's time
+//!                      events wake the router, as they wake its thread <------+
+//! ```
+//!
+//! Nothing sleeps and nothing is real but the code under test. What is left out: a reset takes no
+//! time, and neither does software.
+
+use crate::invariant::{BreakerWatch, Invariant, Transition, Violation};
+use crate::plan::{Incident, Phase, Plan};
+use crate::slot::{NAME, Slot};
+use crate::trace::{Time, Trace};
+use crate::trouble::Trouble;
+use crate::witness::{Witness, Witnessed};
+use crate::workload::{Callers, Kind, Question};
+use card_device::{Card, CardConfig};
+use fastrand::Rng;
+use firmware_sim::fault::{Injection, InjectionId, Record, Script, SharedScript, Trigger, beset};
+use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
+use hwshim::clock::{Clock, Instant, ManualClock};
+use hwshim::owner::{Identity, Lane, Rounds, Schedule};
+use hwshim::router::breaker::{Limits, State};
+use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options, Requests};
+use hwshim::router::direct::{Direct, Done, Submitted};
+use hwshim::spec::telemetry;
+use hwshim::virtio;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// When runs begin: zero is what has not happened.
+const STARTED: Instant = Instant::from_nanos(1_000_000_000);
+/// Who owns the card.
+const OWNER: Identity<'_> = Identity {
+    address: NAME,
+    pid: 1000,
+    start_time_ticks: 1,
+};
+/// Engines of the card.
+const ENGINES: usize = 4;
+/// Requests in flight at most: few, so that bursts find the card full.
+const DEPTH: u16 = 32;
+/// Longest the router's thread waits in one go while it has something in flight.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// A card that has kept a request may be found out as late as this after its deadline.
+const STRAGGLER_MAX: Duration = Duration::from_secs(10);
+/// What may happen at one instant. More is a livelock.
+const ROUNDS_PER_INSTANT: usize = 200;
+
+/// What came of a run in which every invariant held.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Two runs of one plan have the same.
+    pub trace_hash: u64,
+    /// Things that happened.
+    pub steps: u64,
+    /// How long the run took, in virtual time.
+    pub simulated: Duration,
+    /// Requests callers have made.
+    pub requests: u64,
+    /// Answered by the card.
+    pub by_card: u64,
+    /// Answered by software.
+    pub by_software: u64,
+    /// Ended with the caller's own error.
+    pub refused: u64,
+    /// Wrong answers that the card has given, tests included.
+    pub wrong_answers_told: u64,
+    /// Wrong answers to callers that were caught.
+    pub wrong_answers_caught: u64,
+    /// What went wrong, and what came of it.
+    pub incidents: Vec<IncidentOutcome>,
+}
+
+/// What came of an incident.
+#[derive(Clone, Debug)]
+pub struct IncidentOutcome {
+    /// What went wrong.
+    pub trouble: Trouble,
+    /// In which phase.
+    pub phase: Phase,
+    /// Whether anything came of it at all.
+    pub acted: bool,
+    /// Code with which the breaker opened while the card was in use, and how long that took from
+    /// when the incident first acted.
+    pub opened: Option<(&'static str, Duration)>,
+}
+
+/// A run in which an invariant did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The plan.
+    pub plan: Plan,
+    /// Which phase it was in.
+    pub phase: Phase,
+    /// After how many steps.
+    pub step: u64,
+    /// At what virtual time.
+    pub at: Instant,
+    /// What was not true.
+    pub invariant: Invariant,
+    /// In which way.
+    pub detail: String,
+    /// What happened last.
+    pub last_lines: Vec<String>,
+}
+
+/// Runs `plan` to its end.
+///
+/// # Errors
+///
+/// [`Failure`] as soon as something is not true.
+pub fn run(plan: &Plan) -> Result<Outcome, Box<Failure>> {
+    run_traced(plan, None)
+}
+
+/// As [`run`], telling `listener` everything that happens, a line each.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_traced(plan: &Plan, listener: Option<fn(&str)>) -> Result<Outcome, Box<Failure>> {
+    let mut world = World::new(plan.clone(), listener);
+    let lived = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let violation = match lived {
+        Ok(Ok(())) => return Ok(world.outcome()),
+        Ok(Err(violation)) => violation,
+        Err(panic) => Violation::new(Invariant::NoPanic, words_of(&*panic)),
+    };
+    let failure = world.failure(violation);
+    // What has panicked may panic again when it is dropped.
+    std::mem::forget(world);
+    Err(Box::new(failure))
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    let formatted = panic.downcast_ref::<String>().map(String::as_str);
+    literal.or(formatted).unwrap_or("something panicked")
+}
+
+/// One run.
+struct World {
+    plan: Plan,
+    rng: Rng,
+    clock: Arc<ManualClock>,
+    trace: Trace,
+    slot: Slot,
+    script: SharedScript,
+    witness: Arc<Witness>,
+    /// Gone once it has been shut down.
+    router: Option<Direct>,
+    callers: Callers,
+    outstanding: HashMap<RequestId, Outstanding>,
+    breaker: BreakerWatch,
+    phase: Phase,
+    phase_since: Instant,
+    next_arrival: Instant,
+    /// The router has been given something it has not looked at.
+    router_is_told: bool,
+    router_looked: Instant,
+    owner: Rounds,
+    incidents: Vec<Happening>,
+    standing: Standing,
+    outcome: Outcome,
+}
+
+struct Outstanding {
+    question: Question,
+    deadline: Instant,
+}
+
+/// The card, as its owner asks the router about it.
+struct CardOf<'a>(&'a mut Direct);
+
+impl Lane for CardOf<'_> {
+    fn status(&self) -> LaneStatus {
+        self.0.core().status(0)
+    }
+
+    fn begin_check(&mut self, now: Instant) -> bool {
+        self.0.begin_check(0, now)
+    }
+
+    fn report_silent_reboot(&mut self, now: Instant) {
+        self.0.report_silent_reboot(0, now);
+    }
+}
+
+/// An incident of the plan whose phase has come.
+struct Happening {
+    incident: Incident,
+    begins: Instant,
+    ends: Instant,
+    state: Progress,
+    /// In the card's script, if it stands there.
+    injection: Option<InjectionId>,
+    /// When a driver was told of an error of the bus.
+    bus_error_at: Option<Instant>,
+    opened: Option<(&'static str, Duration)>,
+}
+
+impl Happening {
+    /// When it begins or ends.
+    const fn next(&self) -> Instant {
+        match self.state {
+            Progress::Ahead => self.begins,
+            Progress::Active => self.ends,
+            Progress::Over => Instant::NEVER,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    Ahead,
+    Active,
+    Over,
+}
+
+/// What may still be held against the card.
+struct Standing {
+    /// Its breaker may open for what is wrong, or was.
+    suspect: bool,
+    /// When what was wrong ended, until work has returned.
+    recovering_since: Option<Instant>,
+    /// Kinds of questions that the card has answered since.
+    returned: HashSet<Kind>,
+    /// Requests of callers that engines had seen at the last look.
+    callers_seen: u64,
+}
+
+impl World {
+    fn new(plan: Plan, listener: Option<fn(&str)>) -> Self {
+        let rng = Rng::with_seed(plan.seed ^ 0x776f_726c_6421);
+        let witness = Arc::new(Witness::default());
+        let script = Script::new(plan.seed).shared();
+        let slot = Slot::new(card(&witness, &script), Arc::clone(&witness));
+        let options = virtio::Options {
+            depth: DEPTH,
+            // A reset that has not ended when it is looked at never ends.
+            reset_timeout: Duration::ZERO,
+            ..virtio::Options::default()
+        };
+        let card =
+            virtio::Card::new(NAME, slot.connect(), options).expect("the kernel gives eventfds");
+        let health = card.health();
+        let options = Options {
+            offload: Offload::EVERYTHING,
+            ..Options::default()
+        };
+        let core = Core::new(vec![Box::new(card) as Box<dyn Accelerator>], options);
+        let breaker = BreakerWatch::new(Limits::default(), &core.status(0));
+        let clock = Arc::new(ManualClock::new());
+        clock.advance(STARTED.since(Instant::ORIGIN));
+        let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
+        Self {
+            plan,
+            rng,
+            trace: Trace::new(listener),
+            slot,
+            script,
+            witness,
+            router: Some(router),
+            callers: Callers::new(),
+            outstanding: HashMap::new(),
+            breaker,
+            phase: Phase::Boot,
+            phase_since: clock.now(),
+            next_arrival: Instant::NEVER,
+            router_is_told: true,
+            router_looked: Instant::ORIGIN,
+            owner: Rounds::new(&OWNER, Some(health), Schedule::default()),
+            incidents: Vec::new(),
+            standing: Standing {
+                suspect: false,
+                recovering_since: None,
+                returned: HashSet::new(),
+                callers_seen: 0,
+            },
+            outcome: Outcome::default(),
+            clock,
+        }
+    }
+
+    fn live(&mut self) -> Result<(), Violation> {
+        for phase in Phase::ALL {
+            self.enter(phase);
+            loop {
+                self.settle()?;
+                if self.phase_is_over()? {
+                    break;
+                }
+                self.advance();
+            }
+        }
+        self.shut_down()
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn router(&mut self) -> &mut Direct {
+        self.router.as_mut().expect("it is there until the end")
+    }
+
+    fn status(&self) -> LaneStatus {
+        let router = self.router.as_ref().expect("it is there until the end");
+        router.core().status(0)
+    }
+
+    // Phases.
+
+    fn enter(&mut self, phase: Phase) {
+        let now = self.now();
+        self.phase = phase;
+        self.phase_since = now;
+        self.trace.note(now, format_args!("phase {phase}"));
+        self.next_arrival = now.plus(self.gap());
+        if phase == Phase::BreakerOpen {
+            self.slot.report_error();
+            self.standing.suspect = true;
+            self.begin_to_recover();
+        }
+        for incident in &self.plan.incidents {
+            if incident.phase == phase {
+                let begins = now.plus(incident.offset);
+                self.incidents.push(Happening {
+                    incident: incident.clone(),
+                    begins,
+                    ends: begins.plus(incident.lasting),
+                    state: Progress::Ahead,
+                    injection: None,
+                    bus_error_at: None,
+                    opened: None,
+                });
+            }
+        }
+    }
+
+    fn phase_is_over(&mut self) -> Result<bool, Violation> {
+        let now = self.now();
+        let is_out_of_time = now.since(self.phase_since) >= self.plan.length(self.phase);
+        let breaker = self.status().breaker;
+        Ok(match self.phase {
+            Phase::BreakerOpen => {
+                let is_open = matches!(breaker, State::Open { .. });
+                is_out_of_time
+                    || (!is_open && now.since(self.phase_since) > WAIT_MAX * 2)
+                    || breaker == State::HalfOpen
+            }
+            Phase::HalfOpen => is_out_of_time || breaker != State::HalfOpen,
+            Phase::ReturnToService => is_out_of_time && self.has_recovered()?,
+            _ => is_out_of_time,
+        })
+    }
+
+    /// Time until the next operation is asked for.
+    fn gap(&mut self) -> Duration {
+        let is_closed = matches!(self.status().breaker, State::Closed { .. });
+        let mean = match self.phase {
+            Phase::Boot => Duration::from_millis(100),
+            Phase::Idle => Duration::from_secs(8 * 60 * 60),
+            Phase::Steady => Duration::from_millis(250),
+            Phase::Peak => Duration::from_millis(5),
+            Phase::BreakerOpen => Duration::from_millis(500),
+            Phase::HalfOpen => Duration::from_micros(200),
+            // While nothing can be learned from it, waiting should be cheap.
+            Phase::ReturnToService if is_closed => Duration::from_millis(250),
+            Phase::ReturnToService => Duration::from_secs(2),
+            Phase::Shutdown => Duration::from_micros(100),
+            Phase::Draining => return Duration::from_secs(1_000_000),
+        };
+        // Exponentially distributed: arrivals know nothing of each other.
+        mean.mul_f64(-(1.0 - self.rng.f64()).ln())
+    }
+
+    /// Whether the card has its work again: it has answered every kind of question since the last
+    /// thing that was wrong ended, and what that may have left behind had its time to show.
+    fn has_recovered(&mut self) -> Result<bool, Violation> {
+        let now = self.now();
+        if self.is_anything(Progress::Active) || self.is_anything(Progress::Ahead) {
+            return Ok(false);
+        }
+        let Some(since) = self.standing.recovering_since else {
+            return Ok(true);
+        };
+        let status = self.status();
+        let missing: Vec<_> = Kind::answerable()
+            .filter(|kind| !self.standing.returned.contains(kind))
+            .collect();
+        let is_closed = matches!(status.breaker, State::Closed { .. });
+        if is_closed && missing.is_empty() && now.since(since) > STRAGGLER_MAX {
+            self.trace
+                .note(now, format_args!("the card has its work again"));
+            self.standing.recovering_since = None;
+            self.standing.suspect = false;
+            return Ok(true);
+        }
+        let options = *self.router().core().options();
+        // A request that was lost is found out, at the latest, at the end of its time; then the
+        // backoff runs; and then it takes some questions to see it.
+        let bound = STRAGGLER_MAX + options.timeout + options.limits.backoff_max;
+        let sampled = Duration::from_secs(30);
+        if now.since(since.max(self.phase_since)) > bound + sampled
+            && self.phase == Phase::ReturnToService
+        {
+            let detail = format!(
+                "{:.1?} after what was wrong has ended, the breaker is {:?}, opened by {:?}, and \
+                 the card has not answered {missing:?}",
+                now.since(since),
+                status.breaker,
+                status.breaker_opened_by
+            );
+            return Err(Violation::new(Invariant::WorkReturns, detail));
+        }
+        Ok(false)
+    }
+
+    fn is_anything(&self, progress: Progress) -> bool {
+        self.incidents
+            .iter()
+            .any(|happening| happening.state == progress)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        self.trace
+            .note(now, format_args!("everything is handed back"));
+        let mut done = Vec::new();
+        self.router().hand_back(|one| done.push(one));
+        for one in done {
+            self.ended(one)?;
+        }
+        self.check_books()?;
+        if !self.outstanding.is_empty() {
+            let detail = format!("{} requests are lost", self.outstanding.len());
+            return Err(Violation::new(Invariant::OnePlace, detail));
+        }
+        self.outcome.wrong_answers_caught = self.status().requests.wrong_answers;
+        self.router = None;
+        Ok(())
+    }
+
+    // Time.
+
+    /// Has everything happen that is due now.
+    fn settle(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        self.begin_and_end_incidents();
+        if now >= self.next_arrival {
+            self.callers_ask()?;
+        }
+        self.owner_round()?;
+        for round in 0.. {
+            let mut progress = false;
+            if self.router_is_woken() {
+                progress = true;
+                self.turn()?;
+            }
+            progress |= self.slot.work(now);
+            self.check_proven()?;
+            if !progress {
+                break;
+            }
+            if round == ROUNDS_PER_INSTANT {
+                // Such as an interrupt that never stops. Time goes on all the same.
+                self.trace
+                    .note(now, format_args!("no rest at this instant"));
+                break;
+            }
+        }
+        self.check_books()?;
+        self.check_deadlines()?;
+        self.has_recovered().map(drop)
+    }
+
+    /// Goes to the next instant at which anything happens.
+    fn advance(&mut self) {
+        let now = self.now();
+        let mut times = vec![
+            self.next_arrival,
+            self.slot.next_done(),
+            self.router().core().next_wake(),
+            self.phase_since.plus(self.plan.length(self.phase)).max(now),
+        ];
+        times.extend(self.incidents.iter().map(Happening::next));
+        if !self.outstanding.is_empty() {
+            times.push(self.router_looked.plus(WAIT_MAX));
+        }
+        if !self.is_quiet() {
+            times.extend([self.owner.next(), self.slot.next_tick()]);
+        }
+        let ahead = times.into_iter().filter(|time| *time > now).min();
+        let next = ahead.expect("callers never end to ask");
+        self.clock.advance(next.since(now));
+    }
+
+    /// Whether rounds and beats change nothing: then they are left out, which is what makes days
+    /// cheap.
+    fn is_quiet(&self) -> bool {
+        /// What happened last may be found in a round that comes now.
+        const LINGERING: Duration = Duration::from_secs(1);
+        let now = self.now();
+        let lingers = |happening: &Happening| {
+            happening.state == Progress::Active
+                || happening.state == Progress::Over && now.since(happening.ends) < LINGERING
+        };
+        self.outstanding.is_empty() && !self.incidents.iter().any(lingers)
+    }
+
+    // What goes wrong.
+
+    fn begin_and_end_incidents(&mut self) {
+        let now = self.now();
+        for index in 0..self.incidents.len() {
+            let happening = &mut self.incidents[index];
+            match happening.state {
+                Progress::Ahead if now >= happening.begins => {
+                    happening.state = Progress::Active;
+                    self.standing.suspect = true;
+                    self.standing.recovering_since = None;
+                    let Incident {
+                        trouble,
+                        probability,
+                        ..
+                    } = happening.incident.clone();
+                    self.trace.note(now, format_args!("{trouble} begins"));
+                    self.begin(index, trouble, probability);
+                }
+                Progress::Active if now >= happening.ends => {
+                    happening.state = Progress::Over;
+                    let trouble = &happening.incident.trouble;
+                    self.trace.note(now, format_args!("{trouble} ends"));
+                    if let Some(injection) = happening.injection {
+                        self.script().clear(injection);
+                        self.slot.tell_time(now);
+                    }
+                    self.begin_to_recover();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize, trouble: Trouble, probability: f64) {
+        match trouble {
+            Trouble::Card(fault) => {
+                let trigger = Trigger::now().probability(probability);
+                // So that what it does is on record under the right time.
+                let now = self.now();
+                self.slot.tell_time(now);
+                let injection = self.script().add(Injection { fault, trigger });
+                self.slot.tell_time(now);
+                self.incidents[index].injection = Some(injection);
+            }
+            Trouble::BusError => {
+                let is_told = self.slot.report_error();
+                self.incidents[index].bus_error_at = is_told.then(|| self.now());
+            }
+        }
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_to_recover(&mut self) {
+        if !self.is_anything(Progress::Active) {
+            self.standing.recovering_since = Some(self.now());
+            self.standing.returned.clear();
+        }
+    }
+
+    // The owner of the card.
+
+    fn owner_round(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        if now < self.owner.next() || self.is_quiet() {
+            return Ok(());
+        }
+        let router = self.router.as_mut().expect("it is there until the end");
+        let requests = self.owner.round(&mut CardOf(router), now).requests;
+        // A test may have begun.
+        self.router_is_told = true;
+        self.look_at_breaker()?;
+        self.check_page(&requests)
+    }
+
+    /// What is published is what is.
+    fn check_page(&self, page: &telemetry::Requests) -> Result<(), Violation> {
+        let Requests {
+            submitted,
+            card,
+            software,
+            refused,
+            in_flight,
+            ..
+        } = self.status().requests;
+        let published = [
+            page.submitted,
+            page.card,
+            page.software,
+            page.refused,
+            page.in_flight,
+        ];
+        if published.map(|count| count.get()) == [submitted, card, software, refused, in_flight] {
+            return Ok(());
+        }
+        let detail = format!("the telemetry page says {page:?}");
+        Err(Violation::new(Invariant::OnePlace, detail))
+    }
+
+    // Callers.
+
+    fn callers_ask(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        self.next_arrival = now.plus(self.gap());
+        let count = match self.phase {
+            Phase::Peak => self.rng.usize(1..48),
+            Phase::Shutdown => self.rng.usize(1..8),
+            _ => 1,
+        };
+        for _ in 0..count {
+            let question = self.next_question();
+            self.ask(question)?;
+        }
+        Ok(())
+    }
+
+    /// In the end, mostly what the card has not answered yet.
+    fn next_question(&mut self) -> Question {
+        let returned = &self.standing.returned;
+        let missing = Kind::answerable().find(|kind| !returned.contains(kind));
+        match missing {
+            Some(kind) if self.phase == Phase::ReturnToService && self.rng.bool() => {
+                Question::of(kind, &mut self.rng)
+            }
+            _ => Question::draw(&mut self.rng),
+        }
+    }
+
+    fn ask(&mut self, question: Question) -> Result<(), Violation> {
+        let now = self.now();
+        let deadline = now.plus(self.router().core().options().timeout);
+        let operation = self.callers.operation(question);
+        self.outcome.requests += 1;
+        match self.router().submit(operation) {
+            Submitted::Done(done) => {
+                let outstanding = Outstanding { question, deadline };
+                self.outstanding.insert(done.id, outstanding);
+                self.ended(done)?;
+            }
+            Submitted::InFlight(id) => {
+                self.router_is_told = true;
+                self.trace
+                    .note(now, format_args!("{:?} goes to the card", question.kind));
+                let status = self.status();
+                if !matches!(status.breaker, State::Closed { .. }) {
+                    let detail = format!("a request went to a card that is {:?}", status.breaker);
+                    return Err(Violation::new(Invariant::ProvenFirst, detail));
+                }
+                let outstanding = Outstanding { question, deadline };
+                if self.outstanding.insert(id, outstanding).is_some() {
+                    let detail = format!("{id:?} was given to two requests");
+                    return Err(Violation::new(Invariant::OnePlace, detail));
+                }
+            }
+        }
+        self.look_at_breaker()
+    }
+
+    /// A request has ended.
+    fn ended(&mut self, done: Done) -> Result<(), Violation> {
+        let now = self.now();
+        let Done { id, output, ending } = done;
+        let Some(Outstanding { question, deadline }) = self.outstanding.remove(&id) else {
+            let detail = format!("{id:?} ended and was not in flight");
+            return Err(Violation::new(Invariant::OnePlace, detail));
+        };
+        self.trace
+            .note(now, format_args!("{:?} ended: {ending:?}", question.kind));
+        if !self.callers.is_true(question, &output) {
+            let detail = format!("a wrong answer to {question:?} was released, {ending:?}");
+            return Err(Violation::new(Invariant::OnlyTruthReleased, detail));
+        }
+        if now > deadline {
+            let late = now.since(deadline);
+            let detail = format!("{question:?} ended {late:?} after its deadline");
+            return Err(Violation::new(Invariant::EndsByDeadline, detail));
+        }
+        match ending {
+            Ending::Card => {
+                self.outcome.by_card += 1;
+                self.standing.returned.insert(question.kind);
+            }
+            Ending::Software => self.outcome.by_software += 1,
+            Ending::Refused | Ending::Abandoned => self.outcome.refused += 1,
+        }
+        Ok(())
+    }
+
+    // The router.
+
+    /// Whether the router's thread would wake now: it was told, an event came, or a time it waits
+    /// for has come.
+    fn router_is_woken(&mut self) -> bool {
+        let now = self.now();
+        let waited = !self.outstanding.is_empty() && now >= self.router_looked.plus(WAIT_MAX);
+        let told = std::mem::take(&mut self.router_is_told);
+        told || waited || now >= self.router().core().next_wake() || self.event_came()
+    }
+
+    fn event_came(&self) -> bool {
+        let router = self.router.as_ref().expect("it is there until the end");
+        if router.core().status(0).state != Some(CardState::Ready) {
+            return false;
+        }
+        let events = router.core().accelerators().flat_map(Accelerator::events);
+        let mut fds: Vec<_> = events
+            .map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN))
+            .collect();
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+    }
+
+    fn turn(&mut self) -> Result<(), Violation> {
+        self.router_looked = self.now();
+        let mut done = Vec::new();
+        self.router().turn(|one| done.push(one));
+        self.router_is_told |= !self.router().arm();
+        // Before what ended is looked at, so that the trace shows causes first.
+        self.look_at_breaker()?;
+        for one in done {
+            self.ended(one)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_breaker(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        let status = self.status();
+        let Some(transition) = self.breaker.look(&status, now)? else {
+            return Ok(());
+        };
+        self.trace.note(now, format_args!("breaker {transition:?}"));
+        match transition {
+            Transition::Opened(code) => {
+                if !self.standing.suspect {
+                    let detail = format!("it opened ({code}), and nothing was wrong");
+                    return Err(Violation::new(Invariant::NoFalseAlarm, detail));
+                }
+                self.credit(code);
+            }
+            Transition::StayedOpen(_) | Transition::HalfOpened | Transition::Closed => {}
+        }
+        Ok(())
+    }
+
+    /// The breaker has opened: for what goes wrong, if that is one thing and it has not been over
+    /// for long.
+    fn credit(&mut self, code: &'static str) {
+        let now = self.now();
+        let [happening] = &self.incidents[..] else {
+            return;
+        };
+        let is_over_for_long = now > happening.ends.plus(STRAGGLER_MAX);
+        // An error of the bus may also be what a phase began with.
+        let is_primer = code == "bus-error" && happening.incident.trouble != Trouble::BusError;
+        let Some(since) = self.acted_since(happening) else {
+            return;
+        };
+        if self.plan.incidents.len() == 1 && !is_over_for_long && !is_primer {
+            let happening = &mut self.incidents[0];
+            if happening.opened.is_none() {
+                happening.opened = Some((code, now.since(since)));
+            }
+        }
+    }
+
+    /// When an incident first did anything.
+    fn acted_since(&self, happening: &Happening) -> Option<Instant> {
+        match happening.injection {
+            None => happening.bus_error_at,
+            Some(id) => {
+                let acted = self.script().record()[id.0].first_acted_at?;
+                Some(STARTED.plus(acted))
+            }
+        }
+    }
+
+    // Invariants.
+
+    fn check_books(&self) -> Result<(), Violation> {
+        let requests = self.status().requests;
+        let in_flight = self.outstanding.len() as u64;
+        let submitted = self.outcome.requests;
+        if requests.add_up() && requests.in_flight == in_flight && requests.submitted == submitted {
+            return Ok(());
+        }
+        let detail = format!(
+            "{submitted} were submitted and {in_flight} are in flight, and the router says {requests:?}"
+        );
+        Err(Violation::new(Invariant::OnePlace, detail))
+    }
+
+    fn check_deadlines(&self) -> Result<(), Violation> {
+        let now = self.now();
+        let overdue = |outstanding: &&Outstanding| outstanding.deadline <= now;
+        let Some(outstanding) = self.outstanding.values().find(overdue) else {
+            return Ok(());
+        };
+        let detail = format!(
+            "{:?} has not ended by its deadline at {}",
+            outstanding.question,
+            Time(outstanding.deadline)
+        );
+        Err(Violation::new(Invariant::EndsByDeadline, detail))
+    }
+
+    /// The card has been reset when its trial begins, and gets nothing of callers until it has
+    /// passed. Engines know, whatever the router says.
+    fn check_proven(&mut self) -> Result<(), Violation> {
+        let callers = self.witness.callers();
+        let is_new = callers > std::mem::replace(&mut self.standing.callers_seen, callers);
+        if is_new && self.status().breaker == State::HalfOpen {
+            let detail = "a caller's request was executed during the trial";
+            return Err(Violation::new(Invariant::ProvenFirst, detail));
+        }
+        Ok(())
+    }
+
+    // The end.
+
+    fn outcome(self) -> Outcome {
+        let incident_outcome = |happening: &Happening| IncidentOutcome {
+            trouble: happening.incident.trouble.clone(),
+            phase: happening.incident.phase,
+            acted: self.acted_since(happening).is_some(),
+            opened: happening.opened,
+        };
+        let is_a_lie = |record: &&Record| Trouble::Card(record.fault.clone()).is_a_lie();
+        let wrong_answers_told = {
+            let script = self.script();
+            let lies = script.record().iter().filter(is_a_lie);
+            lies.map(|record| record.times).sum()
+        };
+        Outcome {
+            trace_hash: self.trace.hash(),
+            steps: self.trace.steps(),
+            simulated: self.now().since(STARTED),
+            incidents: self.incidents.iter().map(incident_outcome).collect(),
+            wrong_answers_told,
+            ..self.outcome
+        }
+    }
+
+    fn failure(&self, violation: Violation) -> Failure {
+        let Violation { invariant, detail } = violation;
+        Failure {
+            plan: self.plan.clone(),
+            phase: self.phase,
+            step: self.trace.steps(),
+            at: self.now(),
+            invariant,
+            detail,
+            last_lines: self.trace.last_lines(),
+        }
+    }
+}
+
+/// An honest card that lies as `script` says.
+fn card(witness: &Arc<Witness>, script: &SharedScript) -> Card {
+    let config = CardConfig {
+        engine_count: ENGINES,
+        ..CardConfig::default()
+    };
+    let engine = Arc::new(Witnessed(Arc::clone(witness)));
+    beset(&config, engine, Arc::clone(script)).expect("a card can be like that")
+}
