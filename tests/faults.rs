@@ -4,7 +4,9 @@
 //! The runs are those of the package `simulation`, which says what is checked at every step. A
 //! failure prints its seed and the command that replays it.
 
+use firmware_sim::scenario::Scenario;
 use simulation::{Filter, Incident, IncidentOutcome, Outcome, Phase, Plan, Trouble, run};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs of each fault in each phase. `cargo xtask simulate` adds as many as one likes.
@@ -117,11 +119,11 @@ fn a_seed_is_one_course_of_events() {
     }
 }
 
-/// What the shim does about a fault under steady load.
+/// What the shim does about a fault.
 #[derive(Clone, Copy)]
 enum Answer {
     /// The breaker opens, with one of these codes, so long at the latest after the fault first
-    /// acted.
+    /// acted, or a scenario began.
     Opens(&'static [&'static str], Duration),
     /// The breaker stays closed: nothing that callers would notice, or nothing at all.
     Bears,
@@ -199,6 +201,98 @@ const TABLE: [(&str, Answer); 42] = [
     ("bus-error", opens(&["bus-error"], 1)),
 ];
 
+/// What the shim does about each scenario, under the scenario's own load: how the breaker opens
+/// first, and how long after the card started; and whether the card is in use in the end, where
+/// that does not depend on the seed.
+const SCENARIOS: [(&str, Answer, Option<bool>); 38] = [
+    ("healthy", Answer::Bears, Some(true)),
+    ("bellcore", opens(&["wrong-answer"], 20), Some(false)),
+    ("wrong-message", opens(&["wrong-answer"], 5), Some(false)),
+    (
+        "repeated-nonce",
+        opens(&["repeated-nonce"], 15),
+        Some(false),
+    ),
+    ("rng-stuck", opens(&["repeated-nonce"], 20), Some(false)),
+    ("flipped-bits", opens(&["wrong-answer"], 10), Some(false)),
+    ("hang", opens(&["timed-out"], 13), Some(true)),
+    ("hang-until-reset", opens(&["timed-out"], 13), Some(true)),
+    ("stuck-reset", opens(&["timed-out"], 13), Some(false)),
+    ("slow-death", opens(&["timed-out"], 83), Some(false)),
+    ("flapping", opens(&["timed-out"], 13), Some(false)),
+    ("late-answers", opens(&["timed-out"], 15), None),
+    (
+        "duplicates",
+        opens(&["used-index-jumped", "completed-unknown-request"], 10),
+        Some(false),
+    ),
+    ("reordered", Answer::Bears, Some(true)),
+    ("dropped", opens(&["timed-out", "ring-stuck"], 20), None),
+    (
+        "unknown-completion",
+        opens(&["completed-unknown-request"], 10),
+        Some(false),
+    ),
+    ("dma-garbage", Answer::Bears, Some(true)),
+    ("heart-without-hands", opens(&["timed-out"], 13), Some(true)),
+    ("hands-without-heart", Answer::Bears, Some(true)),
+    ("silent-reboot", opens(&["silent-reboot"], 22), Some(true)),
+    ("reset-loop", opens(&["silent-reboot"], 19), Some(false)),
+    (
+        "session-exhaustion",
+        opens(&["session-refused"], 31),
+        Some(true),
+    ),
+    ("lost-keys", Answer::May(&["status-invsess"]), Some(true)),
+    ("overheating", Answer::Bears, Some(true)),
+    ("self-test-failure", opens(&["status-err"], 45), Some(false)),
+    ("pulled-card", opens(&["gone"], 17), Some(false)),
+    ("reseated-card", opens(&["gone"], 17), Some(true)),
+    ("all-ones", opens(&["timed-out", "gone"], 18), Some(true)),
+    ("downtrained", Answer::Bears, Some(true)),
+    ("correctable-storm", Answer::Bears, Some(true)),
+    ("lost-interrupts", Answer::Bears, Some(true)),
+    ("interrupt-storm", Answer::Bears, Some(true)),
+    ("random-led", Answer::Bears, Some(true)),
+    ("sos-b1", Answer::Bears, Some(true)),
+    ("maintenance", opens(&["timed-out"], 13), Some(true)),
+    ("hardserver-leak", opens(&["gone"], 62), Some(false)),
+    (
+        "rpc-port-leak",
+        Answer::May(&["session-refused"]),
+        Some(true),
+    ),
+    ("dpc-heartbeat-gap", Answer::Bears, Some(true)),
+];
+
+#[test]
+fn the_shim_does_about_each_scenario_what_the_table_says() {
+    for (name, answer, in_use) in SCENARIOS {
+        let scenario = Scenario::builtin(name).unwrap_or_else(|error| panic!("{error}"));
+        let filter = Filter {
+            scenario: Some(Arc::new(scenario)),
+            ..Filter::default()
+        };
+        for seed in 1..=2 {
+            let outcome = live(&Plan::draw(seed, &filter), &filter);
+            let problem = disagreement(answer, outcome.opened.first().copied());
+            assert_eq!(problem, None, "{name}, seed {seed}: {:?}", outcome.opened);
+            let in_use = in_use.unwrap_or(outcome.ended_in_use);
+            assert_eq!(outcome.ended_in_use, in_use, "{name}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_table_has_every_scenario_once() {
+    let named = SCENARIOS.map(|(name, ..)| name.to_owned());
+    let all: Vec<_> = Scenario::all()
+        .into_iter()
+        .map(|scenario| scenario.name)
+        .collect();
+    assert_eq!(&named[..], all);
+}
+
 #[test]
 fn the_table_has_every_fault_once() {
     let mut named: Vec<_> = TABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -214,7 +308,10 @@ fn the_shim_does_about_each_fault_what_the_table_says() {
         let trouble: Trouble = name.parse().expect("it is the name of a fault");
         for seed in 0..SEEDS {
             let incident = under_steady_load(&trouble, seed);
-            let problem = disagreement(answer, &incident);
+            let problem = match answer {
+                Answer::Opens(..) if !incident.acted => None,
+                _ => disagreement(answer, incident.opened),
+            };
             assert_eq!(problem, None, "{name}, seed {seed}: {incident:?}");
         }
     }
@@ -234,9 +331,8 @@ fn under_steady_load(trouble: &Trouble, seed: u64) -> IncidentOutcome {
     outcome.incidents.pop().expect("the plan has one")
 }
 
-fn disagreement(answer: Answer, incident: &IncidentOutcome) -> Option<&'static str> {
-    match (answer, incident.opened) {
-        (Answer::Opens(..), _) if !incident.acted => None,
+fn disagreement(answer: Answer, opened: Option<(&str, Duration)>) -> Option<&'static str> {
+    match (answer, opened) {
         (Answer::Opens(..), None) => Some("the breaker did not open"),
         (Answer::Opens(codes, within), Some((code, after))) => {
             if !codes.contains(&code) {

@@ -152,6 +152,11 @@ impl Failure {
     #[must_use]
     pub fn replay(&self, filter: &Filter) -> String {
         let mut command = format!("cargo xtask simulate --runs 1 --seed {}", self.plan.seed);
+        if let Some(scenario) = &filter.scenario {
+            command.push_str(" --scenario ");
+            command.push_str(&scenario.name);
+            return command;
+        }
         if filter.healthy {
             command.push_str(" --healthy");
         }

@@ -9,11 +9,13 @@
 mod report;
 
 use clap::Parser;
+use firmware_sim::scenario::Scenario;
 use hwshim::clock::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
 use simulation::{Filter, Phase, Trouble};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Lives through runs with a faulty card, and checks at each step what must be true.
@@ -38,6 +40,9 @@ struct Arguments {
     /// No fault at all: whatever opens the breaker is a false alarm
     #[arg(long, conflicts_with_all = ["faults", "phase"])]
     healthy: bool,
+    /// This scenario of `firmware-sim scenarios`, or of a file, under its own load
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "healthy", "lasting_max"])]
+    scenario: Option<Scenario>,
     /// No fault lasts longer, such as 60s [default: 20 minutes]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     lasting_max: Option<Duration>,
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
             phase: arguments.phase,
             healthy: arguments.healthy,
             lasting_max: arguments.lasting_max,
+            scenario: arguments.scenario.map(Arc::new),
         },
         jobs: arguments.jobs.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -2,9 +2,11 @@
 
 use crate::trouble::Trouble;
 use fastrand::Rng;
+use firmware_sim::scenario::Scenario;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Phases of a run, in their order.
@@ -124,6 +126,8 @@ pub struct Filter {
     pub healthy: bool,
     /// Nothing lasts longer.
     pub lasting_max: Option<Duration>,
+    /// This is played, and nothing drawn.
+    pub scenario: Option<Arc<Scenario>>,
 }
 
 /// What goes wrong once.
@@ -148,6 +152,8 @@ pub struct Plan {
     pub seed: u64,
     /// What goes wrong.
     pub incidents: Vec<Incident>,
+    /// The scenario that is played instead, if one is.
+    pub scenario: Option<Arc<Scenario>>,
     lengths: [Duration; Phase::ALL.len()],
 }
 
@@ -155,11 +161,15 @@ impl Plan {
     /// The plan of `seed`, of what `filter` leaves.
     #[must_use]
     pub fn draw(seed: u64, filter: &Filter) -> Self {
+        if let Some(scenario) = &filter.scenario {
+            return Self::play(Arc::clone(scenario), seed);
+        }
         let mut rng = Rng::with_seed(seed);
         let lengths = Phase::ALL.map(|phase| between(&phase.length(), &mut rng));
         let mut plan = Self {
             seed,
             incidents: Vec::new(),
+            scenario: None,
             lengths,
         };
         let count = match rng.u8(0..10) {
@@ -192,6 +202,24 @@ impl Plan {
         }
     }
 
+    /// Plays `scenario`, under the load that it gives.
+    #[must_use]
+    pub fn play(scenario: Arc<Scenario>, seed: u64) -> Self {
+        let mut plan = Self::with(seed, Vec::new());
+        plan.lengths[Phase::Steady as usize] = scenario.duration;
+        plan.scenario = Some(scenario);
+        plan
+    }
+
+    /// The phases that are lived through, in their order.
+    #[must_use]
+    pub const fn phases(&self) -> &'static [Phase] {
+        match self.scenario {
+            None => &Phase::ALL,
+            Some(_) => &[Phase::Steady, Phase::Shutdown],
+        }
+    }
+
     fn draw_incident(&self, possible: &[Trouble], filter: &Filter, rng: &mut Rng) -> Incident {
         let drawn = Phase::ALL[rng.usize(..Phase::ALL.len())];
         let phase = filter.phase.unwrap_or(drawn);
@@ -217,6 +245,9 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scenario) = &self.scenario {
+            return write!(f, "scenario {}", scenario.name);
+        }
         if self.incidents.is_empty() {
             return f.write_str("nothing goes wrong");
         }

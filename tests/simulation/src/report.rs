@@ -34,6 +34,9 @@ pub(crate) fn table(report: &Report, took: Duration) -> String {
     line("  released", released(report).to_string());
     line("failed runs", report.failures.len().to_string());
     line("wall time", format!("{:.1} s", took.as_secs_f64()));
+    if report.troubles.is_empty() {
+        return text;
+    }
     let _ = writeln!(
         text,
         "\n{:<28} {:>8} {:>8} {:>8} {:>11} {:>11}  breaker opened by",

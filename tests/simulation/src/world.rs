@@ -21,6 +21,7 @@ use crate::workload::{Callers, Kind, Question};
 use card_device::{Card, CardConfig};
 use fastrand::Rng;
 use firmware_sim::fault::{Injection, InjectionId, Record, Script, SharedScript, Trigger, beset};
+use firmware_sim::scenario::Scenario;
 use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
 use hwshim::clock::{Clock, Instant, ManualClock};
 use hwshim::owner::{Identity, Lane, Rounds, Schedule};
@@ -77,6 +78,10 @@ pub struct Outcome {
     pub wrong_answers_caught: u64,
     /// What went wrong, and what came of it.
     pub incidents: Vec<IncidentOutcome>,
+    /// Codes with which the breaker opened while the card was in use, and when, in the card's time.
+    pub opened: Vec<(&'static str, Duration)>,
+    /// Whether the breaker was closed when everything was shut down.
+    pub ended_in_use: bool,
 }
 
 /// What came of an incident.
@@ -241,7 +246,12 @@ impl World {
     fn new(plan: Plan, listener: Option<fn(&str)>) -> Self {
         let rng = Rng::with_seed(plan.seed ^ 0x776f_726c_6421);
         let witness = Arc::new(Witness::default());
-        let script = Script::new(plan.seed).shared();
+        let script = match &plan.scenario {
+            Some(scenario) => scenario.script(plan.seed),
+            None => Script::new(plan.seed),
+        };
+        let has_a_story = !script.record().is_empty();
+        let script = script.shared();
         let slot = Slot::new(card(&witness, &script), Arc::clone(&witness));
         let options = virtio::Options {
             depth: DEPTH,
@@ -280,7 +290,7 @@ impl World {
             owner: Rounds::new(&OWNER, Some(health), Schedule::default()),
             incidents: Vec::new(),
             standing: Standing {
-                suspect: false,
+                suspect: has_a_story,
                 recovering_since: None,
                 returned: HashSet::new(),
                 callers_seen: 0,
@@ -291,7 +301,7 @@ impl World {
     }
 
     fn live(&mut self) -> Result<(), Violation> {
-        for phase in Phase::ALL {
+        for &phase in self.plan.phases() {
             self.enter(phase);
             loop {
                 self.settle()?;
@@ -367,6 +377,9 @@ impl World {
     fn gap(&mut self) -> Duration {
         let is_closed = matches!(self.status().breaker, State::Closed { .. });
         let mean = match self.phase {
+            Phase::Steady if let Some(scenario) = &self.plan.scenario => {
+                gap_of(scenario, self.now().since(STARTED))
+            }
             Phase::Boot => Duration::from_millis(100),
             Phase::Idle => Duration::from_secs(8 * 60 * 60),
             Phase::Steady => Duration::from_millis(250),
@@ -445,7 +458,9 @@ impl World {
             let detail = format!("{} requests are lost", self.outstanding.len());
             return Err(Violation::new(Invariant::OnePlace, detail));
         }
-        self.outcome.wrong_answers_caught = self.status().requests.wrong_answers;
+        let status = self.status();
+        self.outcome.wrong_answers_caught = status.requests.wrong_answers;
+        self.outcome.ended_in_use = matches!(status.breaker, State::Closed { .. });
         self.router = None;
         Ok(())
     }
@@ -507,6 +522,9 @@ impl World {
     /// Whether rounds and beats change nothing: then they are left out, which is what makes days
     /// cheap.
     fn is_quiet(&self) -> bool {
+        if self.plan.scenario.is_some() {
+            return false;
+        }
         /// What happened last may be found in a round that comes now.
         const LINGERING: Duration = Duration::from_secs(1);
         let now = self.now();
@@ -757,6 +775,7 @@ impl World {
                     let detail = format!("it opened ({code}), and nothing was wrong");
                     return Err(Violation::new(Invariant::NoFalseAlarm, detail));
                 }
+                self.outcome.opened.push((code, now.since(Instant::ORIGIN)));
                 self.credit(code);
             }
             Transition::StayedOpen(_) | Transition::HalfOpened | Transition::Closed => {}
@@ -874,6 +893,18 @@ impl World {
             last_lines: self.trace.last_lines(),
         }
     }
+}
+
+/// Mean time between operations, so long after the start of `scenario`.
+fn gap_of(scenario: &Scenario, since: Duration) -> Duration {
+    let mut ends = Duration::ZERO;
+    let phase = scenario.load.iter().find(|phase| {
+        ends += phase.lasting;
+        since < ends
+    });
+    // Without a load, or after it, somebody still asks now and then.
+    let per_second = phase.map_or(0.0, |phase| phase.operations_per_second);
+    Duration::from_secs_f64(1.0 / per_second.max(0.1))
 }
 
 /// An honest card that lies as `script` says.
