@@ -94,8 +94,8 @@ impl fmt::Display for State {
     }
 }
 
-/// What is at fault. Link and host will join when there are probes that can tell them.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+/// What is at fault.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Cause {
@@ -105,10 +105,20 @@ pub enum Cause {
     Card,
     /// The card does not answer on the bus at all.
     CardAbsent,
+    /// What is between card and host: slot, riser, switch, root port.
+    Link,
     /// The process that owns the card has ended.
     ServiceGone,
     /// The process that owns the card is there and does not run.
     ServiceHang,
+    /// The process that owns the card takes more and more and gives nothing back.
+    ServiceLeak,
+    /// The host: what should run on it does not get to.
+    HostStarvation,
+    /// Nothing is broken; more is asked for than can be given.
+    Overload,
+    /// A setting, or a permission.
+    Configuration,
     /// This program: it may not see, or does not get to run.
     Monitor,
     /// The evidence does not tell.
@@ -117,12 +127,17 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::None,
         Self::Card,
         Self::CardAbsent,
+        Self::Link,
         Self::ServiceGone,
         Self::ServiceHang,
+        Self::ServiceLeak,
+        Self::HostStarvation,
+        Self::Overload,
+        Self::Configuration,
         Self::Monitor,
         Self::Undetermined,
     ];
@@ -134,8 +149,13 @@ impl Cause {
             Self::None => "none",
             Self::Card => "card",
             Self::CardAbsent => "card-absent",
+            Self::Link => "link",
             Self::ServiceGone => "service-gone",
             Self::ServiceHang => "service-hang",
+            Self::ServiceLeak => "service-leak",
+            Self::HostStarvation => "host-starvation",
+            Self::Overload => "overload",
+            Self::Configuration => "configuration",
             Self::Monitor => "monitor",
             Self::Undetermined => "undetermined",
         }
