@@ -14,6 +14,7 @@
 pub mod api;
 pub mod client;
 pub mod config;
+pub mod led;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
