@@ -15,6 +15,7 @@ pub mod api;
 pub mod client;
 pub mod config;
 pub mod led;
+pub mod local_health;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
