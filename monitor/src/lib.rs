@@ -14,11 +14,13 @@
 pub mod api;
 pub mod client;
 pub mod config;
+pub mod flap;
 pub mod led;
 pub mod local_health;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
+pub mod sessions;
 pub mod status;
 pub mod text;
 pub mod verdict;
