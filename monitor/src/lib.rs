@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod client;
+pub mod code;
 pub mod config;
 pub mod flap;
 pub mod led;
