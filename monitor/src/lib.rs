@@ -12,6 +12,7 @@
 //! ```
 
 pub mod api;
+pub mod attribution;
 pub mod client;
 pub mod code;
 pub mod config;

@@ -1,0 +1,471 @@
+//! Weighs evidence, and says what is at fault, how sure that is, and what would tell more.
+//!
+//! Each [`Cause`] is a hypothesis that starts with a prior probability. Each thing that was seen, or
+//! looked for and not seen, multiplies the odds of every hypothesis by what the table in
+//! [`table`] has for it; what is left after dividing by the sum is how sure we are. Evidence fades
+//! when it is not seen again, so that a short symptom does not blame for ever. Who is not sure enough
+//! says so, and names the cheapest test that would help.
+//!
+//! ```text
+//!   seen, not seen, tried --> weights, faded --> softmax --> vetoes --+--> sure:   the cause
+//!         [`Dossier`]          [`table`]                              +--> unsure: undetermined,
+//!                                                                          and the next test
+//! ```
+//!
+//! A veto takes a hypothesis out of the question whatever speaks for it. What it was given goes to
+//! nobody else: where all that was seen is explained by what cannot be, nothing is known.
+//!
+//! Nothing here looks at anything, and nothing is done about a cause. It does not say how a card is,
+//! either; that is [`verdict`](crate::verdict)'s.
+
+mod calibration;
+mod inquiry;
+pub mod table;
+
+pub use calibration::{Calibration, brier};
+pub use inquiry::{TESTS, Test};
+pub use table::{Action, Kind};
+
+use crate::verdict::Cause;
+use hwshim::clock::Instant;
+use std::collections::BTreeMap;
+use std::fmt;
+use table::{HYPOTHESES, Weights};
+
+/// Less sure than that is not sure.
+const CONFIDENCE_MIN: f64 = 0.8;
+/// The runner-up must be that far behind.
+const LEAD_MIN: f64 = 0.3;
+/// What has faded to less counts no more.
+const STRENGTH_MIN: f64 = 0.05;
+/// Weights smaller than that, in nats, are not worth a line.
+const WORTH_TELLING: f64 = 0.1;
+/// Polls on time in a row that must find a counter unmoved before it is frozen.
+const FROZEN_POLLS: u32 = 3;
+
+/// How likely each cause is before anything is known of the case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Priors(Weights);
+
+impl Default for Priors {
+    /// For a fleet that nothing is known of: mostly nothing is wrong, and of what is, hosts, load
+    /// and settings more often than cards.
+    fn default() -> Self {
+        Self(table::PRIORS)
+    }
+}
+
+impl Priors {
+    /// From how often each cause was found to be the true one. A cause that has never been keeps a
+    /// chance, as if it had been found half a time.
+    #[must_use]
+    pub fn counted(found: impl Fn(Cause) -> u32) -> Self {
+        let counts = HYPOTHESES.map(|cause| f64::from(found(cause)) + 0.5);
+        let sum: f64 = counts.iter().sum();
+        Self(counts.map(|count| count / sum))
+    }
+}
+
+/// Everything that is known of one case.
+#[derive(Clone, Debug, Default)]
+pub struct Dossier {
+    seen: BTreeMap<Kind, Sight>,
+    not_seen: BTreeMap<Kind, Sight>,
+    interventions: BTreeMap<Action, Intervention>,
+}
+
+/// That something was there, or was not.
+#[derive(Clone, Debug, PartialEq)]
+struct Sight {
+    at: Instant,
+    /// From 0 to 1.
+    strength: f64,
+    detail: String,
+}
+
+/// Something was done to find out, and how it was before and after.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Intervention {
+    /// What was done.
+    pub action: Action,
+    /// When.
+    pub at: Instant,
+    /// Whether the fault was there before.
+    pub before: bool,
+    /// Whether it was there after.
+    pub after: bool,
+    /// What exactly was seen.
+    pub detail: String,
+}
+
+impl Dossier {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Something was seen. `strength` says how clearly, from 0 to 1.
+    pub fn seen(&mut self, kind: Kind, strength: f64, detail: impl Into<String>, at: Instant) {
+        let strength = if strength.is_nan() { 0.0 } else { strength };
+        let sight = Sight {
+            at,
+            strength: strength.clamp(0.0, 1.0),
+            detail: detail.into(),
+        };
+        keep_latest(&mut self.seen, kind, sight);
+    }
+
+    /// Something was looked for and not seen, by who would have seen it.
+    pub fn not_seen(&mut self, kind: Kind, detail: impl Into<String>, at: Instant) {
+        let sight = Sight {
+            at,
+            strength: 1.0,
+            detail: detail.into(),
+        };
+        keep_latest(&mut self.not_seen, kind, sight);
+    }
+
+    /// Something was done to find out.
+    pub fn intervened(&mut self, intervention: Intervention) {
+        let rank = |it: &Intervention| (it.at, it.before, it.after, it.detail.clone());
+        let latest = self.interventions.entry(intervention.action);
+        latest
+            .and_modify(|known| {
+                if rank(known) < rank(&intervention) {
+                    known.clone_from(&intervention);
+                }
+            })
+            .or_insert(intervention);
+    }
+
+    /// How strong a sight of `kind` is now, if it is still any.
+    fn strength(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
+        let sight = self.seen.get(&kind)?;
+        let refuted = self.not_seen.get(&kind).is_some_and(|it| it.at > sight.at);
+        let strength = faded(sight, kind, now);
+        (strength >= STRENGTH_MIN && !(kind.is_state() && refuted)).then_some((strength, sight))
+    }
+
+    /// How much it counts that `kind` was not seen, if it still does.
+    fn absence(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
+        let sight = self.not_seen.get(&kind)?;
+        let strength = faded(sight, kind, now);
+        (strength >= STRENGTH_MIN && self.strength(kind, now).is_none())
+            .then_some((strength, sight))
+    }
+
+    /// What each row of the table and each intervention adds to each hypothesis, in nats.
+    fn contributions(&self, now: Instant) -> Vec<Contribution<'_>> {
+        let rows = table::ROWS.iter().filter_map(|row| self.of_row(row, now));
+        let known = self.interventions.values().filter(|it| it.before);
+        let tried = known.map(|it| Contribution {
+            code: it.action.name(),
+            was_seen: true,
+            detail: &it.detail,
+            nats: if it.after {
+                it.action.effects().unchanged
+            } else {
+                it.action.effects().cured
+            },
+        });
+        rows.chain(tried).collect()
+    }
+
+    /// Several sights in a row are sights of one thing: the strongest counts, and that one was not
+    /// there only if none was.
+    fn of_row<'a>(&'a self, row: &table::Row, now: Instant) -> Option<Contribution<'a>> {
+        let strongest = |find: fn(&'a Self, Kind, Instant) -> Option<(f64, &'a Sight)>| {
+            let kinds = row.kinds.iter();
+            let found = kinds.filter_map(|kind| Some((*kind, find(self, *kind, now)?)));
+            found.max_by(|(_, (one, _)), (_, (other, _))| one.total_cmp(other))
+        };
+        let seen = strongest(Self::strength);
+        let was_seen = seen.is_some();
+        let (kind, (strength, sight)) = seen.or_else(|| strongest(Self::absence))?;
+        let weights = if was_seen { row.weights } else { row.absent() };
+        Some(Contribution {
+            code: kind.name(),
+            was_seen,
+            detail: &sight.detail,
+            nats: weights.map(|weight| weight * strength),
+        })
+    }
+
+    /// Whether it is known whether there is anything of the row that `kind` is in.
+    fn is_answered(&self, kind: Kind, now: Instant) -> bool {
+        let known = |kind: &Kind| {
+            self.strength(*kind, now).is_some()
+                || self
+                    .absence(*kind, now)
+                    .is_some_and(|(strength, _)| strength > 0.5)
+        };
+        kind.row().kinds.iter().any(known)
+    }
+}
+
+fn keep_latest(sights: &mut BTreeMap<Kind, Sight>, kind: Kind, sight: Sight) {
+    // A total order, so that it does not matter what is told first.
+    let rank = |sight: &Sight| (sight.at, sight.strength, sight.detail.clone());
+    if sights
+        .get(&kind)
+        .is_none_or(|known| rank(&sight) > rank(known))
+    {
+        sights.insert(kind, sight);
+    }
+}
+
+/// The strength of a sight halves with each half-life of its kind.
+fn faded(sight: &Sight, kind: Kind, now: Instant) -> f64 {
+    let age = now.since(sight.at).as_secs_f64();
+    sight.strength * (-age / kind.half_life().as_secs_f64()).exp2()
+}
+
+/// What one piece of evidence adds to each hypothesis.
+#[derive(Debug)]
+struct Contribution<'a> {
+    code: &'static str,
+    was_seen: bool,
+    detail: &'a str,
+    nats: Weights,
+}
+
+/// What decides about vetoes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Circumstances {
+    /// The highest score of [`local_health`](crate::local_health) while nothing was heard of the
+    /// card.
+    pub local_health: u8,
+    /// The counter that the card itself moves.
+    pub counter: Counter,
+    /// Whether the service warms up, or what it gave back has not been recycled yet.
+    pub is_warming_up: bool,
+}
+
+/// A counter that a card moves by itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Counter {
+    /// Nobody could read it.
+    #[default]
+    Unread,
+    /// It moved.
+    Moved,
+    /// It stood still.
+    Still {
+        /// In how many polls in a row, all of them on time.
+        polls: u32,
+    },
+}
+
+/// Why a cause is out of the question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Veto {
+    /// Not the card: the host was starved, and the card's counter moved all the same.
+    CounterMovedOnStarvedHost,
+    /// No leak: the service is still warming up, or waits for what it gave back.
+    WarmingUp,
+    /// Not the host: our polls were on time, and the card's counter stood still.
+    CounterFrozenOnTime,
+}
+
+impl Veto {
+    /// What it rules out.
+    #[must_use]
+    pub const fn rules_out(self) -> Cause {
+        match self {
+            Self::CounterMovedOnStarvedHost => Cause::Card,
+            Self::WarmingUp => Cause::ServiceLeak,
+            Self::CounterFrozenOnTime => Cause::HostStarvation,
+        }
+    }
+
+    fn applying(circumstances: &Circumstances) -> Vec<Self> {
+        let Circumstances {
+            local_health,
+            counter,
+            is_warming_up,
+        } = *circumstances;
+        let frozen = matches!(counter, Counter::Still { polls } if polls >= FROZEN_POLLS);
+        [
+            (
+                local_health >= 1 && counter == Counter::Moved,
+                Self::CounterMovedOnStarvedHost,
+            ),
+            (is_warming_up, Self::WarmingUp),
+            (frozen, Self::CounterFrozenOnTime),
+        ]
+        .into_iter()
+        .filter_map(|(applies, veto)| applies.then_some(veto))
+        .collect()
+    }
+}
+
+impl fmt::Display for Veto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CounterMovedOnStarvedHost => {
+                "not the card: its counter moved while the host was starved"
+            }
+            Self::WarmingUp => "no leak: the service is warming up or recycling",
+            Self::CounterFrozenOnTime => {
+                "not the host: the card's counter stood still while polls were on time"
+            }
+        })
+    }
+}
+
+/// What is believed to be at fault, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assessment {
+    /// What is at fault; [`Cause::Undetermined`] if that is not sure.
+    pub cause: Cause,
+    /// Every cause with how likely it is, the likeliest first. They sum up to 1;
+    /// [`Cause::Undetermined`] is there with what was taken from a cause by a veto.
+    pub ranked: Vec<(Cause, f64)>,
+    /// What speaks for the likeliest cause, the strongest first.
+    pub evidence_for: Vec<Weighed>,
+    /// What speaks against it.
+    pub evidence_against: Vec<Weighed>,
+    /// What is out of the question.
+    pub vetoes: Vec<Veto>,
+    /// What to find out next, if the cause is not sure.
+    pub next_test: Option<&'static Test>,
+}
+
+/// A piece of evidence with its weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed {
+    /// Its code.
+    pub code: &'static str,
+    /// Whether it was seen; else it was looked for, and was not there.
+    pub was_seen: bool,
+    /// What exactly was seen.
+    pub detail: String,
+    /// By how much it raises the odds of the cause against all other faults, in nats.
+    pub nats: f64,
+}
+
+impl Assessment {
+    /// How likely `cause` is.
+    #[must_use]
+    pub fn confidence(&self, cause: Cause) -> f64 {
+        let of = self.ranked.iter().find(|(ranked, _)| *ranked == cause);
+        of.map_or(0.0, |(_, confidence)| *confidence)
+    }
+
+    /// Whether nothing is sure.
+    #[must_use]
+    pub fn abstains(&self) -> bool {
+        self.cause == Cause::Undetermined
+    }
+}
+
+/// Weighs what is known.
+#[must_use]
+pub fn assess(
+    dossier: &Dossier,
+    circumstances: &Circumstances,
+    priors: &Priors,
+    now: Instant,
+) -> Assessment {
+    let contributions = dossier.contributions(now);
+    let posterior = posterior(priors, &contributions);
+    let vetoes = Veto::applying(circumstances);
+    let ranked = ranked(&posterior, &vetoes);
+    let (top, confidence) = ranked[0];
+    let lead = confidence - ranked[1].1;
+    let is_sure = confidence >= CONFIDENCE_MIN && lead >= LEAD_MIN;
+    let (evidence_for, evidence_against) = told(&contributions, priors, top);
+    Assessment {
+        cause: if is_sure { top } else { Cause::Undetermined },
+        ranked,
+        evidence_for,
+        evidence_against,
+        vetoes,
+        next_test: (!is_sure || top == Cause::Undetermined)
+            .then(|| inquiry::next(dossier, &posterior, now))
+            .flatten(),
+    }
+}
+
+/// How likely each hypothesis is.
+fn posterior(priors: &Priors, contributions: &[Contribution<'_>]) -> Weights {
+    let mut nats = priors.0.map(f64::ln);
+    for contribution in contributions {
+        for (nats, more) in nats.iter_mut().zip(contribution.nats) {
+            *nats += more;
+        }
+    }
+    softmax(&nats)
+}
+
+fn softmax(nats: &Weights) -> Weights {
+    let max = nats.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let odds = nats.map(|nats| (nats - max).exp());
+    let sum: f64 = odds.iter().sum();
+    odds.map(|odds| odds / sum)
+}
+
+/// Causes by likelihood, those that are out of the question left with none. Equals stay in the order
+/// of the table.
+fn ranked(posterior: &Weights, vetoes: &[Veto]) -> Vec<(Cause, f64)> {
+    let mut taken = 0.0;
+    let mut ranked: Vec<_> = HYPOTHESES
+        .into_iter()
+        .zip(*posterior)
+        .map(|(cause, confidence)| {
+            if vetoes.iter().any(|veto| veto.rules_out() == cause) {
+                taken += confidence;
+                (cause, 0.0)
+            } else {
+                (cause, confidence)
+            }
+        })
+        .collect();
+    if taken > 0.0 {
+        ranked.push((Cause::Undetermined, taken));
+    }
+    ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    ranked
+}
+
+/// What speaks for `cause` and what against it: the weight of evidence against all other faults.
+fn told(
+    contributions: &[Contribution<'_>],
+    priors: &Priors,
+    cause: Cause,
+) -> (Vec<Weighed>, Vec<Weighed>) {
+    let Some(this) = HYPOTHESES.iter().position(|it| *it == cause) else {
+        return (Vec::new(), Vec::new());
+    };
+    let is_other = |other: usize| other != this && HYPOTHESES[other] != Cause::None;
+    let others: Vec<_> = (0..HYPOTHESES.len()).filter(|it| is_other(*it)).collect();
+    let chance: f64 = others.iter().map(|other| priors.0[*other]).sum();
+    let mut weighed: Vec<_> = contributions
+        .iter()
+        .map(|contribution| {
+            let nats = &contribution.nats;
+            let odds = others
+                .iter()
+                .map(|other| priors.0[*other] * nats[*other].exp());
+            Weighed {
+                code: contribution.code,
+                was_seen: contribution.was_seen,
+                detail: contribution.detail.to_owned(),
+                nats: nats[this] - (odds.sum::<f64>() / chance).ln(),
+            }
+        })
+        .filter(|weighed| weighed.nats.abs() >= WORTH_TELLING)
+        .collect();
+    weighed.sort_by(|one, other| other.nats.abs().total_cmp(&one.nats.abs()));
+    weighed.into_iter().partition(|weighed| weighed.nats > 0.0)
+}
+
+/// Information in bits that is lacking.
+fn entropy(posterior: &Weights) -> f64 {
+    let bits = posterior.iter().filter(|chance| **chance > 0.0);
+    bits.map(|chance| -chance * chance.log2()).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Chooses what to find out next: the test that is expected to tell most for what it costs.
+
+use super::table::{Kind, Weights};
+use super::{Dossier, entropy};
+use hwshim::clock::Instant;
+use std::time::Duration;
+
+/// A test that tells less, in bits, is not worth naming.
+const INFORMATION_MIN: f64 = 0.01;
+
+/// A way to find something out.
+#[derive(Debug, PartialEq)]
+pub struct Test {
+    /// Its name.
+    pub name: &'static str,
+    /// What to do.
+    pub how: &'static str,
+    /// What it shows, or shows not to be there.
+    pub reveals: Kind,
+    /// How long it takes, or how much patience, which is what it costs.
+    pub takes: Duration,
+}
+
+/// All of them.
+pub const TESTS: [Test; 19] = [
+    test(
+        Kind::HostPressure,
+        1,
+        "explain-gap",
+        "hold the gap against pressure, soft interrupts and steal of both ends",
+    ),
+    test(
+        Kind::CounterFrozen,
+        1,
+        "confirm-counter",
+        "read the card's heartbeat counter twice, two beats apart",
+    ),
+    test(
+        Kind::ConfigAllOnes,
+        1,
+        "read-config-space",
+        "read the card's vendor id from configuration space",
+    ),
+    test(
+        Kind::Aer,
+        1,
+        "read-aer",
+        "compare the error counters of the card with those of the port above it",
+    ),
+    test(
+        Kind::OwnerGone,
+        1,
+        "find-owner",
+        "look whether the owner's process is the one that published",
+    ),
+    test(
+        Kind::QueueLong,
+        1,
+        "read-queues",
+        "compare commands with replies, and latency with load",
+    ),
+    test(
+        Kind::AcceptQueue,
+        1,
+        "read-backlog",
+        "read the accept queue of the service's socket",
+    ),
+    test(
+        Kind::OutOfRange,
+        1,
+        "read-sensors",
+        "read temperatures and voltages",
+    ),
+    test(
+        Kind::Permission,
+        1,
+        "read-permissions",
+        "open what the service opens, as its user",
+    ),
+    test(
+        Kind::RecentChange,
+        1,
+        "read-changes",
+        "list what was changed in the last 24 hours",
+    ),
+    test(
+        Kind::OtherCardsToo,
+        1,
+        "compare-cards",
+        "look whether other cards of this host are hit",
+    ),
+    test(
+        Kind::DeadMan,
+        1,
+        "ask-dead-man",
+        "ask the second process whether the monitor moves",
+    ),
+    test(
+        Kind::CounterMovesNoReply,
+        2,
+        "ask-service",
+        "ask the service for its status, within a deadline",
+    ),
+    test(
+        Kind::WrongAnswer,
+        2,
+        "known-answer-test",
+        "sign and verify a known answer through the card",
+    ),
+    test(
+        Kind::ErrorThenOk,
+        10,
+        "repeat-command",
+        "send the command that failed again, a few times",
+    ),
+    test(
+        Kind::OnlyOneDiverges,
+        10,
+        "compare-hosts",
+        "compare with the other hosts that are alike",
+    ),
+    test(
+        Kind::LedFault,
+        45,
+        "watch-led",
+        "watch the light for 45 seconds",
+    ),
+    test(
+        Kind::FailedOpens,
+        600,
+        "idle-floor",
+        "drain, wait for two recycle periods, and see what is still held",
+    ),
+    test(
+        Kind::FloorTrend,
+        3600,
+        "watch-floors",
+        "watch what the service holds for an hour of steady load",
+    ),
+];
+
+const fn test(reveals: Kind, seconds: u64, name: &'static str, how: &'static str) -> Test {
+    Test {
+        name,
+        how,
+        reveals,
+        takes: Duration::from_secs(seconds),
+    }
+}
+
+/// What to find out next, if anything would help.
+pub(super) fn next(dossier: &Dossier, posterior: &Weights, now: Instant) -> Option<&'static Test> {
+    let open = TESTS
+        .iter()
+        .filter(|test| !dossier.is_answered(test.reveals, now));
+    let worth = open.filter_map(|test| {
+        let information = information(test.reveals, posterior);
+        (information >= INFORMATION_MIN).then(|| (information / test.takes.as_secs_f64(), test))
+    });
+    worth
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, test)| test)
+}
+
+/// How many bits less are lacking, on average, when it is known whether `kind` is there.
+fn information(kind: Kind, posterior: &Weights) -> f64 {
+    let chances = kind.row().chances();
+    let joint = |there: bool| -> Weights {
+        let chance = chances.map(|chance| if there { chance } else { 1.0 - chance });
+        std::array::from_fn(|hypothesis| posterior[hypothesis] * chance[hypothesis])
+    };
+    let lacking = |joint: Weights| {
+        let sum: f64 = joint.iter().sum();
+        if sum > 0.0 {
+            sum * entropy(&joint.map(|chance| chance / sum))
+        } else {
+            0.0
+        }
+    };
+    entropy(posterior) - lacking(joint(true)) - lacking(joint(false))
+}

@@ -1,0 +1,349 @@
+//! What speaks for what, and how strongly: the one table that all attribution rests on.
+//!
+//! A weight is the logarithm of how much likelier something is under a hypothesis, in nats: two plus
+//! signs are a factor of 20, one is a factor of 4.5. Numbers are not fitted to anything yet;
+//! [`Calibration`](super::Calibration) says how good they are.
+
+use crate::verdict::Cause;
+use std::time::Duration;
+
+/// What may be at fault, in the order of the table's columns.
+pub const HYPOTHESES: [Cause; 11] = [
+    Cause::None,
+    Cause::Card,
+    Cause::CardAbsent,
+    Cause::Link,
+    Cause::ServiceGone,
+    Cause::ServiceHang,
+    Cause::ServiceLeak,
+    Cause::HostStarvation,
+    Cause::Overload,
+    Cause::Configuration,
+    Cause::Monitor,
+];
+
+/// A number for each of [`HYPOTHESES`].
+pub(super) type Weights = [f64; HYPOTHESES.len()];
+
+/// It is as good as certain.
+const YY: f64 = 4.5;
+/// `++`: it is what one would see.
+const PP: f64 = 3.0;
+/// `+`: it fits.
+const P_: f64 = 1.5;
+/// It tells nothing.
+const O_: f64 = 0.0;
+/// `-`: it does not fit well.
+const M_: f64 = -1.5;
+/// `--`: one would hardly see it.
+const MM: f64 = -3.0;
+/// It cannot be.
+const NN: f64 = -6.0;
+
+/// How often something is seen that tells nothing. With that, what is as one would see it is missed
+/// once in ten times.
+const SEEN_BY_CHANCE: f64 = 0.045;
+/// Nothing is so certain that not seeing it would rule it out.
+const SEEN_MAX: f64 = 0.95;
+
+/// Units of half-lives.
+const SECOND: u64 = 1;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+/// A row of the table: sights of one thing.
+#[derive(Debug)]
+pub struct Row {
+    /// What may be seen of it.
+    pub kinds: &'static [Kind],
+    /// Whether it is a state, over when it is not seen any more; else it is an event, which has
+    /// happened whatever is seen later.
+    pub is_state: bool,
+    /// It tells half as much when it was seen so long ago.
+    pub half_life: Duration,
+    /// What it adds to each hypothesis if seen.
+    pub weights: [f64; HYPOTHESES.len()],
+}
+
+/// Chances before anything is known.
+#[rustfmt::skip]
+pub(super) const PRIORS: Weights =
+//   none   card  absent  link   gone   hang   leak   host   load  config monitor
+    [0.875, 0.015, 0.005, 0.010, 0.010, 0.010, 0.010, 0.020, 0.020, 0.015, 0.010];
+
+/// What is seen.
+#[rustfmt::skip]
+pub const ROWS: [Row; 19] = [
+//  seen                                                               none card abs. link gone hang leak host load conf mon.
+    state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_]),
+    state(30 * SECOND, &[Kind::CounterFrozen],                        [NN, PP,  PP,  P_,  MM,  MM,  MM,  MM,  MM,  MM,  M_]),
+    state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_]),
+    state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
+    event(10 * MINUTE, &[Kind::Aer, Kind::DegradedLink],              [MM, P_,  O_,  PP,  M_,  M_,  MM,  MM,  MM,  MM,  O_]),
+    event(HOUR,        &[Kind::WrongAnswer],                          [NN, PP,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
+    event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [MM, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
+    state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
+    state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
+    state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]),
+    event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
+    state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]),
+    state(30 * SECOND, &[Kind::AcceptQueue],                          [MM, M_,  M_,  M_,  M_,  P_,  O_,  P_,  PP,  O_,  O_]),
+    event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_]),
+    // Most changes break nothing.
+    event(12 * HOUR,   &[Kind::RecentChange],                         [P_, O_,  P_,  O_,  P_,  P_,  P_,  O_,  O_,  PP,  P_]),
+    state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP]),
+    state(10 * MINUTE, &[Kind::OnlyOneDiverges],                      [MM, P_,  P_,  P_,  O_,  O_,  O_,  P_,  O_,  O_,  O_]),
+    state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP]),
+    // The kernel says so. What was killed for its memory may have leaked it.
+    state(MINUTE,      &[Kind::OwnerGone],                            [NN, M_,  M_,  M_,  YY,  MM,  P_,  M_,  M_,  O_,  O_]),
+];
+
+/// What is done to find out.
+#[rustfmt::skip]
+pub const EFFECTS: [Effects; 7] = [
+//                                        none card abs. link gone hang leak host load conf mon.
+    tried(Action::RestartService, "the service was restarted",
+        /* cured */                      [MM, M_,  NN,  M_,  YY,  YY,  YY,  M_,  O_,  O_,  O_],
+        /* unchanged */                  [NN, P_,  P_,  P_,  MM,  NN,  MM,  P_,  O_,  P_,  O_]),
+    // With the card in or out: a service that leaks without a card is the service.
+    tried(Action::StopService, "the service was stopped",
+        /* cured */                      [MM, M_,  O_,  M_,  O_,  P_,  YY,  M_,  P_,  O_,  O_],
+        /* unchanged */                  [NN, P_,  P_,  P_,  O_,  MM,  NN,  P_,  MM,  O_,  O_]),
+    tried(Action::Drain, "the load was taken away",
+        /* cured */                      [MM, M_,  NN,  M_,  MM,  O_,  M_,  P_,  YY,  O_,  O_],
+        /* unchanged */                  [NN, P_,  P_,  P_,  P_,  P_,  P_,  O_,  NN,  P_,  O_]),
+    tried(Action::ResetFunction, "the function was reset",
+        /* cured */                      [MM, YY,  NN,  O_,  MM,  M_,  MM,  M_,  M_,  M_,  M_],
+        /* unchanged */                  [NN, O_,  P_,  P_,  P_,  P_,  P_,  P_,  P_,  P_,  P_]),
+    // The fault stays with the slot, or follows the card.
+    tried(Action::MoveCard, "the card was moved to another slot",
+        /* cured */                      [MM, NN,  P_,  YY,  M_,  M_,  M_,  O_,  O_,  O_,  O_],
+        /* unchanged */                  [NN, YY,  M_,  NN,  O_,  O_,  O_,  O_,  O_,  O_,  O_]),
+    tried(Action::SwapHost, "the card was put into another host",
+        /* cured */                      [MM, NN,  M_,  P_,  P_,  P_,  P_,  PP,  P_,  PP,  P_],
+        /* unchanged */                  [NN, YY,  M_,  MM,  M_,  M_,  O_,  NN,  M_,  M_,  M_]),
+    tried(Action::RollBack, "the version before was put back",
+        /* cured */                      [MM, M_,  MM,  MM,  P_,  P_,  P_,  M_,  M_,  YY,  O_],
+        /* unchanged */                  [NN, P_,  P_,  P_,  O_,  O_,  O_,  P_,  P_,  MM,  O_]),
+];
+
+/// What it tells whether something that was done has helped.
+#[derive(Debug)]
+pub struct Effects {
+    /// What was done.
+    pub action: Action,
+    /// In words.
+    pub summary: &'static str,
+    /// What it adds to each hypothesis if the fault was gone after.
+    pub cured: [f64; HYPOTHESES.len()],
+    /// What it adds if the fault was there as before.
+    pub unchanged: [f64; HYPOTHESES.len()],
+}
+
+const fn state(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row {
+    Row {
+        kinds,
+        is_state: true,
+        half_life: Duration::from_secs(half_life),
+        weights,
+    }
+}
+
+const fn event(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row {
+    Row {
+        kinds,
+        is_state: false,
+        half_life: Duration::from_secs(half_life),
+        weights,
+    }
+}
+
+const fn tried(
+    action: Action,
+    summary: &'static str,
+    cured: Weights,
+    unchanged: Weights,
+) -> Effects {
+    Effects {
+        action,
+        summary,
+        cured,
+        unchanged,
+    }
+}
+
+impl Row {
+    /// How likely it is seen under each hypothesis.
+    pub(super) fn chances(&self) -> Weights {
+        self.weights
+            .map(|weight| (SEEN_BY_CHANCE * weight.exp()).min(SEEN_MAX))
+    }
+
+    /// What it adds to each hypothesis if it was looked for and not seen.
+    pub(super) fn absent(&self) -> Weights {
+        self.chances().map(|chance| (1.0 - chance).ln())
+    }
+}
+
+/// What can be seen.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// Our own polls came late.
+    OwnLateness,
+    /// Pressure, soft interrupts or steal, at the time of what is to be explained.
+    HostPressure,
+    /// The card's counter stood still in three polls on time.
+    CounterFrozen,
+    /// The card's counter moves, and the service gives no reply.
+    CounterMovesNoReply,
+    /// The card's configuration space reads as all-ones.
+    ConfigAllOnes,
+    /// The link reported errors, at the card or at the port above it.
+    Aer,
+    /// The link is slower or narrower than both ends can, or repeats more than it should.
+    DegradedLink,
+    /// A known-answer test had another answer.
+    WrongAnswer,
+    /// Some commands fail, and the next one succeeds.
+    ErrorThenOk,
+    /// The light signals a fault.
+    LedFault,
+    /// A temperature or a voltage is where it must not be.
+    OutOfRange,
+    /// What the service holds at its quietest grows.
+    FloorTrend,
+    /// What it holds grows with failed opens.
+    FailedOpens,
+    /// The queue is long, the card busy, and latency goes with load.
+    QueueLong,
+    /// Clients wait to be accepted while the queues are empty.
+    AcceptQueue,
+    /// Something may not be opened, is not there, or there is no room for it.
+    Permission,
+    /// Something was changed in the last 24 hours.
+    RecentChange,
+    /// Other cards of this host are hit too.
+    OtherCardsToo,
+    /// Of several hosts alike, only this one diverges.
+    OnlyOneDiverges,
+    /// Whoever watches the monitor says that it does not move.
+    DeadMan,
+    /// The process that owned the card has ended.
+    OwnerGone,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::OwnLateness,
+        Self::HostPressure,
+        Self::CounterFrozen,
+        Self::CounterMovesNoReply,
+        Self::ConfigAllOnes,
+        Self::Aer,
+        Self::DegradedLink,
+        Self::WrongAnswer,
+        Self::ErrorThenOk,
+        Self::LedFault,
+        Self::OutOfRange,
+        Self::FloorTrend,
+        Self::FailedOpens,
+        Self::QueueLong,
+        Self::AcceptQueue,
+        Self::Permission,
+        Self::RecentChange,
+        Self::OtherCardsToo,
+        Self::OnlyOneDiverges,
+        Self::DeadMan,
+        Self::OwnerGone,
+    ];
+
+    /// Its name, which is the code of the evidence.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OwnLateness => "own-lateness",
+            Self::HostPressure => "host-pressure",
+            Self::CounterFrozen => "counter-frozen",
+            Self::CounterMovesNoReply => "counter-moves-no-reply",
+            Self::ConfigAllOnes => "config-all-ones",
+            Self::Aer => "aer",
+            Self::DegradedLink => "degraded-link",
+            Self::WrongAnswer => "wrong-answer",
+            Self::ErrorThenOk => "error-then-ok",
+            Self::LedFault => "led-fault",
+            Self::OutOfRange => "out-of-range",
+            Self::FloorTrend => "floor-trend",
+            Self::FailedOpens => "failed-opens",
+            Self::QueueLong => "queue-long",
+            Self::AcceptQueue => "accept-queue",
+            Self::Permission => "permission",
+            Self::RecentChange => "recent-change",
+            Self::OtherCardsToo => "other-cards-too",
+            Self::OnlyOneDiverges => "only-one-diverges",
+            Self::DeadMan => "dead-man",
+            Self::OwnerGone => "owner-gone",
+        }
+    }
+
+    /// Its row.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        let row = ROWS.iter().find(|row| row.kinds.contains(&self));
+        row.expect("every kind is in the table, which a test holds")
+    }
+
+    /// It tells half as much when it was seen so long ago.
+    #[must_use]
+    pub fn half_life(self) -> Duration {
+        self.row().half_life
+    }
+
+    /// Whether it is over when it is not seen any more.
+    #[must_use]
+    pub fn is_state(self) -> bool {
+        self.row().is_state
+    }
+}
+
+/// What can be done to find out.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Action {
+    /// Restart the service.
+    RestartService,
+    /// Stop the service, with the card in or out.
+    StopService,
+    /// Take the load away.
+    Drain,
+    /// Reset the function.
+    ResetFunction,
+    /// Move the card to another slot.
+    MoveCard,
+    /// Put the card into another host.
+    SwapHost,
+    /// Put the version before back.
+    RollBack,
+}
+
+impl Action {
+    /// Its name, which is the code of the evidence.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RestartService => "service-restarted",
+            Self::StopService => "service-stopped",
+            Self::Drain => "drained",
+            Self::ResetFunction => "function-reset",
+            Self::MoveCard => "card-moved",
+            Self::SwapHost => "host-swapped",
+            Self::RollBack => "rolled-back",
+        }
+    }
+
+    /// What it tells.
+    #[must_use]
+    pub fn effects(self) -> &'static Effects {
+        let effects = EFFECTS.iter().find(|effects| effects.action == self);
+        effects.expect("every action is in the table, which a test holds")
+    }
+}
