@@ -17,6 +17,7 @@ pub mod client;
 pub mod code;
 pub mod config;
 pub mod flap;
+pub mod incident;
 pub mod led;
 pub mod local_health;
 pub mod metrics;
