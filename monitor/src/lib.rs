@@ -17,6 +17,7 @@ pub mod client;
 pub mod code;
 pub mod config;
 pub mod flap;
+pub mod history;
 pub mod incident;
 pub mod led;
 pub mod local_health;

@@ -1,0 +1,538 @@
+//! The events themselves: appended, durable when acknowledged, never changed.
+//!
+//! It does not say what an event means. Whoever reads needs no permission to write, and reads what
+//! was committed before it asked, while the writer goes on.
+
+use super::anchor::{Anchor, AnchorSink};
+use super::audit::{self, AuditReport};
+use super::error::HistoryError;
+use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
+use super::place::{self, Format, Owned, Place};
+use super::time::{BootId, Stamp, WallTime};
+use hwshim::clock::Instant;
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, Statement, ToSql, TransactionBehavior, params};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Name of the file in its directory.
+pub const EVENTS_FILE: &str = "events.db";
+
+/// Events after which the head is anchored: what could be cut off without trace stays small.
+const ANCHOR_EVENTS: u64 = 100;
+/// Time after which it is anchored, if there are fewer.
+const ANCHOR_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Events at the end whose hashes are checked when the file is opened. The whole chain is for
+/// [`Reader::verify`], which takes seconds once there are millions.
+const CHECKED_AT_OPEN: u64 = 1_000;
+
+pub(super) const FORMAT: Format = Format {
+    file: EVENTS_FILE,
+    application_id: i32::from_be_bytes(*b"cmev"),
+    version: 1,
+    schema: "
+        CREATE TABLE boot (
+            id   INTEGER PRIMARY KEY,
+            uuid TEXT NOT NULL UNIQUE CHECK (length(uuid) = 36)
+        ) STRICT;
+        CREATE TABLE event (
+            seq          INTEGER PRIMARY KEY,
+            wall_ns      INTEGER NOT NULL,
+            monotonic_ns INTEGER NOT NULL,
+            boot         INTEGER NOT NULL REFERENCES boot (id),
+            severity     INTEGER NOT NULL CHECK (severity BETWEEN 0 AND 2),
+            kind         TEXT NOT NULL,
+            subject      TEXT NOT NULL,
+            refers_to    INTEGER REFERENCES event (seq) CHECK (refers_to < seq),
+            body         TEXT NOT NULL,
+            prev         BLOB NOT NULL CHECK (length(prev) = 32),
+            hash         BLOB NOT NULL CHECK (length(hash) = 32)
+        ) STRICT;
+        CREATE TRIGGER event_is_next BEFORE INSERT ON event
+        WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM event)
+        BEGIN SELECT RAISE(ABORT, 'events are numbered without gaps'); END;
+        CREATE TRIGGER event_stays BEFORE UPDATE ON event
+        BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+        CREATE TRIGGER event_is_kept BEFORE DELETE ON event
+        BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+        CREATE TRIGGER boot_stays BEFORE UPDATE ON boot
+        BEGIN SELECT RAISE(ABORT, 'boots are never changed'); END;
+        CREATE TRIGGER boot_is_kept BEFORE DELETE ON boot
+        BEGIN SELECT RAISE(ABORT, 'boots are never deleted'); END;",
+};
+
+const COLUMNS: &str = "SELECT event.seq, wall_ns, monotonic_ns, uuid, severity, kind, subject,
+    refers_to, body, prev, hash FROM event LEFT JOIN boot ON boot.id = event.boot";
+
+/// Reads events, also while another process writes them.
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reader").field(&self.path).finish()
+    }
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// From this one on.
+    pub from: Option<Seq>,
+    /// Up to and including this one.
+    pub until: Option<Seq>,
+    /// Not before, by the calendar of then.
+    pub from_wall: Option<WallTime>,
+    /// Before, by the calendar of then.
+    pub until_wall: Option<WallTime>,
+    /// Of one of these kinds; of any if there are none.
+    pub kinds: Vec<String>,
+    /// About this subject.
+    pub subject: Option<String>,
+    /// At least as severe.
+    pub severity_min: Option<Severity>,
+    /// The latest first.
+    pub latest_first: bool,
+    /// As many at most.
+    pub limit: Option<u32>,
+}
+
+impl Reader {
+    /// Opens the events in `directory` for reading.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or they cannot be read.
+    pub fn open(directory: &Path) -> Result<Self, HistoryError> {
+        let path = directory.join(EVENTS_FILE);
+        let connection = place::open_for_reading(&path, &FORMAT)?;
+        Ok(Self { connection, path })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> HistoryError {
+        move |error| HistoryError::sqlite(&self.path, doing, error)
+    }
+
+    /// The last event's place in the chain; `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn head(&self) -> Result<Option<Anchor>, HistoryError> {
+        head(&self.connection).map_err(self.failed("read"))
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn get(&self, seq: Seq) -> Result<Option<Recorded>, HistoryError> {
+        let filter = Filter {
+            from: Some(seq),
+            until: Some(seq),
+            ..Filter::default()
+        };
+        Ok(self.query(&filter)?.pop())
+    }
+
+    /// The events that a filter lets through, in their order.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn query(&self, filter: &Filter) -> Result<Vec<Recorded>, HistoryError> {
+        let mut events = Vec::new();
+        self.each(filter, |event| {
+            events.push(event);
+            true
+        })?;
+        Ok(events)
+    }
+
+    /// Shows each event that a filter lets through, until `show` has seen enough.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read; what could be, was shown.
+    pub fn each(
+        &self,
+        filter: &Filter,
+        mut show: impl FnMut(Recorded) -> bool,
+    ) -> Result<(), HistoryError> {
+        let failed = self.failed("read");
+        let (text, values) = filter.statement();
+        let mut statement = self.connection.prepare(&text).map_err(&failed)?;
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
+        let mut rows = statement.query(&*values).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            if !show(recorded(row).map_err(&failed)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every event, the file they are in, and the chain against `anchors`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read for a reason that says nothing about what is in it. Damage is
+    /// no error but a finding.
+    pub fn verify(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
+        audit::verify(self, anchors)
+    }
+}
+
+impl Filter {
+    fn statement(&self) -> (String, Vec<Box<dyn ToSql>>) {
+        let mut conditions = Vec::new();
+        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+        let mut require = |condition: &str, value: Box<dyn ToSql>| {
+            conditions.push(condition.to_owned());
+            values.push(value);
+        };
+        if let Some(seq) = self.from {
+            require("event.seq >= ?", Box::new(stored(seq.0)));
+        }
+        if let Some(seq) = self.until {
+            require("event.seq <= ?", Box::new(stored(seq.0)));
+        }
+        if let Some(wall) = self.from_wall {
+            require("wall_ns >= ?", Box::new(wall.unix_nanos()));
+        }
+        if let Some(wall) = self.until_wall {
+            require("wall_ns < ?", Box::new(wall.unix_nanos()));
+        }
+        if let Some(subject) = &self.subject {
+            require("subject = ?", Box::new(subject.clone()));
+        }
+        if let Some(severity) = self.severity_min {
+            require("severity >= ?", Box::new(severity.number()));
+        }
+        if !self.kinds.is_empty() {
+            let marks = vec!["?"; self.kinds.len()].join(", ");
+            conditions.push(format!("kind IN ({marks})"));
+            let kinds = self.kinds.iter().cloned();
+            values.extend(kinds.map(|kind| Box::new(kind) as Box<dyn ToSql>));
+        }
+        let mut text = COLUMNS.to_owned();
+        if !conditions.is_empty() {
+            text += &format!(" WHERE {}", conditions.join(" AND "));
+        }
+        text += if self.latest_first {
+            " ORDER BY event.seq DESC"
+        } else {
+            " ORDER BY event.seq"
+        };
+        if let Some(limit) = self.limit {
+            text += " LIMIT ?";
+            values.push(Box::new(limit));
+        }
+        (text, values)
+    }
+}
+
+fn head(connection: &Connection) -> rusqlite::Result<Option<Anchor>> {
+    let mut statement =
+        connection.prepare("SELECT seq, hash, wall_ns FROM event ORDER BY seq DESC LIMIT 1")?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    Ok(Some(Anchor {
+        seq: Seq(unsigned(row, 0)?),
+        hash: row.get(1)?,
+        wall: WallTime::from_unix_nanos(row.get(2)?),
+    }))
+}
+
+fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    let nonsense = |column, what: String| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, what.into())
+    };
+    let boot: String = row.get(3)?;
+    let boot: BootId = boot.parse().map_err(|_| nonsense(3, boot))?;
+    let severity = row.get(4)?;
+    let severity =
+        Severity::numbered(severity).ok_or_else(|| nonsense(4, format!("severity {severity}")))?;
+    let refers_to: Option<i64> = row.get(7)?;
+    let event = Event {
+        stamp: Stamp {
+            wall: WallTime::from_unix_nanos(row.get(1)?),
+            monotonic: Instant::from_nanos(unsigned(row, 2)?),
+            boot,
+        },
+        severity,
+        kind: row.get::<_, String>(5)?.into(),
+        subject: row.get(6)?,
+        refers_to: refers_to.map(|_| unsigned(row, 7).map(Seq)).transpose()?,
+        body: row.get(8)?,
+    };
+    Ok(Recorded {
+        seq: Seq(unsigned(row, 0)?),
+        event,
+        prev: row.get(9)?,
+        hash: row.get(10)?,
+    })
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+/// A sink that did not take an anchor.
+#[derive(Debug)]
+pub struct AnchorTrouble {
+    /// Which.
+    pub sink: String,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Appends events. There is one of these for a directory, in one process.
+pub struct Events {
+    reader: Reader,
+    _lock: File,
+    head: Option<Anchor>,
+    sinks: Vec<Box<dyn AnchorSink>>,
+    anchored: Anchored,
+    troubles: Vec<AnchorTrouble>,
+}
+
+/// What the sinks were last told, and when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Anchored {
+    seq: Seq,
+    at: Option<Instant>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Events");
+        shown
+            .field("path", &self.reader.path)
+            .field("head", &self.head);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl std::ops::Deref for Events {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl Events {
+    /// Opens the events of `place`, and makes the file if it is not there.
+    ///
+    /// The end of the chain is checked, and against the last anchor of each sink that can tell it:
+    /// a file that was cut off, put back or removed is refused, not gone on with.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`HistoryError`]. Nothing that was there is changed then.
+    pub fn open(place: &Place, sinks: Vec<Box<dyn AnchorSink>>) -> Result<Self, HistoryError> {
+        let Owned { connection, _lock } = place.own(&FORMAT)?;
+        let path = place.directory.join(EVENTS_FILE);
+        let reader = Reader { connection, path };
+        let head = reader.head()?;
+        audit::check_end(&reader, head, CHECKED_AT_OPEN)?;
+        let mut troubles = Vec::new();
+        for sink in &sinks {
+            match sink.last() {
+                Ok(Some(anchor)) => audit::check_anchor(&reader, head, &anchor)?,
+                Ok(None) => {}
+                Err(error) => troubles.push(AnchorTrouble {
+                    sink: sink.name(),
+                    error,
+                }),
+            }
+        }
+        Ok(Self {
+            reader,
+            _lock,
+            head,
+            sinks,
+            anchored: Anchored::default(),
+            troubles,
+        })
+    }
+
+    /// Appends events, all of them or none, and returns the number of the last.
+    ///
+    /// They are on the disk when this returns. Several at once cost as much as one.
+    ///
+    /// # Errors
+    ///
+    /// If they could not be recorded. What was recorded before is as it was.
+    pub fn append(&mut self, events: &[Event]) -> Result<Seq, HistoryError> {
+        events.iter().try_for_each(Event::check)?;
+        let Some(last) = events.last() else {
+            return Ok(self.head.map_or(Seq(0), |head| head.seq));
+        };
+        let head = self.commit(events)?;
+        self.head = Some(head);
+        self.anchor_if_due(last.stamp.monotonic);
+        Ok(head.seq)
+    }
+
+    fn commit(&mut self, events: &[Event]) -> Result<Anchor, HistoryError> {
+        let path = &self.reader.path;
+        let failed = |error| HistoryError::sqlite(path, "written", error);
+        let transaction = self
+            .reader
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let found = head(&transaction).map_err(failed)?;
+        if found != self.head {
+            return Err(HistoryError::Tampered {
+                path: path.clone(),
+                seq: self.head.map_or(Seq(0), |head| head.seq).next(),
+                what: "somebody else wrote to it while we had it open".to_owned(),
+            });
+        }
+        let mut seq = found.map_or(Seq(0), |head| head.seq);
+        let mut hash = found.map_or(GENESIS, |head| head.hash);
+        let mut wall = WallTime::default();
+        let mut append = Append::new(&transaction).map_err(failed)?;
+        for event in events {
+            seq = seq.next();
+            let previous = hash;
+            hash = event.hash(seq, &previous);
+            wall = event.stamp.wall;
+            append
+                .append(seq, event, &previous, &hash)
+                .map_err(failed)?;
+        }
+        drop(append);
+        transaction.commit().map_err(failed)?;
+        Ok(Anchor { seq, hash, wall })
+    }
+
+    /// Tells the sinks where the chain's head is, if enough happened or enough time passed since
+    /// they were told. To be called now and then: the last event of a while waits for it.
+    pub fn anchor_if_due(&mut self, now: Instant) {
+        let Some(head) = self.head else { return };
+        let events = head.seq.0.saturating_sub(self.anchored.seq.0);
+        let due = match self.anchored.at {
+            // The first after a start: how much the sinks know of what was before is not known.
+            None => true,
+            Some(at) => events >= ANCHOR_EVENTS || now.since(at) >= ANCHOR_INTERVAL,
+        };
+        if events > 0 && due {
+            self.anchor(now);
+        }
+    }
+
+    /// Tells the sinks where the chain's head is. Before a snapshot, for one; dropping
+    /// this does it as well.
+    pub fn anchor(&mut self, now: Instant) {
+        let Some(head) = self.head else { return };
+        for sink in &mut self.sinks {
+            if let Err(error) = sink.write(&head) {
+                let sink = sink.name();
+                // One of each is news; a thousand of the same are not.
+                self.troubles.retain(|trouble| trouble.sink != sink);
+                self.troubles.push(AnchorTrouble { sink, error });
+            }
+        }
+        self.anchored = Anchored {
+            seq: head.seq,
+            at: Some(now),
+        };
+    }
+
+    /// Sinks that could not be told or asked, since this was last called.
+    ///
+    /// The history goes on without them, but what follows the last anchor can be cut off without
+    /// trace, so an operator should know.
+    pub fn anchor_troubles(&mut self) -> Vec<AnchorTrouble> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    /// Moves what is in the write-ahead log into the file.
+    ///
+    /// # Errors
+    ///
+    /// If that fails. Nothing is lost by it.
+    pub(super) fn checkpoint(&self) -> Result<(), HistoryError> {
+        self.reader
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(self.failed("written"))
+    }
+}
+
+/// Whoever ends in an orderly way leaves nothing behind that no anchor vouches for.
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(head) = self.head.filter(|head| head.seq != self.anchored.seq) {
+            for sink in &mut self.sinks {
+                // Nobody is left to be told; the next to open it writes one as soon as it appends.
+                let _ = sink.write(&head);
+            }
+        }
+    }
+}
+
+/// Statements that append, made ready once for all events of a commit.
+struct Append<'a> {
+    boot: Statement<'a>,
+    event: Statement<'a>,
+}
+
+impl<'a> Append<'a> {
+    fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
+        let boot = "INSERT INTO boot (uuid) VALUES (?) ON CONFLICT DO NOTHING";
+        let event = "INSERT INTO event
+                     SELECT ?, ?, ?, id, ?, ?, ?, ?, ?, ?, ? FROM boot WHERE uuid = ?";
+        Ok(Self {
+            boot: connection.prepare(boot)?,
+            event: connection.prepare(event)?,
+        })
+    }
+
+    fn append(
+        &mut self,
+        seq: Seq,
+        event: &Event,
+        previous: &[u8; 32],
+        hash: &[u8; 32],
+    ) -> rusqlite::Result<()> {
+        let boot = event.stamp.boot.to_string();
+        self.boot.execute([&boot])?;
+        self.event.execute(params![
+            stored(seq.0),
+            event.stamp.wall.unix_nanos(),
+            stored(event.stamp.monotonic.as_nanos()),
+            event.severity.number(),
+            event.kind,
+            event.subject,
+            event.refers_to.map(|seq| stored(seq.0)),
+            event.body,
+            previous,
+            hash,
+            boot,
+        ])?;
+        Ok(())
+    }
+}

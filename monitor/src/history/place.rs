@@ -1,0 +1,383 @@
+//! Where a history is kept, who may touch it, and how its files are opened.
+//!
+//! It knows nothing of what is in them. Opening refuses more than it repairs: a file that is
+//! foreign, newer or damaged is left exactly as it was found.
+
+use super::error::HistoryError;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long to wait for whoever reads the file with another tool to let go of it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pages of the write-ahead log before they are moved into the file: 1 MiB, a few milliseconds.
+const CHECKPOINT_PAGES: i64 = 256;
+/// What an SQLite file begins with (SQLite's "Database File Format", 1.3 "The Database Header").
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// The directory of a history, and who may read it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// The directory. It is made if it is not there; what it stands in is not.
+    pub directory: PathBuf,
+    /// A group that may read; otherwise nobody but the owner may.
+    pub group: Option<u32>,
+}
+
+/// What a file must be to be opened.
+pub(super) struct Format {
+    /// Name of the file.
+    pub file: &'static str,
+    /// `PRAGMA application_id`: whose it is.
+    pub application_id: i32,
+    /// `PRAGMA user_version`: which schema.
+    pub version: i32,
+    /// Statements that make an empty file one of these.
+    pub schema: &'static str,
+}
+
+/// A file that is open for writing, and ours alone as long as `_lock` lives.
+pub(super) struct Owned {
+    pub connection: Connection,
+    pub _lock: File,
+}
+
+impl Place {
+    /// A directory for its owner alone.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            group: None,
+        }
+    }
+
+    const fn file_mode(&self) -> u32 {
+        if self.group.is_some() { 0o640 } else { 0o600 }
+    }
+
+    /// The directory without links, which SQLite is told to refuse in what we name to it.
+    fn canonical(&self) -> Result<PathBuf, HistoryError> {
+        fs::canonicalize(&self.directory).map_err(|source| unreadable(&self.directory, source))
+    }
+
+    /// Makes the directory if it is not there, and refuses it if others may write to it.
+    pub(super) fn prepare(&self) -> Result<PathBuf, HistoryError> {
+        let mode = if self.group.is_some() { 0o750 } else { 0o700 };
+        match DirBuilder::new().mode(mode).create(&self.directory) {
+            Ok(()) => self.give_to_group(&self.directory)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(unreadable(&self.directory, source)),
+        }
+        let directory = self.canonical()?;
+        let found = fs::metadata(&directory).map_err(|source| unreadable(&directory, source))?;
+        if !found.is_dir() {
+            return Err(HistoryError::Directory {
+                path: directory,
+                what: "is no directory; name one".to_owned(),
+            });
+        }
+        refuse_if_others_write(&directory, &found)?;
+        Ok(directory)
+    }
+
+    /// Opens the file, and makes it if it is not there.
+    pub(super) fn own(&self, format: &Format) -> Result<Owned, HistoryError> {
+        let directory = self.prepare()?;
+        let lock = self.lock(&directory, format)?;
+        let path = directory.join(format.file);
+        self.create(&directory, &path, format)?;
+        check_magic(&path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags();
+        let connection = connect(&path, flags)?;
+        // SQLite opens for reading what it may not write, without a word.
+        if connection.is_readonly("main").unwrap_or(true) {
+            return Err(HistoryError::ReadOnly { path });
+        }
+        check_format(&connection, &path, format)?;
+        set_up(&connection).map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
+        Ok(Owned {
+            connection,
+            _lock: lock,
+        })
+    }
+
+    /// Takes the file's lock, which the kernel takes back from a process that dies.
+    fn lock(&self, directory: &Path, format: &Format) -> Result<File, HistoryError> {
+        let path = directory.join(format!("{}.lock", format.file));
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(self.file_mode())
+            .open(&path);
+        let mut lock = opened.map_err(|source| cannot_write(&path, source))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = lock.read_to_string(&mut text);
+                return Err(HistoryError::Locked {
+                    path: directory.join(format.file),
+                    pid: text.trim().parse().ok(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(unreadable(&path, source)),
+        }
+        // Who holds it is a courtesy to whom it is refused; a full disk takes that away, no more.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(lock)
+    }
+
+    /// Makes the file under another name and gives it its own when it is whole, so that whatever
+    /// has its name was once a history, and is never begun anew over one that was damaged.
+    fn create(&self, directory: &Path, path: &Path, format: &Format) -> Result<(), HistoryError> {
+        match fs::symlink_metadata(path) {
+            Ok(found) => return refuse_if_others_write(path, &found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(unreadable(path, source)),
+        }
+        if beside(path, "-wal").exists() {
+            return Err(HistoryError::Corrupt {
+                path: path.to_owned(),
+                what: "it is missing, and its write-ahead log is there".to_owned(),
+            });
+        }
+        let fresh = beside(path, ".new");
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            match fs::remove_file(beside(&fresh, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot_write(&fresh, error));
+                }
+                _ => {}
+            }
+        }
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(self.file_mode())
+            .open(&fresh)
+            .map_err(|source| cannot_write(&fresh, source))?;
+        self.give_to_group(&fresh)?;
+        let connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags())?;
+        make(&connection, format)
+            .and_then(|()| connection.close().map_err(|(_, error)| error))
+            .map_err(|error| HistoryError::sqlite(&fresh, "written", error))?;
+        File::open(&fresh)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&fresh, path))
+            .map_err(|source| cannot_write(&fresh, source))?;
+        sync_directory(directory)
+    }
+
+    fn give_to_group(&self, path: &Path) -> Result<(), HistoryError> {
+        if self.group.is_none() {
+            return Ok(());
+        }
+        let bits = if path.is_dir() { 0o750 } else { 0o640 };
+        chown(path, None, self.group)
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(bits)))
+            .map_err(|source| unreadable(path, source))
+    }
+}
+
+/// Opens a file of this format for reading, whoever is writing it.
+pub(super) fn open_for_reading(path: &Path, format: &Format) -> Result<Connection, HistoryError> {
+    let path = fs::canonicalize(path).map_err(|source| unreadable(path, source))?;
+    check_magic(&path)?;
+    let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | common_flags())?;
+    check_format(&connection, &path, format)?;
+    Ok(connection)
+}
+
+fn common_flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, HistoryError> {
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| {
+        let readable = File::open(path).err();
+        readable.map_or_else(
+            || HistoryError::sqlite(path, "opened", error),
+            |source| unreadable(path, source),
+        )
+    })?;
+    let careful = |connection: &Connection| {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // A schema that somebody planted runs nothing, and no statement reaches past SQL.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "mmap_size", 0)
+    };
+    careful(&connection).map_err(|error| HistoryError::sqlite(path, "opened", error))?;
+    Ok(connection)
+}
+
+fn make(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
+    let Format {
+        application_id,
+        version,
+        schema,
+        ..
+    } = format;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         PRAGMA application_id = {application_id};
+         PRAGMA user_version = {version};
+         {schema}
+         COMMIT;"
+    ))?;
+    connection.pragma_update(None, "journal_mode", "wal")
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+}
+
+/// Whether the file has lost even its first bytes, so that nobody could tell whose it was.
+pub(super) fn is_no_database(path: &Path) -> bool {
+    matches!(check_magic(path), Err(HistoryError::Foreign { .. }))
+}
+
+/// Refuses what SQLite would take for an empty file or for none of its own.
+fn check_magic(path: &Path) -> Result<(), HistoryError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut start))
+        .map_err(|source| unreadable(path, source))?;
+    if start == MAGIC {
+        return Ok(());
+    }
+    if start.is_empty() {
+        return Err(HistoryError::Corrupt {
+            path: path.to_owned(),
+            what: "it is empty".to_owned(),
+        });
+    }
+    Err(HistoryError::Foreign {
+        path: path.to_owned(),
+        what: "it does not begin as an SQLite file does".to_owned(),
+    })
+}
+
+pub(super) fn check_format(
+    connection: &Connection,
+    path: &Path,
+    format: &Format,
+) -> Result<(), HistoryError> {
+    let failed = |error| HistoryError::sqlite(path, "read", error);
+    let owner = pragma(connection, "application_id").map_err(failed)?;
+    let version = pragma(connection, "user_version").map_err(failed)?;
+    if owner != format.application_id {
+        return Err(HistoryError::Foreign {
+            path: path.to_owned(),
+            what: format!(
+                "application id {owner:#010x}, not {:#010x}",
+                format.application_id
+            ),
+        });
+    }
+    if version > format.version {
+        return Err(HistoryError::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: format.version,
+        });
+    }
+    let found = schema_of(connection).map_err(failed)?;
+    let expected = Connection::open_in_memory()
+        .and_then(|fresh| {
+            fresh.execute_batch(format.schema)?;
+            schema_of(&fresh)
+        })
+        .map_err(failed)?;
+    if version < format.version || found != expected {
+        return Err(HistoryError::Corrupt {
+            path: path.to_owned(),
+            what: difference(&expected, &found),
+        });
+    }
+    Ok(())
+}
+
+type Schema = Vec<(String, String, Option<String>)>;
+
+fn schema_of(connection: &Connection) -> rusqlite::Result<Schema> {
+    let mut statement =
+        connection.prepare("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
+}
+
+fn difference(expected: &Schema, found: &Schema) -> String {
+    let lacking = expected.iter().find(|item| !found.contains(item));
+    let strange = found.iter().find(|item| !expected.contains(item));
+    match (lacking, strange) {
+        (Some((kind, name, _)), _) => format!("its {kind} {name} is missing or was altered"),
+        (None, Some((kind, name, _))) => format!("it has a {kind} {name} that is not ours"),
+        (None, None) => "its schema has a number that was never given".to_owned(),
+    }
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
+fn refuse_if_others_write(path: &Path, found: &fs::Metadata) -> Result<(), HistoryError> {
+    if found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(HistoryError::Directory {
+        path: path.to_owned(),
+        what: format!(
+            "may be written by others (mode {:o}); chmod go-w it",
+            found.mode() & 0o7777
+        ),
+    })
+}
+
+/// A file whose name begins with that of another.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+/// Makes names that were added to a directory last.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), HistoryError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| unreadable(directory, source))
+}
+
+pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
+    match source.kind() {
+        io::ErrorKind::StorageFull => HistoryError::Full {
+            path: path.to_owned(),
+        },
+        _ => HistoryError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => HistoryError::ReadOnly {
+            path: path.to_owned(),
+        },
+        _ => unreadable(path, source),
+    }
+}

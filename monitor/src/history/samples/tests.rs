@@ -1,0 +1,199 @@
+//! Samples are kept as they came, coarser as they age, and never made up.
+
+use super::*;
+
+/// A Sunday at noon, on an hour.
+const START: i64 = 1_795_348_800_000;
+
+fn at(seconds: i64) -> WallTime {
+    WallTime::from_unix_millis(START + seconds * 1_000)
+}
+
+fn open(directory: &Path) -> OpenedSamples {
+    Samples::open(&Place::new(directory), at(0)).unwrap()
+}
+
+fn points(samples: &mut Samples, tier: Tier) -> Vec<Point> {
+    let mut points = Vec::new();
+    let until = WallTime::from_unix_nanos(i64::MAX);
+    samples
+        .range("s", at(-10_000_000), until, tier, |point| {
+            points.push(point);
+            true
+        })
+        .unwrap();
+    points
+}
+
+fn sample(seconds: i64, value: f64) -> Point {
+    Point {
+        at: at(seconds),
+        value: Value::Sample(value),
+    }
+}
+
+#[test]
+fn every_second_comes_back_as_it_was_before_and_after_its_hour_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    let expected: Vec<_> = (0..5_000)
+        .map(|i| sample(i, f64::from(u32::try_from(i).unwrap()) / 8.0))
+        .collect();
+    for point in &expected {
+        let Value::Sample(value) = point.value else {
+            unreachable!()
+        };
+        samples.record("s", point.at, value).unwrap();
+        samples.record("other", point.at, -value).unwrap();
+    }
+    assert_eq!(points(&mut samples, Tier::Second), expected);
+    assert_eq!(points(&mut samples, Tier::TenSeconds).len(), 500);
+    let minutes = points(&mut samples, Tier::Minute);
+    assert_eq!(minutes.len(), 84);
+    let hours = points(&mut samples, Tier::Hour);
+    let whole = Aggregate {
+        min: 0.0,
+        mean: 224.9375,
+        max: 449.875,
+        last: 449.875,
+        floor: 0.125,
+    };
+    assert_eq!(
+        hours[0],
+        Point {
+            at: at(0),
+            value: Value::Aggregate(whole)
+        }
+    );
+    assert_eq!(hours.len(), 2);
+    samples.close().unwrap();
+    let mut again = open(directory.path()).samples;
+    assert_eq!(points(&mut again, Tier::Second), expected);
+    assert_eq!(points(&mut again, Tier::Minute), minutes);
+    SampleReader::open(directory.path())
+        .unwrap()
+        .check()
+        .unwrap();
+}
+
+#[test]
+fn what_a_kill_takes_is_ten_seconds_and_marked_as_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    for i in 0..25 {
+        samples.record("s", at(i), 1.0).unwrap();
+    }
+    // Without close: what a killed process leaves.
+    drop(samples);
+    let mut samples = open(directory.path()).samples;
+    samples.record("s", at(100), 2.0).unwrap();
+    let points = points(&mut samples, Tier::Second);
+    let kept = points
+        .iter()
+        .filter(|point| point.value == Value::Sample(1.0))
+        .count();
+    assert_eq!(kept, 20);
+    let gap = Value::Gap {
+        until: at(100),
+        reason: GapReason::Lost,
+    };
+    assert_eq!(
+        points[20..],
+        [
+            Point {
+                at: at(19),
+                value: gap
+            },
+            sample(100, 2.0)
+        ]
+    );
+}
+
+#[test]
+fn a_stop_is_a_gap_in_which_nothing_was_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    samples.record("s", at(0), 1.0).unwrap();
+    samples.close().unwrap();
+    let mut samples = open(directory.path()).samples;
+    samples.record("s", at(60), 2.0).unwrap();
+    let gap = Value::Gap {
+        until: at(60),
+        reason: GapReason::Stopped,
+    };
+    let expected = [
+        sample(0, 1.0),
+        Point {
+            at: at(0),
+            value: gap,
+        },
+        sample(60, 2.0),
+    ];
+    assert_eq!(points(&mut samples, Tier::Second), expected);
+}
+
+#[test]
+fn a_clock_that_is_set_back_overwrites_no_hour_and_orders_by_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    for seconds in [0, 10, 3_600, 3_610, 5, 10, 3_605, 7_200] {
+        let value = f64::from(i32::try_from(seconds).unwrap());
+        samples.record("s", at(seconds), value).unwrap();
+    }
+    let times: Vec<_> = points(&mut samples, Tier::Second)
+        .iter()
+        .map(|point| point.at)
+        .collect();
+    assert_eq!(times, [0, 5, 10, 3_600, 3_605, 3_610, 7_200].map(at));
+}
+
+#[test]
+fn each_tier_is_kept_for_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    let hours = 24 * 10;
+    for hour in 0..hours {
+        samples.record("s", at(hour * 3_600), 1.0).unwrap();
+    }
+    let count = |samples: &mut Samples, tier| points(samples, tier).len();
+    assert!((24..=26).contains(&count(&mut samples, Tier::Second)));
+    assert!((7 * 24..=8 * 24 + 1).contains(&count(&mut samples, Tier::TenSeconds)));
+    assert_eq!(count(&mut samples, Tier::Minute), 240);
+    assert_eq!(count(&mut samples, Tier::Hour), 240);
+}
+
+#[test]
+fn a_damaged_file_is_moved_aside_and_another_begun() {
+    for damage in [0, 100, 4_096] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SAMPLES_FILE);
+        let mut samples = open(directory.path()).samples;
+        for i in 0..8_000 {
+            samples.record("s", at(i), 1.5).unwrap();
+        }
+        drop(samples);
+        let mut bytes = fs::read(&path).unwrap();
+        for byte in &mut bytes[damage..damage + 60] {
+            *byte = !*byte;
+        }
+        fs::write(&path, &bytes).unwrap();
+        let opened = open(directory.path());
+        let aside = opened.moved_aside.expect("it was noticed");
+        assert_eq!(fs::read(&aside).unwrap(), bytes);
+        assert!(opened.damage.is_some());
+        let mut samples = opened.samples;
+        samples.record("s", at(9_000), 1.0).unwrap();
+        assert_eq!(points(&mut samples, Tier::Second), [sample(9_000, 1.0)]);
+    }
+}
+
+#[test]
+fn what_is_no_figure_is_no_sample() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    for value in [f64::NAN, f64::INFINITY] {
+        samples.record("s", at(0), value).unwrap_err();
+    }
+    samples.record(&"s".repeat(1_000), at(0), 1.0).unwrap_err();
+    assert_eq!(points(&mut samples, Tier::Second), []);
+}

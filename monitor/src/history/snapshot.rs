@@ -1,0 +1,253 @@
+//! Copies of the history that can be gone back to, and the proof that they can.
+//!
+//! A copy of files that somebody writes to is no copy, so there are two ways:
+//!
+//! ```text
+//!   quiesced   the writer waits, all is committed and moved into the files, then copied:
+//!              nothing that was recorded is missing
+//!   ordered    the writer goes on; what it commits meanwhile is missing, in order, from an event
+//!              on that the result names
+//! ```
+//!
+//! Either is opened and audited before it has its name, so a directory with the name of a snapshot
+//! is one. How much is missing (RPO) and how long it took to open and audit (RTO) are measured.
+
+use super::anchor::{Anchor, AnchorSink, FileAnchors};
+use super::audit::AuditReport;
+use super::error::HistoryError;
+use super::events::{EVENTS_FILE, Events, Reader};
+use super::place::{self, Place};
+use super::samples::{SAMPLES_FILE, SampleReader, Samples};
+use hwshim::clock::Clock;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The head of the events when they were copied, beside them.
+const HEAD_FILE: &str = "head.anchor";
+
+/// What to copy.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// The writers, which do nothing else meanwhile.
+    Quiesced {
+        /// Events.
+        events: &'a mut Events,
+        /// Samples.
+        samples: &'a mut Samples,
+    },
+    /// Somebody else writes, and goes on.
+    Ordered {
+        /// Events.
+        events: &'a Reader,
+        /// Samples.
+        samples: &'a SampleReader,
+    },
+}
+
+/// A copy that was made.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Its last event.
+    pub head: Option<Anchor>,
+    /// Events that were recorded while it was made, and are not in it: the recovery point achieved.
+    pub missing_events: u64,
+    /// How much it takes.
+    pub bytes: u64,
+    /// How long copying took.
+    pub took: Duration,
+    /// What opening it again showed.
+    pub restored: Restored,
+}
+
+/// A copy that was opened and audited.
+#[derive(Debug)]
+pub struct Restored {
+    /// What the audit found.
+    pub audit: AuditReport,
+    /// Events that anchors remember and that came after this copy.
+    pub behind_events: u64,
+    /// How long it took to open and audit: the recovery time to expect, besides copying it back.
+    pub took: Duration,
+}
+
+/// Makes a snapshot in `directory`, which must not be there yet.
+///
+/// # Errors
+///
+/// If something could not be read or written, or the copy is not sound. Nothing has the name of
+/// the directory then; what is left beside it, with `.partial` behind its name, can be removed.
+pub fn snapshot(
+    source: Source<'_>,
+    directory: &Path,
+    clock: &dyn Clock,
+) -> Result<Snapshot, HistoryError> {
+    let partial = PathBuf::from(format!("{}.partial", directory.display()));
+    refuse_what_is_there(directory)?;
+    refuse_what_is_there(&partial)?;
+    let begun = clock.now();
+    Place::new(&partial).prepare()?;
+    let (events, samples) = (partial.join(EVENTS_FILE), partial.join(SAMPLES_FILE));
+    let missing_events = match source {
+        Source::Quiesced {
+            events: from,
+            samples: figures,
+        } => {
+            from.anchor(clock.now());
+            from.checkpoint()?;
+            figures.pause()?;
+            vacuum(from.connection(), &events)?;
+            vacuum(figures.connection(), &samples)?;
+            0
+        }
+        Source::Ordered {
+            events: from,
+            samples: figures,
+        } => {
+            back_up(from.connection(), &events)?;
+            back_up(figures.connection(), &samples)?;
+            let copied = Reader::open(&partial)?.head()?.map_or(0, |head| head.seq.0);
+            let now = from.head()?.map_or(0, |head| head.seq.0);
+            now.saturating_sub(copied)
+        }
+    };
+    let head = Reader::open(&partial)?.head()?;
+    if let Some(head) = &head {
+        let path = partial.join(HEAD_FILE);
+        FileAnchors::open(&path)
+            .and_then(|mut file| file.write(head))
+            .map_err(|source| place::unreadable(&path, source))?;
+    }
+    place::sync_directory(&partial)?;
+    let took = clock.now().since(begun);
+    let restored = restore_verify(&partial, &[], clock)?;
+    if let Some(finding) = &restored.audit.finding {
+        return Err(HistoryError::Corrupt {
+            path: events,
+            what: finding.to_string(),
+        });
+    }
+    let moved = fs::rename(&partial, directory);
+    moved.map_err(|source| place::unreadable(directory, source))?;
+    place::sync_directory(
+        directory
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new(".")),
+    )?;
+    Ok(Snapshot {
+        directory: directory.to_owned(),
+        head,
+        missing_events,
+        bytes: bytes_of(directory),
+        took,
+        restored,
+    })
+}
+
+/// Opens a snapshot, checks its files and the chain of its events, and that against `anchors`.
+///
+/// What anchors say of events after the snapshot is not held against it, but counted.
+///
+/// # Errors
+///
+/// If a file is missing or cannot be opened, or the samples are damaged. What is wrong with events
+/// is in the report.
+pub fn restore_verify(
+    directory: &Path,
+    anchors: &[Anchor],
+    clock: &dyn Clock,
+) -> Result<Restored, HistoryError> {
+    let begun = clock.now();
+    let reader = Reader::open(directory)?;
+    let own = own_head(directory)?;
+    let end = own.map_or(0, |own| own.seq.0);
+    let (known, later): (Vec<&Anchor>, Vec<&Anchor>) =
+        anchors.iter().partition(|anchor| anchor.seq.0 <= end);
+    let last = later.iter().map(|anchor| anchor.seq.0).max();
+    let known: Vec<_> = known.into_iter().chain(&own).copied().collect();
+    let audit = reader.verify(&known)?;
+    SampleReader::open(directory)?.check()?;
+    Ok(Restored {
+        audit,
+        behind_events: last.map_or(0, |last| last - end),
+        took: clock.now().since(begun),
+    })
+}
+
+fn own_head(directory: &Path) -> Result<Option<Anchor>, HistoryError> {
+    let path = directory.join(HEAD_FILE);
+    match FileAnchors::read(&path) {
+        Ok(anchors) => Ok(anchors.last().copied()),
+        // A history without events has no head.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(place::unreadable(&path, source)),
+    }
+}
+
+fn refuse_what_is_there(directory: &Path) -> Result<(), HistoryError> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    Err(HistoryError::Directory {
+        path: directory.to_owned(),
+        what: "is there already; name a new directory, or remove it".to_owned(),
+    })
+}
+
+/// An empty file for its owner alone, which SQLite takes for its own.
+fn make_empty(path: &Path) -> Result<(), HistoryError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(|_| ())
+        .map_err(|source| place::unreadable(path, source))
+}
+
+fn sync(path: &Path) -> Result<(), HistoryError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| place::unreadable(path, source))
+}
+
+fn vacuum(from: &Connection, to: &Path) -> Result<(), HistoryError> {
+    make_empty(to)?;
+    from.execute("VACUUM INTO ?", [to.to_string_lossy()])
+        .map_err(|error| HistoryError::sqlite(to, "written", error))?;
+    sync(to)
+}
+
+fn back_up(from: &Connection, to: &Path) -> Result<(), HistoryError> {
+    make_empty(to)?;
+    let failed = |error| HistoryError::sqlite(to, "written", error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut copy = Connection::open_with_flags(to, flags).map_err(failed)?;
+    let backup = Backup::new(from, &mut copy).map_err(failed)?;
+    // All pages in one step: one view of the file, which keeps no writer waiting.
+    let done = backup.step(-1).map_err(failed)?;
+    drop(backup);
+    if done != StepResult::Done {
+        return Err(HistoryError::Locked {
+            path: to.to_owned(),
+            pid: None,
+        });
+    }
+    // A copy of a file with a write-ahead log says that it has one. This is one file.
+    copy.pragma_update(None, "journal_mode", "delete")
+        .map_err(failed)?;
+    drop(copy);
+    sync(to)
+}
+
+fn bytes_of(directory: &Path) -> u64 {
+    let files = [EVENTS_FILE, SAMPLES_FILE, HEAD_FILE];
+    let len = |file: &&str| fs::metadata(directory.join(file)).map_or(0, |found| found.len());
+    files.iter().map(len).sum()
+}

@@ -1,0 +1,192 @@
+//! Events that are the same each time, and a process that appends them.
+
+use hwshim::clock::Instant;
+use monitor::history::{
+    Anchor, BootId, Event, Events, FileAnchors, HistoryError, Place, Reader, Severity, Stamp,
+    WallTime,
+};
+use std::env;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// Boots, in the order in which they come.
+const BOOTS: [&str; 2] = [
+    "11111111-2222-4333-8444-555555555555",
+    "66666666-7777-4888-9999-aaaaaaaaaaaa",
+];
+
+/// What is recorded as number `seq`: no two are alike, and lengths differ.
+pub(crate) fn event(seq: u64) -> Event {
+    let boot: BootId = BOOTS[usize::from(seq > 150)].parse().unwrap();
+    let stamp = Stamp {
+        wall: WallTime::from_unix_millis(1_795_000_000_000 + i64::try_from(seq).unwrap() * 977),
+        monotonic: Instant::from_nanos(seq * 1_000_000),
+        boot,
+    };
+    let words = "evidence ".repeat(usize::try_from(seq * 7 % 90).unwrap());
+    let body = format!("{seq}: {words}");
+    let severity = Severity::ALL[usize::try_from(seq % 3).unwrap()];
+    Event::new(
+        stamp,
+        "transition",
+        format!("pci:0000:3b:00.{}", seq % 8),
+        &body,
+    )
+    .with_severity(severity)
+}
+
+/// A directory in memory where there is one: what is tested is what a process leaves, or what is
+/// made up of what it did, and neither depends on a disk.
+pub(crate) fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
+/// Places of one history below a directory: what is in one is not in the other.
+pub(crate) struct Layout {
+    pub(crate) history: PathBuf,
+    pub(crate) anchors: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn below(root: &Path) -> Self {
+        Self {
+            history: root.join("history"),
+            anchors: root.join("anchors"),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Result<Events, HistoryError> {
+        let sink = FileAnchors::open(&self.anchors).unwrap();
+        Events::open(&Place::new(&self.history), vec![Box::new(sink)])
+    }
+
+    pub(crate) fn reader(&self) -> Result<Reader, HistoryError> {
+        Reader::open(&self.history)
+    }
+
+    pub(crate) fn anchors(&self) -> Vec<Anchor> {
+        FileAnchors::read(&self.anchors).unwrap()
+    }
+
+    /// Appends until the last event is number `last`.
+    pub(crate) fn fill(&self, last: u64) -> Events {
+        let mut events = self.open().unwrap();
+        let head = events.head().unwrap().map_or(0, |head| head.seq.0);
+        for seq in head + 1..=last {
+            events.append(&[event(seq)]).unwrap();
+        }
+        events
+    }
+}
+
+/// How many cases a campaign has.
+pub(crate) fn cases(count: u64) -> u64 {
+    from_environment("HWSHIM_CASES").unwrap_or(count)
+}
+
+/// The seed of each case of a campaign.
+pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
+    let first = from_environment("HWSHIM_SEED").unwrap_or(1);
+    first..first + cases(count)
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
+}
+
+/// This program, to be a writer below `root` that appends `count` times.
+pub(crate) fn writer(root: &Path, count: u64) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    as_writer(&mut command, root, count);
+    command
+}
+
+fn as_writer(command: &mut Command, root: &Path, count: u64) {
+    command
+        .args(["--exact", "a_writer", "--nocapture", "--test-threads=1"])
+        .env("HISTORY_ROOT", root)
+        .env("HISTORY_COUNT", count.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+}
+
+/// What a line of a writer says was acknowledged.
+pub(crate) fn acknowledged(line: &str) -> Option<u64> {
+    line.split_once("ack ")?.1.trim().parse().ok()
+}
+
+/// Appends, and says after each append what was acknowledged.
+pub(crate) fn write_if_asked() {
+    let Some(root) = env::var_os("HISTORY_ROOT") else {
+        return;
+    };
+    let layout = Layout::below(Path::new(&root));
+    let mut events = match layout.open() {
+        Ok(events) => events,
+        Err(error) => return say(&format!("refused {error}")),
+    };
+    let mut seq = events.head().unwrap().map_or(0, |head| head.seq.0);
+    for _ in 0..from_environment("HISTORY_COUNT").unwrap() {
+        // One at a time, and now and then several at once.
+        let count = 1 + (seq % 5 / 4) * 2;
+        let batch: Vec<_> = (seq + 1..=seq + count).map(event).collect();
+        match events.append(&batch) {
+            Ok(appended) => {
+                seq = appended.0;
+                say(&format!("ack {seq}"));
+            }
+            Err(error) => say(&format!("refused {error}")),
+        }
+    }
+}
+
+/// One line in one write, so that a line is there whole or not at all.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes()).unwrap();
+    stdout.flush().unwrap();
+}
+
+/// Ends a child, whatever its test does.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Checks that the events below a layout are those that were to be recorded, without gaps, at
+/// least up to `acknowledged`, and returns how many there are.
+pub(crate) fn check_all(events: &Reader, anchors: &[Anchor], acknowledged: u64) -> u64 {
+    let audit = events.verify(anchors).unwrap();
+    assert_eq!(audit.finding, None);
+    assert!(
+        audit.events >= acknowledged,
+        "{} < {acknowledged}",
+        audit.events
+    );
+    let mut next = 1;
+    events
+        .each(&monitor::history::Filter::default(), |found| {
+            assert_eq!((found.seq.0, &found.event), (next, &event(next)));
+            next += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(next - 1, audit.events);
+    audit.events
+}
