@@ -21,6 +21,7 @@ pub mod history;
 pub mod incident;
 pub mod led;
 pub mod local_health;
+pub mod lock;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
