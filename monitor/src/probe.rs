@@ -5,11 +5,19 @@
 //!
 //! Not seeing is an observation of its own, and there are kinds of it: see [`ProbeError`].
 
+mod allocinfo;
+mod file;
 mod heartbeat;
+mod host;
 mod page;
 mod process;
 
+#[cfg(test)]
+mod tree;
+
+pub use allocinfo::{Allocated, Allocations, AllocinfoProbe};
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
+pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
 pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
 
@@ -75,6 +83,27 @@ pub enum ProbeError {
         /// File concerned.
         path: PathBuf,
     },
+}
+
+/// As equal as can be: the kernel's number is kept, and of other reasons kind and text.
+impl Clone for ProbeError {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Absent { what } => Self::Absent { what: what.clone() },
+            Self::Unreadable { path, source } => Self::Unreadable {
+                path: path.clone(),
+                source: source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                ),
+            },
+            Self::Nonsense { path, what } => Self::Nonsense {
+                path: path.clone(),
+                what: what.clone(),
+            },
+            Self::Torn { path } => Self::Torn { path: path.clone() },
+        }
+    }
 }
 
 impl ProbeError {
