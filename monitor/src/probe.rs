@@ -6,20 +6,27 @@
 //! Not seeing is an observation of its own, and there are kinds of it: see [`ProbeError`].
 
 mod allocinfo;
+mod cgroup;
 mod file;
 mod heartbeat;
 mod host;
 mod page;
 mod process;
+mod service;
 
 #[cfg(test)]
 mod tree;
 
 pub use allocinfo::{Allocated, Allocations, AllocinfoProbe};
+pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory, Throttling};
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
 pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
+pub use service::{
+    Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,
+    ServiceMemory, ServiceProbe, Sockets, TcpState,
+};
 
 use hwshim::clock::Instant;
 use std::io;

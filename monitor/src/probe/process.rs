@@ -28,7 +28,7 @@ use std::time::Duration;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// `f_type` of a mounted `/proc` (`PROC_SUPER_MAGIC`, statfs(2)).
-const PROC_MAGIC: u64 = 0x9fa0;
+pub(super) const PROC_MAGIC: u64 = 0x9fa0;
 /// Longest `stat` line that can be: 52 numbers of 20 digits and a name of 64 bytes.
 const STAT_LEN_MAX: usize = 2048;
 /// Time between two readings of memory and processor time. They take more than all the rest of a
@@ -210,16 +210,16 @@ impl Probe for ProcessProbe {
 
 /// What is wanted of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stat {
-    state: char,
-    threads: u64,
-    start_time_ticks: u64,
+pub(super) struct Stat {
+    pub(super) state: char,
+    pub(super) threads: u64,
+    pub(super) start_time_ticks: u64,
 }
 
 impl Stat {
     /// Reads the fields after the name. The name may hold blanks and parentheses, so they start
     /// after the last `)`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (_, fields) = text.rsplit_once(')')?;
         let mut fields = fields.split_ascii_whitespace();
         // Fields 3, 20 and 22 of proc_pid_stat(5); `nth` counts on from the one before.
