@@ -10,8 +10,11 @@ mod cgroup;
 mod file;
 mod heartbeat;
 mod host;
+mod hwmon;
+mod link;
 mod page;
 mod process;
+mod qat;
 mod service;
 
 #[cfg(test)]
@@ -21,8 +24,11 @@ pub use allocinfo::{Allocated, Allocations, AllocinfoProbe};
 pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory, Throttling};
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
+pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors};
+pub use link::{ErrorTotals, Link, LinkProbe, Port};
 pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
+pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
 pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,
     ServiceMemory, ServiceProbe, Sockets, TcpState,
