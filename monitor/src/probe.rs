@@ -12,9 +12,11 @@ mod heartbeat;
 mod host;
 mod hwmon;
 mod link;
+mod nshield;
 mod page;
 mod process;
 mod qat;
+mod reach;
 mod service;
 
 #[cfg(test)]
@@ -26,9 +28,13 @@ pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
 pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors};
 pub use link::{ErrorTotals, Link, LinkProbe, Port};
+pub use nshield::{
+    Enquiry, EnquiryModule, Measured, ModuleStatistics, ParseError, ServerStatistics, Statistics,
+};
 pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
+pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};
 pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,
     ServiceMemory, ServiceProbe, Sockets, TcpState,
