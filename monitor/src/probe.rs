@@ -17,6 +17,7 @@ mod page;
 mod process;
 mod qat;
 mod reach;
+mod runner;
 mod service;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use page::PageProbe;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
 pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};
+pub use runner::{Blindness, Latest, Runner};
 pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,
     ServiceMemory, ServiceProbe, Sockets, TcpState,
