@@ -18,7 +18,7 @@
 //! | `workers` | the threads that do requests |
 //! | `lines`, `server` | connections, and the loop |
 
-mod control;
+pub(crate) mod control;
 pub mod fault;
 mod hoard;
 mod ledger;
@@ -34,7 +34,7 @@ pub use fault::ServiceFault;
 pub use presence::CardLink;
 pub use server::FrontError;
 
-use card_device::clock;
+use card_device::clock::Pace;
 use card_device::server::{BindError, Listener};
 use clap::Args;
 use server::{Front, Server};
@@ -72,6 +72,11 @@ pub struct ServiceConfig {
     /// Serial number of card and service
     #[arg(long, value_name = "SERIAL", default_value = "SIM-0001", value_parser = crate::parse_serial)]
     pub serial: String,
+
+    /// How many times as fast as the host's its time passes, 0.1 to 1000: a leak of 1MiB/s leaks
+    /// as many MiB in a second of the host
+    #[arg(long, value_name = "X", default_value = "1", value_parser = crate::parse_speed)]
+    pub speed: f64,
 
     /// Fault that is on from the start, one of those below; can be given more than once
     #[arg(long, value_name = "NAME[=VALUE][,PARAMETER=VALUE]")]
@@ -117,7 +122,8 @@ impl Service {
     ///
     /// See [`ServiceError`].
     pub fn listen(config: &ServiceConfig) -> Result<Self, ServiceError> {
-        let now = clock::now();
+        let pace = Pace::start(config.speed);
+        let now = pace.now();
         let limits = Limits {
             bytes: config.leak_bytes_max,
             objects: config.leak_objects_max,
@@ -137,7 +143,7 @@ impl Service {
             .transpose()?;
         let workers = Workers::start(config.workers).map_err(ServiceError::Workers)?;
         Ok(Self {
-            server: Server::new(state, workers, front, control),
+            server: Server::new(state, pace, workers, front, control),
         })
     }
 

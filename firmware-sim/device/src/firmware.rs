@@ -19,7 +19,7 @@
 
 use crate::batch::Batch;
 use crate::card::Card;
-use crate::clock;
+use crate::clock::{self, Pace};
 use crate::interrupt::signal;
 use crate::server::{Listener, ServeError, serve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -47,9 +47,8 @@ const BATCH_LEN_MAX: usize = 16;
 pub(crate) struct Firmware {
     card: Mutex<Card>,
     engine_count: usize,
-    started: Duration,
-    /// How much faster the card's time passes than the host's.
-    speed: f64,
+    /// The card's time.
+    pace: Pace,
     /// Rung by drivers and by threads of ours that leave work behind.
     doorbell: OwnedFd,
     /// Held by the thread that listens to the doorbell.
@@ -99,8 +98,7 @@ pub fn run_at_speed(
 impl Firmware {
     fn new(card: Card, speed: f64) -> io::Result<Self> {
         Ok(Self {
-            started: clock::now(),
-            speed,
+            pace: Pace::start(speed),
             engine_count: card.engine_count(),
             card: Mutex::new(card),
             doorbell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -116,15 +114,12 @@ impl Firmware {
 
     /// The card's time.
     pub(crate) fn time(&self) -> Duration {
-        let now = clock::now();
-        self.started + now.saturating_sub(self.started).mul_f64(self.speed)
+        self.pace.now()
     }
 
     /// How long the host has to wait for so much of the card's time.
     pub(crate) fn on_the_host(&self, timeout: Duration) -> Duration {
-        // A card that need not be told the time for years says so.
-        let timeout = timeout.min(Duration::from_secs(3600));
-        timeout.div_f64(self.speed)
+        self.pace.on_the_host(timeout)
     }
 
     /// The eventfd that a driver may write instead of a doorbell register.

@@ -18,7 +18,7 @@ use crate::service::lines::{Broken, LINE_LEN_MAX, Line, Lines};
 use crate::service::protocol::{Code, Command, Refusal, Request};
 use crate::service::state::State;
 use crate::service::workers::{Done, Workers};
-use card_device::clock;
+use card_device::clock::Pace;
 use card_device::server::{BindError, Listener};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -37,10 +37,15 @@ const CLIENTS_MAX: usize = 256;
 /// With no descriptor left, accepting is tried again after this.
 const NO_DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
 
+/// However fast time passes, it does not go round its loop more often than this for time alone.
+const TURN_MIN: Duration = Duration::from_millis(1);
+
 /// Everything of a running service.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) state: State,
+    /// What it takes for time.
+    pace: Pace,
     pub(super) workers: Workers,
     pub(super) front: Front,
     pub(super) control: Option<Listener>,
@@ -79,12 +84,14 @@ enum Source {
 impl Server {
     pub(super) fn new(
         state: State,
+        pace: Pace,
         workers: Workers,
         front: Front,
         control: Option<Listener>,
     ) -> Self {
         Self {
             state,
+            pace,
             workers,
             front,
             control,
@@ -99,12 +106,12 @@ impl Server {
 
     /// Serves until `stop` becomes readable.
     pub(super) fn serve(mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        self.show_faults(clock::now())?;
+        self.show_faults(self.pace.now())?;
         loop {
-            let now = clock::now();
+            let now = self.pace.now();
             self.state.pass(now);
             let ready = self.wait(stop, now)?;
-            let now = clock::now();
+            let now = self.pace.now();
             // Before anything is done for anybody, so that nothing that is due happens later.
             self.state.pass(now);
             for source in ready {
@@ -151,9 +158,10 @@ impl Server {
         for (&id, lines) in &self.controllers {
             add(Source::Controller(id), lines.as_fd(), lines.interest(true));
         }
-        let timeout = self
-            .timeout(now)
-            .and_then(|time| Timespec::try_from(time).ok());
+        let timeout = self.timeout(now).map(|time| {
+            let time = self.pace.on_the_host(time).max(TURN_MIN);
+            Timespec::try_from(time).expect("no wait is longer than hours")
+        });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
