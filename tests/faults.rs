@@ -137,7 +137,7 @@ const fn opens(codes: &'static [&'static str], seconds: u64) -> Answer {
 
 /// Four operations a second, of which 2 % sign with RSA and 8 % with ECDSA; a known-answer test
 /// every ten seconds.
-const TABLE: [(&str, Answer); 42] = [
+const TABLE: [(&str, Answer); 43] = [
     ("hang", opens(&["timed-out"], 5)),
     ("hang=reset", opens(&["timed-out"], 5)),
     ("slow", Answer::Bears),
@@ -186,6 +186,7 @@ const TABLE: [(&str, Answer); 42] = [
     ("over-temperature", Answer::Bears),
     ("self-test-failure", Answer::May(&["status-err"])),
     ("error-status", opens(&["status-err"], 5)),
+    ("maintenance", opens(&["timed-out"], 5)),
     ("surprise-removal", opens(&["gone"], 1)),
     ("all-ones", opens(&["timed-out", "gone"], 5)),
     ("downtrained", Answer::Bears),

@@ -60,6 +60,7 @@ pub enum Fault {
     SelfTestFailure { test: u32 },
     RngStuck,
     ErrorStatus { status: Status },
+    Maintenance,
     SurpriseRemoval,
     AllOnes,
     Downtrained { width: u8, speed: u8 },
@@ -283,6 +284,7 @@ impl Fault {
             Self::ErrorStatus {
                 status: Status::ERR,
             },
+            Self::Maintenance,
             Self::SurpriseRemoval,
             Self::AllOnes,
             Self::Downtrained { width: 1, speed: 1 },
@@ -383,6 +385,7 @@ impl Fault {
             Self::SelfTestFailure { .. } => "self-test-failure",
             Self::RngStuck => "rng-stuck",
             Self::ErrorStatus { .. } => "error-status",
+            Self::Maintenance => "maintenance",
             Self::SurpriseRemoval => "surprise-removal",
             Self::AllOnes => "all-ones",
             Self::Downtrained { .. } => "downtrained",

@@ -326,6 +326,17 @@ pub const CATALOGUE: &[Entry] = &[
         played_by: Player::Card,
     },
     Entry {
+        name: "maintenance",
+        group: Group::Card,
+        summary: "an operator has it in maintenance: it takes no work, and says so, as does its light",
+        parameters: &[],
+        truth: Truth {
+            cause: Cause::None,
+            observable: Observable::NextRequest,
+        },
+        played_by: Player::Card,
+    },
+    Entry {
         name: "surprise-removal",
         group: Group::Link,
         summary: "the card leaves its slot, and starts anew if it comes back",

@@ -365,6 +365,7 @@ struct Situation {
     is_removed: bool,
     reset_hangs: bool,
     works_not: bool,
+    is_paused: bool,
     self_test: Option<u32>,
     link: Option<(u8, u8)>,
     heat: Option<(f64, f64)>,
@@ -385,6 +386,10 @@ impl Situation {
             Fault::SurpriseRemoval => self.is_removed = true,
             Fault::ResetHangs => self.reset_hangs = true,
             Fault::WorkStops => self.works_not = true,
+            Fault::Maintenance => {
+                self.is_paused = true;
+                self.showing = Some(Showing::Maintenance);
+            }
             Fault::SelfTestFailure { test } => self.self_test = Some(*test),
             Fault::Downtrained { width, speed } => self.link = Some((*width, *speed)),
             Fault::OverTemperature { celsius, rate } => {
@@ -418,6 +423,7 @@ impl Interposer for Liar {
         }
         self.train(situation.link, hands);
         self.wedge(situation.works_not, hands);
+        pause(situation.is_paused, hands);
         self.report_self_test(situation.self_test, hands);
         self.warm(situation.heat, hands);
         let showing = situation.showing.unwrap_or(Showing::Healthy);
@@ -443,7 +449,12 @@ impl Interposer for Liar {
     }
 
     fn admit(&mut self, waiting: usize) -> usize {
-        let works_not = |fault: &Fault| matches!(fault, Fault::WorkStops | Fault::AllOnes);
+        let works_not = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::WorkStops | Fault::Maintenance | Fault::AllOnes
+            )
+        };
         if !self.is_acting(works_not) {
             return waiting;
         }
@@ -707,6 +718,17 @@ impl Load {
             };
         }
         self.per_second
+    }
+}
+
+/// Says that processing is paused, or that it goes on.
+fn pause(is_paused: bool, hands: &mut Hands<'_>) {
+    let health = hands.health();
+    let status = ControllerStatus::from_bits(health.controller_status.get());
+    if status.processing_paused() != is_paused {
+        let status = status.with_processing_paused(is_paused);
+        health.controller_status = U32::new(status.into_bits());
+        end_statistics_update(hands);
     }
 }
 

@@ -73,6 +73,30 @@ fn a_request_can_make_the_firmware_hang_and_is_answered_when_it_goes_on() {
 }
 
 #[test]
+fn a_card_in_maintenance_beats_and_says_so_and_does_afterwards_what_it_was_asked_meanwhile() {
+    let mut setup = Setup::honest();
+    let session = setup.open_cipher();
+    setup.inject("maintenance", Trigger::now().lasting(5 * SECOND));
+    setup.pass(SECOND);
+    let beats = setup.beats();
+    assert!(!setup.works(session));
+    setup.pass(2 * SECOND);
+    assert!(setup.beats() > beats);
+    let is_paused = |setup: &mut Setup| {
+        let status = setup.summary().controller_status.get();
+        ControllerStatus::from_bits(status).processing_paused()
+    };
+    assert!(is_paused(&mut setup));
+    let engine = setup.summary().engines[0];
+    assert_eq!(engine.requested, engine.responded, "no engine is stuck");
+    setup.pass(3 * SECOND);
+    assert!(!is_paused(&mut setup));
+    setup.card().process();
+    assert!(setup.completed().is_some());
+    assert!(setup.works(session));
+}
+
+#[test]
 fn the_heartbeat_may_stop_while_work_goes_on_and_the_other_way_round() {
     for (fault, works, beats) in [
         ("heartbeat-stops", true, false),
