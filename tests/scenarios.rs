@@ -16,8 +16,12 @@ use hwshim::key::SignatureScheme;
 use hwshim::router::breaker::{Limits, State};
 use hwshim::router::core::Options;
 use hwshim::router::{Router, verify};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -173,4 +177,96 @@ fn orders_are_for_the_owner_alone_and_refusals_are_explained() {
     }
     order(directory.path(), &["clear"]);
     assert!(order(directory.path(), &["status"]).contains("over at"));
+}
+
+/// What a scenario's service holds between sockets of its own, in descriptors: what leaks there shows
+/// in no other way.
+fn in_flight(pid: u32) -> u64 {
+    let directory = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let infos = directory.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    let counts = infos.filter_map(|info| {
+        let count = info
+            .lines()
+            .find_map(|line| line.strip_prefix("scm_fds:"))?;
+        count.trim().parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+/// The ID of the process that plays the service, as that says.
+fn pid_of_service(directory: &Path) -> Option<u32> {
+    let mut stream = UnixStream::connect(directory.join("card.sock.service.control")).ok()?;
+    stream.set_read_timeout(Some(PATIENT)).unwrap();
+    writeln!(stream, r#"{{"status": true}}"#).unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    answer["status"]["pid"].as_u64()?.try_into().ok()
+}
+
+/// Looks again and again, without a pause, until something is so.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = SystemClock.now().plus(PATIENT);
+    while !is_so() {
+        assert!(SystemClock.now() < deadline, "{what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A card with the scenario `hardserver-leak`, faster than it is told, and its service.
+fn card_and_service(directory: &Path) -> (CardProcess, u32) {
+    let arguments = ["--scenario", "hardserver-leak", "--speed", "20"];
+    let card = CardProcess::start_with(directory, &arguments);
+    let mut pid = None;
+    wait_until("there is a service", || {
+        pid = pid_of_service(directory);
+        pid.is_some()
+    });
+    (card, pid.unwrap())
+}
+
+#[test]
+fn a_scenarios_service_leaks_from_when_the_card_is_gone_and_not_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (card, service) = card_and_service(directory.path());
+    let mode = |name: &str| {
+        let path = directory.path().join(name);
+        path.metadata().unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode("card.sock.service"), 0o660);
+    assert_eq!(mode("card.sock.service.control"), 0o600);
+    // The card is in its slot as long as the fault has not acted, so look at the service first.
+    let mut looks = 0;
+    wait_until("the card is removed", || {
+        let held = in_flight(service);
+        let removed = injection(directory.path(), 1)["first_acted_at_seconds"].is_number();
+        if !removed {
+            assert_eq!(held, 0, "before the card was removed");
+            looks += 1;
+        }
+        removed
+    });
+    assert!(looks > 0, "nobody has looked at it before");
+    wait_until("the service leaks", || in_flight(service) >= 8);
+    drop(card);
+}
+
+#[test]
+fn a_card_that_is_stopped_or_killed_leaves_no_service_behind() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut card, service) = card_and_service(directory.path());
+        assert!(Path::new(&format!("/proc/{service}")).exists());
+        kill_process(Pid::from_child(&card.process), signal).unwrap();
+        card.process.wait().unwrap();
+        wait_until("the service has ended", || {
+            !is_running(service) && !directory.path().join("card.sock.service").exists()
+        });
+    }
+}
+
+/// Whether a process is there and has not ended.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -281,7 +281,7 @@ pub fn table(status: &Value) -> String {
         };
         text += &format!(
             "{:>3}  {:width$}  {state}, {acted}\n",
-            injection["id"],
+            injection["id"].to_string(),
             fault(injection)
         );
     }
@@ -323,6 +323,21 @@ mod tests {
         let script = script.lock().unwrap();
         assert!(script.record().iter().all(|record| !record.is_live()));
         assert_eq!(script.record()[0].fault, Fault::Slow { factor: 7.0 });
+    }
+
+    #[test]
+    fn ten_injections_and_more_stand_in_line() {
+        let script = Script::new(1).shared();
+        for _ in 0..11 {
+            answer(r#"{"inject": {"fault": "hang"}}"#, &script);
+        }
+        let table = table(&answer(r#"{"status": {}}"#, &script)["status"]);
+        let columns: Vec<_> = table
+            .lines()
+            .skip(1)
+            .map(|line| line.find("hang"))
+            .collect();
+        assert_eq!(columns, [Some(5); 11], "{table}");
     }
 
     #[test]

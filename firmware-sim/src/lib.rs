@@ -4,9 +4,10 @@
 //! [`RunConfig`] says what kind of card. The card itself is `card-device`'s, its cryptography is
 //! in [`engine`], its lies are in [`fault`], stories of them in [`scenario`], and who tells it to
 //! lie while it runs talks to [`control`]. [`service`] plays the host service that a card's vendor
-//! would have.
+//! would have, and the [`director`] has it play its part of a story.
 
 pub mod control;
+pub mod director;
 pub mod engine;
 pub mod fault;
 pub mod listing;
@@ -74,7 +75,8 @@ pub struct RunConfig {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    /// How many times as fast as the host's the card's time passes, 0.1 to 1000
+    /// How many times as fast as the host's the card's time passes, 0.1 to 1000. It is the
+    /// scenario's time as well: its rates are as much faster
     #[arg(long, value_name = "X", default_value = "1", value_parser = parse_speed)]
     pub speed: f64,
 

@@ -4,11 +4,13 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use firmware_sim::control::{self, Order, Which};
+use firmware_sim::director::{self, StandIn};
 use firmware_sim::fault::Fault;
 use firmware_sim::scenario::injection::{Chance, InjectionText, MatchingText, Span};
 use firmware_sim::scenario::{self, Scenario};
 use firmware_sim::service::{self, Service, ServiceConfig};
 use firmware_sim::{RunConfig, SimulatedCard, listing, stop_on_signals};
+use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -51,7 +53,7 @@ enum Command {
     /// stattree, quit. It is a stand-in: what it leaks is real and can be seen in /proc, but it
     /// drives no card. Leaks stop growing at the limits below, and end with the process.
     #[command(after_help = service_help())]
-    Service(ServiceConfig),
+    Service(ServiceArguments),
 
     /// List the scenarios there are, or tell the story of one
     ///
@@ -92,6 +94,16 @@ enum Command {
         #[command(flatten)]
         card: Controlled,
     },
+}
+
+/// What service, and with whom it ends.
+#[derive(Args, Debug)]
+struct ServiceArguments {
+    #[command(flatten)]
+    service: ServiceConfig,
+    /// Process that starts this one: when it ends, even killed, so does this
+    #[arg(long, value_name = "PID")]
+    parent: Option<u32>,
 }
 
 /// Which card.
@@ -165,11 +177,16 @@ Exit codes:
   2  the command line was wrong";
 
 const RUN_HELP: &str = "\
+A scenario's host service is played beside the card by `firmware-sim service`, on SOCKET.service,
+controlled through SOCKET.service.control; it ends with the card. What is written of a host is not
+played. All times and rates are of the card's time, which --speed makes pass faster.
+
 Examples:
   firmware-sim run --socket /tmp/card.sock
   hwshim selftest vfio-user:/tmp/card.sock
   firmware-sim run --socket /tmp/card.sock --fault hang@10s+5s --fault slow=100@30s
   firmware-sim run --socket /tmp/card.sock --scenario slow-death --speed 2
+  firmware-sim run --socket /tmp/card.sock --scenario hardserver-leak --speed 20
 
   qemu-system-x86_64 ... -object memory-backend-memfd,id=mem,size=512M,share=on \\
     -machine q35,memory-backend=mem \\
@@ -210,7 +227,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(config) => run(&config),
         Command::Faults { json } => print_faults(json),
-        Command::Service(config) => serve(&config),
+        Command::Service(arguments) => serve(&arguments),
         Command::Scenarios { name, json } => print_scenarios(name, json),
         Command::Inject(inject) => inject_fault(inject),
         Command::Clear { which, card } => order(&card, &Order::Clear(which)).map(|_| ()),
@@ -307,9 +324,22 @@ fn run(config: &RunConfig) -> anyhow::Result<()> {
     }
     if let Some(scenario) = &config.scenario {
         let _ = write!(out, "\n{}", scenario::story(scenario));
+        if scenario.host.is_some() {
+            let _ = writeln!(
+                out,
+                "\nfirmware-sim: the host's part of it is not played live, only in simulation"
+            );
+        }
     }
     let script = card.script();
-    card.serve(stop.as_fd())?;
+    let service = config.scenario.as_ref().and_then(|it| it.service.as_ref());
+    match (service, &script) {
+        (Some(part), Some(script)) => {
+            let stand_in = start_service(config, &card)?;
+            stand_in.play_while(part, script, || card.serve(stop.as_fd()))??;
+        }
+        _ => card.serve(stop.as_fd())?,
+    }
     if let Some(script) = script {
         let script = script.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = write!(out, "\n{}", control::table(&control::truth(&script)));
@@ -317,8 +347,31 @@ fn run(config: &RunConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(config: &ServiceConfig) -> anyhow::Result<()> {
+/// Starts the service that the scenario wants beside the card: this program under another command.
+fn start_service(config: &RunConfig, card: &SimulatedCard) -> anyhow::Result<StandIn> {
+    let program = env::current_exe().context("this program cannot find itself")?;
+    let stand_in = StandIn::start(&program, card.socket(), card.serial(), config.speed)?;
+    let _ = writeln!(
+        io::stdout(),
+        "\nfirmware-sim: its service, pid {}, listening on {}, controlled through {}",
+        stand_in.pid(),
+        stand_in.socket().display(),
+        stand_in.control().display(),
+    );
+    Ok(stand_in)
+}
+
+fn serve(arguments: &ServiceArguments) -> anyhow::Result<()> {
+    let ServiceArguments {
+        service: config,
+        parent,
+    } = arguments;
     let stop = stop_on_signals().context("cannot handle signals")?;
+    if let Some(parent) = *parent
+        && !director::end_with_parent(parent).context("the kernel ties no process to another")?
+    {
+        anyhow::bail!("process {parent} is not the one that has started this one, or has ended");
+    }
     let service = Service::listen(config)?;
     let mut line = format!(
         "firmware-sim: service stand-in listening on {}",

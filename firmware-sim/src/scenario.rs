@@ -1,8 +1,9 @@
 //! Stories of cards that fail, told in TOML: which faults, when, and what should come of it.
 //!
 //! A file is taken whole or refused, and what is wrong with it is named with its line. Playing a
-//! scenario is the [script](crate::fault::Script)'s part for the card, the stand-in service's for
-//! `[service]` and the simulation's for `[host]`; nothing is judged here.
+//! scenario is the [script](crate::fault::Script)'s part for the card, the
+//! [director](crate::director)'s for `[service]` and the simulation's for `[host]`; nothing is
+//! judged here. All times, and all rates, are of the scenario's time.
 //!
 //! ```toml
 //! name = "bellcore"
@@ -19,6 +20,12 @@
 //! probability = 0.1
 //! matching = "algorithm=rsa,opcode=sign"
 //!
+//! [service]               # if there is one, it is played by the stand-in
+//! failed_opens_per_second = 2.0   # optional: what clients do to it
+//!
+//! [[service.inject]]
+//! fault = "leak-heap=1MiB/s"      # with `at` and `lasting` as above
+//!
 //! [expect]
 //! cause = "card"
 //! shim = "what it must do"
@@ -34,7 +41,7 @@ use crate::fault::{Cause, Injection, Script};
 use crate::nearest::{hint, nearest};
 use crate::service::ServiceFault;
 use clap::ValueEnum as _;
-use injection::{InjectionText, Span, check_host_fault, parsed};
+use injection::{HostFault, InjectionText, Span, parsed};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::fs;
@@ -69,11 +76,9 @@ pub struct Scenario {
     #[serde(default, rename = "inject", deserialize_with = "injections")]
     pub injections: Vec<Injection>,
     /// What the host service has.
-    #[serde(default, deserialize_with = "service")]
-    pub service: Option<Elsewhere>,
+    pub service: Option<ServicePart>,
     /// What the host has.
-    #[serde(default, deserialize_with = "host")]
-    pub host: Option<Elsewhere>,
+    pub host: Option<HostPart>,
     /// What should come of it.
     pub expect: Expectation,
 }
@@ -91,29 +96,56 @@ pub struct Phase {
     pub operations_per_second: f64,
 }
 
-/// What somebody else than the card has.
+/// What the host service has.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Elsewhere {
-    /// What to start, and how.
-    pub start: String,
+pub struct ServicePart {
+    /// How many opens that cannot succeed it is asked for a second; none if `None`.
+    #[serde(default, deserialize_with = "some_rate")]
+    pub failed_opens_per_second: Option<f64>,
     /// Its faults.
     #[serde(rename = "inject")]
-    pub faults: Vec<ElsewhereFault>,
+    pub faults: Vec<TimedFault<ServiceFault>>,
+}
+
+/// What the host has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPart {
+    /// What brings that about.
+    pub story: String,
+    /// Its faults.
+    #[serde(rename = "inject")]
+    pub faults: Vec<TimedFault<HostFault>>,
 }
 
 /// A fault of the service or the host, for a time.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ElsewhereFault {
-    /// As the stand-in service's command line or the catalogue has it.
-    pub fault: String,
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields, bound = "F: FromStr, F::Err: std::fmt::Display")]
+pub struct TimedFault<F> {
+    /// What.
+    #[serde(deserialize_with = "parsed")]
+    pub fault: F,
     /// From when on, since the card started.
     #[serde(default, deserialize_with = "duration")]
     pub at: Duration,
     /// For how long; to the end if `None`.
     #[serde(default, deserialize_with = "some_duration")]
     pub lasting: Option<Duration>,
+}
+
+impl<F> TimedFault<F> {
+    /// When it is over, if ever.
+    #[must_use]
+    pub fn end(&self) -> Option<Duration> {
+        self.lasting.map(|lasting| self.at.saturating_add(lasting))
+    }
+
+    /// Whether it is on at a time.
+    #[must_use]
+    pub fn is_on(&self, time: Duration) -> bool {
+        self.at <= time && self.end().is_none_or(|end| time < end)
+    }
 }
 
 /// What should come of it.
@@ -351,20 +383,17 @@ fn cause<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> 
     })
 }
 
-fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Elsewhere>, D::Error> {
-    let service = Elsewhere::deserialize(deserializer)?;
-    for ElsewhereFault { fault, .. } in &service.faults {
-        fault.parse::<ServiceFault>().map_err(D::Error::custom)?;
+fn some_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    /// Who wants more has a benchmark in mind.
+    const PER_SECOND_MAX: f64 = 1000.0;
+    let rate = f64::deserialize(deserializer)?;
+    if rate > 0.0 && rate <= PER_SECOND_MAX {
+        Ok(Some(rate))
+    } else {
+        Err(D::Error::custom(format!(
+            "{rate} is no such rate: above 0, and {PER_SECOND_MAX} at most"
+        )))
     }
-    Ok(Some(service))
-}
-
-fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Elsewhere>, D::Error> {
-    let host = Elsewhere::deserialize(deserializer)?;
-    for ElsewhereFault { fault, .. } in &host.faults {
-        check_host_fault(fault).map_err(D::Error::custom)?;
-    }
-    Ok(Some(host))
 }
 
 #[cfg(test)]

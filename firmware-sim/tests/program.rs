@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
 fn program(arguments: &[&str]) -> Command {
@@ -171,4 +172,105 @@ fn a_card_with_faults_runs_and_ends_like_any_other() {
     let card = Running::start(&socket, &[&faults[..], &["--led", "nshield"]].concat());
     assert!(card.line.contains("listening"), "{}", card.line);
     assert_eq!(card.stop(Signal::TERM), Some(0));
+}
+
+/// A card with a scenario, whose output is read line by line.
+struct Played {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    complained: BufReader<ChildStderr>,
+}
+
+impl Played {
+    fn start(socket: &Path, scenario: &str) -> Self {
+        let mut child = program(&["run", "--socket", socket.to_str().unwrap()])
+            .args(["--engines", "1", "--scenario", scenario])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let complained = BufReader::new(child.stderr.take().unwrap());
+        Self {
+            child,
+            said,
+            complained,
+        }
+    }
+
+    /// The first line it says with `text` in it.
+    fn line_with(&mut self, text: &str) -> String {
+        let mut lines = (&mut self.said).lines().map(Result::unwrap);
+        lines.find(|line| line.contains(text)).unwrap()
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_scenarios_service_that_dies_is_spoken_of_and_the_card_goes_on() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let mut card = Played::start(&socket, "rpc-port-leak");
+    let line = card.line_with("its service");
+    let pid = line
+        .split("pid ")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap();
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    let service = directory.path().join("card.sock.service");
+    let expected = format!(
+        "firmware-sim: its service, pid {}, listening on {}, controlled through {1}.control",
+        pid.as_raw_nonzero(),
+        service.display(),
+    );
+    assert_eq!(line, expected);
+    kill_process(pid, Signal::KILL).unwrap();
+    let mut complaint = String::new();
+    card.complained.read_line(&mut complaint).unwrap();
+    let expected =
+        "firmware-sim: the service has ended (signal: 9 (SIGKILL)); the card goes on without it\n";
+    assert_eq!(complaint, expected);
+    let _client = UnixStream::connect(&socket).unwrap();
+    assert_eq!(card.stop(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_scenario_whose_service_cannot_start_is_not_played_at_all() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    fs::write(directory.path().join("card.sock.service"), "").unwrap();
+    let socket = socket.to_str().unwrap();
+    let output = output(&["run", "--socket", socket, "--scenario", "hardserver-leak"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("exists and is not a socket"), "{message}");
+    let expected = "firmware-sim: the scenario's service could not start; it says why above\n";
+    assert!(message.ends_with(expected), "{message}");
+    assert!(!Path::new(socket).exists());
+}
+
+#[test]
+fn what_of_a_scenario_is_not_played_is_said() {
+    let directory = TempDir::new().unwrap();
+    let mut card = Played::start(&directory.path().join("card.sock"), "dpc-heartbeat-gap");
+    let line = card.line_with("not played");
+    let expected = "firmware-sim: the host's part of it is not played live, only in simulation";
+    assert_eq!(line, expected);
+    assert_eq!(card.stop(), Some(0));
 }

@@ -655,6 +655,13 @@ fn a_lying_ledger_hides_what_the_kernel_shows() {
 }
 
 #[test]
+fn a_rate_is_of_the_time_that_passes_for_the_service() {
+    // As fast as the host's it would take twenty minutes.
+    let mut service = Service::start(&["--speed", "1000", "--fault", "leak-descriptors=1/min"]);
+    service.wait_for(|status| status["leaked"]["descriptors"].as_u64() >= Some(20));
+}
+
+#[test]
 fn a_leak_into_the_limit_of_descriptors_is_reported_and_survived() {
     let mut service = Service::start(&[]);
     let pid = Pid::from_child(&service.child);

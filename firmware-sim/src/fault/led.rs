@@ -28,6 +28,18 @@ pub enum Profile {
     Nshield,
 }
 
+impl Profile {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Nfast500 => "nfast-500",
+            Self::Nshield => "nshield",
+        }
+    }
+}
+
 /// What the light says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Showing {

@@ -175,6 +175,12 @@ impl Script {
         self.now
     }
 
+    /// Whether the card is in its slot.
+    #[must_use]
+    pub fn card_is_present(&self) -> bool {
+        !self.acting().any(|fault| *fault == Fault::SurpriseRemoval)
+    }
+
     /// How the light of the card shines.
     pub(super) const fn profile(&self) -> Profile {
         self.profile

@@ -294,6 +294,33 @@ impl FromStr for Matching {
     }
 }
 
+/// As [`Matching::from_str`] reads it.
+impl fmt::Display for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |table: &[(&str, u32)], wanted: u32| {
+            let found = table.iter().find(|(_, number)| *number == wanted);
+            found.map_or_else(|| wanted.to_string(), |(name, _)| (*name).to_owned())
+        };
+        let pairs = [
+            (
+                "service",
+                self.service.map(|number| named(&SERVICES, number)),
+            ),
+            ("opcode", self.opcode.map(|number| named(&OPCODES, number))),
+            ("algorithm", self.algorithm.map(|name| name.to_string())),
+            ("session", self.session.map(|id| id.to_string())),
+        ];
+        let mut separator = "";
+        for (key, value) in pairs {
+            if let Some(value) = value {
+                write!(f, "{separator}{key}={value}")?;
+                separator = ",";
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The opcode of a data request that asks for `operation`.
 pub(super) const fn opcode_of(operation: &Operation<'_>) -> u32 {
     use card_device::engine::Direction::{Decrypt, Encrypt};

@@ -179,15 +179,26 @@ impl<'de> Deserialize<'de> for Chance {
     }
 }
 
-/// Checks that a host can have a fault.
-pub(super) fn check_host_fault(name: &str) -> Result<(), FaultError> {
-    let mut hosts = CATALOGUE.iter().filter(|entry| entry.group == Group::Host);
-    if hosts.any(|entry| entry.name == name) {
-        return Ok(());
+/// A fault of the host, by name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HostFault(&'static str);
+
+impl FromStr for HostFault {
+    type Err = FaultError;
+
+    fn from_str(name: &str) -> Result<Self, FaultError> {
+        let hosts = CATALOGUE.iter().filter(|entry| entry.group == Group::Host);
+        let mut names = hosts.map(|entry| entry.name);
+        let found = names.clone().find(|known| *known == name);
+        found.map(Self).ok_or_else(|| FaultError::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(name, &mut names),
+        })
     }
-    let hosts = CATALOGUE.iter().filter(|entry| entry.group == Group::Host);
-    Err(FaultError::Unknown {
-        name: name.to_owned(),
-        nearest: nearest(name, hosts.map(|entry| entry.name)),
-    })
+}
+
+impl fmt::Display for HostFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
 }

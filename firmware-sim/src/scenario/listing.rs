@@ -1,10 +1,10 @@
 //! Scenarios, printed: as a table, as a story, as JSON.
 
-use super::{Elsewhere, Scenario};
+use super::{HostPart, Scenario, ServicePart, TimedFault};
 use crate::fault::Injection;
 use humantime::format_duration;
 use serde_json::{Value, json as object};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 /// One line for each.
@@ -59,11 +59,19 @@ pub fn story(scenario: &Scenario) -> String {
     for injection in injections {
         let _ = writeln!(text, "  {}", line(injection));
     }
-    for Elsewhere { start, faults } in service.iter().chain(host) {
-        for fault in faults {
-            let _ = writeln!(text, "  {}{}", fault.fault, when(fault.at, fault.lasting));
+    if let Some(ServicePart {
+        failed_opens_per_second,
+        faults,
+    }) = service
+    {
+        let _ = write!(text, "{}", elsewhere("service", faults));
+        if let Some(rate) = failed_opens_per_second {
+            let _ = writeln!(text, "  service: asked for {rate} opens/s that fail");
         }
-        let _ = writeln!(text, "  besides: {}", start.trim());
+    }
+    if let Some(HostPart { story, faults }) = host {
+        let _ = write!(text, "{}", elsewhere("host", faults));
+        let _ = writeln!(text, "  host: {}", story.trim());
     }
     let _ = writeln!(
         text,
@@ -85,10 +93,20 @@ fn line(Injection { fault, trigger }: &Injection) -> String {
     if trigger.probability < 1.0 {
         let _ = write!(text, ", with probability {}", trigger.probability);
     }
+    if let Some(matching) = trigger.matching {
+        let _ = write!(text, ", on {matching}");
+    }
     if let Some(times) = trigger.times {
         let _ = write!(text, ", at most {times} times");
     }
     text
+}
+
+fn elsewhere<F: fmt::Display>(place: &str, faults: &[TimedFault<F>]) -> String {
+    let line = |TimedFault { fault, at, lasting }: &TimedFault<F>| {
+        format!("  {place}: {fault}{}\n", when(*at, *lasting))
+    };
+    faults.iter().map(line).collect()
 }
 
 fn when(at: Duration, lasting: Option<Duration>) -> String {
@@ -110,7 +128,7 @@ fn document(scenario: &Scenario) -> Value {
         story,
         duration,
         seed,
-        led: _,
+        led,
         load,
         injections,
         service,
@@ -123,6 +141,7 @@ fn document(scenario: &Scenario) -> Value {
         "story": story.trim(),
         "duration_seconds": duration.as_secs_f64(),
         "seed": seed,
+        "led": led.name(),
         "load": load.iter().map(|phase| object!({
             "phase": phase.phase,
             "lasting_seconds": phase.lasting.as_secs_f64(),
@@ -135,9 +154,16 @@ fn document(scenario: &Scenario) -> Value {
             "after_requests": trigger.after_requests,
             "times": trigger.times,
             "probability": trigger.probability,
+            "matching": trigger.matching.map(|matching| matching.to_string()),
         })).collect::<Vec<_>>(),
-        "service": service.as_ref().map(elsewhere),
-        "host": host.as_ref().map(elsewhere),
+        "service": service.as_ref().map(|part| object!({
+            "failed_opens_per_second": part.failed_opens_per_second,
+            "inject": timed(&part.faults),
+        })),
+        "host": host.as_ref().map(|part| object!({
+            "story": part.story.trim(),
+            "inject": timed(&part.faults),
+        })),
         "expect": {
             "cause": expect.cause.name(),
             "shim": expect.shim.trim(),
@@ -146,13 +172,13 @@ fn document(scenario: &Scenario) -> Value {
     })
 }
 
-fn elsewhere(Elsewhere { start, faults }: &Elsewhere) -> Value {
-    let faults = faults.iter().map(|it| {
+fn timed<F: fmt::Display>(faults: &[TimedFault<F>]) -> Vec<Value> {
+    let document = |TimedFault { fault, at, lasting }: &TimedFault<F>| {
         object!({
-            "fault": it.fault,
-            "at_seconds": it.at.as_secs_f64(),
-            "lasting_seconds": it.lasting.map(|lasting| lasting.as_secs_f64()),
+            "fault": fault.to_string(),
+            "at_seconds": at.as_secs_f64(),
+            "lasting_seconds": lasting.map(|lasting| lasting.as_secs_f64()),
         })
-    });
-    object!({ "start": start.trim(), "inject": faults.collect::<Vec<_>>() })
+    };
+    faults.iter().map(document).collect()
 }

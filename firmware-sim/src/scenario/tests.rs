@@ -1,9 +1,10 @@
 //! Scenarios: what parses, what does not, and whether the card can play them.
 
-use super::{BUILT_IN, Scenario};
+use super::{BUILT_IN, Scenario, json, story};
 use crate::engine::RustCrypto;
 use crate::fault::{self, Cause, Group};
 use card_device::CardConfig;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +38,10 @@ fn every_built_in_scenario_parses_and_is_complete() {
         for injection in &injections {
             assert!(injection.trigger.at < duration, "{name}: {injection:?}");
         }
-        let elsewhere = service.iter().chain(&host).flat_map(|it| &it.faults);
-        for fault in elsewhere {
-            assert!(fault.at < duration, "{name}: {fault:?}");
+        let service = service.iter().flat_map(|it| &it.faults).map(|it| it.at);
+        let host = host.iter().flat_map(|it| &it.faults).map(|it| it.at);
+        for at in service.chain(host) {
+            assert!(at < duration, "{name}: {at:?}");
         }
     }
 }
@@ -61,7 +63,10 @@ fn what_is_at_fault_is_what_has_a_fault() {
             .collect();
         causes.extend(service.map(|_| Cause::Service));
         causes.extend(host.map(|_| Cause::Host));
-        let is_told = causes.contains(&expect.cause) || expect.cause == Cause::None;
+        let is_told = match expect.cause {
+            Cause::None => causes.iter().all(|cause| *cause == Cause::None),
+            cause => causes.contains(&cause),
+        };
         assert!(is_told, "{name}: {:?} of {causes:?}", expect.cause);
     }
 }
@@ -121,8 +126,8 @@ fn errors_name_file_line_and_what_would_be_right() {
             "x.toml line 7: steal is a fault of the host, which a card cannot have",
         ),
         (
-            format!("{HEAD}\n[host]\nstart = \"it\"\ninject = [{{ fault = \"stael\" }}]\n{TAIL}"),
-            "x.toml line 6: there is no fault stael (did you mean steal?); `firmware-sim faults` lists them",
+            format!("{HEAD}\n[host]\nstory = \"it\"\ninject = [{{ fault = \"stael\" }}]\n{TAIL}"),
+            "x.toml line 8: there is no fault stael (did you mean steal?); `firmware-sim faults` lists them",
         ),
         (
             format!("{HEAD}led = \"red\"\n{TAIL}"),
@@ -136,6 +141,14 @@ fn errors_name_file_line_and_what_would_be_right() {
             format!("colour = 1\n{HEAD}{TAIL}"),
             "x.toml line 1: there is no key `colour`; there are `name`, `summary`, `story`, `duration`, \
              `seed`, `led`, `load`, `inject`, `service`, `host`, `expect`",
+        ),
+        (
+            format!("{HEAD}[service]\nfailed_opens_per_second = 0.0\ninject = []\n{TAIL}"),
+            "x.toml line 6: 0 is no such rate: above 0, and 1000 at most",
+        ),
+        (
+            format!("{HEAD}[service]\ninject = [{{ fault = \"leak-hep=1/s\" }}]\n{TAIL}"),
+            "x.toml line 6: there is no fault `leak-hep`; did you mean `leak-heap`?",
         ),
         (HEAD.to_owned(), "x.toml line 1: missing field `expect`"),
     ];
@@ -161,4 +174,41 @@ fn a_name_that_is_none_is_answered_with_the_nearest() {
         error.contains("./no-such.toml could not be read"),
         "{error}"
     );
+}
+
+#[test]
+fn nothing_of_a_scenario_is_missing_where_it_is_printed() {
+    let text = format!(
+        "{HEAD}led = \"nshield\"\nseed = 9\n\
+         [[inject]]\nfault = \"slow=7\"\nat = \"1s\"\nlasting = \"2s\"\nafter_requests = 3\n\
+         times = 4\nprobability = 0.5\nmatching = \"opcode=sign,session=6\"\n\
+         [service]\nfailed_opens_per_second = 8.0\n\
+         inject = [{{ fault = \"leak-heap=9MiB/s\", at = \"3s\", lasting = \"1s\" }}]\n\
+         [host]\nstory = \"storm\"\ninject = [{{ fault = \"steal\", at = \"4s\" }}]\n{TAIL}"
+    );
+    let scenario = Scenario::parse(&text, "x.toml").unwrap();
+    let json: Value = serde_json::from_str(&json(std::slice::from_ref(&scenario))).unwrap();
+    let told = &json[0];
+    assert_eq!(
+        (&told["led"], &told["seed"]),
+        (&"nshield".into(), &9.into())
+    );
+    let inject = &told["inject"][0];
+    assert_eq!(inject["matching"], "opcode=sign,session=6");
+    assert_eq!(inject["after_requests"], 3);
+    assert_eq!(told["service"]["failed_opens_per_second"], 8.0);
+    assert_eq!(told["service"]["inject"][0]["fault"], "leak-heap=9MiB/s");
+    assert_eq!(told["service"]["inject"][0]["lasting_seconds"], 1.0);
+    assert_eq!(told["host"]["inject"][0]["at_seconds"], 4.0);
+    let story = story(&scenario);
+    for line in [
+        "slow=7 at 1s for 2s, after 3 requests, with probability 0.5, on opcode=sign,session=6, at \
+         most 4 times",
+        "service: leak-heap=9MiB/s at 3s for 1s",
+        "service: asked for 8 opens/s that fail",
+        "host: steal at 4s",
+        "host: storm",
+    ] {
+        assert!(story.contains(line), "{line} is not in {story}");
+    }
 }

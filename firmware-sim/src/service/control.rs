@@ -3,6 +3,7 @@
 //! | line | what it does |
 //! |---|---|
 //! | `{"inject": "leak-heap", "rate": "1MiB/s"}` | turns a fault on; other keys are its parameters |
+//! | `{"inject": "leak-heap=1MiB/s"}` | the same, written as on a command line |
 //! | `{"clear": "leak-heap", "free": true}` | turns it off, and gives back what it has leaked |
 //! | `{"clear": "all"}` | turns every fault off; what has leaked stays |
 //! | `{"card": "absent"}` | takes the card away; `present`, `vfio-user:PATH` |
@@ -12,9 +13,10 @@
 //! `{"ok": false, "error": "..."}`.
 
 use crate::nearest::hint;
-use crate::service::fault::ServiceFault;
+use crate::service::fault::{FaultError, ServiceFault};
 use crate::service::presence::CardLink;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::fmt;
 
 const VERBS: [&str; 4] = ["inject", "clear", "card", "status"];
 /// Clears every fault.
@@ -22,7 +24,7 @@ const ALL: &str = "all";
 
 /// What is to be done.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     Inject(ServiceFault),
     /// One fault, or all.
     Clear {
@@ -69,6 +71,21 @@ impl Order {
     }
 }
 
+/// The line that says so.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inject(fault) => json!({ "inject": fault.to_string() }),
+            Self::Clear { fault, free } => {
+                json!({ "clear": fault.as_deref().unwrap_or(ALL), "free": free })
+            }
+            Self::Card(card) => json!({ "card": card.to_string() }),
+            Self::Status => json!({ "status": true }),
+        }
+        .fmt(f)
+    }
+}
+
 fn verb_of(object: &Map<String, Value>) -> Result<&'static str, String> {
     let mut verbs = VERBS.into_iter().filter(|verb| object.contains_key(*verb));
     match (verbs.next(), verbs.next()) {
@@ -83,6 +100,12 @@ fn verb_of(object: &Map<String, Value>) -> Result<&'static str, String> {
 }
 
 fn inject(name: &str, parameters: &Map<String, Value>) -> Result<Order, String> {
+    if parameters.is_empty() {
+        let fault = name
+            .parse()
+            .map_err(|error: FaultError| error.to_string())?;
+        return Ok(Order::Inject(fault));
+    }
     let parameters = parameters
         .iter()
         .map(|(name, value)| Ok((name.as_str(), text(name, value)?)))
@@ -143,6 +166,10 @@ mod tests {
                 Order::Inject(heap),
             ),
             (
+                r#"{"inject": "leak-while-absent=7/min,what=ports"}"#,
+                Order::Inject("leak-while-absent=7/min,what=ports".parse().unwrap()),
+            ),
+            (
                 r#"{"inject": "crash", "after": 3}"#,
                 Order::Inject(ServiceFault::Crash { after: 3 }),
             ),
@@ -152,6 +179,11 @@ mod tests {
             (r#"{"status": true}"#, Order::Status),
         ];
         for (line, order) in cases {
+            assert_eq!(
+                Order::parse(&order.to_string()),
+                Ok(order.clone()),
+                "{line}"
+            );
             assert_eq!(Order::parse(line), Ok(order), "{line}");
         }
     }
