@@ -15,7 +15,7 @@ use super::time::WallTime;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -119,6 +119,7 @@ impl FileAnchors {
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
@@ -158,8 +159,12 @@ impl FileAnchors {
     }
 
     fn ends_in_the_middle(&self) -> io::Result<bool> {
-        let text = std::fs::read(&self.path)?;
-        Ok(text.last().is_some_and(|last| *last != b'\n'))
+        let Some(end) = self.file.metadata()?.len().checked_sub(1) else {
+            return Ok(false);
+        };
+        let mut last = [0];
+        self.file.read_exact_at(&mut last, end)?;
+        Ok(last != *b"\n")
     }
 }
 

@@ -191,7 +191,9 @@ impl Place {
 
 /// Opens a file of this format for reading, whoever is writing it.
 pub(super) fn open_for_reading(path: &Path, format: &Format) -> Result<Connection, HistoryError> {
-    let path = fs::canonicalize(path).map_err(|source| unreadable(path, source))?;
+    let (directory, file) = (path.parent().unwrap_or(path), format.file);
+    let directory = fs::canonicalize(directory).map_err(|source| unreadable(path, source))?;
+    let path = directory.join(file);
     check_magic(&path)?;
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | common_flags())?;
     check_format(&connection, &path, format)?;
