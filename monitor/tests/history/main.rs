@@ -7,9 +7,17 @@
 //! HWSHIM_CASES=10000 cargo test --release -p monitor --test history kill
 //! ```
 
-#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "whatever fails here fails the test, and what was skipped is said"
+)]
 
+mod kept;
 mod kills;
+mod power_cuts;
+mod refusals;
+mod snapshots;
 mod support;
 mod tampering;
 

@@ -113,6 +113,22 @@ pub(crate) fn writer(root: &Path, count: u64) -> Command {
     command
 }
 
+/// This program under `strace` with these arguments, as such a writer; nothing where there is none.
+pub(crate) fn traced_writer(arguments: &[&str], root: &Path, count: u64) -> Option<Command> {
+    let strace = Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "true"])
+        .stderr(Stdio::null())
+        .status();
+    if !strace.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strace is not there, or may not trace; Debian: apt install strace");
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(arguments).arg(env::current_exe().unwrap());
+    as_writer(&mut command, root, count);
+    Some(command)
+}
+
 fn as_writer(command: &mut Command, root: &Path, count: u64) {
     command
         .args(["--exact", "a_writer", "--nocapture", "--test-threads=1"])

@@ -1,0 +1,219 @@
+//! What is recorded, read back; who is told of it; and many who record at once.
+
+use crate::support::{Layout, check_all, event, scratch};
+use hwshim::clock::Instant;
+use monitor::history::{
+    Anchor, AnchorSink, Event, Events, Filter, HistoryError, Place, Seq, Severity, Writer,
+};
+use rusqlite::Connection;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Remembers anchors, unless it is told to take none.
+#[derive(Clone, Default)]
+struct Memory {
+    anchors: Arc<Mutex<Vec<Anchor>>>,
+    deaf: bool,
+}
+
+impl AnchorSink for Memory {
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn write(&mut self, anchor: &Anchor) -> std::io::Result<()> {
+        if self.deaf {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        self.anchors.lock().unwrap().push(*anchor);
+        Ok(())
+    }
+}
+
+fn at(event: Event, monotonic: Duration) -> Event {
+    let mut event = event;
+    event.stamp.monotonic = Instant::ORIGIN.plus(monotonic);
+    event
+}
+
+#[test]
+fn the_head_is_anchored_every_hundred_events_and_every_five_minutes() {
+    let root = scratch();
+    let memory = Memory::default();
+    let place = Place::new(root.path().join("history"));
+    let mut events = Events::open(&place, vec![Box::new(memory.clone())]).unwrap();
+    for seq in 1..=250 {
+        events.append(&[at(event(seq), Duration::ZERO)]).unwrap();
+    }
+    let five_minutes = Duration::from_secs(300);
+    events.anchor_if_due(Instant::ORIGIN.plus(five_minutes - Duration::from_nanos(1)));
+    events.anchor_if_due(Instant::ORIGIN.plus(five_minutes));
+    events.anchor_if_due(Instant::ORIGIN.plus(five_minutes * 3));
+    let seqs = || {
+        let anchors = memory.anchors.lock().unwrap();
+        anchors
+            .iter()
+            .map(|anchor| anchor.seq.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(), [1, 101, 201, 250]);
+    events.append(&[at(event(251), five_minutes)]).unwrap();
+    drop(events);
+    assert_eq!(seqs(), [1, 101, 201, 250, 251]);
+}
+
+#[test]
+fn a_sink_that_takes_nothing_is_told_of_and_stops_nothing() {
+    let root = scratch();
+    let deaf = Memory {
+        deaf: true,
+        ..Memory::default()
+    };
+    let place = Place::new(root.path().join("history"));
+    let mut events = Events::open(&place, vec![Box::new(deaf)]).unwrap();
+    events.append(&[event(1)]).unwrap();
+    let troubles = events.anchor_troubles();
+    assert_eq!(troubles.len(), 1);
+    assert_eq!(troubles[0].sink, "memory");
+    assert!(events.anchor_troubles().is_empty());
+}
+
+#[test]
+fn events_are_found_by_what_they_are() {
+    let root = scratch();
+    let events = Layout::below(root.path()).fill(60);
+    let seqs = |filter: &Filter| -> Vec<u64> {
+        let found = events.query(filter).unwrap();
+        found.iter().map(|event| event.seq.0).collect()
+    };
+    let some = Filter {
+        from: Some(Seq(10)),
+        until: Some(Seq(40)),
+        subject: Some("pci:0000:3b:00.3".to_owned()),
+        kinds: vec!["transition".to_owned(), "other".to_owned()],
+        ..Filter::default()
+    };
+    assert_eq!(seqs(&some), [11, 19, 27, 35]);
+    let alerts = Filter {
+        severity_min: Some(Severity::Alert),
+        latest_first: true,
+        limit: Some(3),
+        ..Filter::default()
+    };
+    assert_eq!(seqs(&alerts), [59, 56, 53]);
+    let wall = |seq| Some(event(seq).stamp.wall);
+    let hour = Filter {
+        from_wall: wall(20),
+        until_wall: wall(23),
+        ..Filter::default()
+    };
+    assert_eq!(seqs(&hour), [20, 21, 22]);
+    let none = Filter {
+        kinds: vec!["' OR 1 --".to_owned()],
+        ..Filter::default()
+    };
+    assert_eq!(seqs(&none), [0; 0]);
+}
+
+#[test]
+fn no_statement_changes_or_removes_an_event() {
+    let root = scratch();
+    let layout = Layout::below(root.path());
+    drop(layout.fill(5));
+    let other = Connection::open(layout.history.join("events.db")).unwrap();
+    for (statement, words) in [
+        ("UPDATE event SET body = 'x' WHERE seq = 3", "never changed"),
+        ("DELETE FROM event WHERE seq = 5", "never deleted"),
+        ("DELETE FROM event", "never deleted"),
+        ("UPDATE boot SET uuid = uuid", "never changed"),
+        ("DELETE FROM boot", "never deleted"),
+        (
+            "INSERT INTO event SELECT 9, wall_ns, monotonic_ns, boot, severity, kind, subject,
+             refers_to, body, prev, hash FROM event WHERE seq = 5",
+            "without gaps",
+        ),
+    ] {
+        let error = other.execute_batch(statement).unwrap_err().to_string();
+        assert!(error.contains(words), "{statement}: {error}");
+    }
+    assert_eq!(
+        check_all(&layout.reader().unwrap(), &layout.anchors(), 5),
+        5
+    );
+}
+
+#[test]
+fn somebody_else_who_appends_is_noticed() {
+    let root = scratch();
+    let layout = Layout::below(root.path());
+    let mut events = layout.fill(5);
+    let other = Connection::open(layout.history.join("events.db")).unwrap();
+    let planted = "INSERT INTO event SELECT 6, wall_ns, monotonic_ns, boot, severity, kind,
+                   subject, refers_to, body, prev, hash FROM event WHERE seq = 5";
+    other.execute_batch(planted).unwrap();
+    let error = events.append(&[event(6)]).unwrap_err();
+    assert!(
+        matches!(error, HistoryError::Tampered { seq: Seq(6), .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_event_that_says_too_much_or_refers_to_nothing_is_refused_alone() {
+    let root = scratch();
+    let mut events = Layout::below(root.path()).fill(2);
+    let long = Event::new(event(3).stamp, "k", "s", &"x".repeat(Event::BODY_LEN_MAX));
+    let error = events.append(&[event(3), long]).unwrap_err().to_string();
+    assert!(
+        error.contains("body has 65538 bytes, and 65536 are kept"),
+        "{error}"
+    );
+    events.append(&[event(3).about(Seq(9))]).unwrap_err();
+    assert_eq!(events.append(&[event(3)]).unwrap(), Seq(3));
+    check_all(&events, &[], 3);
+}
+
+#[test]
+fn many_who_append_at_once_get_numbers_of_their_own_and_one_fault_is_nobody_elses() {
+    let root = scratch();
+    let layout = Layout::below(root.path());
+    let writer = Writer::start(layout.open().unwrap()).unwrap();
+    let append = |thread: u64| {
+        let writer = writer.clone();
+        move || {
+            let mut seqs = Vec::new();
+            for index in 0..50_u64 {
+                let body = (thread, index);
+                let event = Event::new(event(1).stamp, "k", thread.to_string(), &body);
+                if thread == 0 {
+                    writer.append(vec![event.about(Seq(u64::MAX))]).unwrap_err();
+                    continue;
+                }
+                let count = 1 + usize::try_from(index % 3).unwrap();
+                let last = writer.append(vec![event; count]).unwrap().0;
+                seqs.push((last, count as u64, serde_json::to_string(&body).unwrap()));
+            }
+            seqs
+        }
+    };
+    let seqs: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(append(thread))).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let events = writer.stop().unwrap();
+    let audit = events.verify(&layout.anchors()).unwrap();
+    assert_eq!(audit.finding, None);
+    assert_eq!(
+        audit.events,
+        seqs.iter().map(|(_, count, _)| count).sum::<u64>()
+    );
+    for (last, count, body) in seqs {
+        for seq in last - count + 1..=last {
+            assert_eq!(events.get(Seq(seq)).unwrap().unwrap().event.body, body);
+        }
+    }
+}
