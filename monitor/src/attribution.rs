@@ -30,6 +30,7 @@ use crate::verdict::Cause;
 use hwshim::clock::Instant;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 use table::{HYPOTHESES, Weights};
 
 /// Less sure than that is not sure.
@@ -40,6 +41,8 @@ const LEAD_MIN: f64 = 0.3;
 const STRENGTH_MIN: f64 = 0.05;
 /// Weights smaller than that, in nats, are not worth a line.
 const WORTH_TELLING: f64 = 0.1;
+/// What was tried half a day ago tells half as much: it may have been another fault.
+const TRIED_HALF_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// Polls on time in a row that must find a counter unmoved before it is frozen.
 const FROZEN_POLLS: u32 = 3;
 
@@ -159,17 +162,8 @@ impl Dossier {
     fn contributions(&self, now: Instant) -> Vec<Contribution<'_>> {
         let rows = table::ROWS.iter().filter_map(|row| self.of_row(row, now));
         let known = self.interventions.values().filter(|it| it.before);
-        let tried = known.map(|it| Contribution {
-            code: it.action.name(),
-            was_seen: true,
-            detail: &it.detail,
-            nats: if it.after {
-                it.action.effects().unchanged
-            } else {
-                it.action.effects().cured
-            },
-        });
-        rows.chain(tried).collect()
+        rows.chain(known.map(|it| of_intervention(it, now)))
+            .collect()
     }
 
     /// Several sights in a row are sights of one thing: the strongest counts, and that one was not
@@ -215,10 +209,29 @@ fn keep_latest(sights: &mut BTreeMap<Kind, Sight>, kind: Kind, sight: Sight) {
     }
 }
 
+fn of_intervention(intervention: &Intervention, now: Instant) -> Contribution<'_> {
+    let effects = intervention.action.effects();
+    let nats = match intervention.after {
+        true => effects.unchanged,
+        false => effects.cured,
+    };
+    let strength = after(now.since(intervention.at), TRIED_HALF_LIFE);
+    Contribution {
+        code: intervention.action.name(),
+        was_seen: true,
+        detail: &intervention.detail,
+        nats: nats.map(|weight| weight * strength),
+    }
+}
+
 /// The strength of a sight halves with each half-life of its kind.
 fn faded(sight: &Sight, kind: Kind, now: Instant) -> f64 {
-    let age = now.since(sight.at).as_secs_f64();
-    sight.strength * (-age / kind.half_life().as_secs_f64()).exp2()
+    sight.strength * after(now.since(sight.at), kind.half_life())
+}
+
+/// What is left of 1 after `age`.
+fn after(age: Duration, half_life: Duration) -> f64 {
+    (-age.as_secs_f64() / half_life.as_secs_f64()).exp2()
 }
 
 /// What one piece of evidence adds to each hypothesis.
@@ -233,8 +246,8 @@ struct Contribution<'a> {
 /// What decides about vetoes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Circumstances {
-    /// The highest score of [`local_health`](crate::local_health) while nothing was heard of the
-    /// card.
+    /// The highest score of local health while nothing was heard of the card, see
+    /// [`LocalHealth::score_max_within`](crate::local_health::LocalHealth::score_max_within).
     pub local_health: u8,
     /// The counter that the card itself moves.
     pub counter: Counter,
@@ -322,7 +335,9 @@ pub struct Assessment {
     /// Every cause with how likely it is, the likeliest first. They sum up to 1;
     /// [`Cause::Undetermined`] is there with what was taken from a cause by a veto.
     pub ranked: Vec<(Cause, f64)>,
-    /// What speaks for the likeliest cause, the strongest first.
+    /// What would be likeliest if there were no vetoes.
+    pub leading: Cause,
+    /// What speaks for that, the strongest first.
     pub evidence_for: Vec<Weighed>,
     /// What speaks against it.
     pub evidence_against: Vec<Weighed>,
@@ -371,20 +386,26 @@ pub fn assess(
     let contributions = dossier.contributions(now);
     let posterior = posterior(priors, &contributions);
     let vetoes = Veto::applying(circumstances);
+    let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
-    let (top, confidence) = ranked[0];
-    let lead = confidence - ranked[1].1;
-    let is_sure = confidence >= CONFIDENCE_MIN && lead >= LEAD_MIN;
-    let (evidence_for, evidence_against) = told(&contributions, priors, top);
+    let [(top, confidence), (_, second), ..] = ranked[..] else {
+        unreachable!("there are more than two hypotheses");
+    };
+    let is_sure = confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN;
+    let cause = if is_sure { top } else { Cause::Undetermined };
+    let (evidence_for, evidence_against) = told(&contributions, priors, leading);
+    let next_test = (cause == Cause::Undetermined).then(|| {
+        let open = allowed(&posterior, &vetoes);
+        inquiry::next(dossier, &open, now)
+    });
     Assessment {
-        cause: if is_sure { top } else { Cause::Undetermined },
+        cause,
         ranked,
+        leading,
         evidence_for,
         evidence_against,
         vetoes,
-        next_test: (!is_sure || top == Cause::Undetermined)
-            .then(|| inquiry::next(dossier, &posterior, now))
-            .flatten(),
+        next_test: next_test.flatten(),
     }
 }
 
@@ -409,24 +430,31 @@ fn softmax(nats: &Weights) -> Weights {
 /// Causes by likelihood, those that are out of the question left with none. Equals stay in the order
 /// of the table.
 fn ranked(posterior: &Weights, vetoes: &[Veto]) -> Vec<(Cause, f64)> {
+    let mut ranked: Vec<_> = HYPOTHESES.into_iter().zip(*posterior).collect();
     let mut taken = 0.0;
-    let mut ranked: Vec<_> = HYPOTHESES
-        .into_iter()
-        .zip(*posterior)
-        .map(|(cause, confidence)| {
-            if vetoes.iter().any(|veto| veto.rules_out() == cause) {
-                taken += confidence;
-                (cause, 0.0)
-            } else {
-                (cause, confidence)
-            }
-        })
-        .collect();
+    for veto in vetoes {
+        for (_, confidence) in ranked
+            .iter_mut()
+            .filter(|(cause, _)| *cause == veto.rules_out())
+        {
+            taken += std::mem::take(confidence);
+        }
+    }
     if taken > 0.0 {
         ranked.push((Cause::Undetermined, taken));
     }
     ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
     ranked
+}
+
+/// How likely each hypothesis is if those that are out of the question never were in it.
+fn allowed(posterior: &Weights, vetoes: &[Veto]) -> Weights {
+    let is_vetoed = |cause: Cause| vetoes.iter().any(|veto| veto.rules_out() == cause);
+    let nats = std::array::from_fn(|hypothesis| match HYPOTHESES[hypothesis] {
+        cause if is_vetoed(cause) => f64::NEG_INFINITY,
+        _ => posterior[hypothesis].ln(),
+    });
+    softmax(&nats)
 }
 
 /// What speaks for `cause` and what against it: the weight of evidence against all other faults.

@@ -168,9 +168,24 @@ pub struct LocalHealth {
     /// Clean time that has not made a whole second yet.
     clean: Duration,
     /// Since when the score is not zero.
-    impaired_since: Option<Instant>,
+    impaired: Option<Spell>,
     /// When it was not zero before, the oldest first.
-    spells: VecDeque<(Instant, Instant)>,
+    spells: VecDeque<Spell>,
+}
+
+/// A time in which the score was not zero.
+#[derive(Clone, Copy, Debug)]
+struct Spell {
+    from: Instant,
+    to: Instant,
+    score_max: u8,
+}
+
+impl Spell {
+    /// For how much of the time between two instants it lasted.
+    fn within(&self, from: Instant, to: Instant) -> Duration {
+        self.to.min(to).since(self.from.max(from))
+    }
 }
 
 /// Spells that are remembered, for whoever asks about a gap that has just ended.
@@ -185,7 +200,7 @@ impl LocalHealth {
             score: 0,
             sampled_at: now,
             clean: Duration::ZERO,
-            impaired_since: None,
+            impaired: None,
             spells: VecDeque::new(),
         }
     }
@@ -197,14 +212,24 @@ impl LocalHealth {
         if signs.is_empty() {
             self.forgive(now);
         } else {
-            // What starved us did so since the last sample, not from now on.
-            self.impaired_since.get_or_insert(self.sampled_at);
-            let points = signs.iter().map(|sign| sign.points()).sum::<u8>();
-            self.score = self.score.saturating_add(points).min(SCORE_MAX);
-            self.clean = Duration::ZERO;
+            self.blame(&signs, now);
         }
         self.sampled_at = now;
         signs
+    }
+
+    fn blame(&mut self, signs: &[Sign], now: Instant) {
+        let points = signs.iter().map(|sign| sign.points()).sum::<u8>();
+        self.score = self.score.saturating_add(points).min(SCORE_MAX);
+        self.clean = Duration::ZERO;
+        // What starved us did so since the last sample, not from now on.
+        let spell = self.impaired.get_or_insert(Spell {
+            from: self.sampled_at,
+            to: now,
+            score_max: 0,
+        });
+        spell.to = now;
+        spell.score_max = spell.score_max.max(self.score);
     }
 
     /// The time since the last sample was clean.
@@ -212,16 +237,18 @@ impl LocalHealth {
         self.clean += now.since(self.sampled_at);
         let seconds = self.clean.as_secs();
         self.clean -= Duration::from_secs(seconds);
-        self.score = self
-            .score
-            .saturating_sub(u8::try_from(seconds).unwrap_or(u8::MAX));
+        let forgiven = u8::try_from(seconds).unwrap_or(u8::MAX);
+        self.score = self.score.saturating_sub(forgiven);
+        if let Some(spell) = &mut self.impaired {
+            spell.to = now;
+        }
         if self.score == 0
-            && let Some(since) = self.impaired_since.take()
+            && let Some(spell) = self.impaired.take()
         {
             if self.spells.len() == SPELLS_MAX {
                 self.spells.pop_front();
             }
-            self.spells.push_back((since, now));
+            self.spells.push_back(spell);
         }
     }
 
@@ -242,23 +269,36 @@ impl LocalHealth {
     /// What follows, as of the last sample.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.impaired_since {
+        match self.impaired {
             None => Standing::Clear,
-            Some(since) if self.sampled_at.since(since) < self.limits.hold_max => {
-                Standing::Holding { since }
+            Some(Spell { from: since, .. }) => {
+                if self.sampled_at.since(since) < self.limits.hold_max {
+                    Standing::Holding { since }
+                } else {
+                    Standing::Alarm { since }
+                }
             }
-            Some(since) => Standing::Alarm { since },
         }
     }
 
     /// For how much of the time between two instants the score was not zero.
     #[must_use]
     pub fn impaired_within(&self, from: Instant, to: Instant) -> Duration {
-        let open = self.impaired_since.map(|since| (since, self.sampled_at));
-        let spells = self.spells.iter().copied().chain(open);
-        spells
-            .map(|(start, end)| end.min(to).since(start.max(from)))
-            .sum()
+        self.spells().map(|spell| spell.within(from, to)).sum()
+    }
+
+    /// The highest score of any spell of starvation that overlaps with the time between two
+    /// instants.
+    #[must_use]
+    pub fn score_max_within(&self, from: Instant, to: Instant) -> u8 {
+        let overlapping = self
+            .spells()
+            .filter(|spell| spell.within(from, to) > Duration::ZERO);
+        overlapping.map(|spell| spell.score_max).max().unwrap_or(0)
+    }
+
+    fn spells(&self) -> impl Iterator<Item = &Spell> {
+        self.spells.iter().chain(&self.impaired)
     }
 }
 
@@ -430,5 +470,11 @@ mod tests {
         assert_eq!(host.health.impaired_within(at(10), at(21)), 11 * SECOND);
         assert_eq!(host.health.impaired_within(at(12), at(15)), 3 * SECOND);
         assert_eq!(host.health.impaired_within(at(22), at(30)), Duration::ZERO);
+        assert_eq!(host.health.score_max_within(at(0), at(10)), 0);
+        assert_eq!(host.health.score_max_within(at(5), at(12)), 1);
+        assert_eq!(host.health.score_max_within(at(22), at(30)), 0);
+        // A spell that still lasts.
+        host.pass(3, &gap);
+        assert_eq!(host.health.score_max_within(at(27), at(28)), 3);
     }
 }

@@ -24,8 +24,8 @@ pub const CLOSED: &str = "missed 2 heartbeats; closing session and waiting for n
 const BEAT_INTERVAL: Duration = Duration::from_secs(4);
 /// A beat that has not come after so long is late: half a second more than the longest interval.
 const LATE_AFTER: Duration = Duration::from_millis(4500);
-/// Beats that may be missing, less one.
-const MISSED_MAX: u32 = 2;
+/// Beats that are missing when a session is over.
+const MISSED: u32 = 2;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,7 +103,7 @@ impl Session {
         let patience = patience.max(1);
         match self.state {
             SessionState::Waiting => None,
-            _ if silent_for >= MISSED_MAX * BEAT_INTERVAL * patience => {
+            _ if silent_for >= MISSED * BEAT_INTERVAL * patience => {
                 self.state = SessionState::Waiting;
                 Some(SessionEvent::Closed { silent_for })
             }

@@ -217,6 +217,13 @@ fn trying_outweighs_looking() {
         dossier.intervened(tried(Action::MoveCard, after));
         assert_eq!(assessed(&dossier).cause, cause);
     }
+    // What was tried long ago was perhaps another fault.
+    let mut old = dossier(&leak, &[]);
+    old.intervened(Intervention {
+        at: at(NOW - 7 * 86_400),
+        ..tried(Action::StopService, true)
+    });
+    assert_eq!(assessed(&old).cause, Cause::ServiceLeak);
     // Where there was no fault before, nothing was cured.
     let mut dossier = dossier(&leak, &[]);
     dossier.intervened(Intervention {
@@ -239,6 +246,10 @@ fn what_a_veto_takes_goes_to_nobody_else() {
     assert!(vetoed.abstains());
     assert_eq!(vetoed.vetoes, [Veto::CounterMovedOnStarvedHost]);
     assert_eq!(vetoed.confidence(Cause::Link), free.confidence(Cause::Link));
+    // What was vetoed is explained all the same.
+    assert_eq!(vetoed.leading, Cause::Card);
+    assert_eq!(vetoed.evidence_for, free.evidence_for);
+    assert!(vetoed.next_test.is_some());
     assert_eq!(
         vetoed.ranked[0],
         (Cause::Undetermined, free.confidence(Cause::Card))
