@@ -207,6 +207,24 @@ fn blinking_at_random_is_found_out_within_45_seconds_in_99_of_100_cases() {
     }
 }
 
+#[test]
+fn a_simulated_light_that_blinks_at_random_is_found_out_as_soon() {
+    const TRIALS: usize = 300;
+    let trial = |seed| {
+        let mut watched = Watched::new(Lights::Nfast500, Profile::Nfast500, seed);
+        watched.watch(60);
+        watched.inject("led-irregular");
+        let readings = watched.watch(120);
+        let found = readings.iter().position(Reading::is_fault);
+        1 + found.expect("two minutes are enough")
+    };
+    let mut latencies: Vec<_> = (0..TRIALS as u64).map(trial).collect();
+    latencies.sort_unstable();
+    let (median, p99) = (latencies[TRIALS / 2], latencies[TRIALS * 99 / 100]);
+    println!("median {median} s, p99 {p99} s");
+    assert!(median <= 20 && p99 <= 45, "{median} {p99}");
+}
+
 /// How often in a year a light that is well is called irregular, if one interval in `1 / chance` is
 /// misread: exactly, over everything that the intervals in a window can be.
 fn slanders_per_year(rule: Rule, chance: f64) -> f64 {

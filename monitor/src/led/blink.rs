@@ -47,7 +47,10 @@ impl Rule {
 
     /// The intervals of `outliers`, the latest in the lowest bit, that this rule looks at.
     const fn window(self, outliers: u32) -> u32 {
-        outliers & (u32::MAX >> (32 - self.among))
+        match u32::MAX.checked_shr(u32::BITS.saturating_sub(self.among)) {
+            Some(mask) => outliers & mask,
+            None => 0,
+        }
     }
 
     /// Whether the rhythm is lost; `outliers` has a bit for each interval, the latest lowest.
