@@ -277,5 +277,10 @@ mod tests {
         };
         assert!((percent(1) - 3.75).abs() < 1e-9);
         assert!((percent(20) - 6.25).abs() < 1e-9);
+        // The latest is the latest however few there are.
+        let mut young = Flapping::new();
+        young.record('u');
+        young.record('d');
+        assert!((young.percent() - 6.25).abs() < 1e-9);
     }
 }

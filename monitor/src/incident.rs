@@ -456,6 +456,19 @@ mod tests {
         assert!(incidents.open().is_empty());
         let next = incidents.symptom(symptom(320, "led-fault", None), Cause::Card);
         assert_eq!(next, Some(IncidentEvent::Opened(SECOND)));
+        // Nor does it matter whether somebody has polled meanwhile.
+        let third = incidents.symptom(symptom(620, "led-fault", None), Cause::Card);
+        assert_eq!(third, Some(IncidentEvent::Opened(IncidentId(2))));
+    }
+
+    #[test]
+    fn a_symptom_joins_the_incident_of_its_cause_before_one_of_unknown_cause() {
+        let mut incidents = Incidents::new();
+        incidents.symptom(symptom(0, "wrong-answer", None), Cause::Card);
+        incidents.symptom(symptom(1, "degraded-link", None), Cause::Link);
+        incidents.attribute(SECOND, Cause::Undetermined);
+        let joined = incidents.symptom(symptom(2, "led-fault", None), Cause::Card);
+        assert_eq!(joined, Some(IncidentEvent::Grew(FIRST)));
     }
 
     #[test]
