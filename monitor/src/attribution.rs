@@ -35,8 +35,9 @@ use table::{HYPOTHESES, Weights};
 
 /// Less sure than that is not sure.
 const CONFIDENCE_MIN: f64 = 0.8;
-/// The runner-up must be that far behind.
+/// The runner-up must be that far behind, which it is: it has no more than what is left.
 const LEAD_MIN: f64 = 0.3;
+const _: () = assert!(CONFIDENCE_MIN - (1.0 - CONFIDENCE_MIN) >= LEAD_MIN);
 /// What has faded to less counts no more.
 const STRENGTH_MIN: f64 = 0.05;
 /// Weights smaller than that, in nats, are not worth a line.
@@ -69,7 +70,8 @@ impl Priors {
     }
 }
 
-/// Everything that is known of one case.
+/// Everything that is known of one case. Another case needs another: what was tried is not forgotten
+/// when a fault is.
 #[derive(Clone, Debug, Default)]
 pub struct Dossier {
     seen: BTreeMap<Kind, Sight>,
@@ -388,11 +390,10 @@ pub fn assess(
     let vetoes = Veto::applying(circumstances);
     let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
-    let [(top, confidence), (_, second), ..] = ranked[..] else {
-        unreachable!("there are more than two hypotheses");
+    let cause = match ranked[0] {
+        (top, confidence) if confidence >= CONFIDENCE_MIN => top,
+        _ => Cause::Undetermined,
     };
-    let is_sure = confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN;
-    let cause = if is_sure { top } else { Cause::Undetermined };
     let (evidence_for, evidence_against) = told(&contributions, priors, leading);
     let next_test = (cause == Cause::Undetermined).then(|| {
         let open = allowed(&posterior, &vetoes);

@@ -21,122 +21,28 @@ pub struct Test {
     pub takes: Duration,
 }
 
-/// All of them.
+/// All of them, for each row of the table the one that tells of it.
+#[rustfmt::skip]
 pub const TESTS: [Test; 19] = [
-    test(
-        Kind::HostPressure,
-        1,
-        "explain-gap",
-        "hold the gap against pressure, soft interrupts and steal of both ends",
-    ),
-    test(
-        Kind::CounterFrozen,
-        1,
-        "confirm-counter",
-        "read the card's heartbeat counter twice, two beats apart",
-    ),
-    test(
-        Kind::ConfigAllOnes,
-        1,
-        "read-config-space",
-        "read the card's vendor id from configuration space",
-    ),
-    test(
-        Kind::Aer,
-        1,
-        "read-aer",
-        "compare the error counters of the card with those of the port above it",
-    ),
-    test(
-        Kind::OwnerGone,
-        1,
-        "find-owner",
-        "look whether the owner's process is the one that published",
-    ),
-    test(
-        Kind::QueueLong,
-        1,
-        "read-queues",
-        "compare commands with replies, and latency with load",
-    ),
-    test(
-        Kind::AcceptQueue,
-        1,
-        "read-backlog",
-        "read the accept queue of the service's socket",
-    ),
-    test(
-        Kind::OutOfRange,
-        1,
-        "read-sensors",
-        "read temperatures and voltages",
-    ),
-    test(
-        Kind::Permission,
-        1,
-        "read-permissions",
-        "open what the service opens, as its user",
-    ),
-    test(
-        Kind::RecentChange,
-        1,
-        "read-changes",
-        "list what was changed in the last 24 hours",
-    ),
-    test(
-        Kind::OtherCardsToo,
-        1,
-        "compare-cards",
-        "look whether other cards of this host are hit",
-    ),
-    test(
-        Kind::DeadMan,
-        1,
-        "ask-dead-man",
-        "ask the second process whether the monitor moves",
-    ),
-    test(
-        Kind::CounterMovesNoReply,
-        2,
-        "ask-service",
-        "ask the service for its status, within a deadline",
-    ),
-    test(
-        Kind::WrongAnswer,
-        2,
-        "known-answer-test",
-        "sign and verify a known answer through the card",
-    ),
-    test(
-        Kind::ErrorThenOk,
-        10,
-        "repeat-command",
-        "send the command that failed again, a few times",
-    ),
-    test(
-        Kind::OnlyOneDiverges,
-        10,
-        "compare-hosts",
-        "compare with the other hosts that are alike",
-    ),
-    test(
-        Kind::LedFault,
-        45,
-        "watch-led",
-        "watch the light for 45 seconds",
-    ),
-    test(
-        Kind::FailedOpens,
-        600,
-        "idle-floor",
-        "drain, wait for two recycle periods, and see what is still held",
-    ),
-    test(
-        Kind::FloorTrend,
-        3600,
-        "watch-floors",
-        "watch what the service holds for an hour of steady load",
-    ),
+    test(Kind::HostPressure, 1, "explain-gap", "hold the gap against pressure, soft interrupts and steal of both ends"),
+    test(Kind::CounterFrozen, 1, "confirm-counter", "read the card's heartbeat counter twice, two beats apart"),
+    test(Kind::ConfigAllOnes, 1, "read-config-space", "read the card's vendor id from configuration space"),
+    test(Kind::Aer, 1, "read-aer", "compare the error counters of the card with those of the port above it"),
+    test(Kind::OwnerGone, 1, "find-owner", "look whether the owner's process is the one that published"),
+    test(Kind::QueueLong, 1, "read-queues", "compare commands with replies, and latency with load"),
+    test(Kind::AcceptQueue, 1, "read-backlog", "read the accept queue of the service's socket"),
+    test(Kind::OutOfRange, 1, "read-sensors", "read temperatures and voltages"),
+    test(Kind::Permission, 1, "read-permissions", "open what the service opens, as its user"),
+    test(Kind::RecentChange, 1, "read-changes", "list what was changed in the last 24 hours"),
+    test(Kind::OtherCardsToo, 1, "compare-cards", "look whether other cards of this host are hit"),
+    test(Kind::DeadMan, 1, "ask-dead-man", "ask the second process whether the monitor moves"),
+    test(Kind::CounterMovesNoReply, 2, "ask-service", "ask the service for its status, within a deadline"),
+    test(Kind::WrongAnswer, 2, "known-answer-test", "sign and verify a known answer through the card"),
+    test(Kind::ErrorThenOk, 10, "repeat-command", "send the command that failed again, a few times"),
+    test(Kind::OnlyOneDiverges, 10, "compare-hosts", "compare with the other hosts that are alike"),
+    test(Kind::LedFault, 45, "watch-led", "watch the light for 45 seconds"),
+    test(Kind::FailedOpens, 600, "idle-floor", "drain, wait for two recycle periods, and see what is still held"),
+    test(Kind::FloorTrend, 3600, "watch-floors", "watch what the service holds for an hour of steady load"),
 ];
 
 const fn test(reveals: Kind, seconds: u64, name: &'static str, how: &'static str) -> Test {

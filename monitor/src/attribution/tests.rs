@@ -153,6 +153,11 @@ fn what_costs_long_is_proposed_when_nothing_cheaper_is_left() {
     let assessment = assessed(&dossier(&[Kind::FloorTrend], &cheap));
     assert!(assessment.abstains(), "{:?}", assessment.ranked);
     assert_eq!(assessment.next_test.unwrap().name, "idle-floor");
+    // It tells most, and yet the first thing to do is one that takes a moment.
+    let first = assessed(&dossier(&[Kind::FloorTrend], &[]))
+        .next_test
+        .unwrap();
+    assert!(first.takes <= Duration::from_secs(2), "{first:?}");
 }
 
 #[test]
@@ -224,11 +229,11 @@ fn trying_outweighs_looking() {
         ..tried(Action::StopService, true)
     });
     assert_eq!(assessed(&old).cause, Cause::ServiceLeak);
-    // Where there was no fault before, nothing was cured.
+    // Where there was no fault before, nothing was cured, and nothing was not.
     let mut dossier = dossier(&leak, &[]);
     dossier.intervened(Intervention {
         before: false,
-        ..tried(Action::RestartService, false)
+        ..tried(Action::StopService, true)
     });
     assert_eq!(assessed(&dossier).cause, Cause::ServiceLeak);
 }
@@ -346,8 +351,8 @@ fn cases_drawn_from_the_table_are_told_apart_and_card_is_never_blamed_for_the_ho
         calibration.brier(),
         card_for_host
     );
-    assert!(calibration.right() > 0.8);
-    assert!(calibration.brier() < 0.5);
+    assert!(calibration.right() > 0.95 && calibration.abstained() < 0.15);
+    assert!(calibration.brier() < 0.15);
     assert_eq!(card_for_host, 0);
 }
 
