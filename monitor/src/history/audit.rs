@@ -5,7 +5,7 @@
 //! anchor are vouched for by the chain alone.
 
 use super::anchor::Anchor;
-use super::error::HistoryError;
+use super::error::{HistoryError, printable};
 use super::event::{GENESIS, Recorded, Seq};
 use super::events::{FORMAT, Filter, Reader};
 use super::place;
@@ -263,7 +263,9 @@ fn damage(read: Result<(), HistoryError>, seq: Seq) -> Result<Option<Finding>, H
     let detail = match read {
         Ok(()) => return Ok(None),
         Err(HistoryError::Corrupt { what, .. } | HistoryError::Foreign { what, .. }) => what,
-        Err(HistoryError::Failed { source, .. }) if is_nonsense(&source) => source.to_string(),
+        Err(HistoryError::Failed { source, .. }) if is_nonsense(&source) => {
+            printable(&source.to_string())
+        }
         Err(error) => return Err(error),
     };
     Ok(Some(Finding {
@@ -298,7 +300,7 @@ fn integrity(reader: &Reader, seq: Seq) -> Result<Option<Finding>, HistoryError>
         Ok(said) if said == "ok" => Ok(()),
         Ok(what) => Err(HistoryError::Corrupt {
             path: reader.path().to_owned(),
-            what,
+            what: printable(&what),
         }),
         Err(error) => Err(reader.failed("read")(error)),
     };

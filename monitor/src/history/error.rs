@@ -132,7 +132,8 @@ impl HistoryError {
     /// Says what SQLite's error means for the file at `path`.
     pub(super) fn sqlite(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
-        let what = source.to_string();
+        // SQLite quotes what stands in the file, which may be meant for a terminal.
+        let what = printable(&source.to_string());
         match source.sqlite_error_code() {
             // It began as an SQLite file does, or it would not have come this far.
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -159,6 +160,14 @@ impl HistoryError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Tampered { .. })
     }
+}
+
+/// The text, with a question mark for whatever is not plain ASCII.
+pub(super) fn printable(text: &str) -> String {
+    let plain = |character: char| matches!(character, ' '..='~');
+    text.chars()
+        .map(|character| if plain(character) { character } else { '?' })
+        .collect()
 }
 
 fn nothing_is_free(path: &Path) -> bool {

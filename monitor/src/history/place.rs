@@ -3,7 +3,7 @@
 //! It knows nothing of what is in them. Opening refuses more than it repairs: a file that is
 //! foreign, newer or damaged is left exactly as it was found.
 
-use super::error::HistoryError;
+use super::error::{HistoryError, printable};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -309,7 +309,7 @@ pub(super) fn check_format(
     if version < format.version || found != expected {
         return Err(HistoryError::Corrupt {
             path: path.to_owned(),
-            what: difference(&expected, &found),
+            what: printable(&difference(&expected, &found)),
         });
     }
     Ok(())

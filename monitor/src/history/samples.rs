@@ -13,7 +13,7 @@
 mod chunk;
 mod codec;
 
-use super::error::HistoryError;
+use super::error::{HistoryError, printable};
 use super::place::{self, Format, Owned, Place};
 use super::time::WallTime;
 use chunk::{Columns, Entry};
@@ -599,7 +599,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), HistoryError> {
         Ok(said) if said == "ok" => Ok(()),
         Ok(what) => Err(HistoryError::Corrupt {
             path: path.to_owned(),
-            what,
+            what: printable(&what),
         }),
         Err(error) => Err(HistoryError::sqlite(path, "read", error)),
     }

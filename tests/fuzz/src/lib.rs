@@ -56,4 +56,5 @@ targets! {
     sysfs: 1_000,
     config: 10_000,
     address: 50_000,
+    history: 300,
 }

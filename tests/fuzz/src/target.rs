@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod config;
 pub(crate) mod driver;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod pci;
 pub(crate) mod sysfs;
 pub(crate) mod telemetry;
