@@ -567,42 +567,43 @@ impl SampleReader {
     ///
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), HistoryError> {
-        check(&self.connection, &self.path)?;
-        let failed = |error| HistoryError::sqlite(&self.path, "read", error);
-        let mut statement = self
-            .connection
-            .prepare("SELECT tier, points FROM chunk UNION ALL SELECT 0, points FROM tail")
-            .map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let (tier, bytes): (u8, Vec<u8>) = row
-                .get(0)
-                .and_then(|tier| Ok((tier, row.get(1)?)))
-                .map_err(failed)?;
-            let readable = if tier < Tier::Minute.number() {
-                chunk::unpack::<f64>(&bytes).is_some()
-            } else {
-                chunk::unpack::<Aggregate>(&bytes).is_some()
-            };
-            if !readable {
-                return Err(damaged_chunk(&self.path));
-            }
-        }
-        Ok(())
+        check(&self.connection, &self.path)
     }
 }
 
+/// Checks that the file is put together as it should be, and that every chunk can be read.
 fn check(connection: &Connection, path: &Path) -> Result<(), HistoryError> {
     let check = "PRAGMA quick_check(1)";
     let said: Result<String, _> = connection.query_row(check, [], |row| row.get(0));
     match said {
-        Ok(said) if said == "ok" => Ok(()),
+        Ok(said) if said == "ok" => chunks_can_be_read(connection, path),
         Ok(what) => Err(HistoryError::Corrupt {
             path: path.to_owned(),
             what: printable(&what),
         }),
         Err(error) => Err(HistoryError::sqlite(path, "read", error)),
     }
+}
+
+fn chunks_can_be_read(connection: &Connection, path: &Path) -> Result<(), HistoryError> {
+    let failed = |error| HistoryError::sqlite(path, "read", error);
+    let mut statement = connection
+        .prepare("SELECT tier, points FROM chunk UNION ALL SELECT 0, points FROM tail")
+        .map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let tier: i64 = row.get(0).map_err(failed)?;
+        let bytes: Vec<u8> = row.get(1).map_err(failed)?;
+        let readable = if tier < i64::from(Tier::Minute.number()) {
+            chunk::unpack::<f64>(&bytes).is_some()
+        } else {
+            chunk::unpack::<Aggregate>(&bytes).is_some()
+        };
+        if !readable {
+            return Err(damaged_chunk(path));
+        }
+    }
+    Ok(())
 }
 
 fn damaged_chunk(path: &Path) -> HistoryError {

@@ -197,3 +197,58 @@ fn what_is_no_figure_is_no_sample() {
     samples.record(&"s".repeat(1_000), at(0), 1.0).unwrap_err();
     assert_eq!(points(&mut samples, Tier::Second), []);
 }
+
+#[test]
+fn a_chunk_that_cannot_be_read_is_damage_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    for i in [0, 3_600, 7_200] {
+        samples.record("s", at(i), 1.5).unwrap();
+    }
+    samples.flush().unwrap();
+    let spoil = "UPDATE chunk SET points = x'ff' WHERE tier = 2";
+    assert_eq!(samples.connection.execute(spoil, []).unwrap(), 1);
+    drop(samples);
+    assert!(open(directory.path()).moved_aside.is_some());
+}
+
+#[test]
+fn what_no_disk_takes_waits_and_is_a_gap_when_it_has_waited_too_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut samples = open(directory.path()).samples;
+    let take_nothing = |samples: &Samples, nothing: bool| {
+        let connection = &samples.connection;
+        connection
+            .pragma_update(None, "query_only", nothing)
+            .unwrap();
+    };
+    take_nothing(&samples, true);
+    let refused = (0..100).filter(|i| samples.record("s", at(*i), 1.0).is_err());
+    assert_eq!(refused.count(), 90);
+    take_nothing(&samples, false);
+    assert_eq!(points(&mut samples, Tier::Second).len(), 100);
+
+    take_nothing(&samples, true);
+    let too_many = i64::try_from(WAITING_MAX).unwrap() + 100;
+    for i in 100..100 + too_many {
+        let _ = samples.record(
+            "s",
+            at(100).plus(Duration::from_millis(i.unsigned_abs())),
+            2.0,
+        );
+    }
+    take_nothing(&samples, false);
+    samples.record("s", at(1_000), 3.0).unwrap();
+    let found = points(&mut samples, Tier::Second);
+    let is_gap = |point: &&Point| {
+        matches!(
+            point.value,
+            Value::Gap {
+                reason: GapReason::Dropped,
+                ..
+            }
+        )
+    };
+    assert_eq!(found.iter().filter(is_gap).count(), 1);
+    assert!(found.len() > 101);
+}
