@@ -32,6 +32,8 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Samples that wait in memory at most, while the disk takes none: ten minutes of a hundred series.
 const WAITING_MAX: usize = 60_000;
+/// Milliseconds to which times are kept: a poll that is a millisecond late each time is even.
+const TIME_STEP: i64 = 10;
 /// Longest name of a series, in bytes.
 const NAME_LEN_MAX: usize = 256;
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -304,7 +306,7 @@ impl Samples {
         })
     }
 
-    /// Records what a series was at a time. Every ten seconds of that time, what came since is
+    /// Records what a series was at a time, which is kept to a hundredth of a second. Every ten seconds of that time, what came since is
     /// committed.
     ///
     /// # Errors
@@ -321,7 +323,7 @@ impl Samples {
                 len_max: NAME_LEN_MAX,
             });
         }
-        let at = now.unix_millis();
+        let at = now.unix_millis().div_euclid(TIME_STEP) * TIME_STEP;
         let flushed = match self.times {
             Some((first, last)) if self.is_due(first, last, at) => self.flush(),
             _ => Ok(()),

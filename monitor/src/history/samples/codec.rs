@@ -5,7 +5,9 @@
 //!
 //! ```text
 //!   column of times      first, then changes of the step: zeros while a clock ticks evenly
-//!   column of values     decimal   value * 10^k is whole for all: steps, or changes of the step
+//!   column of values     decimal   value * 10^k is whole for all: the first, what all distances
+//!                                  from it are multiples of, and steps of these multiples, or
+//!                                  changes of the step
 //!                        binary    else: the bits that differ from the value before
 //!   a whole number       zigzag, 7 bits a byte; 0 is followed by how many more of them
 //!   bits that differ     one byte: zero bytes below << 4 | how many bytes; then these;
@@ -36,7 +38,11 @@ pub(super) fn pack_values(values: &[f64], bytes: &mut Vec<u8>) {
         bytes.push(BINARY);
         return pack_bits(values, bytes);
     };
-    let first = steps(&whole);
+    let origin = whole.first().copied().unwrap_or(0);
+    let distances: Vec<_> = whole.iter().map(|whole| whole - origin).collect();
+    let unit = unit(&distances);
+    let multiples: Vec<_> = distances.iter().map(|distance| distance / unit).collect();
+    let first = steps(&multiples);
     let [first, second] = [&first, &steps(&first)].map(|residuals| {
         let mut packed = Vec::new();
         pack_whole(residuals, &mut packed);
@@ -48,6 +54,8 @@ pub(super) fn pack_values(values: &[f64], bytes: &mut Vec<u8>) {
         (0, first)
     };
     bytes.push(order | places);
+    push_varint(zigzag(origin), bytes);
+    push_varint(zigzag(unit), bytes);
     bytes.extend(shorter);
 }
 
@@ -61,17 +69,17 @@ pub(super) fn unpack_values(bytes: &mut &[u8], count: usize) -> Option<Vec<f64>>
     if kind & !(SECOND_ORDER | PLACES) != 0 || places > PLACES_MAX {
         return None;
     }
-    let mut whole = sums(&unpack_whole(bytes, count)?);
+    let origin = unzigzag(take_varint(bytes)?);
+    let unit = unzigzag(take_varint(bytes)?);
+    let mut multiples = sums(&unpack_whole(bytes, count)?);
     if kind & SECOND_ORDER != 0 {
-        whole = sums(&whole);
+        multiples = sums(&multiples);
     }
-    let divisor = power(places);
-    Some(
-        whole
-            .into_iter()
-            .map(|whole| whole as f64 / divisor)
-            .collect(),
-    )
+    let value = |multiple: i64| {
+        let whole = origin.wrapping_add(multiple.wrapping_mul(unit));
+        whole as f64 / power(places)
+    };
+    Some(multiples.into_iter().map(value).collect())
 }
 
 /// All values as whole numbers of `places` decimal places, if that loses nothing.
@@ -83,6 +91,21 @@ fn decimal(values: &[f64], places: u8) -> Option<(u8, Vec<i64>)> {
         same.then_some(whole)
     });
     Some((places, whole.collect::<Option<_>>()?))
+}
+
+/// What all distances are multiples of: memory comes in pages, and latencies in ticks.
+fn unit(distances: &[i64]) -> i64 {
+    let mut unit = 0;
+    for distance in distances {
+        let mut rest = distance.abs();
+        while rest != 0 {
+            (unit, rest) = (rest, unit % rest);
+        }
+        if unit == 1 {
+            break;
+        }
+    }
+    unit.max(1)
 }
 
 fn power(places: u8) -> f64 {
@@ -256,10 +279,14 @@ mod tests {
             .map(|i| f64::from(i) * 1_000.0 + 1e12)
             .collect();
         let walk = |i: u32| 40.0 + f64::from(i * i % 7) / 10.0;
-        let temperature: Vec<_> = hour.map(walk).collect();
+        let temperature: Vec<_> = hour.clone().map(walk).collect();
+        let memory: Vec<_> = hour
+            .map(|i| f64::from(i * i % 23) * 4_096.0 + 1e9)
+            .collect();
         assert!(round_trip(&constant) < 10);
         assert!(round_trip(&counter) < 20);
         assert!(round_trip(&temperature) <= 3_700);
+        assert!(round_trip(&memory) <= 3_700);
     }
 
     #[test]
