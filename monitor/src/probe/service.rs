@@ -7,8 +7,9 @@
 //! What other users' processes hold is for the privileged. Being denied that leaves the rest seen.
 //!
 //! Lists cost most when they are longest, in a process that leaks what is listed. So descriptors
-//! and sockets are counted at each look, but told apart only every five seconds, and more rarely
-//! in proportion when there are many.
+//! are counted at each look, but told apart only every five seconds, and more rarely in proportion
+//! when there are many. Sockets are looked up every thirty: to list them the kernel walks its whole
+//! hash table, which takes milliseconds on a host with much memory and no sockets at all.
 //!
 //! ```text
 //! /proc/PID/fd:  3 -> socket:[50001]          /proc/PID/net/tcp:  0: 0100007F:1F90 ... 50001
@@ -32,8 +33,10 @@ use std::time::Duration;
 const HOLDINGS_INTERVAL: Duration = Duration::from_secs(5);
 /// Descriptors that are told apart for each such interval.
 const DESCRIPTORS_PER_INTERVAL: u64 = 4096;
-/// Bytes of socket tables that are read for each such interval: about 1700 sockets.
-const TABLE_BYTES_PER_INTERVAL: u64 = 256 << 10;
+/// Time between two looks at the tables of sockets, if they are short.
+const SOCKETS_INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes of them that are read for each such interval: about 10,000 sockets.
+const TABLE_BYTES_PER_INTERVAL: u64 = 3 << 19;
 /// Descriptors that are told apart at all.
 const DESCRIPTORS_MAX: u64 = 1 << 16;
 /// Longest table of sockets: about 400,000.
@@ -88,6 +91,8 @@ pub struct Holdings {
     pub descriptors: Result<Descriptors, ProbeError>,
     /// Its sockets, by state.
     pub sockets: Result<Sockets, ProbeError>,
+    /// When these were read.
+    pub sockets_read_at: Instant,
     /// All sockets of its network namespace.
     pub network: Result<Network, ProbeError>,
     /// What its network namespace turned away.
@@ -322,6 +327,8 @@ struct Followed {
     snmp: TextFile,
     /// What it was seen to hold, and when to look again.
     holdings: Option<(Instant, Arc<Holdings>)>,
+    /// When to look for its sockets again.
+    sockets_again_at: Instant,
 }
 
 impl Followed {
@@ -340,6 +347,7 @@ impl Followed {
             netstat: file("net/netstat"),
             snmp: file("net/snmp"),
             holdings: None,
+            sockets_again_at: Instant::ORIGIN,
             directory,
         };
         if followed.stat(buffer)?.start_time_ticks == id.start_time_ticks {
@@ -384,19 +392,26 @@ impl Followed {
         now: Instant,
         buffer: &mut Vec<u8>,
     ) -> Arc<Holdings> {
-        if let Some((again_at, holdings)) = &self.holdings
-            && now < *again_at
-        {
-            return Arc::clone(holdings);
-        }
-        let mut table_bytes = 0;
-        let (descriptors, sockets) = match self.tell_descriptors() {
-            Ok((descriptors, inodes)) => {
-                let sockets = self.sockets(inodes, &mut table_bytes, buffer);
-                (Ok(descriptors), sockets)
+        let last = match self.holdings.take() {
+            Some((again_at, holdings)) if now < again_at => {
+                self.holdings = Some((again_at, Arc::clone(&holdings)));
+                return holdings;
             }
+            last => last.map(|(_, holdings)| holdings),
+        };
+        let (descriptors, inodes) = match self.tell_descriptors() {
+            Ok((descriptors, inodes)) => (Ok(descriptors), Ok(inodes)),
             // Without them nobody knows whose the sockets are.
             Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let (sockets_read_at, sockets) = match last {
+            Some(last) if now < self.sockets_again_at => {
+                (last.sockets_read_at, last.sockets.clone())
+            }
+            _ => (
+                now,
+                inodes.and_then(|inodes| self.sockets(&inodes, now, buffer)),
+            ),
         };
         let holdings = Arc::new(Holdings {
             read_at: now,
@@ -405,18 +420,18 @@ impl Followed {
                 .parse(buffer, "the limits of a process", ServiceLimits::parse),
             descriptors,
             sockets,
+            sockets_read_at,
             network: self
                 .sockstat
                 .parse(buffer, "totals of sockets", Network::parse),
             rejects: self.rejects(buffer),
         });
-        let intervals = 1
-            + count
-                .as_ref()
-                .map_or(0, |count| count / DESCRIPTORS_PER_INTERVAL)
-            + table_bytes / TABLE_BYTES_PER_INTERVAL;
-        let intervals = u32::try_from(intervals).unwrap_or(u32::MAX);
-        let again_at = now.plus(HOLDINGS_INTERVAL.saturating_mul(intervals));
+        let count = *count.as_ref().unwrap_or(&0);
+        let again_at = now.plus(stretched(
+            HOLDINGS_INTERVAL,
+            count,
+            DESCRIPTORS_PER_INTERVAL,
+        ));
         self.holdings = Some((again_at, Arc::clone(&holdings)));
         holdings
     }
@@ -444,18 +459,19 @@ impl Followed {
 
     fn sockets(
         &mut self,
-        inodes: Vec<u64>,
-        table_bytes: &mut u64,
+        inodes: &[u64],
+        now: Instant,
         buffer: &mut Vec<u8>,
     ) -> Result<Sockets, ProbeError> {
         let mut sockets = Sockets::default();
         if inodes.is_empty() {
             return Ok(sockets);
         }
-        let mut found = 0;
+        self.sockets_again_at = now.plus(SOCKETS_INTERVAL);
+        let (mut found, mut table_bytes) = (0, 0);
         let Self { tcp, udp, .. } = self;
         for table in tcp {
-            *table_bytes += read_table(table, buffer, |row| {
+            table_bytes += read_table(table, buffer, |row| {
                 if inodes.binary_search(&row.inode).is_ok() {
                     found += 1;
                     sockets.take_tcp(row)?;
@@ -464,7 +480,7 @@ impl Followed {
             })?;
         }
         for table in udp {
-            *table_bytes += read_table(table, buffer, |row| {
+            table_bytes += read_table(table, buffer, |row| {
                 if inodes.binary_search(&row.inode).is_ok() {
                     found += 1;
                     sockets.udp += 1;
@@ -473,6 +489,11 @@ impl Followed {
                 Some(())
             })?;
         }
+        self.sockets_again_at = now.plus(stretched(
+            SOCKETS_INTERVAL,
+            table_bytes,
+            TABLE_BYTES_PER_INTERVAL,
+        ));
         // A socket can be listed twice if the table changed while it was read.
         let all = u64::try_from(inodes.len()).unwrap_or(u64::MAX);
         sockets.other = all.saturating_sub(found);
@@ -625,6 +646,12 @@ impl Row {
             inode: inode.parse().ok()?,
         })
     }
+}
+
+/// An interval, once more for each `share` of an `amount` that took time to read.
+fn stretched(interval: Duration, amount: u64, share: u64) -> Duration {
+    let times = u32::try_from(1 + amount / share).unwrap_or(u32::MAX);
+    interval.saturating_mul(times)
 }
 
 /// Reads a table of sockets and returns how long it was. One that this kernel does not have, for
@@ -854,19 +881,20 @@ mod tests {
         let tree = Tree::captured("host-6.18");
         let mut probe = ServiceProbe::new(tree.root());
         let mut read_at = |seconds| {
-            let service = probe.observe(&ID, at(seconds)).unwrap();
-            service.holdings.read_at
+            let holdings = probe.observe(&ID, at(seconds)).unwrap().holdings;
+            (holdings.read_at, holdings.sockets_read_at)
         };
-        assert_eq!([read_at(0), read_at(4), read_at(5)], [at(0), at(0), at(5)]);
+        assert_eq!(read_at(0), (at(0), at(0)));
+        assert_eq!(read_at(4), (at(0), at(0)));
+        assert_eq!(read_at(5), (at(5), at(0)));
         let tcp = fs::read_to_string(tree.root().join("proc/4321/net/tcp")).unwrap();
         let row = tcp.lines().last().unwrap();
-        tree.write(
-            "proc/4321/net/tcp",
-            tcp.clone() + &format!("{row}\n").repeat(4000),
-        );
-        // 4000 rows of 150 bytes are twice what is read in an interval.
-        let seen = [read_at(10), read_at(24), read_at(25)];
-        assert_eq!(seen, [at(10), at(10), at(25)]);
+        let rows = format!("{row}\n").repeat(12_000);
+        tree.write("proc/4321/net/tcp", tcp.clone() + &rows);
+        // 12,000 rows of 150 bytes are more than is read in an interval.
+        assert_eq!(read_at(30), (at(30), at(30)));
+        assert_eq!(read_at(89), (at(89), at(30)));
+        assert_eq!(read_at(94), (at(94), at(94)));
     }
 
     /// A process that lives until its standard input ends, and is past its own start.
