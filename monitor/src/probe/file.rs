@@ -360,6 +360,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn lines_are_those_of_the_file_wherever_pieces_end(
             lines in prop::collection::vec("[a-z]{0,3000}", 1..80),

@@ -26,12 +26,15 @@ use rustix::net::{
 };
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What is asked. It fits into any socket's buffer.
 const QUESTION: &[u8] = b"enquiry\nstattree\nquit\n";
+/// Texts that answer it.
+const TEXTS: usize = 2;
 /// Longest answer that is taken; a service with 1000 clients needs 100 KiB.
 const ANSWER_LEN_MAX: usize = 1 << 20;
 /// Read at once.
@@ -100,7 +103,7 @@ pub struct ServiceAnswer {
 #[derive(Debug)]
 pub struct ReachProbe {
     timeout: Duration,
-    answer: Vec<u8>,
+    answer: Answer,
 }
 
 impl ReachProbe {
@@ -109,7 +112,7 @@ impl ReachProbe {
     pub const fn new(timeout: Duration) -> Self {
         Self {
             timeout,
-            answer: Vec::new(),
+            answer: Answer::new(),
         }
     }
 
@@ -118,12 +121,10 @@ impl ReachProbe {
         let socket = attempt.connect(address)?;
         attempt.send(&socket)?;
         self.answer.clear();
-        loop {
-            if let Some(reach) = understand(&self.answer, &attempt)? {
-                return Ok(reach);
-            }
-            attempt.receive(&socket, &mut self.answer)?;
+        while !self.answer.advance()? {
+            attempt.receive(&socket, &mut self.answer.bytes)?;
         }
+        self.answer.understand(attempt.began)
     }
 }
 
@@ -137,7 +138,7 @@ impl Probe for ReachProbe {
 
     fn observe(&mut self, address: &ServiceAddress, _now: Instant) -> Result<Reach, ProbeError> {
         let path = || PathBuf::from(address.to_string());
-        let received = |answer: &Vec<u8>| answer.len();
+        let received = |answer: &Answer| answer.bytes.len();
         match self.ask(address) {
             Ok(reach) => Ok(reach),
             Err(Stop::Refused) => Ok(Reach::Refused),
@@ -288,56 +289,104 @@ fn refusal(errno: Errno) -> Stop {
     }
 }
 
-/// What has been answered so far; `None` if more is to come.
-fn understand(answer: &[u8], attempt: &Attempt) -> Result<Option<Reach>, Stop> {
-    let mut rest = answer;
-    let mut texts = [const { String::new() }; 2];
-    for text in &mut texts {
-        match take_answer(&mut rest)? {
-            None => return Ok(None),
-            Some(Ok(lines)) => *text = lines,
-            Some(Err(message)) => return Ok(Some(Reach::Declined { message })),
-        }
-    }
-    let [enquiry, statistics] = texts;
-    let wrong = |which| {
-        move |error: ParseError| Stop::Nonsense(format!("answers {which} of which {error}"))
-    };
-    Ok(Some(Reach::Answered(Box::new(ServiceAnswer {
-        enquiry: Enquiry::parse(&enquiry).map_err(wrong("an enquiry"))?,
-        statistics: Statistics::parse(&statistics).map_err(wrong("statistics"))?,
-        took: SystemClock.now().since(attempt.began),
-    }))))
+/// What has been answered so far. Each byte is looked at once, however small the pieces are that
+/// it comes in.
+#[derive(Debug)]
+struct Answer {
+    bytes: Vec<u8>,
+    /// Where the line begins that is looked at.
+    line_start: usize,
+    /// No newline stands between there and here.
+    searched: usize,
+    /// Lines that are still to come of the text that was announced.
+    lines_left: usize,
+    /// The texts that were announced.
+    texts: Vec<Range<usize>>,
+    /// The words of a service that would not.
+    declined: Option<String>,
 }
 
-/// Takes one answer off the front; `None` if it has not all come yet.
-fn take_answer(rest: &mut &[u8]) -> Result<Option<Result<String, String>>, Stop> {
-    let Some((head, mut lines)) = split_line(rest) else {
-        return Ok(None);
-    };
-    let head = String::from_utf8_lossy(head);
-    if let Some(message) = head.strip_prefix("error ") {
-        return Ok(Some(Err(printable(message))));
-    }
-    let count = head
-        .strip_prefix("ok lines ")
-        .and_then(|count| count.trim_end().parse::<usize>().ok())
-        .ok_or_else(|| Stop::Nonsense(format!("answers `{}`", printable(&head))))?;
-    let body = lines;
-    for _ in 0..count {
-        match split_line(lines) {
-            None => return Ok(None),
-            Some((_, behind)) => lines = behind,
+impl Answer {
+    const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            line_start: 0,
+            searched: 0,
+            lines_left: 0,
+            texts: Vec::new(),
+            declined: None,
         }
     }
-    *rest = lines;
-    let body = &body[..body.len() - lines.len()];
-    Ok(Some(Ok(String::from_utf8_lossy(body).into_owned())))
-}
 
-fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = text.iter().position(|&byte| byte == b'\n')?;
-    Some((&text[..end], &text[end + 1..]))
+    fn clear(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        *self = Self {
+            bytes,
+            ..Self::new()
+        };
+    }
+
+    /// Takes the lines that have come; whether that was all that is needed.
+    fn advance(&mut self) -> Result<bool, Stop> {
+        while !self.is_over() {
+            let unsearched = &self.bytes[self.searched..];
+            let Some(len) = unsearched.iter().position(|&byte| byte == b'\n') else {
+                self.searched = self.bytes.len();
+                return Ok(false);
+            };
+            let line = self.line_start..self.searched + len;
+            self.line_start = line.end + 1;
+            self.searched = self.line_start;
+            match self.texts.last_mut() {
+                Some(text) if self.lines_left > 0 => {
+                    self.lines_left -= 1;
+                    text.end = self.line_start;
+                }
+                _ => self.begin_text(line)?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_over(&self) -> bool {
+        self.declined.is_some() || self.texts.len() == TEXTS && self.lines_left == 0
+    }
+
+    /// Takes the line that announces a text, or declines to give it.
+    fn begin_text(&mut self, line: Range<usize>) -> Result<(), Stop> {
+        let head = String::from_utf8_lossy(&self.bytes[line]);
+        if let Some(message) = head.strip_prefix("error ") {
+            self.declined = Some(printable(message));
+            return Ok(());
+        }
+        self.lines_left = head
+            .strip_prefix("ok lines ")
+            .and_then(|count| count.trim_end().parse().ok())
+            .ok_or_else(|| Stop::Nonsense(format!("answers `{}`", printable(&head))))?;
+        self.texts.push(self.line_start..self.line_start);
+        Ok(())
+    }
+
+    /// Understands an answer that is over.
+    fn understand(&self, began: Instant) -> Result<Reach, Stop> {
+        if let Some(message) = &self.declined {
+            let message = message.clone();
+            return Ok(Reach::Declined { message });
+        }
+        let text = |index: usize| {
+            let range = self.texts.get(index).cloned().unwrap_or_default();
+            String::from_utf8_lossy(&self.bytes[range])
+        };
+        let wrong = |which| {
+            move |error: ParseError| Stop::Nonsense(format!("answers {which} of which {error}"))
+        };
+        Ok(Reach::Answered(Box::new(ServiceAnswer {
+            enquiry: Enquiry::parse(&text(0)).map_err(wrong("an enquiry"))?,
+            statistics: Statistics::parse(&text(1)).map_err(wrong("statistics"))?,
+            took: SystemClock.now().since(began),
+        })))
+    }
 }
 
 #[cfg(test)]
