@@ -57,4 +57,6 @@ targets! {
     config: 10_000,
     address: 50_000,
     history: 300,
+    nshield: 20_000,
+    procfs: 500,
 }
