@@ -426,7 +426,7 @@ fn not_in_v1(what: &str) -> ProbeError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::Tree;
+    use super::super::tree::{Mortal, Tree};
     use super::*;
 
     const ID: OwnerId = OwnerId {
@@ -498,7 +498,24 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_made_anew_is_found_again_and_one_that_is_gone_is_absent() {
+    fn a_group_of_the_same_name_is_seen_when_the_one_before_has_gone() {
+        const GROUP: &str = "sys/fs/cgroup/system.slice/hardserver.service";
+        let tree = Tree::captured("cgroup-v2");
+        let cgroup = Cgroup::of(tree.root(), ID).unwrap();
+        let mortal = Mortal::new();
+        tree.remove(GROUP);
+        tree.link(&format!("{GROUP}/memory.current"), &mortal.path());
+        let mut probe = CgroupProbe::new(tree.root());
+        probe.observe(&cgroup, Instant::ORIGIN).unwrap();
+        mortal.end();
+        tree.remove(GROUP);
+        tree.write(&format!("{GROUP}/memory.current"), "7\n");
+        let memory = probe.observe(&cgroup, Instant::ORIGIN).unwrap();
+        assert_eq!(memory.used_bytes.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_absent_until_it_is() {
         const GROUP: &str = "sys/fs/cgroup/system.slice/hardserver.service";
         let tree = Tree::captured("cgroup-v2");
         let cgroup = Cgroup::of(tree.root(), ID).unwrap();

@@ -300,6 +300,7 @@ pub(super) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree::{Mortal, Tree};
     use super::*;
     use proptest::prelude::*;
     use std::fs;
@@ -319,6 +320,26 @@ mod tests {
         assert_eq!(read(&mut file).unwrap(), "up\n");
         fs::write(&path, "down\n").unwrap();
         assert_eq!(read(&mut file).unwrap(), "down\n");
+    }
+
+    #[test]
+    fn what_is_gone_is_opened_again_in_case_there_is_another() {
+        let tree = Tree::empty();
+        let mortal = Mortal::new();
+        tree.link("state", &mortal.path());
+        let mut file = TextFile::new(tree.root().join("state"));
+        read(&mut file).unwrap();
+        mortal.end();
+        assert_eq!(read(&mut file).unwrap_err().kind(), "absent");
+
+        let mortal = Mortal::new();
+        tree.remove("state");
+        tree.link("state", &mortal.path());
+        read(&mut file).unwrap();
+        mortal.end();
+        tree.remove("state");
+        tree.write("state", "another");
+        assert_eq!(read(&mut file).unwrap(), "another");
     }
 
     #[test]

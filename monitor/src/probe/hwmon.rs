@@ -244,7 +244,7 @@ fn chips_below(hwmon: &Path) -> Result<Vec<PathBuf>, ProbeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::Tree;
+    use super::super::tree::{Mortal, Tree};
     use super::*;
 
     const CHIP: &str = "sys/bus/pci/devices/0000:3b:00.0/hwmon/hwmon3";
@@ -312,6 +312,17 @@ mod tests {
         assert_eq!(look(&mut probe, 61).unwrap().chips.len(), 0);
         tree.remove("sys/bus/pci/devices/0000:3b:00.0");
         assert_eq!(look(&mut probe, 122).unwrap_err().kind(), "absent");
+    }
+
+    #[test]
+    fn a_sensor_that_goes_makes_it_look_what_there_is_at_once() {
+        let tree = card();
+        let mortal = Mortal::new();
+        tree.link(&format!("{CHIP}/in1_input"), &mortal.path());
+        let mut probe = HwmonProbe::new(tree.root());
+        assert_eq!(look(&mut probe, 0).unwrap().chips[0].voltages.len(), 2);
+        mortal.end();
+        assert_eq!(look(&mut probe, 1).unwrap().chips[0].voltages.len(), 1);
     }
 
     #[test]

@@ -401,6 +401,18 @@ mod tests {
     }
 
     #[test]
+    fn the_counters_of_engines_are_opened_anew_for_each_look() {
+        let tree = card();
+        let mut probe = QatProbe::new(tree.root());
+        look(&mut probe, 0).unwrap();
+        // Another file under the name, as the kernel makes another list for who opens it.
+        tree.remove(&format!("{DEBUG}/fw_counters"));
+        tree.write(&format!("{DEBUG}/fw_counters"), "AE x\n 5: 13 12\n");
+        let engines = look(&mut probe, 1000).unwrap().engines.unwrap();
+        assert_eq!((engines[0].engine, engines[0].requests), (5, 13));
+    }
+
+    #[test]
     fn a_status_without_a_query_says_nothing_whatever_it_says() {
         let not_asked = QatHeartbeat::NotAsked(NotAsked::ByDriver);
         for status in ["0\n\0", "-1\n\0"] {

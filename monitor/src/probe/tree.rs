@@ -13,7 +13,27 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+
+/// A file with a number in it that goes the way files of a device go which is pulled out: who has
+/// it open gets an error from then on. It is a file of a process.
+pub(super) struct Mortal(Child);
+
+impl Mortal {
+    pub(super) fn new() -> Self {
+        Self(Command::new("cat").stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    pub(super) fn path(&self) -> String {
+        format!("/proc/{}/oom_score_adj", self.0.id())
+    }
+
+    pub(super) fn end(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
 
 /// A tree, removed with the value.
 pub(super) struct Tree(TempDir);
