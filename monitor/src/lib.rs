@@ -28,5 +28,6 @@ pub mod rules;
 pub mod sessions;
 pub mod status;
 pub mod text;
+pub mod trend;
 pub mod verdict;
 pub mod watch;
