@@ -19,6 +19,7 @@ pub mod config;
 pub mod flap;
 pub mod history;
 pub mod incident;
+pub mod leak;
 pub mod led;
 pub mod local_health;
 pub mod lock;

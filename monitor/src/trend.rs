@@ -51,7 +51,7 @@ impl Point {
 }
 
 /// A count as a number. Counts here are lengths of slices, far below 2^53.
-fn float(count: usize) -> f64 {
+pub(crate) fn float(count: usize) -> f64 {
     count as f64
 }
 

@@ -39,7 +39,12 @@ pub fn shape(points: &[Point], tolerance: f64) -> Option<Shape> {
     Some(Shape {
         growth,
         largest_step: steps().fold(0.0, f64::max) / growth,
-        late_slope: if all > 0.0 { late / all } else { 0.0 },
+        late_slope: match (late > 0.0, all > 0.0) {
+            (_, true) => late / all,
+            // For the most part level, and now it rises.
+            (true, false) => f64::INFINITY,
+            (false, false) => 0.0,
+        },
         not_falling: super::float(steps().filter(|step| *step >= -tolerance).count())
             / super::float(points.len() - 1),
     })
