@@ -7,6 +7,7 @@
 )]
 
 mod fuzz;
+mod leaks;
 mod memory;
 mod outcome;
 mod process;
@@ -39,6 +40,12 @@ enum Command {
     /// Corpora are kept in target/fuzz/corpus and inputs that crash in target/fuzz/crashes, each
     /// with the command that replays it. Needs a C++ compiler; no nightly toolchain, no cargo-fuzz.
     Fuzz(fuzz::Arguments),
+    /// Measures how well cardmon finds leaks, on what other people's machines recorded.
+    ///
+    /// On Debian. The archives of pcp-testsuite are downloaded by apt and unpacked below
+    /// target/leaks: nothing on the machine is changed, and root is not needed. Leaks of several
+    /// rates are added to what was recorded; what is paged without one is a false page.
+    Leaks(leaks::Arguments),
     /// Has Miri, Valgrind and sanitizers watch each access to memory while tests run.
     ///
     /// A table at the end says how many tests each tool has watched; one that is not installed is
@@ -64,6 +71,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Leaks(arguments) => leaks::run(&arguments),
         Command::Memory => memory::run(),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),

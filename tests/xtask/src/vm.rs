@@ -10,7 +10,7 @@
 //! A qualification is a module that boots guests, gives them commands and judges the answers. It
 //! finds out nothing about time: whatever it waits for ends by a deadline of [`guest`].
 
-mod apt;
+pub(crate) mod apt;
 mod backports;
 mod card;
 mod guest;

@@ -26,7 +26,7 @@ const TIMED_OUT: i32 = 124;
 
 /// Where packages come from.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sources<'a> {
+pub(crate) enum Sources<'a> {
     /// Where the machine has its own from.
     Machine,
     /// The main parts of two suites. Packages come from the second if it has them.
@@ -38,7 +38,7 @@ pub(super) enum Sources<'a> {
 
 /// A package that is wanted.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wanted<'a> {
+pub(crate) enum Wanted<'a> {
     Alone(&'a str),
     /// Together with all it depends on, to the last library.
     WithDependencies(&'a str),
@@ -46,7 +46,7 @@ pub(super) enum Wanted<'a> {
 
 /// An apt of its own.
 #[derive(Debug)]
-pub(super) struct Apt {
+pub(crate) struct Apt {
     directory: PathBuf,
     /// Whether the lists have been fetched, which takes time and is done once at most.
     updated: Cell<bool>,
@@ -54,7 +54,7 @@ pub(super) struct Apt {
 
 impl Apt {
     /// Keeps what it has to in `directory`.
-    pub(super) fn new(directory: PathBuf, sources: Sources<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: PathBuf, sources: Sources<'_>) -> anyhow::Result<Self> {
         for name in ["lists", "archives"] {
             directory_with_partial(&directory.join(name))?;
         }
@@ -79,7 +79,7 @@ impl Apt {
     /// # Errors
     ///
     /// [`Unavailable`] if they cannot be had.
-    pub(super) fn unpack(&self, wanted: &[Wanted<'_>], to: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack(&self, wanted: &[Wanted<'_>], to: &Path) -> anyhow::Result<()> {
         self.update();
         let archives = self.directory.join("archives");
         // What a run left that was interrupted may be of other versions.
@@ -111,7 +111,7 @@ impl Apt {
     /// # Errors
     ///
     /// [`Unavailable`] if that cannot be known.
-    pub(super) fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
         self.update();
         Ok(dependencies(&self.run("apt-cache", &["depends", package])?))
     }
@@ -121,7 +121,7 @@ impl Apt {
     /// # Errors
     ///
     /// [`Unavailable`] if there is none.
-    pub(super) fn mirror(&self) -> anyhow::Result<String> {
+    pub(crate) fn mirror(&self) -> anyhow::Result<String> {
         // Who a mirror is of is known from its lists.
         self.update();
         let targets = ["Created-By: Packages", "Origin: Debian", "Label: Debian"];

@@ -1,0 +1,282 @@
+//! Series out of the archives of pcp-testsuite: gauges of what hosts and processes hold.
+//!
+//! Nothing is resampled and nothing made up: what comes out is what was logged and when.
+
+use crate::process::{output, program};
+use crate::vm::apt::{Apt, Sources, Wanted};
+use anyhow::Context;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The archives, the programs that read them, and the libraries of these.
+const PACKAGES: [&str; 5] = ["pcp-testsuite", "pcp", "libpcp3", "libpcp-gui2", "pcp-conf"];
+
+/// Gauges of the host, of each process where the last column says so, and bytes in their unit; 0
+/// for what is counted.
+const GAUGES: [(&str, u32, Scope); 29] = {
+    use Scope::{Host, Process};
+    [
+        ("mem.util.slabUnreclaimable", 1024, Host),
+        ("mem.util.kernelStack", 1024, Host),
+        ("mem.util.pageTables", 1024, Host),
+        ("mem.util.anonpages", 1024, Host),
+        ("mem.util.shmem", 1024, Host),
+        ("mem.util.mlocked", 1024, Host),
+        ("mem.util.unevictable", 1024, Host),
+        ("mem.util.vmallocUsed", 1024, Host),
+        ("mem.util.committed_AS", 1024, Host),
+        ("swap.used", 1, Host),
+        ("network.sockstat.tcp.inuse", 0, Host),
+        ("network.sockstat.tcp.alloc", 0, Host),
+        ("network.sockstat.udp.inuse", 0, Host),
+        ("network.sockstat.total", 0, Host),
+        ("network.tcpconn.established", 0, Host),
+        ("network.tcpconn.time_wait", 0, Host),
+        ("network.tcpconn.close_wait", 0, Host),
+        ("network.tcp.currestab", 0, Host),
+        ("vfs.files.count", 0, Host),
+        ("vfs.inodes.count", 0, Host),
+        ("kernel.all.nprocs", 0, Host),
+        ("proc.nprocs", 0, Host),
+        ("ipc.shm.tot", 0, Host),
+        ("aconex.connections.inuse", 0, Host),
+        ("proc.memory.rss", 1024, Process),
+        ("proc.memory.vmdata", 1024, Process),
+        ("proc.memory.vmstack", 1024, Process),
+        ("proc.psinfo.threads", 0, Process),
+        ("proc.fd.count", 0, Process),
+    ]
+};
+
+/// Whose a gauge is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    Host,
+    Process,
+}
+
+/// Shorter series cannot show a leak of hours.
+const LEAST_SECONDS: f64 = 3.0 * 3600.0;
+/// Fewer samples, or fewer different ones, are no gauge that moves.
+const LEAST_SAMPLES: usize = 36;
+const LEAST_VALUES: usize = 5;
+
+/// Reads every archive there is, as one series a line.
+///
+/// # Errors
+///
+/// [`Unavailable`](crate::outcome::Unavailable) if the packages cannot be had.
+pub(super) fn series(directory: &Path) -> anyhow::Result<String> {
+    let packages = directory.join("packages");
+    if !packages.is_dir() {
+        println!("downloading {}", PACKAGES.join(", "));
+        let apt = Apt::new(directory.join("apt"), Sources::Machine)?;
+        apt.unpack(&PACKAGES.map(Wanted::Alone), &packages)?;
+    }
+    let tools = Tools(packages);
+    let mut lines = String::new();
+    for archive in tools.archives()? {
+        // Some are there to be refused, and others have nothing of what is asked for.
+        let Ok(logged) = tools.logged(&archive) else {
+            continue;
+        };
+        let name = archive.file_name().unwrap_or_default().to_string_lossy();
+        let before = lines.len();
+        for (gauge, unit, scope) in GAUGES.iter().filter(|(gauge, ..)| logged.contains(*gauge)) {
+            let Ok(text) = tools.dump(&archive, gauge) else {
+                continue;
+            };
+            for (instance, points) in parse(&text) {
+                if is_gauge_that_moves(&points) {
+                    let line = line(&name, gauge, &instance, *unit, *scope, &points);
+                    writeln!(lines, "{line}").context("text can be written")?;
+                }
+            }
+        }
+        if lines.len() > before {
+            let count = lines[before..].lines().count();
+            println!("{name}: {count} series");
+        }
+    }
+    Ok(lines)
+}
+
+fn line(
+    archive: &str,
+    gauge: &str,
+    instance: &str,
+    unit: u32,
+    scope: Scope,
+    points: &[(f64, f64)],
+) -> serde_json::Value {
+    let factor = f64::from(unit.max(1));
+    let (at, values): (Vec<_>, Vec<_>) = points
+        .iter()
+        .map(|(at, value)| (*at, value * factor))
+        .unzip();
+    json!({
+        "archive": archive,
+        "gauge": gauge,
+        "instance": instance,
+        "bytes": unit > 0,
+        "host": scope == Scope::Host,
+        "at": at,
+        "values": values,
+    })
+}
+
+fn is_gauge_that_moves(points: &[(f64, f64)]) -> bool {
+    let mut values: Vec<_> = points.iter().map(|(_, value)| *value).collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let span = match (points.first(), points.last()) {
+        (Some((first, _)), Some((last, _))) => last - first,
+        _ => 0.0,
+    };
+    points.len() >= LEAST_SAMPLES && values.len() >= LEAST_VALUES && span >= LEAST_SECONDS
+}
+
+/// The unpacked packages.
+struct Tools(PathBuf);
+
+impl Tools {
+    /// Archives without the ends of their names, sorted.
+    fn archives(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut archives = Vec::new();
+        for name in ["archives", "badarchives"] {
+            let directory = self.0.join("var/lib/pcp/testsuite").join(name);
+            let entries = fs::read_dir(&directory)
+                .with_context(|| format!("{} could not be read", directory.display()))?;
+            for entry in entries {
+                let path = entry?.path();
+                archives.extend(archive_of(&path));
+            }
+        }
+        archives.sort();
+        archives.dedup();
+        Ok(archives)
+    }
+
+    /// Names of all that was logged, a line each.
+    fn logged(&self, archive: &Path) -> anyhow::Result<String> {
+        output(self.tool("pminfo").arg("-a").arg(archive))
+    }
+
+    fn dump(&self, archive: &Path, gauge: &str) -> anyhow::Result<String> {
+        output(self.tool("pmdumplog").arg("-z").arg(archive).arg(gauge))
+    }
+
+    /// A program that is ended if it does not end: archives are hostile by profession.
+    fn tool(&self, name: &str) -> Command {
+        let mut command = program("timeout");
+        command
+            .args(["--kill-after=5", "60"])
+            .arg(self.0.join("usr/bin").join(name))
+            .env("PCP_DIR", &self.0)
+            .env("PCP_CONF", self.0.join("etc/pcp.conf"))
+            .env("LD_LIBRARY_PATH", self.0.join("usr/lib"));
+        command
+    }
+}
+
+/// The archive that a file is the metadata of; those may be compressed.
+fn archive_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let (archive, _) = name.split_once(".meta")?;
+    Some(path.with_file_name(archive))
+}
+
+/// Samples of each instance, in seconds from the first of all, out of what pmdumplog prints:
+///
+/// ```text
+/// 00:10:11.623840 1 metric
+///     60.1.25 (mem.util.slab): value 62352
+/// 00:15:11.004112 1 metric
+///     3.9.1 (proc.memory.rss):
+///         inst [1 or "000001 /sbin/init"] value 6000
+/// ```
+fn parse(text: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
+    const DAY: f64 = 86_400.0;
+    let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    let (mut midnights, mut last, mut first) = (0.0, f64::NEG_INFINITY, None);
+    let mut at = 0.0;
+    for line in text.lines() {
+        if let Some(time) = line.split(' ').next().and_then(time_of_day) {
+            // A clock that is put back by seconds has not passed midnight.
+            if time < last - DAY / 2.0 {
+                midnights += DAY;
+            }
+            last = time;
+            at = midnights + time - *first.get_or_insert(time);
+        }
+        let Some((before, value)) = line.rsplit_once(" value ") else {
+            continue;
+        };
+        let Ok(value) = value.trim().parse() else {
+            continue;
+        };
+        let instance = before.split_once('"').map_or("", |(_, name)| name);
+        let instance = instance.split_once('"').map_or("", |(name, _)| name);
+        let points = series.entry(instance.to_owned()).or_default();
+        points.push((at, value));
+    }
+    series
+}
+
+/// Seconds since midnight of `00:10:11.623840`.
+fn time_of_day(text: &str) -> Option<f64> {
+    let mut parts = text.split(':').map(|part| part.parse::<f64>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    parts
+        .next()
+        .is_none()
+        .then_some(hours * 3600.0 + minutes * 60.0 + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_is_read_across_midnight_and_by_instance() {
+        let text = "Note: timezone set to local timezone of host \"bozo\" from archive\n\n\
+            23:59:30.500000 1 metric\n    3.9.1 (proc.memory.rss):\n\
+            \x20       inst [1 or \"000001 /sbin/init\"] value 6000\n\
+            \x20       inst [2 or \"000002 a \"] value -1.5e3\n\n\
+            00:00:30.500000 1 metric\n    3.9.1 (proc.memory.rss):\n\
+            \x20       inst [1 or \"000001 /sbin/init\"] value 7000\n\
+            \x20       inst [2 or \"000002 a \"] value ?\n";
+        let series = parse(text);
+        assert_eq!(series["000001 /sbin/init"], [(0.0, 6000.0), (60.0, 7000.0)]);
+        assert_eq!(series["000002 a "], [(0.0, -1500.0)]);
+        let single = parse("10:00:00.0 1 metric\n    60.1.25 (mem.util.slab): value 62352\n");
+        assert_eq!(single[""], [(0.0, 62352.0)]);
+        assert!(parse("value\n value x\n1:2 value 3").len() <= 1);
+    }
+
+    #[test]
+    fn an_archive_is_found_by_its_metadata() {
+        let archive = |name: &str| archive_of(Path::new(name));
+        let expected = Some(PathBuf::from("a/bozo-20170904"));
+        assert_eq!(archive("a/bozo-20170904.meta"), expected);
+        assert_eq!(archive("a/bozo-20170904.meta.xz"), expected);
+        assert_eq!(archive("a/bozo-20170904.0.xz"), None);
+    }
+
+    #[test]
+    fn what_does_not_move_or_is_short_is_no_series() {
+        let of = |count: u32, every: f64, values: u32| -> Vec<_> {
+            (0..count)
+                .map(|index| (f64::from(index) * every, f64::from(index % values)))
+                .collect()
+        };
+        assert!(is_gauge_that_moves(&of(100, 300.0, 9)));
+        assert!(!is_gauge_that_moves(&of(100, 300.0, 2)));
+        assert!(!is_gauge_that_moves(&of(100, 1.0, 9)));
+        assert!(!is_gauge_that_moves(&of(10, 3000.0, 9)));
+    }
+}
