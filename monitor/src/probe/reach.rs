@@ -280,6 +280,8 @@ fn refusal(errno: Errno) -> Stop {
     match errno {
         Errno::NOENT => Stop::Absent,
         Errno::CONNREFUSED => Stop::Refused,
+        // It was in the queue when whoever listened stopped, before we came to look.
+        Errno::CONNRESET | Errno::PIPE => Stop::HungUp,
         // A Unix socket says at once that its queue is full, where TCP would keep trying.
         Errno::AGAIN => Stop::Unreachable("its queue of connections is full".to_owned()),
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::TIMEDOUT | Errno::ADDRNOTAVAIL => {
