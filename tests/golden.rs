@@ -778,8 +778,11 @@ fn the_telemetry_page_stays_as_published() {
         checks.last_at_ns: 0xa9a8_a7a6_a5a4_a3a2,
         checks.last_latency_ns: 0xb1b0_afae_adac_abaa,
         checks.last_result: 0xb9b8_b7b6_b5b4_b3b2,
-        reserved[0]: 0xc1c0_bfbe_bdbc_bbba,
-        reserved[8]: 0x0201_fffe_fdfc_fbfa,
+        interrupts.arrived: 0xc1c0_bfbe_bdbc_bbba,
+        interrupts.completions_due: 0xc9c8_c7c6_c5c4_c3c2,
+        interrupts.completions_unannounced: 0xd1d0_cfce_cdcc_cbca,
+        reserved[0]: 0xd9d8_d7d6_d5d4_d3d2,
+        reserved[5]: 0x0201_fffe_fdfc_fbfa,
         health[0]: 0x03,
         health[511]: 0x04,
         reserved_end[0]: 0x05, // reserved
@@ -788,7 +791,7 @@ fn the_telemetry_page_stays_as_published() {
     pin!(
         telemetry::MAGIC.to_le_bytes() => *b"HWT1",
         telemetry::VERSION_MAJOR => 1,
-        telemetry::VERSION_MINOR => 0,
+        telemetry::VERSION_MINOR => 1,
         telemetry::PAGE_LEN => 4096,
         telemetry::BODY_OFFSET => 0x10,
         telemetry::ADDRESS_LEN => 96,

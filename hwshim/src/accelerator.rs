@@ -86,6 +86,13 @@ pub struct Counters {
     pub stragglers: u64,
     /// Sessions open now.
     pub sessions_open: u64,
+    /// Interrupts that arrived.
+    pub interrupts: u64,
+    /// Completions found after an interrupt had been asked for.
+    pub completions_due: u64,
+    /// Of those, found when none had arrived. A few are normal: whoever looks for another reason
+    /// may find a completion before its interrupt.
+    pub completions_unannounced: u64,
 }
 
 /// Whether an accelerator can take requests.

@@ -31,7 +31,7 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"HWT1");
 /// Major version: another one cannot be read.
 pub const VERSION_MAJOR: u16 = 1;
 /// Minor version: a larger one has filled some of what is reserved here.
-pub const VERSION_MINOR: u16 = 0;
+pub const VERSION_MINOR: u16 = 1;
 /// Length of the file, in bytes.
 pub const PAGE_LEN: usize = 4096;
 /// Where the part under the sequence lock starts.
@@ -65,8 +65,10 @@ pub struct Page {
     pub requests: Requests,
     /// Known-answer tests on a schedule.
     pub checks: Checks,
+    /// How the card makes itself heard. Since minor version 1.
+    pub interrupts: Interrupts,
     /// Reserved.
-    pub reserved: [U64; 9],
+    pub reserved: [U64; 6],
     /// First bytes of the card's health page, as last read. Meaningful if `card.health_reads` is
     /// not zero; parse with [`health::Summary::parse`].
     pub health: [u8; health::SUMMARY_LEN],
@@ -215,6 +217,18 @@ pub struct Checks {
     pub last_latency_ns: U64,
     /// See [`check_result`].
     pub last_result: U64,
+}
+
+/// How the card makes itself heard. Zero in a page of minor version 0.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Interrupts {
+    /// Interrupts that arrived.
+    pub arrived: U64,
+    /// Completions that the card announced, or should have: the driver had asked for an interrupt.
+    pub completions_due: U64,
+    /// Of those, completions that the driver found by looking, when no interrupt had arrived.
+    pub completions_unannounced: U64,
 }
 
 /// Values of [`Checks::last_result`].

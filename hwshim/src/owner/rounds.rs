@@ -173,6 +173,11 @@ impl Rounds {
         card.sessions_open = status.counters.sessions_open.into();
         card.doorbells = status.counters.doorbells.into();
         card.completions_discarded = status.counters.stragglers.into();
+        self.page.interrupts = telemetry::Interrupts {
+            arrived: status.counters.interrupts.into(),
+            completions_due: status.counters.completions_due.into(),
+            completions_unannounced: status.counters.completions_unannounced.into(),
+        };
 
         let breaker = &mut self.page.breaker;
         let (state, trial_at) = match status.breaker {

@@ -244,9 +244,11 @@ impl Card {
         self.fault = Some(fault);
     }
 
-    fn look_at_the_device(&mut self, now: Instant) -> Result<(), DeviceError> {
+    /// Says whether interrupts had been asked for, and whether any has arrived.
+    fn look_at_the_device(&mut self, now: Instant) -> Result<Announced, DeviceError> {
+        let mut announced = Announced::NotAsked;
         let Some(device) = &mut self.device else {
-            return Ok(());
+            return Ok(announced);
         };
         if self.armed || now >= self.presence_check {
             self.presence_check = now.plus(PRESENCE_CHECK_INTERVAL);
@@ -261,10 +263,15 @@ impl Card {
         if std::mem::take(&mut self.armed) {
             device.dataq.disarm();
             device.controlq.disarm();
-            let queue_signalled = drain(&self.queue_event);
+            let [by_queue, by_config] = [&self.queue_event, &self.config_event].map(drain);
+            self.counters.interrupts += by_queue + by_config;
             // Where both share a vector, any interrupt may have been about the configuration.
-            device.config_changed |=
-                drain(&self.config_event) || (device.shares_vector && queue_signalled);
+            device.config_changed |= by_config > 0 || (device.shares_vector && by_queue > 0);
+            let signals = by_queue + u64::from(device.shares_vector) * by_config;
+            announced = match signals {
+                0 => Announced::No,
+                _ => Announced::Yes,
+            };
         }
         // Asking takes messages, and callers wait meanwhile: a card that signals changes without
         // end must not be asked without end.
@@ -273,7 +280,7 @@ impl Card {
             self.config_check = now.plus(CONFIG_CHECK_INTERVAL);
             device.transport.check_status()?;
         }
-        Ok(())
+        Ok(announced)
     }
 
     fn poll_device(
@@ -281,7 +288,7 @@ impl Card {
         now: Instant,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DeviceError> {
-        self.look_at_the_device(now)?;
+        let announced = self.look_at_the_device(now)?;
         let Self {
             device,
             counters,
@@ -292,9 +299,11 @@ impl Card {
             return Ok(());
         };
         while let Some(used) = device.controlq.poll()? {
+            announced.count(counters);
             device.finish_control(used, now, scratch, completions)?;
         }
         while let Some(used) = device.dataq.poll()? {
+            announced.count(counters);
             device.finish(used, counters, completions)?;
         }
         if now >= device.earliest_deadline {
@@ -934,8 +943,27 @@ fn connect_vectors(
         })
 }
 
-/// Empties an eventfd and says whether there was anything in it.
-fn drain(event: &OwnedFd) -> bool {
+/// Empties an eventfd and says how often it was signalled.
+fn drain(event: &OwnedFd) -> u64 {
     let mut count = [0; 8];
-    rustix::io::read(event, &mut count).is_ok()
+    match rustix::io::read(event, &mut count) {
+        Ok(8) => u64::from_ne_bytes(count),
+        _ => 0,
+    }
+}
+
+/// Whether completions that are found now have been announced by an interrupt.
+#[derive(Clone, Copy)]
+enum Announced {
+    /// None had been asked for.
+    NotAsked,
+    No,
+    Yes,
+}
+
+impl Announced {
+    fn count(self, counters: &mut Counters) {
+        counters.completions_due += u64::from(!matches!(self, Self::NotAsked));
+        counters.completions_unannounced += u64::from(matches!(self, Self::No));
+    }
 }
