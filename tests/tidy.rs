@@ -45,7 +45,7 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
     (
         "simulation",
         "tests/simulation",
-        &["card-device", "firmware-sim", "hwshim"],
+        &["card-device", "firmware-sim", "hwshim", "monitor"],
     ),
     ("acceptance", ".", &[]),
 ];

@@ -4,6 +4,7 @@
 //! somebody says otherwise; the commented default file is printed from it, so the two cannot
 //! disagree.
 
+use crate::led::Profile;
 use crate::verdict::Limits;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -52,7 +53,7 @@ struct Key {
     set: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
 }
 
-const KEYS: [Key; 6] = [
+const KEYS: [Key; 7] = [
     Key {
         path: ("watch", "telemetry"),
         help: &[
@@ -80,6 +81,19 @@ const KEYS: [Key; 6] = [
         commented: false,
         set: |config, value| {
             config.limits.poll_interval = poll_interval(string(value)?)?;
+            Ok(())
+        },
+    },
+    Key {
+        path: ("watch", "light"),
+        help: &[
+            "How the cards' status lights are read: \"nfast-500\" (a blink every 3 to 4 seconds),",
+            "\"nshield\" (lit, pulses and Morse code), or \"none\".",
+        ],
+        default: r#""none""#,
+        commented: false,
+        set: |config, value| {
+            config.limits.light = light(string(value)?)?;
             Ok(())
         },
     },
@@ -315,6 +329,17 @@ pub fn poll_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn light(text: &str) -> Result<Option<Profile>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let known = Profile::ALL.into_iter().find(|known| known.name() == text);
+    known.map(Some).ok_or_else(|| {
+        let names = Profile::ALL.map(Profile::name).join(", ");
+        format!("no light is {text:?}; there are {names}, and none")
+    })
+}
+
 fn check_table(table: &str, keys: &Spanned<DeValue<'_>>) -> Result<(), String> {
     let mut tables: Vec<_> = KEYS.iter().map(|key| key.path.0).collect();
     tables.dedup();
@@ -398,7 +423,7 @@ mod tests {
     #[test]
     fn every_key_takes_effect() {
         let config = parse(
-            "[watch]\ntelemetry = '/t'\ninterval = '500ms'\n\
+            "[watch]\ntelemetry = '/t'\ninterval = '500ms'\nlight = 'nshield'\n\
              [judge]\nfrozen_polls = 4\nstale_publications = 5\n\
              [http]\nlisten = '[::1]:80'\nallow_remote = true\n",
         );
@@ -408,6 +433,7 @@ mod tests {
                 poll_interval: Duration::from_millis(500),
                 frozen_polls: 4,
                 stale_publications: 5,
+                light: Some(Profile::Nshield),
             },
             listen: "[::1]:80".parse().unwrap(),
             allow_remote: true,

@@ -16,6 +16,7 @@ pub mod attribution;
 pub mod client;
 pub mod code;
 pub mod config;
+pub mod diagnosis;
 pub mod flap;
 pub mod history;
 pub mod incident;

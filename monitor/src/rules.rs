@@ -118,6 +118,12 @@ pub fn page_age(case: &Case<'_>) -> Option<std::time::Duration> {
     page::age(case)
 }
 
+/// Whether a code names a rule of the interface that only a card can break.
+#[must_use]
+pub fn breaks_a_rule(code: &str) -> bool {
+    card::is_own_doing(code)
+}
+
 /// Whether the card's heartbeat is seen to move now.
 #[must_use]
 pub fn heartbeat_is_moving(case: &Case<'_>) -> bool {

@@ -27,6 +27,8 @@
 //! This module does no I/O, reads no clock and cannot be surprised: it is told what was seen and
 //! when.
 
+use crate::diagnosis::Diagnosis;
+use crate::led::Profile;
 use crate::probe::{Heartbeat, Owner, ProbeError};
 use crate::rules::{self, Case, Finding, Memory, Says};
 use card_spec::telemetry::Page;
@@ -214,6 +216,8 @@ pub struct Limits {
     pub frozen_polls: u32,
     /// Publications that must be missing before a page is stale.
     pub stale_publications: u32,
+    /// Whose lights the cards' lights shine like, if that is known: else they are not read.
+    pub light: Option<Profile>,
 }
 
 impl Default for Limits {
@@ -223,6 +227,7 @@ impl Default for Limits {
             // As Intel QAT's driver has it (ADF_CFG_HB_COUNT_THRESHOLD).
             frozen_polls: 3,
             stale_publications: 3,
+            light: None,
         }
     }
 }
@@ -232,6 +237,7 @@ impl Default for Limits {
 pub struct Judge {
     limits: Limits,
     memory: Memory,
+    diagnosis: Diagnosis,
     verdict: Verdict,
 }
 
@@ -242,6 +248,7 @@ impl Judge {
         Self {
             limits,
             memory: Memory::new(now),
+            diagnosis: Diagnosis::new(limits.light, now),
             verdict: Verdict {
                 state: State::Unknown,
                 cause: Cause::Undetermined,
@@ -257,6 +264,12 @@ impl Judge {
         &self.verdict
     }
 
+    /// What is known of who is at fault.
+    #[must_use]
+    pub const fn diagnosis(&self) -> &Diagnosis {
+        &self.diagnosis
+    }
+
     /// What earlier polls left behind.
     #[must_use]
     pub const fn memory(&self) -> &Memory {
@@ -266,23 +279,50 @@ impl Judge {
     /// Takes in what a poll saw, and returns the transition it caused.
     pub fn poll(&mut self, look: &Look) -> Option<Transition> {
         self.memory.record(look, &self.limits);
-        let mut findings = rules::apply(&Case {
+        let case = Case {
             look,
             memory: &self.memory,
             limits: &self.limits,
-        });
+        };
+        let mut findings = rules::apply(&case);
+        self.diagnosis.poll(&case);
         // What decides is said first.
         let decides = |finding: &Finding| finding.says != Says::Noted;
         findings.sort_by_key(|finding| !decides(finding));
         let says = findings.first().map_or(Says::Noted, |first| first.says);
         let (state, cause) = match says {
-            Says::Noted => (State::Connected, Cause::None),
+            Says::Noted => (State::Connected, self.concern()),
             Says::Hold => (self.verdict.state, self.verdict.cause),
-            Says::Is(state, Cause::Undetermined) => (state, told_apart(state, &findings)),
+            Says::Is(state, Cause::Undetermined) => (state, self.told_apart(state, &findings)),
             Says::Is(state, cause) => (state, cause),
         };
         let evidence = findings.into_iter().map(|finding| finding.evidence);
         self.settle(state, cause, evidence.collect(), look.at)
+    }
+
+    /// What is at fault though the card serves.
+    fn concern(&self) -> Cause {
+        match self.diagnosis.assessment().cause {
+            Cause::Undetermined => Cause::None,
+            cause => cause,
+        }
+    }
+
+    /// The finding that decides may not tell the cause where a weaker one does: a card whose check
+    /// timed out *and* whose heartbeat stands still is at fault itself. Else, what was seen before
+    /// may tell.
+    fn told_apart(&self, state: State, findings: &[Finding]) -> Cause {
+        let told = findings.iter().find_map(|finding| match finding.says {
+            Says::Is(same, cause) if same == state && cause != Cause::Undetermined => Some(cause),
+            _ => None,
+        });
+        let assessed = self.diagnosis.assessment().cause;
+        let names_somebody = state != State::Unknown && assessed != Cause::None;
+        told.unwrap_or(if names_somebody {
+            assessed
+        } else {
+            Cause::Undetermined
+        })
     }
 
     fn settle(
@@ -312,18 +352,6 @@ impl Judge {
             evidence: self.verdict.evidence.clone(),
         })
     }
-}
-
-/// The finding that decides may not tell the cause where a weaker one does: a card whose check
-/// timed out *and* whose heartbeat stands still is at fault itself.
-fn told_apart(state: State, findings: &[Finding]) -> Cause {
-    findings
-        .iter()
-        .find_map(|finding| match finding.says {
-            Says::Is(same, cause) if same == state && cause != Cause::Undetermined => Some(cause),
-            _ => None,
-        })
-        .unwrap_or(Cause::Undetermined)
 }
 
 #[cfg(test)]

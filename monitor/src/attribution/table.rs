@@ -46,6 +46,9 @@ const SEEN_BY_CHANCE: f64 = 0.045;
 /// Nothing is so certain that not seeing it would rule it out.
 const SEEN_MAX: f64 = 0.95;
 
+/// How often what shows in several ways shows in this one.
+const ONE_OF_SEVERAL: f64 = 0.1;
+
 /// Units of half-lives.
 const SECOND: u64 = 1;
 const MINUTE: u64 = 60 * SECOND;
@@ -61,6 +64,9 @@ pub struct Row {
     pub is_state: bool,
     /// It tells half as much when it was seen so long ago.
     pub half_life: Duration,
+    /// Whether it is there whenever what it speaks for is. Else it is one of several ways in which
+    /// that shows, and not seeing it tells little.
+    pub is_defining: bool,
     /// What it adds to each hypothesis if seen.
     pub weights: [f64; HYPOTHESES.len()],
 }
@@ -73,29 +79,40 @@ pub(super) const PRIORS: Weights =
 
 /// What is seen.
 #[rustfmt::skip]
-pub const ROWS: [Row; 19] = [
+pub const ROWS: [Row; 26] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
-    state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_]),
+    defining(state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_])),
     state(30 * SECOND, &[Kind::CounterFrozen],                        [NN, PP,  PP,  P_,  MM,  MM,  MM,  MM,  MM,  MM,  M_]),
-    state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_]),
-    state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
-    event(10 * MINUTE, &[Kind::Aer, Kind::DegradedLink],              [MM, P_,  O_,  PP,  M_,  M_,  MM,  MM,  MM,  MM,  O_]),
+    defining(state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_])),
+    defining(state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_])),
+    defining(event(10 * MINUTE, &[Kind::Aer, Kind::DegradedLink],              [MM, P_,  O_,  PP,  M_,  M_,  MM,  MM,  MM,  MM,  O_])),
+    // What the link does to a card that is well.
+    state(MINUTE,      &[Kind::BusError, Kind::InterruptsLost,
+                         Kind::InterruptStorm],                       [MM, P_,  O_,  YY,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
     event(HOUR,        &[Kind::WrongAnswer],                          [NN, PP,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
+    event(HOUR,        &[Kind::RuleBroken],                           [NN, YY,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
+    // Of a card that its owner drives itself, so no service stands between.
+    state(30 * SECOND, &[Kind::NoAnswer],                             [NN, PP,  P_,  P_,  O_,  M_,  O_,  P_,  P_,  M_,  O_]),
+    // A request that is known to be good.
+    state(30 * SECOND, &[Kind::CheckFailed],                          [NN, PP,  M_,  M_,  O_,  O_,  P_,  M_,  P_,  P_,  O_]),
+    state(MINUTE,      &[Kind::AnswersSlow],                          [MM, PP,  O_,  P_,  O_,  P_,  O_,  P_,  P_,  O_,  O_]),
+    state(MINUTE,      &[Kind::CardSaysFailed],                       [NN, YY,  MM,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
+    event(2 * MINUTE,  &[Kind::SilentReboot],                         [NN, YY,  O_,  P_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [MM, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
-    state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]),
+    defining(state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_])),
     event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
-    state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]),
+    defining(state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_])),
     state(30 * SECOND, &[Kind::AcceptQueue],                          [MM, M_,  M_,  M_,  M_,  P_,  O_,  P_,  PP,  O_,  O_]),
-    event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_]),
+    defining(event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_])),
     // Most changes break nothing.
     event(12 * HOUR,   &[Kind::RecentChange],                         [P_, O_,  P_,  O_,  P_,  P_,  P_,  O_,  O_,  PP,  P_]),
-    state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP]),
+    defining(state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP])),
     state(10 * MINUTE, &[Kind::OnlyOneDiverges],                      [MM, P_,  P_,  P_,  O_,  O_,  O_,  P_,  O_,  O_,  O_]),
-    state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP]),
+    defining(state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP])),
     // The kernel says so. What was killed for its memory may have leaked it.
-    state(MINUTE,      &[Kind::OwnerGone],                            [NN, M_,  M_,  M_,  YY,  MM,  P_,  M_,  M_,  O_,  O_]),
+    defining(state(MINUTE,      &[Kind::OwnerGone],                            [NN, M_,  M_,  M_,  YY,  MM,  P_,  M_,  M_,  O_,  O_])),
 ];
 
 /// What is done to find out.
@@ -144,6 +161,7 @@ const fn state(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row 
     Row {
         kinds,
         is_state: true,
+        is_defining: false,
         half_life: Duration::from_secs(half_life),
         weights,
     }
@@ -153,8 +171,16 @@ const fn event(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row 
     Row {
         kinds,
         is_state: false,
+        is_defining: false,
         half_life: Duration::from_secs(half_life),
         weights,
+    }
+}
+
+const fn defining(row: Row) -> Row {
+    Row {
+        is_defining: true,
+        ..row
     }
 }
 
@@ -175,13 +201,23 @@ const fn tried(
 impl Row {
     /// How likely it is seen under each hypothesis.
     pub(super) fn chances(&self) -> Weights {
+        let share = if self.is_defining {
+            1.0
+        } else {
+            ONE_OF_SEVERAL
+        };
         self.weights
-            .map(|weight| (SEEN_BY_CHANCE * weight.exp()).min(SEEN_MAX))
+            .map(|weight| (SEEN_BY_CHANCE * weight.exp()).min(SEEN_MAX) * share)
     }
 
     /// What it adds to each hypothesis if it was looked for and not seen.
     pub(super) fn absent(&self) -> Weights {
-        self.chances().map(|chance| (1.0 - chance).ln())
+        let share = if self.is_defining {
+            1.0
+        } else {
+            ONE_OF_SEVERAL
+        };
+        self.chances().map(|chance| (1.0 - chance * share).ln())
     }
 }
 
@@ -204,6 +240,24 @@ pub enum Kind {
     DegradedLink,
     /// A known-answer test had another answer.
     WrongAnswer,
+    /// The bus reported an uncorrectable error of the function.
+    BusError,
+    /// Completions are found that no interrupt announced, though one was asked for.
+    InterruptsLost,
+    /// Far more interrupts arrive than there are completions.
+    InterruptStorm,
+    /// The card broke a rule of its interface.
+    RuleBroken,
+    /// Requests are not answered in time, though their owner runs.
+    NoAnswer,
+    /// A known-answer test was answered with an error.
+    CheckFailed,
+    /// Known-answer tests take several times as long as they did.
+    AnswersSlow,
+    /// The card says of itself that it has failed.
+    CardSaysFailed,
+    /// The firmware has started anew without being asked.
+    SilentReboot,
     /// Some commands fail, and the next one succeeds.
     ErrorThenOk,
     /// The light signals a fault.
@@ -234,7 +288,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 30] = [
         Self::OwnLateness,
         Self::HostPressure,
         Self::CounterFrozen,
@@ -243,6 +297,15 @@ impl Kind {
         Self::Aer,
         Self::DegradedLink,
         Self::WrongAnswer,
+        Self::BusError,
+        Self::InterruptsLost,
+        Self::InterruptStorm,
+        Self::RuleBroken,
+        Self::NoAnswer,
+        Self::CheckFailed,
+        Self::AnswersSlow,
+        Self::CardSaysFailed,
+        Self::SilentReboot,
         Self::ErrorThenOk,
         Self::LedFault,
         Self::OutOfRange,
@@ -270,6 +333,15 @@ impl Kind {
             Self::Aer => "aer",
             Self::DegradedLink => "degraded-link",
             Self::WrongAnswer => "wrong-answer",
+            Self::BusError => "bus-error",
+            Self::InterruptsLost => "interrupts-lost",
+            Self::InterruptStorm => "interrupt-storm",
+            Self::RuleBroken => "rule-broken",
+            Self::NoAnswer => "no-answer",
+            Self::CheckFailed => "check-failed",
+            Self::AnswersSlow => "answers-slow",
+            Self::CardSaysFailed => "card-says-failed",
+            Self::SilentReboot => "silent-reboot",
             Self::ErrorThenOk => "error-then-ok",
             Self::LedFault => "led-fault",
             Self::OutOfRange => "out-of-range",

@@ -19,6 +19,11 @@ const CARDS_OWN_DOING: [&str; 10] = [
     "wrong-length",
 ];
 
+/// Whether a code can only be the card's doing.
+pub(super) fn is_own_doing(code: &str) -> bool {
+    CARDS_OWN_DOING.contains(&code)
+}
+
 /// The card no longer answers on the bus.
 pub(super) fn gone(case: &Case<'_>) -> Option<Finding> {
     (state(case)? == card_state::GONE).then(|| {
@@ -102,12 +107,11 @@ pub(super) fn breaker_open(case: &Case<'_>) -> Option<Finding> {
         _ => "in a state unknown here",
     };
     let opened_by = page.opened_by();
-    let cause = if CARDS_OWN_DOING.contains(&opened_by.as_str()) {
-        Cause::Card
-    } else if opened_by == "gone" {
-        Cause::CardAbsent
-    } else {
-        Cause::Undetermined
+    let cause = match opened_by.as_str() {
+        code if is_own_doing(code) => Cause::Card,
+        "gone" => Cause::CardAbsent,
+        "bus-error" => Cause::Link,
+        _ => Cause::Undetermined,
     };
     let by = if opened_by.is_empty() {
         "no reason given".to_owned()

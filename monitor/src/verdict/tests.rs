@@ -362,12 +362,12 @@ fn a_card_that_needs_a_reset_is_unavailable_and_to_blame_if_it_does_not_come_bac
 }
 
 #[test]
-fn a_silent_reboot_is_noted_and_does_not_decide() {
+fn a_card_that_rebooted_silently_serves_and_is_to_blame() {
     let mut scene = Scene::connected();
     scene.page.card.silent_reboots = 1.into();
     scene.polls(1);
     assert!(scene.has_evidence("silent-reboot"));
-    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    assert_eq!(scene.verdict(), (State::Connected, Cause::Card));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn an_open_breaker_blames_whom_its_code_names() {
         ("ring-stuck", Cause::Card),
         ("gone", Cause::CardAbsent),
         ("timed-out", Cause::Undetermined),
-        ("bus-error", Cause::Undetermined),
+        ("bus-error", Cause::Link),
         ("", Cause::Undetermined),
     ];
     for (opened_by, cause) in table {

@@ -79,7 +79,7 @@ impl TroubleReport {
 
     fn add(&mut self, incident: &IncidentOutcome) {
         self.injected += 1;
-        self.acted += u64::from(incident.acted);
+        self.acted += u64::from(incident.acted_at.is_some());
         if let Some((code, latency)) = incident.opened {
             self.opened_by.insert(code);
             let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -118,40 +118,67 @@ impl Report {
 impl Campaign {
     /// Runs them, telling `ended` after each how many failures there are. It says whether to go on.
     pub fn run(&self, ended: impl Fn(usize) -> bool + Sync) -> Report {
-        let next = AtomicU64::new(0);
-        let is_over = AtomicBool::new(false);
-        let report = Mutex::new(Report::default());
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= self.runs {
-                            break;
-                        }
-                        let plan = Plan::draw(self.seed.wrapping_add(number), &self.filter);
-                        let outcome = run_traced(&plan, self.listener);
-                        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                        report.add(outcome);
-                        let failures = report.failures.len();
-                        if failures >= FAILURES_MAX || !ended(failures) {
-                            is_over.store(true, Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut report = Report::default();
+        live_all(
+            self.runs,
+            self.jobs,
+            |number| Plan::draw(self.seed.wrapping_add(number), &self.filter),
+            self.listener,
+            |_, outcome| {
+                report.add(outcome);
+                let failures = report.failures.len();
+                failures < FAILURES_MAX && ended(failures)
+            },
+        );
         report.failures.sort_by_key(|failure| failure.plan.seed);
         report
     }
+}
+
+/// Lives through so many plans on so many threads, and tells what came of each, one after the
+/// other, until it is told not to go on.
+pub(crate) fn live_all(
+    runs: u64,
+    jobs: usize,
+    plan: impl Fn(u64) -> Plan + Sync,
+    listener: Option<fn(&str)>,
+    ended: impl FnMut(u64, Result<Outcome, Box<Failure>>) -> bool + Send,
+) {
+    let next = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    let ended = Mutex::new(ended);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= runs {
+                        break;
+                    }
+                    let outcome = run_traced(&plan(number), listener);
+                    let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !ended(number, outcome) {
+                        is_over.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
 }
 
 impl Failure {
     /// The command that replays the run.
     #[must_use]
     pub fn replay(&self, filter: &Filter) -> String {
-        let mut command = format!("cargo xtask simulate --runs 1 --seed {}", self.plan.seed);
+        self.plan.replay(filter)
+    }
+}
+
+impl Plan {
+    /// The command that replays it.
+    #[must_use]
+    pub fn replay(&self, filter: &Filter) -> String {
+        let mut command = format!("cargo xtask simulate --runs 1 --seed {}", self.seed);
         if let Some(scenario) = &filter.scenario {
             command.push_str(" --scenario ");
             command.push_str(&scenario.name);
@@ -159,6 +186,9 @@ impl Failure {
         }
         if filter.healthy {
             command.push_str(" --healthy");
+        }
+        if filter.watched {
+            command.push_str(" --watched");
         }
         if !filter.troubles.is_empty() {
             let names: Vec<_> = filter.troubles.iter().map(Trouble::to_string).collect();

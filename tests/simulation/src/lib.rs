@@ -8,10 +8,12 @@
 
 pub mod campaign;
 mod invariant;
+pub mod matrix;
 mod plan;
 mod slot;
 mod trace;
 mod trouble;
+mod watcher;
 mod witness;
 mod workload;
 mod world;
@@ -19,4 +21,5 @@ mod world;
 pub use invariant::Invariant;
 pub use plan::{Filter, Incident, Phase, Plan};
 pub use trouble::Trouble;
+pub use watcher::Opinion;
 pub use world::{Failure, IncidentOutcome, Outcome, run, run_traced};

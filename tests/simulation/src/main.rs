@@ -13,6 +13,7 @@ use firmware_sim::scenario::Scenario;
 use hwshim::clock::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
+use simulation::matrix::Matrix;
 use simulation::{Filter, Phase, Trouble};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +41,13 @@ struct Arguments {
     /// No fault at all: whatever opens the breaker is a false alarm
     #[arg(long, conflicts_with_all = ["faults", "phase"])]
     healthy: bool,
+    /// Have a monitor watch, days being minutes
+    #[arg(long)]
+    watched: bool,
+    /// Instead, every fault in every phase with so many seeds each, watched: what is said to be at
+    /// fault, held against the truth
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["runs", "minutes", "healthy", "lasting_max", "scenario", "trace"])]
+    matrix: Option<u64>,
     /// This scenario of `firmware-sim scenarios`, or of a file, under its own load
     #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "healthy", "lasting_max"])]
     scenario: Option<Scenario>,
@@ -59,6 +67,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(seeds) = arguments.matrix {
+        return run_matrix(seeds, arguments);
+    }
     let endless = if arguments.minutes.is_some() {
         u64::MAX
     } else {
@@ -71,12 +82,11 @@ fn main() -> ExitCode {
             troubles: arguments.faults,
             phase: arguments.phase,
             healthy: arguments.healthy,
+            watched: arguments.watched,
             lasting_max: arguments.lasting_max,
             scenario: arguments.scenario.map(Arc::new),
         },
-        jobs: arguments.jobs.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        }),
+        jobs: arguments.jobs.unwrap_or_else(all_cpus),
         listener: arguments.trace.then_some(|line| println!("{line}")),
     };
     let clock = SystemClock;
@@ -107,6 +117,40 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn run_matrix(seeds: u64, arguments: Arguments) -> ExitCode {
+    let matrix = Matrix {
+        seed: arguments.seed,
+        seeds,
+        troubles: arguments.faults,
+        phase: arguments.phase,
+        jobs: arguments.jobs.unwrap_or_else(all_cpus),
+    };
+    let bar = progress_bar(matrix.runs());
+    let scores = matrix.run(|| bar.inc(1));
+    bar.finish_and_clear();
+    if arguments.json {
+        println!("{:#}", report::matrix_json(&scores));
+    } else {
+        print!("{}", report::matrix_table(&scores));
+    }
+    let filter = Filter {
+        watched: true,
+        ..Filter::default()
+    };
+    for failure in &scores.failures {
+        eprint!("{}", report::failure(failure, &filter));
+    }
+    if scores.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn all_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// On standard error, and only if that is a terminal.

@@ -126,6 +126,8 @@ pub struct Filter {
     pub healthy: bool,
     /// Nothing lasts longer.
     pub lasting_max: Option<Duration>,
+    /// A monitor watches, and days are minutes so that it need not look at them all.
+    pub watched: bool,
     /// This is played, and nothing drawn.
     pub scenario: Option<Arc<Scenario>>,
 }
@@ -152,6 +154,8 @@ pub struct Plan {
     pub seed: u64,
     /// What goes wrong.
     pub incidents: Vec<Incident>,
+    /// Whether a monitor watches.
+    pub is_watched: bool,
     /// The scenario that is played instead, if one is.
     pub scenario: Option<Arc<Scenario>>,
     lengths: [Duration; Phase::ALL.len()],
@@ -169,11 +173,16 @@ impl Plan {
         let mut plan = Self {
             seed,
             incidents: Vec::new(),
+            is_watched: filter.watched,
             scenario: None,
             lengths,
         };
+        if filter.watched {
+            plan.lengths[Phase::Idle as usize] = Duration::from_secs(30);
+        }
         let count = match rng.u8(0..10) {
             _ if filter.healthy => 0,
+            _ if filter.watched => 1,
             0..7 => 1,
             _ => 2,
         };
@@ -230,9 +239,17 @@ impl Plan {
         Incident {
             phase,
             offset: phase.offset(self.length(phase), rng),
-            lasting: log_uniform(&(Duration::from_millis(10)..longest), rng),
+            lasting: if self.is_watched {
+                between(&(Duration::from_secs(60)..Duration::from_secs(120)), rng).min(longest)
+            } else {
+                log_uniform(&(Duration::from_millis(10)..longest), rng)
+            },
             trouble,
-            probability: [1.0, 1.0, 0.2, 0.02][rng.usize(0..4)],
+            probability: if self.is_watched {
+                [1.0, 0.5][rng.usize(0..2)]
+            } else {
+                [1.0, 1.0, 0.2, 0.02][rng.usize(0..4)]
+            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can go wrong: what a card can have, and an error of the bus.
 
-use firmware_sim::fault::{Fault, HangEnd};
+use firmware_sim::fault::{Cause, Fault, HangEnd};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,6 +29,28 @@ impl Trouble {
         ];
         let faults = Fault::all().into_iter().chain(more).map(Self::Card);
         faults.chain([Self::BusError]).collect()
+    }
+
+    /// What a monitor may be asked about: storms that last, and nothing twice.
+    #[must_use]
+    pub fn watchable() -> Vec<Self> {
+        let calm = |trouble| match trouble {
+            Self::Card(Fault::InterruptStorm { vector, .. }) => Self::Card(Fault::InterruptStorm {
+                rate: 500.0,
+                vector,
+            }),
+            other => other,
+        };
+        Self::all().into_iter().map(calm).collect()
+    }
+
+    /// What is at fault then.
+    #[must_use]
+    pub fn truth(&self) -> Cause {
+        match self {
+            Self::Card(fault) => fault.entry().truth.cause,
+            Self::BusError => Cause::Link,
+        }
     }
 
     /// For how long it may be simulated: each interrupt of a storm is an event.

@@ -16,10 +16,12 @@ use crate::plan::{Incident, Phase, Plan};
 use crate::slot::{NAME, Slot};
 use crate::trace::{Time, Trace};
 use crate::trouble::Trouble;
+use crate::watcher::{Opinion, Watcher};
 use crate::witness::{Witness, Witnessed};
 use crate::workload::{Callers, Kind, Question};
 use card_device::{Card, CardConfig};
 use fastrand::Rng;
+use firmware_sim::fault::led::Profile;
 use firmware_sim::fault::{Injection, InjectionId, Record, Script, SharedScript, Trigger, beset};
 use firmware_sim::scenario::Scenario;
 use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
@@ -28,7 +30,7 @@ use hwshim::owner::{Identity, Lane, Rounds, Schedule};
 use hwshim::router::breaker::{Limits, State};
 use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options, Requests};
 use hwshim::router::direct::{Direct, Done, Submitted};
-use hwshim::spec::telemetry;
+use hwshim::spec::telemetry::Page;
 use hwshim::virtio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, HashSet};
@@ -44,6 +46,8 @@ const OWNER: Identity<'_> = Identity {
     pid: 1000,
     start_time_ticks: 1,
 };
+/// How the light of a card that plays no scenario shines while all is well.
+const LIGHT: Profile = Profile::Nfast500;
 /// Engines of the card.
 const ENGINES: usize = 4;
 /// Requests in flight at most: few, so that bursts find the card full.
@@ -82,6 +86,13 @@ pub struct Outcome {
     pub opened: Vec<(&'static str, Duration)>,
     /// Whether the breaker was closed when everything was shut down.
     pub ended_in_use: bool,
+    /// When the run ended.
+    pub ended_at: Instant,
+    /// From the error of the bus that opens the breaker in its phase to when a monitor must have
+    /// got over it.
+    pub primed: (Instant, Instant),
+    /// What the monitor believed, if there was one.
+    pub opinions: Vec<Opinion>,
 }
 
 /// What came of an incident.
@@ -91,8 +102,10 @@ pub struct IncidentOutcome {
     pub trouble: Trouble,
     /// In which phase.
     pub phase: Phase,
-    /// Whether anything came of it at all.
-    pub acted: bool,
+    /// When it first did anything, if it did.
+    pub acted_at: Option<Instant>,
+    /// When it was over.
+    pub ended_at: Instant,
     /// Code with which the breaker opened while the card was in use, and how long that took from
     /// when the incident first acted.
     pub opened: Option<(&'static str, Duration)>,
@@ -172,6 +185,9 @@ struct World {
     router_is_told: bool,
     router_looked: Instant,
     owner: Rounds,
+    /// What the owner has published last.
+    page: Box<Page>,
+    watcher: Watcher,
     incidents: Vec<Happening>,
     standing: Standing,
     outcome: Outcome,
@@ -248,7 +264,7 @@ impl World {
         let witness = Arc::new(Witness::default());
         let script = match &plan.scenario {
             Some(scenario) => scenario.script(plan.seed),
-            None => Script::new(plan.seed),
+            None => Script::new(plan.seed).with_led_profile(LIGHT),
         };
         let has_a_story = !script.record().is_empty();
         let script = script.shared();
@@ -288,6 +304,8 @@ impl World {
             router_is_told: true,
             router_looked: Instant::ORIGIN,
             owner: Rounds::new(&OWNER, Some(health), Schedule::default()),
+            page: Box::new(Page::new()),
+            watcher: Watcher::new(clock.now()),
             incidents: Vec::new(),
             standing: Standing {
                 suspect: has_a_story,
@@ -335,6 +353,11 @@ impl World {
         self.phase_since = now;
         self.trace.note(now, format_args!("phase {phase}"));
         self.next_arrival = now.plus(self.gap());
+        match phase {
+            Phase::BreakerOpen => self.outcome.primed.0 = now,
+            Phase::ReturnToService => self.outcome.primed.1 = now.plus(Duration::from_secs(2)),
+            _ => {}
+        }
         if phase == Phase::BreakerOpen {
             self.slot.report_error();
             self.standing.suspect = true;
@@ -381,6 +404,7 @@ impl World {
                 gap_of(scenario, self.now().since(STARTED))
             }
             Phase::Boot => Duration::from_millis(100),
+            Phase::Idle if self.plan.is_watched => Duration::from_secs(5),
             Phase::Idle => Duration::from_secs(8 * 60 * 60),
             Phase::Steady => Duration::from_millis(250),
             Phase::Peak => Duration::from_millis(5),
@@ -475,6 +499,7 @@ impl World {
             self.callers_ask()?;
         }
         self.owner_round()?;
+        self.watch();
         for round in 0.. {
             let mut progress = false;
             if self.router_is_woken() {
@@ -511,6 +536,9 @@ impl World {
         if !self.outstanding.is_empty() {
             times.push(self.router_looked.plus(WAIT_MAX));
         }
+        if self.plan.is_watched {
+            times.push(self.watcher.next_poll());
+        }
         if !self.is_quiet() {
             times.extend([self.owner.next(), self.slot.next_tick()]);
         }
@@ -522,7 +550,7 @@ impl World {
     /// Whether rounds and beats change nothing: then they are left out, which is what makes days
     /// cheap.
     fn is_quiet(&self) -> bool {
-        if self.plan.scenario.is_some() {
+        if self.plan.scenario.is_some() || self.plan.is_watched {
             return false;
         }
         /// What happened last may be found in a round that comes now.
@@ -606,15 +634,32 @@ impl World {
             return Ok(());
         }
         let router = self.router.as_mut().expect("it is there until the end");
-        let requests = self.owner.round(&mut CardOf(router), now).requests;
+        let sequence = self.page.sequence.get() + 2;
+        *self.page = *self.owner.round(&mut CardOf(router), now);
+        // As whoever publishes it does.
+        self.page.sequence = sequence.into();
         // A test may have begun.
         self.router_is_told = true;
         self.look_at_breaker()?;
-        self.check_page(&requests)
+        self.check_page()
+    }
+
+    fn watch(&mut self) {
+        let now = self.now();
+        let is_published = self.page.owner.pid.get() != 0;
+        if self.plan.is_watched
+            && is_published
+            && let Some(opinion) = self.watcher.poll(&self.page, now)
+        {
+            let Opinion { state, cause, .. } = opinion;
+            self.trace
+                .note(now, format_args!("the monitor says {state}, {cause}"));
+        }
     }
 
     /// What is published is what is.
-    fn check_page(&self, page: &telemetry::Requests) -> Result<(), Violation> {
+    fn check_page(&self) -> Result<(), Violation> {
+        let page = &self.page.requests;
         let Requests {
             submitted,
             card,
@@ -862,7 +907,8 @@ impl World {
         let incident_outcome = |happening: &Happening| IncidentOutcome {
             trouble: happening.incident.trouble.clone(),
             phase: happening.incident.phase,
-            acted: self.acted_since(happening).is_some(),
+            acted_at: self.acted_since(happening),
+            ended_at: happening.ends,
             opened: happening.opened,
         };
         let is_a_lie = |record: &&Record| Trouble::Card(record.fault.clone()).is_a_lie();
@@ -877,6 +923,8 @@ impl World {
             simulated: self.now().since(STARTED),
             incidents: self.incidents.iter().map(incident_outcome).collect(),
             wrong_answers_told,
+            ended_at: self.now(),
+            opinions: self.watcher.into_opinions(),
             ..self.outcome
         }
     }

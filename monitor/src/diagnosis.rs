@@ -1,0 +1,229 @@
+//! Turns what was seen of one card, poll after poll, into evidence, and has it weighed.
+//!
+//! Rules say how a card is from one look; this remembers the looks before, which it takes to see
+//! that answers have become slow, interrupts are lost, a light blinks irregularly or a host is
+//! starved. It reads nothing and decides nothing: evidence goes into a [`Dossier`], and
+//! [`attribution`](crate::attribution) weighs it.
+//!
+//! ```text
+//!   look --+--> card     counter, answers, what it says of itself --+
+//!          +--> link     interrupts, errors, speed and width -------+--> dossier --> assessment
+//!          +--> light    edges, decoded ----------------------------+
+//!          +--> host     pressure, soft interrupts, steal, lateness +
+//! ```
+//!
+//! What was looked for and not there is evidence too, but only where it would have been seen.
+
+mod answers;
+mod host;
+mod link;
+
+use crate::attribution::{Assessment, Circumstances, Counter, Dossier, Kind, Priors, assess};
+use crate::led::{Decoder, EdgeLog, Profile, Reading};
+use crate::local_health::LocalHealth;
+use crate::probe::Owner;
+use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving};
+use answers::Answers;
+use card_spec::health::Summary;
+use card_spec::telemetry::{Page, breaker_state, check_result};
+use host::HostDeltas;
+use hwshim::clock::Instant;
+use link::LinkDeltas;
+
+/// Keeps the evidence about one card.
+#[derive(Debug)]
+pub struct Diagnosis {
+    dossier: Dossier,
+    priors: Priors,
+    host: HostDeltas,
+    link: LinkDeltas,
+    answers: Answers,
+    light: Option<(Decoder, EdgeLog)>,
+    silent_reboots: Option<u64>,
+    assessment: Assessment,
+}
+
+impl Diagnosis {
+    /// Knows nothing. The light is read if it is known whose it shines like.
+    #[must_use]
+    pub fn new(light: Option<Profile>, now: Instant) -> Self {
+        let (dossier, priors) = (Dossier::new(), Priors::default());
+        Self {
+            assessment: assess(&dossier, &Circumstances::default(), &priors, now),
+            dossier,
+            priors,
+            host: HostDeltas::new(now),
+            link: LinkDeltas::default(),
+            answers: Answers::default(),
+            light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
+            silent_reboots: None,
+        }
+    }
+
+    /// What is believed to be at fault, as of the last poll.
+    #[must_use]
+    pub const fn assessment(&self) -> &Assessment {
+        &self.assessment
+    }
+
+    /// How far our own senses can be trusted.
+    #[must_use]
+    pub const fn local_health(&self) -> &LocalHealth {
+        self.host.local_health()
+    }
+
+    /// What the light says, if it is read.
+    #[must_use]
+    pub fn light(&self) -> Option<Reading> {
+        let (decoder, _) = self.light.as_ref()?;
+        Some(decoder.reading())
+    }
+
+    /// Takes in what a poll saw.
+    pub fn poll(&mut self, case: &Case<'_>) {
+        let now = case.look.at;
+        self.host.poll(case, &mut self.dossier);
+        self.link.poll(case, &mut self.dossier);
+        if let Ok(page) = &case.look.page {
+            self.weigh_card(page, case);
+        }
+        self.weigh_owner(case);
+        self.assessment = assess(&self.dossier, &self.circumstances(case), &self.priors, now);
+    }
+
+    fn circumstances(&self, case: &Case<'_>) -> Circumstances {
+        let counter = match case.memory.pulse().unmoved_polls() {
+            _ if heartbeat_is_moving(case) => Counter::Moved,
+            0 => Counter::Unread,
+            polls => Counter::Still { polls },
+        };
+        Circumstances {
+            local_health: self.host.worst_of_late(case.look.at),
+            counter,
+            is_warming_up: false,
+        }
+    }
+
+    fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
+        let now = case.look.at;
+        let frozen = case.memory.pulse().unmoved_polls();
+        let moving = heartbeat_is_moving(case);
+        if frozen >= case.limits.frozen_polls {
+            let detail = format!("it stood still in {frozen} polls that were on time");
+            self.dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+        } else if moving {
+            let detail = "it moves";
+            self.dossier.not_seen(Kind::CounterFrozen, detail, now);
+            self.dossier.not_seen(Kind::ConfigAllOnes, detail, now);
+        }
+        self.weigh_breaker(page, now);
+        self.weigh_check(page, now);
+        self.answers.poll(page, now, &mut self.dossier);
+        self.weigh_reboots(page, now);
+        if let Ok(summary) = Summary::parse(&page.health)
+            && page.card.health_reads.get() > 0
+        {
+            self.weigh_health(&summary, now);
+        }
+    }
+
+    fn weigh_breaker(&mut self, page: &Page, now: Instant) {
+        if page.breaker.state.get() == breaker_state::CLOSED {
+            let detail = "the breaker is closed";
+            self.dossier.not_seen(Kind::BusError, detail, now);
+            return;
+        }
+        let code = page.opened_by();
+        let detail = format!("the breaker was opened by {code}");
+        let kind = match code.as_str() {
+            "gone" => Kind::ConfigAllOnes,
+            "bus-error" => Kind::BusError,
+            "wrong-answer" | "repeated-nonce" => Kind::WrongAnswer,
+            "silent-reboot" => Kind::SilentReboot,
+            "timed-out" => Kind::NoAnswer,
+            "session-refused" => Kind::CheckFailed,
+            code if code.starts_with("status-") => Kind::CheckFailed,
+            code if breaks_a_rule(code) => Kind::RuleBroken,
+            _ => return,
+        };
+        self.dossier.seen(kind, 1.0, detail, now);
+    }
+
+    fn weigh_check(&mut self, page: &Page, now: Instant) {
+        let seen = match page.checks.last_result.get() {
+            check_result::PASSED => {
+                for kind in [Kind::NoAnswer, Kind::CheckFailed] {
+                    let detail = "the last known-answer test passed";
+                    // A breaker that is open says otherwise, and more of late.
+                    if page.breaker.state.get() == breaker_state::CLOSED {
+                        self.dossier.not_seen(kind, detail, now);
+                    }
+                }
+                return;
+            }
+            check_result::WRONG_ANSWER => (Kind::WrongAnswer, "a wrong answer"),
+            check_result::FAILED => (Kind::CheckFailed, "an error status"),
+            check_result::TIMED_OUT => (Kind::NoAnswer, "no answer in time"),
+            check_result::MISBEHAVED => (Kind::RuleBroken, "a breach of the interface"),
+            _ => return,
+        };
+        let (kind, what) = seen;
+        let detail = format!("the last known-answer test got {what}");
+        self.dossier.seen(kind, 1.0, detail, now);
+    }
+
+    fn weigh_reboots(&mut self, page: &Page, now: Instant) {
+        let reboots = page.card.silent_reboots.get();
+        let before = self.silent_reboots.replace(reboots);
+        if before.is_some_and(|before| before < reboots) {
+            let detail = format!("the firmware has restarted unasked {reboots} times");
+            self.dossier.seen(Kind::SilentReboot, 1.0, detail, now);
+        }
+    }
+
+    fn weigh_health(&mut self, summary: &Summary, now: Instant) {
+        use card_spec::health::{ControllerStatus, CriticalWarning};
+        let status = ControllerStatus::from_bits(summary.controller_status.get());
+        let warning = CriticalWarning::from_bits(summary.critical_warning);
+        let dossier = &mut self.dossier;
+        if status.fatal() || warning.fail_closed() || warning.reliability_degraded() {
+            let detail = "the firmware reports that the card has failed";
+            dossier.seen(Kind::CardSaysFailed, 1.0, detail, now);
+        } else {
+            let detail = "the firmware reports nothing";
+            dossier.not_seen(Kind::CardSaysFailed, detail, now);
+        }
+        if warning.temperature() {
+            let celsius = i32::from(summary.composite_temperature_k.get()) - 273;
+            let detail = format!("the card warns of its temperature, {celsius} degrees C");
+            dossier.seen(Kind::OutOfRange, 1.0, detail, now);
+        } else {
+            dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);
+        }
+        let Some((decoder, log)) = &mut self.light else {
+            return;
+        };
+        log.take(summary, decoder);
+        let reading = decoder.reading();
+        if reading.is_fault() {
+            dossier.seen(Kind::LedFault, 1.0, format!("the light: {reading}"), now);
+        } else if reading != Reading::Unknown {
+            dossier.not_seen(Kind::LedFault, format!("the light: {reading}"), now);
+        }
+    }
+
+    fn weigh_owner(&mut self, case: &Case<'_>) {
+        let now = case.look.at;
+        match &case.look.owner {
+            Some(Ok(Owner::Ended)) => {
+                let detail = "the owner's process has ended";
+                self.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
+            }
+            Some(Ok(Owner::Alive(process))) => {
+                let detail = format!("the owner's process {} is there", process.id.pid);
+                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+            }
+            _ => {}
+        }
+    }
+}
