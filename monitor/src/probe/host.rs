@@ -166,7 +166,7 @@ impl Pressure {
 }
 
 /// How a thread was scheduled since it began (Linux `Documentation/scheduler/sched-stats.rst`,
-/// "/proc/<pid>/schedstat").
+/// "/proc/PID/schedstat").
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Schedule {
     /// Time on a CPU.
