@@ -29,13 +29,14 @@
 
 use crate::diagnosis::Diagnosis;
 use crate::led::Profile;
-use crate::probe::{Heartbeat, Owner, ProbeError};
+use crate::probe::{Heartbeat, Host, Link, Owner, ProbeError};
 use crate::rules::{self, Case, Finding, Memory, Says};
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What every probe saw of one card in one poll.
@@ -49,6 +50,10 @@ pub struct Look {
     pub heartbeat: Option<Result<Heartbeat, ProbeError>>,
     /// The owner last named by a page; `None` if none has been.
     pub owner: Option<Result<Owner, ProbeError>>,
+    /// The host; `None` if nobody has looked.
+    pub host: Option<Arc<Result<Host, ProbeError>>>,
+    /// How the card is connected; `None` if nobody has looked, as where there is no bus.
+    pub link: Option<Arc<Result<Link, ProbeError>>>,
 }
 
 /// How a card is.

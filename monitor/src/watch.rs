@@ -214,6 +214,8 @@ impl Card {
             page,
             heartbeat,
             owner,
+            host: None,
+            link: None,
         }
     }
 

@@ -114,6 +114,8 @@ impl Scene {
             page,
             heartbeat,
             owner: Some(owner),
+            host: None,
+            link: None,
         })
     }
 

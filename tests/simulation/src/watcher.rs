@@ -57,6 +57,8 @@ impl Watcher {
             page: Ok(Box::new(*page)),
             heartbeat: Some(heartbeat),
             owner: Some(Ok(Owner::Alive(owner(page)?))),
+            host: None,
+            link: None,
         })?;
         let verdict = self.judge.verdict();
         let opinion = Opinion {
