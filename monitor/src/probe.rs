@@ -12,8 +12,10 @@ mod heartbeat;
 mod host;
 mod hwmon;
 mod link;
+mod locate;
 mod nshield;
 mod page;
+mod periodic;
 mod process;
 mod qat;
 mod reach;
@@ -29,10 +31,12 @@ pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
 pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors};
 pub use link::{ErrorTotals, Link, LinkProbe, Port};
+pub use locate::{LocateProbe, Whereabouts};
 pub use nshield::{
     Enquiry, EnquiryModule, Measured, ModuleStatistics, ParseError, ServerStatistics, Statistics,
 };
 pub use page::PageProbe;
+pub use periodic::Periodic;
 pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
 pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};

@@ -62,6 +62,25 @@ impl Cgroup {
             })
     }
 
+    /// The control group at `path` in whichever hierarchy has the controller of memory.
+    ///
+    /// # Errors
+    ///
+    /// That neither has such a group.
+    pub fn at(root: &Path, path: &Path) -> Result<Self, ProbeError> {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let mount = root.join(MOUNT);
+        if mount.join(V1_MEMORY).join(path).is_dir() {
+            Ok(Self::V1(path.to_owned()))
+        } else if mount.join(path).is_dir() || mount.join(V2_BESIDE_V1).join(path).is_dir() {
+            Ok(Self::V2(path.to_owned()))
+        } else {
+            Err(ProbeError::Absent {
+                what: format!("the control group {}", path.display()),
+            })
+        }
+    }
+
     /// Takes the group of version 1 if that has the controller: where both are mounted, only one
     /// accounts. `Some(None)` if neither can be seen from this namespace.
     fn parse(text: &str) -> Option<Option<Self>> {

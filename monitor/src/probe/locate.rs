@@ -1,0 +1,237 @@
+//! Finds the process of a host service, by the way in which it can be known.
+//!
+//! Of several processes that fit, the one that has run the longest is taken: services start
+//! helpers, and not the other way round. It does not follow a process it has found.
+
+use super::file::{self, Directory, bare};
+use super::process::Stat;
+use super::{OwnerId, Probe, ProbeError};
+use hwshim::clock::Instant;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The kernel keeps so many bytes of a program's name (`TASK_COMM_LEN` less the end).
+const NAME_LEN_MAX: usize = 15;
+/// Where a hierarchy that has the processes of services may be mounted.
+const HIERARCHIES: [&str; 4] = [
+    "sys/fs/cgroup",
+    "sys/fs/cgroup/unified",
+    "sys/fs/cgroup/memory",
+    "sys/fs/cgroup/systemd",
+];
+
+/// How the process of a service can be known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Whereabouts {
+    /// A file has its number, as daemons write one.
+    PidFile(PathBuf),
+    /// It has this name, as in `/proc/PID/comm`.
+    Program(String),
+    /// It is in this control group, by its path in the hierarchy.
+    Cgroup(PathBuf),
+}
+
+/// Finds the process of a host service.
+#[derive(Debug)]
+pub struct LocateProbe {
+    root: PathBuf,
+    buffer: Vec<u8>,
+}
+
+impl LocateProbe {
+    /// Looks under `root`: `/` is this host, anything else a captured tree.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            buffer: Vec::new(),
+        }
+    }
+
+    fn proc(&self) -> PathBuf {
+        self.root.join("proc")
+    }
+
+    fn by_pid_file(&mut self, path: &Path) -> Result<OwnerId, ProbeError> {
+        let text = read(path)?;
+        let pid = bare(&text).parse().map_err(|_| {
+            let text = file::printable(&text);
+            file::nonsense(
+                path,
+                format!("has {text:?} and not the number of a process"),
+            )
+        })?;
+        let (id, _) = self.identify(pid)?;
+        Ok(id)
+    }
+
+    fn by_name(&mut self, name: &str) -> Result<OwnerId, ProbeError> {
+        // What the kernel has cut off cannot be compared.
+        let name = name.as_bytes();
+        let wanted = &name[..name.len().min(NAME_LEN_MAX)];
+        let proc = self.proc();
+        let entries = fs::read_dir(&proc).map_err(|source| unreadable(&proc, source))?;
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // A process that ends meanwhile is none of those that are looked for.
+        let found = pids.filter_map(|pid| self.identify(pid).ok());
+        let oldest = found
+            .filter(|(_, found)| found.as_bytes() == wanted)
+            .map(|(id, _)| id)
+            .min_by_key(|id| (id.start_time_ticks, id.pid));
+        oldest.ok_or_else(|| ProbeError::Absent {
+            what: format!("a process named {}", String::from_utf8_lossy(wanted)),
+        })
+    }
+
+    fn by_cgroup(&mut self, path: &Path) -> Result<OwnerId, ProbeError> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let places = HIERARCHIES.map(|mount| self.root.join(mount).join(relative));
+        let processes = places.map(|place| place.join("cgroup.procs"));
+        let list = processes.iter().find(|path| path.exists());
+        let absent = |what: &str| ProbeError::Absent {
+            what: format!("{what} {}", path.display()),
+        };
+        let text = read(list.ok_or_else(|| absent("the control group"))?)?;
+        let pids = text.lines().filter_map(|line| line.parse().ok());
+        let oldest = pids
+            .filter_map(|pid| Some(self.identify(pid).ok()?.0))
+            .min_by_key(|id| (id.start_time_ticks, id.pid));
+        oldest.ok_or_else(|| absent("a process in the control group"))
+    }
+
+    /// A living process, and its name.
+    fn identify(&mut self, pid: u32) -> Result<(OwnerId, String), ProbeError> {
+        let absent = || ProbeError::Absent {
+            what: format!("process {pid}"),
+        };
+        let directory = Directory::open(&self.proc().join(pid.to_string()))?;
+        let parse = |text: &str| Some((Stat::parse(text)?, name(text)?.to_owned()));
+        let what = "the status of a process";
+        let (stat, name) = directory
+            .file("stat")
+            .parse(&mut self.buffer, what, parse)?;
+        if matches!(stat.state, 'Z' | 'X') {
+            return Err(absent());
+        }
+        let id = OwnerId {
+            pid,
+            start_time_ticks: stat.start_time_ticks,
+        };
+        Ok((id, name))
+    }
+}
+
+impl Probe for LocateProbe {
+    type Subject = Whereabouts;
+    type Observation = OwnerId;
+
+    fn name(&self) -> &'static str {
+        "locate"
+    }
+
+    fn observe(&mut self, subject: &Whereabouts, _now: Instant) -> Result<OwnerId, ProbeError> {
+        match subject {
+            Whereabouts::PidFile(path) => self.by_pid_file(path),
+            Whereabouts::Program(name) => self.by_name(name),
+            Whereabouts::Cgroup(path) => self.by_cgroup(path),
+        }
+    }
+}
+
+/// The name in `/proc/PID/stat`, which may have parentheses of its own.
+fn name(stat: &str) -> Option<&str> {
+    let (before, _) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    Some(name)
+}
+
+fn read(path: &Path) -> Result<String, ProbeError> {
+    fs::read_to_string(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ProbeError::Absent {
+            what: path.display().to_string(),
+        },
+        _ => unreadable(path, source),
+    })
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> ProbeError {
+    ProbeError::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::Tree;
+    use super::*;
+
+    fn tree() -> Tree {
+        let tree = Tree::empty();
+        for (pid, name, state, start) in [
+            (10, "hardserver", 'S', 500),
+            (11, "hardserver", 'S', 400),
+            (12, "hardserver", 'Z', 300),
+            (13, "a (b) c", 'R', 200),
+            (14, "a-name-of-15-by", 'R', 100),
+        ] {
+            let zeros = "0 ".repeat(16);
+            let stat = format!("{pid} ({name}) {state} {zeros}1 0 {start} 0 0\n");
+            tree.write(&format!("proc/{pid}/stat"), &stat);
+        }
+        tree.write("run/pid", "10\n");
+        tree.write("run/gone", "99\n");
+        tree.write("run/garbage", "ten\x1b[2J\n");
+        tree.write(
+            "sys/fs/cgroup/memory/system.slice/x/cgroup.procs",
+            "10\n13\n",
+        );
+        tree.write("sys/fs/cgroup/memory/empty/cgroup.procs", "");
+        tree
+    }
+
+    fn find(tree: &Tree, whereabouts: &Whereabouts) -> Result<(u32, u64), String> {
+        LocateProbe::new(tree.root())
+            .observe(whereabouts, Instant::ORIGIN)
+            .map(|id| (id.pid, id.start_time_ticks))
+            .map_err(|error| format!("{}: {error}", error.kind()))
+    }
+
+    #[test]
+    fn a_process_is_found_in_each_way_and_of_several_the_oldest_that_lives() {
+        let tree = tree();
+        let pid_file = |name| Whereabouts::PidFile(tree.root().join("run").join(name));
+        let program = |name: &str| Whereabouts::Program(name.to_owned());
+        let cgroup = |path: &str| Whereabouts::Cgroup(path.into());
+        for (whereabouts, expected) in [
+            (pid_file("pid"), (10, 500)),
+            (program("hardserver"), (11, 400)),
+            (program("a (b) c"), (13, 200)),
+            (program("a-name-of-15-bytes-and-more"), (14, 100)),
+            (cgroup("/system.slice/x"), (13, 200)),
+        ] {
+            assert_eq!(find(&tree, &whereabouts), Ok(expected), "{whereabouts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_absent_and_what_is_no_number_is_said_to_be_none() {
+        let tree = tree();
+        let pid_file = |name| Whereabouts::PidFile(tree.root().join("run").join(name));
+        for whereabouts in [
+            pid_file("none"),
+            pid_file("gone"),
+            Whereabouts::Program("hardserve".to_owned()),
+            Whereabouts::Cgroup("/none".into()),
+            Whereabouts::Cgroup("/empty".into()),
+        ] {
+            let error = find(&tree, &whereabouts).unwrap_err();
+            assert!(error.starts_with("absent: "), "{whereabouts:?}: {error}");
+        }
+        let error = find(&tree, &pid_file("garbage")).unwrap_err();
+        assert!(
+            error.starts_with("nonsense: ") && !error.contains('\x1b'),
+            "{error}"
+        );
+    }
+}
