@@ -1,10 +1,12 @@
 //! The configuration file: parsed once into types, and refused whole if any of it is wrong.
 //!
-//! One table, `KEYS`, says which keys there are, what they mean and what they are unless
-//! somebody says otherwise; the commented default file is printed from it, so the two cannot
-//! disagree.
+//! Two tables, `KEYS` and `SERVICE_KEYS`, say which keys there are, what they mean and what they
+//! are unless somebody says otherwise; the commented default file is printed from them, so file
+//! and tables cannot disagree. The second is for what can stand there several times.
 
 use crate::led::Profile;
+use crate::probe::{ServiceAddress, Whereabouts};
+use crate::services::{ConfiguredLimits, ServiceSettings};
 use crate::verdict::Limits;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether `listen` may be an address that other hosts can reach.
     pub allow_remote: bool,
+    /// Host services to watch.
+    pub services: Vec<ServiceSettings>,
 }
 
 impl Default for Config {
@@ -35,12 +39,13 @@ impl Default for Config {
             // so. The port is free in Prometheus' list of exporters' ports.
             listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             allow_remote: false,
+            services: Vec::new(),
         }
     }
 }
 
-/// One key.
-struct Key {
+/// One key of a table that is read into a `T`.
+struct Key<T> {
     /// Table and name.
     path: (&'static str, &'static str),
     /// What it means, one line of the default file each.
@@ -50,10 +55,10 @@ struct Key {
     /// Written behind a `#`, because the default depends on the user.
     commented: bool,
     /// Takes a value over, or says what it should be instead.
-    set: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    set: fn(&mut T, &DeValue<'_>) -> Result<(), String>,
 }
 
-const KEYS: [Key; 7] = [
+const KEYS: [Key<Config>; 7] = [
     Key {
         path: ("watch", "telemetry"),
         help: &[
@@ -63,11 +68,7 @@ const KEYS: [Key; 7] = [
         default: r#""/run/hwshim""#,
         commented: true,
         set: |config, value| {
-            let path = Path::new(string(value)?);
-            if !path.is_absolute() {
-                return Err(format!("{} is not an absolute path", path.display()));
-            }
-            config.telemetry = Some(path.to_owned());
+            config.telemetry = Some(absolute(value)?);
             Ok(())
         },
     },
@@ -153,6 +154,176 @@ const KEYS: [Key; 7] = [
     },
 ];
 
+/// The table of which there may be several.
+const SERVICE: &str = "service";
+
+/// A service as far as its keys have been read.
+#[derive(Default)]
+struct ServiceDraft {
+    name: Option<String>,
+    process: Vec<Whereabouts>,
+    address: Vec<ServiceAddress>,
+    card: Option<String>,
+    recycle: Option<Duration>,
+    limits: ConfiguredLimits,
+}
+
+const fn service_key(
+    name: &'static str,
+    help: &'static [&'static str],
+    default: &'static str,
+    set: fn(&mut ServiceDraft, &DeValue<'_>) -> Result<(), String>,
+) -> Key<ServiceDraft> {
+    Key {
+        path: (SERVICE, name),
+        help,
+        default,
+        commented: true,
+        set,
+    }
+}
+
+const SERVICE_KEYS: [Key<ServiceDraft>; 15] = [
+    service_key(
+        "name",
+        &["What to call it."],
+        r#""hardserver""#,
+        |service, value| {
+            let name = string(value)?;
+            if name.is_empty() || name.chars().any(char::is_control) {
+                return Err("is no name".to_owned());
+            }
+            service.name = Some(name.to_owned());
+            Ok(())
+        },
+    ),
+    service_key(
+        "pid_file",
+        &["Its process: the one whose number is in this file,"],
+        r#""/run/hardserver.pid""#,
+        |service, value| {
+            let path = absolute(value)?;
+            service.process.push(Whereabouts::PidFile(path));
+            Ok(())
+        },
+    ),
+    service_key(
+        "process",
+        &["or the oldest one of this name,"],
+        r#""hardserver""#,
+        |service, value| {
+            let name = string(value)?.to_owned();
+            service.process.push(Whereabouts::Program(name));
+            Ok(())
+        },
+    ),
+    service_key(
+        "cgroup",
+        &["or the oldest one in this control group, which then is the service's own."],
+        r#""/system.slice/hardserver.service""#,
+        |service, value| {
+            let path = absolute(value)?;
+            service.process.push(Whereabouts::Cgroup(path));
+            Ok(())
+        },
+    ),
+    service_key(
+        "socket",
+        &["Where it is asked how it is, if it speaks as nShield's programs do: a Unix socket,"],
+        r#""/run/hardserver.sock""#,
+        |service, value| {
+            let path = absolute(value)?;
+            service.address.push(ServiceAddress::Unix(path));
+            Ok(())
+        },
+    ),
+    service_key(
+        "tcp",
+        &["or an address and port of this host."],
+        r#""127.0.0.1:9000""#,
+        |service, value| {
+            let text = string(value)?;
+            let address: SocketAddr = text.parse().map_err(|_| {
+                format!("{text:?} is not an IP address and port, such as 127.0.0.1:9000")
+            })?;
+            if !address.ip().is_loopback() {
+                return Err(format!("{text:?} is not an address of this host"));
+            }
+            service.address.push(ServiceAddress::Tcp(address));
+            Ok(())
+        },
+    ),
+    service_key(
+        "card",
+        &["The card it serves, by its address."],
+        r#""pci:0000:3b:00.0""#,
+        |service, value| {
+            service.card = Some(string(value)?.to_owned());
+            Ok(())
+        },
+    ),
+    service_key(
+        "recycle",
+        &["How long what was closed may remain held, 1s to 1h."],
+        r#""240s""#,
+        |service, value| {
+            let text = string(value)?;
+            let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+            let recycle = duration(text)?;
+            if !range.contains(&recycle) {
+                return Err(format!("{text:?} is not between 1s and 1h"));
+            }
+            service.recycle = Some(recycle);
+            Ok(())
+        },
+    ),
+    service_key(
+        "memory_max",
+        &[
+            "How much it may hold. Unless set: memory, what its control group may, or all there is;",
+            "descriptors and threads, what the process may; ports, those there are. Memory of its own,",
+        ],
+        r#""1GiB""#,
+        |service, value| {
+            service.limits.memory_bytes = Some(bytes(string(value)?)?);
+            Ok(())
+        },
+    ),
+    service_key(
+        "kernel_memory_max",
+        &["of the kernel's memory,"],
+        r#""256MiB""#,
+        |service, value| {
+            service.limits.kernel_memory_bytes = Some(bytes(string(value)?)?);
+            Ok(())
+        },
+    ),
+    service_key(
+        "descriptors_max",
+        &["of descriptors,"],
+        "1024",
+        |service, value| count(&mut service.limits.descriptors, value),
+    ),
+    service_key("threads_max", &["of threads,"], "256", |service, value| {
+        count(&mut service.limits.threads, value)
+    }),
+    service_key("ports_max", &["of TCP ports,"], "4000", |service, value| {
+        count(&mut service.limits.ports, value)
+    }),
+    service_key(
+        "sessions_max",
+        &["of sessions, by its own account,"],
+        "1000",
+        |service, value| count(&mut service.limits.sessions, value),
+    ),
+    service_key(
+        "objects_max",
+        &["and of objects on its cards."],
+        "100000",
+        |service, value| count(&mut service.limits.objects, value),
+    ),
+];
+
 /// The configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -218,6 +389,12 @@ impl Config {
         })?;
         let mut config = Self::default();
         for (table, keys) in document.get_ref() {
+            if table.get_ref() == SERVICE {
+                config
+                    .add_services(table.span().start, keys)
+                    .map_err(|(at, problem)| wrong(at, problem))?;
+                continue;
+            }
             check_table(table.get_ref(), keys)
                 .map_err(|problem| wrong(table.span().start, problem))?;
             for (key, value) in keys.get_ref().as_table().into_iter().flatten() {
@@ -230,18 +407,32 @@ impl Config {
     }
 
     fn set(&mut self, table: &str, key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), String> {
-        let Some(known) = KEYS.iter().find(|known| known.path == (table, key)) else {
-            let keys = KEYS.iter().filter(|known| known.path.0 == table);
-            let nearest = nearest(key, keys.map(|known| known.path.1));
-            // A key may also be right and stand under the wrong table.
-            let elsewhere = KEYS.iter().find(|known| known.path.1 == key);
-            let hint = match elsewhere {
-                Some(Key { path, .. }) => format!("it belongs under [{}]", path.0),
-                None => nearest,
-            };
-            return Err(format!("[{table}] has no key `{key}`; {hint}"));
-        };
+        let known = KEYS.iter().find(|known| known.path == (table, key));
+        let known = known.ok_or_else(|| unknown_key(table, key))?;
         (known.set)(self, value.get_ref()).map_err(|problem| format!("{table}.{key}: {problem}"))
+    }
+
+    /// Adds every service; an error says where.
+    fn add_services(
+        &mut self,
+        at: usize,
+        services: &Spanned<DeValue<'_>>,
+    ) -> Result<(), (usize, String)> {
+        let not_a_list = || (at, format!("`{SERVICE}` is a list: write [[{SERVICE}]]"));
+        for service in services.get_ref().as_array().ok_or_else(not_a_list)? {
+            let keys = service.get_ref().as_table().ok_or_else(not_a_list)?;
+            let mut draft = ServiceDraft::default();
+            for (key, value) in keys {
+                draft
+                    .set(key.get_ref(), value)
+                    .map_err(|problem| (key.span().start, problem))?;
+            }
+            let settings = draft
+                .finish(&self.services)
+                .map_err(|problem| (service.span().start, problem))?;
+            self.services.push(settings);
+        }
+        Ok(())
     }
 
     /// Where to look for telemetry pages.
@@ -268,6 +459,78 @@ impl Config {
     }
 }
 
+impl ServiceDraft {
+    fn set(&mut self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), String> {
+        let known = SERVICE_KEYS.iter().find(|known| known.path.1 == key);
+        let known = known.ok_or_else(|| unknown_key(SERVICE, key))?;
+        (known.set)(self, value.get_ref()).map_err(|problem| format!("{SERVICE}.{key}: {problem}"))
+    }
+
+    /// Says what is missing, or too much.
+    fn finish(self, others: &[ServiceSettings]) -> Result<ServiceSettings, String> {
+        let name = self
+            .name
+            .ok_or_else(|| format!("this [[{SERVICE}]] has no `name`"))?;
+        if others.iter().any(|other| other.name == name) {
+            return Err(format!("there are two services named {name:?}"));
+        }
+        let process = exactly_one(self.process).map_err(|count| {
+            format!(
+                "{name:?} is found in {count} ways; give one of `pid_file`, `process`, `cgroup`"
+            )
+        })?;
+        let address = match exactly_one(self.address) {
+            Ok(address) => Some(address),
+            Err(0) => None,
+            Err(_) => return Err(format!("{name:?} has both `socket` and `tcp`; give one")),
+        };
+        let unless_said = ServiceSettings::new(name, process);
+        Ok(ServiceSettings {
+            address,
+            card: self.card,
+            recycle: self.recycle.unwrap_or(unless_said.recycle),
+            limits: self.limits,
+            ..unless_said
+        })
+    }
+}
+
+/// The only one there is, or how many there are.
+fn exactly_one<T>(mut all: Vec<T>) -> Result<T, usize> {
+    match (all.pop(), all.len()) {
+        (Some(one), 0) => Ok(one),
+        (Some(_), more) => Err(more + 1),
+        (None, _) => Err(0),
+    }
+}
+
+/// Every key there is, with its table.
+fn paths() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+    let keys = KEYS.iter().map(|key| key.path);
+    keys.chain(SERVICE_KEYS.iter().map(|key| key.path))
+}
+
+fn unknown_key(table: &str, key: &str) -> String {
+    let nearest = nearest(
+        key,
+        paths().filter(|path| path.0 == table).map(|path| path.1),
+    );
+    // A key may also be right and stand under the wrong table.
+    let hint = match paths().find(|path| path.1 == key) {
+        Some((table, _)) => format!("it belongs under {}", heading(table)),
+        None => nearest,
+    };
+    format!("{} has no key `{key}`; {hint}", heading(table))
+}
+
+fn heading(table: &str) -> String {
+    if table == SERVICE {
+        format!("[[{table}]]")
+    } else {
+        format!("[{table}]")
+    }
+}
+
 /// The default file, each key explained.
 #[must_use]
 pub fn default_file() -> String {
@@ -282,13 +545,24 @@ pub fn default_file() -> String {
         } else {
             text.push('\n');
         }
-        for line in key.help {
-            let _ = writeln!(text, "# {line}");
-        }
-        let behind = if key.commented { "# " } else { "" };
-        let _ = writeln!(text, "{behind}{} = {}", key.path.1, key.default);
+        print_key(&mut text, key);
+    }
+    text.push_str(
+        "\n# A host service to watch for leaks, and for whether it answers; one such table each.\n",
+    );
+    let _ = writeln!(text, "# [[{SERVICE}]]");
+    for key in &SERVICE_KEYS {
+        print_key(&mut text, key);
     }
     text
+}
+
+fn print_key<T>(text: &mut String, key: &Key<T>) {
+    for line in key.help {
+        let _ = writeln!(text, "# {line}");
+    }
+    let behind = if key.commented { "# " } else { "" };
+    let _ = writeln!(text, "{behind}{} = {}", key.path.1, key.default);
 }
 
 /// Parses a duration such as `500ms`, `1.5s` or `2m`.
@@ -329,6 +603,29 @@ pub fn poll_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a size such as `64KiB`, `256MiB` or `1GiB`.
+///
+/// # Errors
+///
+/// What it should look like.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size, such as 64KiB, 256MiB or 1GiB");
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit())
+        .ok_or_else(|| format!("{text:?} has no unit; write 64KiB, 256MiB or 1GiB"))?;
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start() {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let size = number.checked_mul(1 << shift).filter(|&size| size > 0);
+    size.ok_or_else(wrong)
+}
+
 fn light(text: &str) -> Result<Option<Profile>, String> {
     if text == "none" {
         return Ok(None);
@@ -341,7 +638,7 @@ fn light(text: &str) -> Result<Option<Profile>, String> {
 }
 
 fn check_table(table: &str, keys: &Spanned<DeValue<'_>>) -> Result<(), String> {
-    let mut tables: Vec<_> = KEYS.iter().map(|key| key.path.0).collect();
+    let mut tables: Vec<_> = paths().map(|path| path.0).collect();
     tables.dedup();
     let is_table = keys.get_ref().as_table().is_some();
     match (tables.contains(&table), is_table) {
@@ -352,8 +649,8 @@ fn check_table(table: &str, keys: &Spanned<DeValue<'_>>) -> Result<(), String> {
             nearest(table, tables.into_iter())
         )),
         (false, false) => {
-            let hint = match KEYS.iter().find(|key| key.path.1 == table) {
-                Some(Key { path, .. }) => format!("it belongs under [{}]", path.0),
+            let hint = match paths().find(|path| path.1 == table) {
+                Some((table, _)) => format!("it belongs under {}", heading(table)),
                 None => format!("keys stand under one of {}", list(tables.into_iter())),
             };
             Err(format!("`{table}` stands outside any table; {hint}"))
@@ -381,6 +678,20 @@ fn list(names: impl Iterator<Item = &'static str>) -> String {
 
 fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| wanted("a string", value))
+}
+
+fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = Path::new(string(value)?);
+    if !path.is_absolute() {
+        return Err(format!("{} is not an absolute path", path.display()));
+    }
+    Ok(path.to_owned())
+}
+
+/// Sets a limit to a number of things.
+fn count(limit: &mut Option<u64>, value: &DeValue<'_>) -> Result<(), String> {
+    *limit = Some(u64::from(integer(value, 1, u32::MAX)?));
+    Ok(())
 }
 
 fn integer(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, String> {
@@ -416,6 +727,31 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_describe_a_service_in_the_example_is_right() {
+        let lines = default_file();
+        let lines: Vec<_> = lines
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .collect();
+        for process in ["pid_file", "process", "cgroup"] {
+            for address in ["socket", "tcp"] {
+                let mut text = "[[service]]\n".to_owned();
+                for key in SERVICE_KEYS.map(|key| key.path.1) {
+                    let chosen = !["pid_file", "process", "cgroup", "socket", "tcp"].contains(&key)
+                        || [process, address].contains(&key);
+                    if chosen {
+                        let begins = format!("{key} = ");
+                        let line = lines.iter().find(|line| line.starts_with(&begins));
+                        text += line.unwrap();
+                        text.push('\n');
+                    }
+                }
+                assert_eq!(parse(&text).unwrap().services.len(), 1, "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(parse("").unwrap(), Config::default());
     }
@@ -425,7 +761,12 @@ mod tests {
         let config = parse(
             "[watch]\ntelemetry = '/t'\ninterval = '500ms'\nlight = 'nshield'\n\
              [judge]\nfrozen_polls = 4\nstale_publications = 5\n\
-             [http]\nlisten = '[::1]:80'\nallow_remote = true\n",
+             [http]\nlisten = '[::1]:80'\nallow_remote = true\n\
+             [[service]]\nname = 'a'\npid_file = '/p'\nsocket = '/s'\ncard = 'pci:0000:3b:00.0'\n\
+             recycle = '60s'\nmemory_max = '1GiB'\nkernel_memory_max = '1MiB'\n\
+             descriptors_max = 1\nthreads_max = 2\nports_max = 3\nsessions_max = 4\nobjects_max = 5\n\
+             [[service]]\nname = 'b'\nprocess = 'p'\ntcp = '127.0.0.1:9'\n\
+             [[service]]\nname = 'c'\ncgroup = '/c'\n",
         );
         let expected = Config {
             telemetry: Some("/t".into()),
@@ -437,6 +778,29 @@ mod tests {
             },
             listen: "[::1]:80".parse().unwrap(),
             allow_remote: true,
+            services: vec![
+                ServiceSettings {
+                    name: "a".to_owned(),
+                    process: Whereabouts::PidFile("/p".into()),
+                    address: Some(ServiceAddress::Unix("/s".into())),
+                    card: Some("pci:0000:3b:00.0".to_owned()),
+                    recycle: Duration::from_secs(60),
+                    limits: ConfiguredLimits {
+                        memory_bytes: Some(1 << 30),
+                        kernel_memory_bytes: Some(1 << 20),
+                        descriptors: Some(1),
+                        threads: Some(2),
+                        ports: Some(3),
+                        sessions: Some(4),
+                        objects: Some(5),
+                    },
+                },
+                ServiceSettings {
+                    address: Some(ServiceAddress::Tcp("127.0.0.1:9".parse().unwrap())),
+                    ..ServiceSettings::new("b", Whereabouts::Program("p".to_owned()))
+                },
+                ServiceSettings::new("c", Whereabouts::Cgroup("/c".into())),
+            ],
         };
         assert_eq!(config.unwrap(), expected);
     }
@@ -506,6 +870,51 @@ mod tests {
             ),
         ];
         for (text, expected) in table {
+            assert_eq!(parse(text).unwrap_err(), expected, "in {text:?}");
+        }
+        let services = [
+            (
+                "[service]\nname = 'a'",
+                "cardmon.toml line 1: `service` is a list: write [[service]]",
+            ),
+            (
+                "service = 1",
+                "cardmon.toml line 1: `service` is a list: write [[service]]",
+            ),
+            (
+                "[[service]]\nname = 'a'\npidfile = '/p'",
+                "cardmon.toml line 3: [[service]] has no key `pidfile`; did you mean `pid_file`?",
+            ),
+            (
+                "[http]\nmemory_max = '1GiB'",
+                "cardmon.toml line 2: [http] has no key `memory_max`; it belongs under [[service]]",
+            ),
+            (
+                "[[service]]\nname = 'a'\nprocess = 'p'\n[[service]]\nprocess = 'p'",
+                "cardmon.toml line 4: this [[service]] has no `name`",
+            ),
+            (
+                "[[service]]\nname = 'a'\nprocess = 'p'\n\n[[service]]\nname = 'a'\nprocess = 'q'",
+                "cardmon.toml line 5: there are two services named \"a\"",
+            ),
+            (
+                "[[service]]\nname = 'a'",
+                "cardmon.toml line 1: \"a\" is found in 0 ways; give one of `pid_file`, `process`, `cgroup`",
+            ),
+            (
+                "[[service]]\nname = 'a'\nprocess = 'p'\nsocket = '/s'\ntcp = '127.0.0.1:1'",
+                "cardmon.toml line 1: \"a\" has both `socket` and `tcp`; give one",
+            ),
+            (
+                "[[service]]\ntcp = '10.0.0.1:1'",
+                "cardmon.toml line 2: service.tcp: \"10.0.0.1:1\" is not an address of this host",
+            ),
+            (
+                "[[service]]\nmemory_max = '1GB'",
+                "cardmon.toml line 2: service.memory_max: \"1GB\" is not a size, such as 64KiB, 256MiB or 1GiB",
+            ),
+        ];
+        for (text, expected) in services {
             assert_eq!(parse(text).unwrap_err(), expected, "in {text:?}");
         }
         let syntax = parse("[watch]\ninterval = = 1").unwrap_err();

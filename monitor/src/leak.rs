@@ -35,7 +35,7 @@ use hwshim::clock::Instant;
 use record::Record;
 use recycle::IdleFloors;
 use rules::Finding;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl Resource {
 }
 
 /// Whose a resource is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Of one service: its growth is that service's.

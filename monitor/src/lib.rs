@@ -27,6 +27,7 @@ pub mod lock;
 pub mod metrics;
 pub mod probe;
 pub mod rules;
+pub mod services;
 pub mod sessions;
 pub mod status;
 pub mod text;

@@ -5,6 +5,7 @@
 //! is `null`, never zero. Times are durations up to the poll, in seconds, because the clock that
 //! judges knows no date.
 
+use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
 use crate::probe::{Heartbeat, Owner, Process};
 use crate::rules::{self, Case};
 use crate::verdict::{Cause, Evidence, State};
@@ -44,6 +45,12 @@ pub struct Status {
     pub monitor: Option<ProcessFigures>,
     /// Each card, sorted by the name of its page.
     pub cards: Vec<CardStatus>,
+    /// The host.
+    #[serde(default)]
+    pub host: Option<HostFigures>,
+    /// Each host service, in the order of the configuration.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// The latest transitions, oldest first.
     pub transitions: Vec<TransitionRecord>,
 }
@@ -203,6 +210,234 @@ pub struct ProbeErrorCount {
     pub count: u64,
 }
 
+/// The host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HostFigures {
+    /// All its memory.
+    pub memory_total_bytes: Option<u64>,
+    /// Of that, what programs could be given without swapping.
+    pub memory_available_bytes: Option<u64>,
+    /// Of that, what no counter of the kernel accounts for. Its level means little, its growth does.
+    pub memory_unaccounted_bytes: Option<i64>,
+    /// Processes that were killed for want of memory since it is watched: victims.
+    pub oom_kills: u64,
+}
+
+/// How far one gets with a service.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It answers.
+    Answers,
+    /// It answers that it would not.
+    Declines,
+    /// Its process is there, and nobody said where to ask it; or it is being asked for the first
+    /// time.
+    Runs,
+    /// It is connected to and does not answer, or takes no connection.
+    Silent,
+    /// Nobody listens.
+    Refused,
+    /// Its process is not there.
+    Gone,
+    /// It could not be seen, or not yet.
+    Unknown,
+}
+
+impl Standing {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Answers,
+        Self::Declines,
+        Self::Runs,
+        Self::Silent,
+        Self::Refused,
+        Self::Gone,
+        Self::Unknown,
+    ];
+
+    /// Its name, the same in the terminal, in JSON and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answers => "answers",
+            Self::Declines => "declines",
+            Self::Runs => "runs",
+            Self::Silent => "silent",
+            Self::Refused => "refused",
+            Self::Gone => "gone",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One host service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceStatus {
+    /// Its name in the configuration.
+    pub service: String,
+    /// The card it serves.
+    pub card: Option<String>,
+    /// How far one gets with it.
+    pub standing: Standing,
+    /// What is at fault.
+    pub cause: Cause,
+    /// Why, what decided first.
+    pub evidence: Vec<Evidence>,
+    /// Codes that fit, as listed with what to do about them.
+    pub codes: Vec<u8>,
+    /// How long it has had this standing and cause.
+    pub for_seconds: f64,
+    /// Its process; `null` while there is none.
+    pub process: Option<ServiceFigures>,
+    /// Times that another process took its place since this monitor started.
+    pub restarts: u64,
+    /// How long its last answer took.
+    pub answer_seconds: Option<f64>,
+    /// What the kernel holds for its control group.
+    pub kernel: Option<KernelFigures>,
+    /// What is believed of each resource that it holds, in the order in which they were
+    /// first seen.
+    pub leaks: Vec<LeakFigures>,
+}
+
+/// What a service's process holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceFigures {
+    /// Process ID.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_time_ticks: u64,
+    /// State letter, e.g. `S` sleeping, `D` in uninterruptible sleep, `T` stopped.
+    pub state: char,
+    /// Resident memory.
+    pub rss_bytes: Option<u64>,
+    /// Of that, what is no file.
+    pub rss_anon_bytes: Option<u64>,
+    /// Pinned for devices.
+    pub pinned_bytes: Option<u64>,
+    /// Open descriptors.
+    pub descriptors: Option<u64>,
+    /// Of those, sockets.
+    pub sockets: Option<u64>,
+    /// Threads.
+    pub threads: u64,
+    /// Local TCP ports.
+    pub tcp_ports: Option<u64>,
+}
+
+/// What the kernel holds for a control group; `null` is what it does not say.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KernelFigures {
+    /// Which group.
+    pub cgroup: String,
+    /// All of it, but for the buffers of sockets.
+    pub total_bytes: Option<u64>,
+    /// Stacks of threads.
+    pub stack_bytes: Option<u64>,
+    /// Page tables.
+    pub page_tables_bytes: Option<u64>,
+    /// Memory that each CPU has for itself.
+    pub percpu_bytes: Option<u64>,
+    /// Buffers of sockets.
+    pub sockets_bytes: Option<u64>,
+    /// Mapped piece by piece.
+    pub vmalloc_bytes: Option<u64>,
+    /// Objects that it can give back.
+    pub slab_reclaimable_bytes: Option<u64>,
+    /// Objects that it cannot.
+    pub slab_unreclaimable_bytes: Option<u64>,
+}
+
+/// What something is counted in.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+}
+
+/// What is believed of a resource.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LeakFigures {
+    /// Which resource, e.g. `descriptors`.
+    pub resource: String,
+    /// What it is counted in.
+    pub unit: Unit,
+    /// Whose it is: the service's own, or of the whole host.
+    pub scope: Scope,
+    /// How bad it is.
+    pub level: Level,
+    /// Which rule says so; `null` while none had enough to go by.
+    pub rule: Option<Speed>,
+    /// What is held.
+    pub held: f64,
+    /// How much can be, and who says so.
+    pub limit: Option<LimitFigures>,
+    /// Growth for each hour, and between what it lies with a confidence of 99 %.
+    pub rate_per_hour: Option<RateFigures>,
+    /// When the limit will be reached.
+    pub exhaustion: Option<ExhaustionFigures>,
+    /// Probability of such a trend where there is none.
+    pub p: Option<f64>,
+    /// What was asked of the rise before it was taken for a leak.
+    pub gates: Vec<GateFigures>,
+    /// Its growth, of that of the host.
+    pub share_of_growth: Option<f64>,
+    /// Growth for each open that fails, if it grows with those.
+    pub per_failed_open: Option<f64>,
+    /// Growth for each hour that the card is away, if it grows with that.
+    pub per_hour_absent: Option<f64>,
+    /// What would show that it is no leak, the cheapest first.
+    pub falsified_by: Vec<String>,
+}
+
+/// How much can be held.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LimitFigures {
+    /// So much.
+    pub value: f64,
+    /// Who says so, e.g. `RLIMIT_NOFILE`.
+    pub source: String,
+}
+
+/// An estimate with its interval.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RateFigures {
+    /// Lower end.
+    pub low: f64,
+    /// Best estimate.
+    pub middle: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// When a limit will be reached, from the poll on.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ExhaustionFigures {
+    /// At the upper end of the rate.
+    pub earliest_seconds: f64,
+    /// At the lower end; `null` if it may never be.
+    pub latest_seconds: Option<f64>,
+}
+
+/// One thing that must be so before a rise is taken for a leak.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct GateFigures {
+    /// What it asks.
+    pub name: String,
+    /// Whether it is so.
+    pub passed: bool,
+    /// What was measured; `null` if that is without end, as time is without growth.
+    pub measured: Option<f64>,
+    /// What is needed at least.
+    pub at_least: Option<f64>,
+    /// What is needed at most.
+    pub at_most: Option<f64>,
+}
+
 /// A verdict gave way to another.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct TransitionRecord {
@@ -218,6 +453,81 @@ pub struct TransitionRecord {
     pub cause: Cause,
     /// Why.
     pub evidence: Vec<Evidence>,
+}
+
+impl LeakFigures {
+    pub(crate) fn new(verdict: &LeakVerdict, unit: Unit) -> Self {
+        let LeakVerdict {
+            resource,
+            scope,
+            level,
+            speed,
+            held,
+            rate_per_hour,
+            limit,
+            exhaustion,
+            p,
+            gates,
+            share_of_growth,
+            grows_with_failed_opens,
+            grows_while_absent,
+        } = verdict;
+        let each = |found: &Option<Correlation>| found.and_then(|found| finite(found.each));
+        Self {
+            resource: resource.to_string(),
+            unit,
+            scope: *scope,
+            level: *level,
+            rule: *speed,
+            held: *held,
+            limit: limit.as_ref().map(|limit| LimitFigures {
+                value: limit.value,
+                source: limit.source.to_string(),
+            }),
+            rate_per_hour: rate_per_hour.and_then(|rate| {
+                Some(RateFigures {
+                    low: finite(rate.low)?,
+                    middle: finite(rate.middle)?,
+                    high: finite(rate.high)?,
+                })
+            }),
+            exhaustion: exhaustion.map(|left| ExhaustionFigures {
+                earliest_seconds: left.earliest.as_secs_f64(),
+                latest_seconds: left.latest.map(|latest| latest.as_secs_f64()),
+            }),
+            p: p.and_then(finite),
+            gates: gates.iter().map(GateFigures::from).collect(),
+            share_of_growth: share_of_growth.and_then(|share| finite(share.ratio)),
+            per_failed_open: each(grows_with_failed_opens),
+            per_hour_absent: each(grows_while_absent),
+            falsified_by: verdict
+                .falsified_by()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+impl From<&Gate> for GateFigures {
+    fn from(gate: &Gate) -> Self {
+        let (at_least, at_most) = match gate.needed {
+            Bound::AtLeast(needed) => (Some(needed), None),
+            Bound::AtMost(needed) => (None, Some(needed)),
+        };
+        Self {
+            name: gate.name.to_owned(),
+            passed: gate.passed,
+            measured: finite(gate.measured),
+            at_least,
+            at_most,
+        }
+    }
+}
+
+/// JSON has no infinity.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
 }
 
 impl HeartbeatFigures {

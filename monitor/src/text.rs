@@ -4,6 +4,10 @@
 //! Everything else that reaches a terminal is cleaned of control characters: paths and addresses
 //! are chosen by others.
 
+mod services;
+
+pub use services::{leak_sentence, leaks, top};
+
 use crate::status::{CardStatus, ProcessFigures, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
@@ -43,9 +47,13 @@ pub fn block(status: &Status) -> Vec<String> {
     }
     if status.cards.is_empty() {
         lines.push(no_cards(status));
-        return lines;
+    } else {
+        lines.extend(cards(&status.cards));
     }
-    lines.extend(table(&status.cards));
+    if !status.services.is_empty() {
+        lines.push(String::new());
+        lines.extend(services::table_of(&status.services));
+    }
     lines
 }
 
@@ -103,37 +111,65 @@ fn no_cards(status: &Status) -> String {
     )
 }
 
-fn table(cards: &[CardStatus]) -> Vec<String> {
-    let rows: Vec<_> = cards.iter().map(row).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([HEADS[column].len()]).max().unwrap_or(0)
-    };
-    let widths: [usize; HEADS.len()] = std::array::from_fn(width);
-    let mut lines = vec![line(&HEADS.map(str::to_owned), &widths, Style::new())];
-    for (card, row) in cards.iter().zip(&rows) {
-        lines.push(line(row, &widths, style(card.state)));
-        if card.state != State::Connected {
-            lines.extend(card.evidence.iter().map(reason));
-        }
+fn cards(cards: &[CardStatus]) -> Vec<String> {
+    let mut rows = Rows::new(HEADS);
+    for card in cards {
+        let unwell = card.state != State::Connected;
+        let reasons = card.evidence.iter().filter(|_| unwell).map(reason);
+        rows.push(row(card), style(card.state), reasons.collect());
     }
-    lines
+    rows.lines(Some(STATE_COLUMN))
 }
 
 fn reason(evidence: &Evidence) -> String {
     format!("    {}: {}", clean(&evidence.code), clean(&evidence.detail))
 }
 
-fn line(row: &[String; HEADS.len()], widths: &[usize; HEADS.len()], state: Style) -> String {
+/// Rows of a table, each with the lines that belong below it.
+struct Rows<const N: usize> {
+    heads: [&'static str; N],
+    rows: Vec<([String; N], Style, Vec<String>)>,
+}
+
+impl<const N: usize> Rows<N> {
+    const fn new(heads: [&'static str; N]) -> Self {
+        Self {
+            heads,
+            rows: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, row: [String; N], style: Style, below: Vec<String>) {
+        self.rows.push((row, style, below));
+    }
+
+    /// Aligned, with the style of each row on its cell of one column.
+    fn lines(&self, painted: Option<usize>) -> Vec<String> {
+        let width = |column: usize| {
+            let cells = self
+                .rows
+                .iter()
+                .map(|(row, ..)| row[column].chars().count());
+            cells.chain([self.heads[column].len()]).max().unwrap_or(0)
+        };
+        let widths: [usize; N] = std::array::from_fn(width);
+        let heads = self.heads.map(str::to_owned);
+        let mut lines = vec![line(&heads, &widths, painted, Style::new())];
+        for (row, style, below) in &self.rows {
+            lines.push(line(row, &widths, painted, *style));
+            lines.extend(below.iter().cloned());
+        }
+        lines
+    }
+}
+
+fn line(row: &[String], widths: &[usize], column_painted: Option<usize>, style: Style) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
         // Padded before it is painted, since escape sequences have no width.
         let cell = format!("{cell:width$}");
-        let style = if column == STATE_COLUMN {
-            state
-        } else {
-            Style::new()
-        };
+        let is_painted = Some(column) == column_painted;
+        let style = if is_painted { style } else { Style::new() };
         line.push_str(&painted(&cell, style));
         line.push_str("  ");
     }
@@ -168,14 +204,18 @@ fn owner(process: &ProcessFigures) -> String {
     if process.alive == Some(false) {
         return format!("pid {} gone", process.pid);
     }
-    let rss = process.rss_bytes.map_or_else(String::new, |bytes| {
-        let tenths = bytes.saturating_mul(10) / (1 << 20);
-        format!(", {}.{} MiB", tenths / 10, tenths % 10)
-    });
+    let rss = process
+        .rss_bytes
+        .map_or_else(String::new, |bytes| format!(", {}", mebibytes(bytes)));
     let fds = process
         .fds
         .map_or_else(String::new, |fds| format!(", {fds} fds"));
     format!("pid {}{rss}{fds}", process.pid)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 /// Seconds that a monitor told us; anything that is no duration counts as none.
@@ -240,7 +280,7 @@ mod tests {
     fn columns_stay_aligned_under_colour() {
         let widths = [3; HEADS.len()];
         let row: [String; HEADS.len()] = std::array::from_fn(|_| "x".to_owned());
-        let coloured = line(&row, &widths, style(State::Connected));
+        let coloured = line(&row, &widths, Some(STATE_COLUMN), style(State::Connected));
         let plain = anstream::adapter::strip_str(&coloured).to_string();
         assert_eq!(plain, "x    x    x    x    x    x    x    x");
     }

@@ -1,26 +1,39 @@
-//! Watches every telemetry page in a directory: looks, judges, and reports one [`Status`] a poll.
+//! Watches every telemetry page in a directory, the host and its services: looks, judges, and
+//! reports one [`Status`] a poll.
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
-use crate::probe::{HeartbeatProbe, OwnerId, PageProbe, Probe, ProbeError, ProcessProbe};
-use crate::rules::{self, Case};
-use crate::status::{
-    BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, ProbeErrorCount, ProcessFigures,
-    SCHEMA, Simulation, Status, TransitionRecord,
+use crate::probe::{
+    HeartbeatProbe, Host, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe,
+    ProbeError, ProcessProbe,
 };
-use crate::verdict::{Judge, Limits, Look, Transition};
+use crate::rules::{self, Case};
+use crate::services::{CardFacts, ServiceSettings, Services, Surroundings};
+use crate::status::{
+    BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, HostFigures, ProbeErrorCount,
+    ProcessFigures, SCHEMA, Simulation, Status, TransitionRecord,
+};
+use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
+use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
 use hwshim::clock::Instant;
 use hwshim::telemetry;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Pages that are watched at most. Whoever can write to the directory could otherwise make the
 /// monitor as dear as they like.
 const PAGES_MAX: usize = 256;
 /// Transitions that are remembered.
 const TRANSITIONS_MAX: usize = 64;
+/// Time between two looks at how a card is connected: errors of a link are counted for good.
+const LINK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that such a look may take. Configuration space of a card that does not answer can block
+/// for a minute.
+const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What to watch.
 #[derive(Clone, Debug)]
@@ -35,12 +48,18 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The simulation whose cards these are, if they are.
     pub simulation: Option<Simulation>,
+    /// Host services to watch.
+    pub services: Vec<ServiceSettings>,
 }
 
-/// Watches every telemetry page in a directory.
+/// Watches every telemetry page in a directory, the host, and host services.
 #[derive(Debug)]
 pub struct Watch {
     settings: Settings,
+    host: HostProbe,
+    /// Processes that had been killed for want of memory when the host was first seen.
+    oom_kills_before: Option<u64>,
+    services: Services,
     cards: BTreeMap<PathBuf, Card>,
     transitions: VecDeque<(String, Transition)>,
     polls: u64,
@@ -54,6 +73,8 @@ struct Card {
     name: String,
     page: PageProbe,
     process: ProcessProbe,
+    /// `None` for a card without a PCI address.
+    link: Option<(Bdf, Result<Periodic<LinkProbe>, ProbeError>)>,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
@@ -76,6 +97,9 @@ impl Watch {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
+            host: HostProbe::new(&settings.root),
+            oom_kills_before: None,
+            services: Services::new(&settings.services, &settings.root),
             settings,
             cards: BTreeMap::new(),
             transitions: VecDeque::new(),
@@ -89,18 +113,30 @@ impl Watch {
     /// Looks at every card once.
     pub fn poll(&mut self, now: Instant) -> Poll {
         self.polls += 1;
+        let host = Arc::new(self.host.observe(&(), now));
         let (telemetry_error, pages_not_watched) = self.discover(now);
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
         for card in self.cards.values_mut() {
-            let (status, transition) = card.poll(&self.settings, now);
+            let (status, transition) = card.poll(&self.settings, &host, now);
             late |= card.judge.memory().late_since().is_some();
             transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
             cards.push(status);
         }
         self.polls_late += u64::from(late);
         self.remember(&transitions);
+        let host = host.as_ref().as_ref().ok();
+        let oom_kills = self.oom_kills(host);
+        let surroundings = Surroundings {
+            host,
+            cards: cards
+                .iter()
+                .map(|card| (&*card.card, facts(card)))
+                .collect(),
+            oom_kills,
+        };
+        let services = self.services.poll(&surroundings, now);
         let status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,6 +149,8 @@ impl Watch {
             polls: self.polls,
             polls_late: self.polls_late,
             monitor: self.look_at_this_process(now),
+            host: host.map(|host| host_figures(host, oom_kills)),
+            services,
             cards,
             transitions: self.recent(now),
         };
@@ -166,6 +204,15 @@ impl Watch {
         self.transitions.iter().map(record).collect()
     }
 
+    /// How many were killed since the host is watched.
+    fn oom_kills(&mut self, host: Option<&Host>) -> u64 {
+        let shortages = host.and_then(|host| host.shortages.as_ref().ok());
+        let Some(kills) = shortages.and_then(|shortages| shortages.oom_kills) else {
+            return 0;
+        };
+        kills.saturating_sub(*self.oom_kills_before.get_or_insert(kills))
+    }
+
     fn look_at_this_process(&mut self, now: Instant) -> Option<ProcessFigures> {
         let (id, probe) = self.this_process.as_mut()?;
         let seen = probe.observe(id, now).ok()?;
@@ -179,6 +226,7 @@ impl Card {
             name: stem(&path),
             page: PageProbe::new(path),
             process: ProcessProbe::new(&settings.root),
+            link: None,
             owner: None,
             released: false,
             judge: Judge::new(settings.limits, now),
@@ -187,14 +235,24 @@ impl Card {
         }
     }
 
-    fn poll(&mut self, settings: &Settings, now: Instant) -> (CardStatus, Option<Transition>) {
-        let look = self.look(now);
+    fn poll(
+        &mut self,
+        settings: &Settings,
+        host: &Arc<Result<Host, ProbeError>>,
+        now: Instant,
+    ) -> (CardStatus, Option<Transition>) {
+        let look = self.look(settings, host, now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
         (self.status(settings, &look), transition)
     }
 
-    fn look(&mut self, now: Instant) -> Look {
+    fn look(
+        &mut self,
+        settings: &Settings,
+        host: &Arc<Result<Host, ProbeError>>,
+        now: Instant,
+    ) -> Look {
         let page = self.page.observe(&(), now);
         self.count_error(self.page.name(), page.as_ref().err());
         if let Ok(page) = &page {
@@ -209,13 +267,34 @@ impl Card {
         self.count_error(HeartbeatProbe.name(), error_of(heartbeat.as_ref()));
         let owner = self.owner.map(|owner| self.process.observe(&owner, now));
         self.count_error(self.process.name(), error_of(owner.as_ref()));
+        let link = self.look_at_link(settings, now);
+        self.count_error("link", error_of(link.as_deref()));
         Look {
             at: now,
             page,
             heartbeat,
             owner,
-            host: None,
-            link: None,
+            host: Some(Arc::clone(host)),
+            link,
+        }
+    }
+
+    /// Begins to look as soon as it is known where the card is.
+    fn look_at_link(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+    ) -> Option<Arc<Result<Link, ProbeError>>> {
+        let bdf: Bdf = self.name.strip_prefix("pci:")?.parse().ok()?;
+        if self.link.as_ref().is_none_or(|(known, _)| *known != bdf) {
+            let probe = LinkProbe::new(&settings.root);
+            let place = settings.root.join(format!("sys/bus/pci/devices/{bdf}"));
+            let probe = Periodic::start(probe, bdf, place, LINK_INTERVAL, LINK_TIMEOUT);
+            self.link = Some((bdf, probe));
+        }
+        match &mut self.link.as_mut()?.1 {
+            Ok(periodic) => periodic.poll(now),
+            Err(error) => Some(Arc::new(Err(error.clone()))),
         }
     }
 
@@ -275,6 +354,32 @@ impl Card {
     }
 }
 
+/// What a card's verdict explains of its service.
+fn facts(card: &CardStatus) -> CardFacts {
+    let absent = card.cause == Cause::CardAbsent || card.state == State::Disconnected;
+    let requests = card.requests;
+    CardFacts {
+        absent,
+        requests: requests.map_or(0, |requests| requests.submitted),
+        failed: requests.map_or(0, |requests| {
+            // Whoever writes a page may write anything.
+            let late_or_failed = requests.timed_out.saturating_add(requests.failed);
+            late_or_failed.saturating_add(requests.misbehaved)
+        }),
+        in_flight: requests.map_or(0, |requests| requests.in_flight),
+    }
+}
+
+fn host_figures(host: &Host, oom_kills: u64) -> HostFigures {
+    let memory = host.memory.as_ref().ok();
+    HostFigures {
+        memory_total_bytes: memory.map(|memory| memory.total_bytes),
+        memory_available_bytes: memory.and_then(|memory| memory.available_bytes),
+        memory_unaccounted_bytes: memory.and_then(crate::probe::Memory::unaccounted_bytes),
+        oom_kills,
+    }
+}
+
 fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {
     seen?.as_ref().err()
 }
@@ -302,8 +407,6 @@ mod tests {
     use card_spec::telemetry::BODY_OFFSET;
     use hwshim::telemetry::Publisher;
     use proptest::prelude::*;
-    use std::sync::Arc;
-    use std::time::Duration;
     use zerocopy::IntoBytes;
 
     fn watch(directory: &Path) -> Watch {
@@ -313,6 +416,7 @@ mod tests {
             limits: Limits::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             simulation: None,
+            services: Vec::new(),
         })
     }
 

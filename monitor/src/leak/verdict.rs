@@ -3,13 +3,13 @@
 use super::correlate::{Correlation, Share};
 use super::rules::Finding;
 use super::{HOUR, Limit, Resource, Scope};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 /// How far up the ladder a resource is. Later is worse.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Nothing speaks for a leak.
@@ -45,7 +45,7 @@ impl fmt::Display for Level {
 }
 
 /// By which rule.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Speed {
     /// The last hour, minute by minute.

@@ -35,14 +35,14 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Debug, clap::Args)]
-struct Service {
+pub(crate) struct Service {
     /// Where the monitor answers.
     #[arg(long, default_value = "http://127.0.0.1:9180")]
     url: String,
 }
 
 impl Service {
-    fn ask(&self) -> anyhow::Result<Status> {
+    pub(crate) fn ask(&self) -> anyhow::Result<Status> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

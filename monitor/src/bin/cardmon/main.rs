@@ -4,6 +4,7 @@
 
 mod ask;
 mod run;
+mod services;
 mod simulation;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,10 @@ enum Command {
     /// Ask it as a monitoring plugin: one line, and an exit status.
     #[command(after_help = ask::CHECK_HELP)]
     Check(ask::CheckArguments),
+    /// Ask it what host services hold, and what of that only ever grows.
+    Leaks(services::LeaksArguments),
+    /// Ask it what host services hold, the most memory first.
+    Top(services::TopArguments),
     /// Print or check a configuration.
     Config {
         #[command(subcommand)]
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => ask::status(&arguments),
         Command::Check(arguments) => return ask::check(&arguments),
+        Command::Leaks(arguments) => services::leaks(&arguments),
+        Command::Top(arguments) => services::top(&arguments),
         Command::Config { command } => config(&command),
         Command::SimulatedCard(arguments) => simulation::card(&arguments),
         Command::SimulatedOwner(arguments) => simulation::owner(&arguments),

@@ -96,6 +96,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
         limits: config.limits,
         listen: listener.local_addr()?,
         simulation: simulation.as_ref().map(Simulation::describe),
+        services: config.services.clone(),
     };
     let mut screen = Screen::new(arguments.json, &settings)?;
     let (publish, latest) = watch::channel(None);

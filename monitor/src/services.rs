@@ -1,0 +1,137 @@
+//! Watches the processes that serve cards to others: whether each is there and answers, what it
+//! holds, and whether that only ever grows.
+//!
+//! It is told the time and holds nothing up: processes are looked for, and asked how they are, on
+//! threads of their own. What is read in a poll are files of `/proc` and of the control group.
+//!
+//! ```text
+//!              every 10 s              each poll                 once a second
+//!   locate ------------> process --> service, cgroup --+
+//!   reach -------------> statistics, answers or not ---+--> a leak watch for each resource --+
+//!   card, host --------> absent, failed requests, all -+                                     |
+//!                                                                     judge <----------------+
+//! ```
+//!
+//! A process that was started again is another one: what was watched of the old one says nothing
+//! of it, so all of that begins anew.
+
+mod judge;
+mod resources;
+mod watched;
+
+pub use judge::{Facts, Found, Judgement, judge};
+
+use crate::probe::{Host, ServiceAddress, Whereabouts};
+use crate::status::ServiceStatus;
+use hwshim::clock::Instant;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use watched::Watched;
+
+/// One service, and how to watch it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceSettings {
+    /// What to call it.
+    pub name: String,
+    /// How its process is known.
+    pub process: Whereabouts,
+    /// Where it is asked how it is, if it can be.
+    pub address: Option<ServiceAddress>,
+    /// The card it serves.
+    pub card: Option<String>,
+    /// How long what was closed may remain held.
+    pub recycle: Duration,
+    /// How much it may hold.
+    pub limits: ConfiguredLimits,
+}
+
+impl ServiceSettings {
+    /// A service of which no more is known than who it is.
+    #[must_use]
+    pub fn new(name: impl Into<String>, process: Whereabouts) -> Self {
+        Self {
+            name: name.into(),
+            process,
+            address: None,
+            card: None,
+            // The longest that is known in use: Microsoft KB814622.
+            recycle: Duration::from_secs(240),
+            limits: ConfiguredLimits::default(),
+        }
+    }
+}
+
+/// How much a service may hold by what somebody has configured; `None` where nobody has, and what
+/// the system allows counts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConfiguredLimits {
+    /// Memory of its own.
+    pub memory_bytes: Option<u64>,
+    /// Memory that the kernel holds for it.
+    pub kernel_memory_bytes: Option<u64>,
+    /// Descriptors.
+    pub descriptors: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// TCP ports.
+    pub ports: Option<u64>,
+    /// Sessions, by its own account.
+    pub sessions: Option<u64>,
+    /// Objects on its cards, by its own account.
+    pub objects: Option<u64>,
+}
+
+/// What is known of a card that may explain what its service holds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CardFacts {
+    /// Whether it is away.
+    pub absent: bool,
+    /// Requests that were ever given to it or its substitute.
+    pub requests: u64,
+    /// Requests that it ever failed.
+    pub failed: u64,
+    /// Requests that have not ended.
+    pub in_flight: u64,
+}
+
+/// What is around a service.
+#[derive(Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The host, if it was seen.
+    pub host: Option<&'a Host>,
+    /// Cards, by their addresses.
+    pub cards: BTreeMap<&'a str, CardFacts>,
+    /// Processes of this host that were killed for want of memory since it is watched.
+    pub oom_kills: u64,
+}
+
+/// Watches host services.
+#[derive(Debug)]
+pub struct Services {
+    watched: Vec<Watched>,
+}
+
+impl Services {
+    /// Begins to watch, without having looked. `root` is `/`, or a captured tree.
+    #[must_use]
+    pub fn new(settings: &[ServiceSettings], root: &Path) -> Self {
+        let watch = |one: &ServiceSettings| Watched::new(one.clone(), root);
+        Self {
+            watched: settings.iter().map(watch).collect(),
+        }
+    }
+
+    /// Looks at every service once, in the order of the configuration.
+    pub fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> Vec<ServiceStatus> {
+        let watched = self.watched.iter_mut();
+        watched.map(|service| service.poll(around, now)).collect()
+    }
+
+    /// Waits for all looks under way, for each no longer than `patience`; whether all have ended.
+    /// For who would rather have fresh answers a little later than old ones now.
+    #[must_use]
+    pub fn settle(&self, patience: Duration) -> bool {
+        self.watched.iter().all(|service| service.settle(patience))
+    }
+}

@@ -1,0 +1,508 @@
+//! Says what is wrong with a service, if anything is: one function of what was seen of it.
+//!
+//! | seen | standing | cause |
+//! |---|---|---|
+//! | no process | gone | service-gone |
+//! | no process, and something answers | answers | configuration: another process is looked for |
+//! | nobody listens | refused | service-gone |
+//! | silence, hung up, a full queue | silent | service-hang from the second time on |
+//! | a leak, at least leaking | answers or runs | service-leak |
+//! | it may not be looked at | unknown | undetermined |
+//! | none of that | answers, declines or runs | none |
+//!
+//! The first line that fits names the cause; what else was found is told as evidence. Processes
+//! that were killed for want of memory are victims: they are told where memory leaks, and are never
+//! the cause of anything.
+
+use crate::leak::Level;
+use crate::probe::{ProbeError, Reach};
+use crate::status::{LeakFigures, Standing, Unit};
+use crate::text;
+use crate::verdict::{Cause, Evidence};
+
+/// Looks in a row without an answer before it is held to hang: one may have met a pause.
+const SILENT_MIN: u32 = 2;
+
+/// What was seen of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Its process.
+    pub process: Found<'a>,
+    /// What came of asking it; `None` if it was not asked, or is being asked for the first time.
+    pub reach: Option<&'a Result<Reach, ProbeError>>,
+    /// Looks in a row, the last one included, in which it did not answer.
+    pub silent_in_a_row: u32,
+    /// What is believed of each resource.
+    pub leaks: &'a [LeakFigures],
+    /// Processes of the host that were killed for want of memory since it is watched.
+    pub oom_kills: u64,
+}
+
+/// What became of looking for a process.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// It is there.
+    Running,
+    /// It has not been looked for yet.
+    NotYet,
+    /// It is not there.
+    Gone(&'a ProbeError),
+    /// Whether it is there could not be seen.
+    Unseen(&'a ProbeError),
+}
+
+/// What is believed of a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Judgement {
+    /// How far one gets with it.
+    pub standing: Standing,
+    /// What is at fault.
+    pub cause: Cause,
+    /// Why, what decided first.
+    pub evidence: Vec<Evidence>,
+    /// Codes of [`code`](crate::code) that fit, ascending.
+    pub codes: Vec<u8>,
+}
+
+/// Something that was found, with what it would mean were it all.
+struct Finding {
+    cause: Cause,
+    code: Option<u8>,
+    evidence: Evidence,
+}
+
+/// Judges.
+#[must_use]
+pub fn judge(facts: &Facts<'_>) -> Judgement {
+    let mut findings = Vec::new();
+    findings.extend(process(facts));
+    findings.extend(reach(facts));
+    findings.extend(leaks(facts));
+    // Who is known to be at fault comes before what could not be seen.
+    findings.sort_by_key(|finding| match finding.cause {
+        Cause::None => 2,
+        Cause::Undetermined => 1,
+        _ => 0,
+    });
+    let mut codes: Vec<_> = findings.iter().filter_map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    Judgement {
+        standing: standing(facts),
+        cause: findings.first().map_or(Cause::None, |first| first.cause),
+        evidence: findings.into_iter().map(|it| it.evidence).collect(),
+        codes,
+    }
+}
+
+fn standing(facts: &Facts<'_>) -> Standing {
+    match (facts.process, facts.reach) {
+        (_, Some(Ok(Reach::Answered(_)))) => Standing::Answers,
+        (_, Some(Ok(Reach::Declined { .. }))) => Standing::Declines,
+        (Found::Gone(_), _) => Standing::Gone,
+        (_, Some(Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. }))) => {
+            Standing::Silent
+        }
+        (_, Some(Ok(Reach::Refused) | Err(ProbeError::Absent { .. }))) => Standing::Refused,
+        (Found::Unseen(_) | Found::NotYet, _) | (_, Some(Err(_))) => Standing::Unknown,
+        (Found::Running, None) => Standing::Runs,
+    }
+}
+
+fn process(facts: &Facts<'_>) -> Option<Finding> {
+    let answers = standing(facts) == Standing::Answers;
+    Some(match facts.process {
+        Found::Running | Found::NotYet => return None,
+        Found::Gone(error) if answers => finding(
+            Cause::Configuration,
+            None,
+            "other-process",
+            format!(
+                "something answers, and yet {error}: is another process looked for than serves?"
+            ),
+        ),
+        Found::Gone(error) => finding(Cause::ServiceGone, None, "process-gone", error.to_string()),
+        Found::Unseen(error) if answers => {
+            finding(Cause::None, None, "process-unseen", error.to_string())
+        }
+        Found::Unseen(error) => finding(
+            Cause::Undetermined,
+            None,
+            "process-unseen",
+            error.to_string(),
+        ),
+    })
+}
+
+fn reach(facts: &Facts<'_>) -> Option<Finding> {
+    let reach = match facts.reach? {
+        Ok(reach) => reach,
+        Err(error @ ProbeError::Absent { .. }) => {
+            return Some(finding(
+                Cause::ServiceGone,
+                None,
+                "no-socket",
+                error.to_string(),
+            ));
+        }
+        Err(error) => {
+            let detail = error.to_string();
+            return Some(finding(Cause::Undetermined, None, "reach-unseen", detail));
+        }
+    };
+    let silent = |what: String| {
+        let times = facts.silent_in_a_row;
+        let cause = if times >= SILENT_MIN {
+            Cause::ServiceHang
+        } else {
+            Cause::None
+        };
+        let times = if times == 1 {
+            "once".to_owned()
+        } else {
+            format!("{times} times in a row")
+        };
+        finding(cause, Some(17), "no-answer", format!("{what}, {times}"))
+    };
+    Some(match reach {
+        Reach::Answered(_) => return None,
+        Reach::Declined { message } => {
+            finding(Cause::None, Some(4), "declined", text::clean(message))
+        }
+        Reach::Silent { received } => silent(format!(
+            "it took the connection and answered {received} bytes in time"
+        )),
+        Reach::HungUp { received } => silent(format!(
+            "it ended the connection after {received} bytes of an answer"
+        )),
+        Reach::Unreachable { why } => silent(format!("it takes no connection: {why}")),
+        Reach::Refused => {
+            let detail = "nobody listens where it is asked".to_owned();
+            finding(Cause::ServiceGone, None, "refused", detail)
+        }
+    })
+}
+
+/// What leaks, the most urgent first, and who suffers from it.
+fn leaks(facts: &Facts<'_>) -> Vec<Finding> {
+    let rises = facts
+        .leaks
+        .iter()
+        .filter(|leak| leak.level >= Level::Suspected);
+    let mut leaks: Vec<_> = rises.collect();
+    let left = |leak: &LeakFigures| {
+        leak.exhaustion
+            .map_or(f64::INFINITY, |it| it.earliest_seconds)
+    };
+    leaks.sort_by(|a, b| b.level.cmp(&a.level).then(left(a).total_cmp(&left(b))));
+    let takes_memory = leaks
+        .iter()
+        .any(|leak| names(leak) && leak.unit == Unit::Bytes);
+    let mut findings: Vec<_> = leaks.into_iter().map(leak).collect();
+    if takes_memory && facts.oom_kills > 0 {
+        let detail = format!(
+            "{} processes of this host were killed for want of memory since it is watched; they \
+             are no cause of it",
+            facts.oom_kills
+        );
+        findings.push(finding(Cause::None, None, "victims", detail));
+    }
+    findings
+}
+
+fn names(leak: &LeakFigures) -> bool {
+    leak.level >= Level::Leaking && leak.scope == crate::leak::Scope::Service
+}
+
+fn leak(leak: &LeakFigures) -> Finding {
+    let cause = if names(leak) {
+        Cause::ServiceLeak
+    } else {
+        Cause::None
+    };
+    let code = if leak.resource == "descriptors" || leak.resource == "threads" {
+        let full = leak
+            .limit
+            .as_ref()
+            .is_some_and(|limit| leak.held >= limit.value);
+        if full { 6 } else { 24 }
+    } else {
+        24
+    };
+    finding(cause, Some(code), "leak", text::leak_sentence(leak))
+}
+
+fn finding(cause: Cause, code: Option<u8>, name: &'static str, detail: String) -> Finding {
+    Finding {
+        cause,
+        code,
+        evidence: Evidence {
+            code: name.into(),
+            detail,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak::{Scope, Speed};
+    use crate::probe::{Enquiry, ServiceAnswer, Statistics};
+    use crate::status::{ExhaustionFigures, LimitFigures, RateFigures};
+    use std::time::Duration;
+
+    fn answered() -> Result<Reach, ProbeError> {
+        Ok(Reach::Answered(Box::new(ServiceAnswer {
+            enquiry: Enquiry::default(),
+            statistics: Statistics::default(),
+            took: Duration::ZERO,
+        })))
+    }
+
+    fn absent() -> ProbeError {
+        ProbeError::Absent {
+            what: "it".to_owned(),
+        }
+    }
+
+    fn denied() -> ProbeError {
+        ProbeError::Torn { path: "/p".into() }
+    }
+
+    fn leak(resource: &str, level: Level, hours: f64) -> LeakFigures {
+        LeakFigures {
+            resource: resource.to_owned(),
+            unit: Unit::Count,
+            scope: Scope::Service,
+            level,
+            rule: Some(Speed::Fast),
+            held: 812.0,
+            limit: Some(LimitFigures {
+                value: 1024.0,
+                source: "RLIMIT_NOFILE".to_owned(),
+            }),
+            rate_per_hour: Some(RateFigures {
+                low: 300.0,
+                middle: 350.0,
+                high: 420.0,
+            }),
+            exhaustion: Some(ExhaustionFigures {
+                earliest_seconds: hours * 3600.0,
+                latest_seconds: None,
+            }),
+            p: None,
+            gates: Vec::new(),
+            share_of_growth: None,
+            per_failed_open: None,
+            per_hour_absent: None,
+            falsified_by: Vec::new(),
+        }
+    }
+
+    const WELL: Facts<'static> = Facts {
+        process: Found::Running,
+        reach: None,
+        silent_in_a_row: 0,
+        leaks: &[],
+        oom_kills: 0,
+    };
+
+    #[test]
+    fn standing_and_cause_follow_from_process_answers_and_leaks() {
+        let (absent, denied) = (absent(), denied());
+        let silent = Ok(Reach::Silent { received: 0 });
+        let hung_up = Ok(Reach::HungUp { received: 3 });
+        let full = Ok(Reach::Unreachable {
+            why: "full".to_owned(),
+        });
+        let refused = Ok(Reach::Refused);
+        let no_socket = Err(self::absent());
+        let unseen = Err(self::denied());
+        let declined = Ok(Reach::Declined {
+            message: "no".to_owned(),
+        });
+        let answered = answered();
+        let leaks = |level| vec![leak("descriptors", level, 2.0)];
+        let (suspected, leaking) = (leaks(Level::Suspected), leaks(Level::Leaking));
+        let pages = leaks(Level::Page);
+        let host = [LeakFigures {
+            scope: Scope::Host,
+            ..leak("kernel-memory", Level::Leaking, 2.0)
+        }];
+        let running = |reach, silent_in_a_row| Facts {
+            reach: Some(reach),
+            silent_in_a_row,
+            ..WELL
+        };
+        let found = |process| Facts { process, ..WELL };
+        let with = |leaks| Facts { leaks, ..WELL };
+        use Cause::{Configuration, None, ServiceGone, ServiceHang, ServiceLeak, Undetermined};
+        use Standing::{Answers, Declines, Gone, Refused, Runs, Silent, Unknown};
+        let none: &[u8] = &[];
+        let table = [
+            (WELL, Runs, None, "", none),
+            (found(Found::NotYet), Unknown, None, "", none),
+            (
+                found(Found::Gone(&absent)),
+                Gone,
+                ServiceGone,
+                "process-gone",
+                none,
+            ),
+            (
+                found(Found::Unseen(&denied)),
+                Unknown,
+                Undetermined,
+                "process-unseen",
+                none,
+            ),
+            (running(&answered, 0), Answers, None, "", none),
+            (running(&declined, 0), Declines, None, "declined", &[4]),
+            (running(&silent, 1), Silent, None, "no-answer", &[17]),
+            (running(&silent, 2), Silent, ServiceHang, "no-answer", &[17]),
+            (
+                running(&hung_up, 2),
+                Silent,
+                ServiceHang,
+                "no-answer",
+                &[17],
+            ),
+            (running(&full, 2), Silent, ServiceHang, "no-answer", &[17]),
+            (running(&refused, 0), Refused, ServiceGone, "refused", none),
+            (
+                running(&no_socket, 0),
+                Refused,
+                ServiceGone,
+                "no-socket",
+                none,
+            ),
+            (
+                running(&unseen, 0),
+                Unknown,
+                Undetermined,
+                "reach-unseen",
+                none,
+            ),
+            (
+                Facts {
+                    process: Found::Gone(&absent),
+                    ..running(&answered, 0)
+                },
+                Answers,
+                Configuration,
+                "other-process",
+                none,
+            ),
+            (
+                Facts {
+                    process: Found::Unseen(&denied),
+                    ..running(&answered, 0)
+                },
+                Answers,
+                None,
+                "process-unseen",
+                none,
+            ),
+            (with(&suspected), Runs, None, "leak", &[24]),
+            (with(&leaking), Runs, ServiceLeak, "leak", &[24]),
+            (with(&pages), Runs, ServiceLeak, "leak", &[24]),
+            (with(&host), Runs, None, "leak", &[24]),
+            (
+                Facts {
+                    leaks: &pages,
+                    ..running(&silent, 2)
+                },
+                Silent,
+                ServiceHang,
+                "no-answer",
+                &[17, 24],
+            ),
+            (
+                Facts {
+                    leaks: &pages,
+                    ..running(&unseen, 0)
+                },
+                Unknown,
+                ServiceLeak,
+                "leak",
+                &[24],
+            ),
+        ];
+        for (facts, standing, cause, first, codes) in table {
+            let judged = judge(&facts);
+            assert_eq!(
+                (judged.standing, judged.cause),
+                (standing, cause),
+                "{facts:?}"
+            );
+            let evidence = judged.evidence.first();
+            assert_eq!(evidence.map_or("", |first| &first.code), first, "{facts:?}");
+            assert_eq!(judged.codes, codes, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn the_most_urgent_leak_is_told_first_and_in_full() {
+        let leaks = [
+            leak("threads", Level::Suspected, 1.0),
+            leak("sessions", Level::Page, 9.0),
+            leak("descriptors", Level::Page, 2.0),
+        ];
+        let judged = judge(&Facts {
+            leaks: &leaks,
+            ..WELL
+        });
+        let told: Vec<_> = judged
+            .evidence
+            .iter()
+            .map(|it| it.detail.as_str())
+            .collect();
+        assert_eq!(
+            told[0],
+            "descriptors: 812 held of 1024 (RLIMIT_NOFILE), 300 to 420 more an hour, exhausted in \
+             2h00m or never"
+        );
+        assert!(told[1].starts_with("sessions") && told[2].starts_with("threads"));
+    }
+
+    #[test]
+    fn who_was_killed_for_want_of_memory_is_a_victim_where_memory_leaks_and_never_a_cause() {
+        let judged = |leaks: &[LeakFigures]| {
+            judge(&Facts {
+                leaks,
+                oom_kills: 3,
+                ..WELL
+            })
+        };
+        assert_eq!(judged(&[]).evidence, []);
+        assert_eq!(
+            judged(&[leak("threads", Level::Page, 1.0)]).evidence.len(),
+            1
+        );
+        let memory = LeakFigures {
+            unit: Unit::Bytes,
+            ..leak("memory", Level::Page, 1.0)
+        };
+        let judged = judged(&[memory]);
+        assert_eq!(judged.cause, Cause::ServiceLeak);
+        let victims = &judged.evidence[1];
+        assert_eq!(victims.code, "victims");
+        assert!(
+            victims.detail.starts_with("3 processes of this host"),
+            "{victims:?}"
+        );
+    }
+
+    #[test]
+    fn descriptors_that_are_used_up_have_the_code_for_that() {
+        let full = LeakFigures {
+            held: 1024.0,
+            ..leak("descriptors", Level::Page, 0.0)
+        };
+        let judged = judge(&Facts {
+            leaks: &[full],
+            ..WELL
+        });
+        assert_eq!(judged.codes, [6]);
+    }
+}

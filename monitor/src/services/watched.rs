@@ -1,0 +1,393 @@
+//! One service: what looks at it, what is remembered of it, and what is said of it.
+
+use super::resources::{self, Held, Seen, lossy};
+use super::{CardFacts, Facts, Found, Judgement, ServiceSettings, Surroundings, judge};
+use crate::leak::{Sample, Watch};
+use crate::probe::{
+    Cgroup, CgroupMemory, CgroupProbe, LocateProbe, OwnerId, Periodic, Probe, ProbeError, Reach,
+    ReachProbe, Service, ServiceAddress, ServiceAnswer, ServiceProbe, Whereabouts,
+};
+use crate::status::{KernelFigures, LeakFigures, ServiceFigures, ServiceStatus, Standing, Unit};
+use crate::verdict::Cause;
+use hwshim::clock::Instant;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two looks for the process, and between two questions how the service is. A scan of
+/// `/proc` takes milliseconds on a large host, a question one of the service's threads.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time that a service may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time that whoever looks may take before it is held to be stuck.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a service has said of itself is not true for longer than that.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
+/// Time between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One service.
+#[derive(Debug)]
+pub(super) struct Watched {
+    settings: ServiceSettings,
+    root: PathBuf,
+    locate: Result<Periodic<LocateProbe>, ProbeError>,
+    reach: Option<Result<Periodic<ReachProbe>, ProbeError>>,
+    service: ServiceProbe,
+    cgroup: CgroupProbe,
+    process: Process,
+    answers: Answers,
+    leaks: Vec<(Unit, Watch)>,
+    sampled_at: Option<Instant>,
+    restarts: u64,
+    /// What was said last, and since when.
+    said: Option<(Standing, Cause, Instant)>,
+}
+
+/// What is known of the process.
+#[derive(Debug, Default)]
+struct Process {
+    /// The one that is followed.
+    id: Option<OwnerId>,
+    /// The one that was followed last.
+    last: Option<OwnerId>,
+    cgroup: Option<Cgroup>,
+    /// Why none is followed.
+    missing: Option<ProbeError>,
+    /// The look that led to all this.
+    located: Option<Arc<Result<OwnerId, ProbeError>>>,
+}
+
+/// What came of asking.
+#[derive(Debug, Default)]
+struct Answers {
+    last: Option<Arc<Result<Reach, ProbeError>>>,
+    /// Looks in a row without an answer.
+    silent_in_a_row: u32,
+    /// When the last answer was first seen.
+    answered_at: Option<Instant>,
+}
+
+impl Watched {
+    pub(super) fn new(settings: ServiceSettings, root: &Path) -> Self {
+        let place = match &settings.process {
+            Whereabouts::PidFile(path) | Whereabouts::Cgroup(path) => path.clone(),
+            Whereabouts::Program(_) => root.join("proc"),
+        };
+        let whereabouts = settings.process.clone();
+        let probe = LocateProbe::new(root);
+        Self {
+            locate: Periodic::start(probe, whereabouts, place, LOOK_INTERVAL, LOOK_TIMEOUT),
+            reach: settings.address.clone().map(ask_at),
+            service: ServiceProbe::new(root),
+            cgroup: CgroupProbe::new(root),
+            root: root.to_owned(),
+            process: Process::default(),
+            answers: Answers::default(),
+            leaks: Vec::new(),
+            sampled_at: None,
+            restarts: 0,
+            said: None,
+            settings,
+        }
+    }
+
+    pub(super) fn settle(&self, patience: Duration) -> bool {
+        let located = self.locate.as_ref().is_ok_and(|it| it.wait(patience));
+        let asked = match &self.reach {
+            Some(Ok(reach)) => reach.wait(patience),
+            _ => true,
+        };
+        located && asked
+    }
+
+    pub(super) fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> ServiceStatus {
+        self.locate(now);
+        let service = self.look(now);
+        self.ask(now);
+        let cgroup = self.look_at_cgroup(now);
+        let answer = self.answers.latest(now);
+        let memory = self.process.cgroup.as_ref().zip(cgroup.as_ref());
+        if let Some(Ok(service)) = &service {
+            let seen = Seen {
+                settings: &self.settings,
+                service,
+                cgroup: memory,
+                answer: answer.as_deref(),
+                host: around.host,
+            };
+            let held = resources::held(&seen);
+            let card = self.settings.card.as_deref();
+            let card = card.and_then(|card| around.cards.get(card)).copied();
+            let sample = covariates(card, answer.as_deref());
+            feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, now);
+        }
+        let leaks: Vec<_> = self
+            .leaks
+            .iter()
+            .map(|(unit, watch)| LeakFigures::new(watch.verdict(), *unit))
+            .collect();
+        let judgement = self.judge(service.as_ref(), &leaks, around.oom_kills);
+        let kernel = memory.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
+        let for_seconds = self.since(&judgement, now);
+        ServiceStatus {
+            service: self.settings.name.clone(),
+            card: self.settings.card.clone(),
+            standing: judgement.standing,
+            cause: judgement.cause,
+            evidence: judgement.evidence,
+            codes: judgement.codes,
+            for_seconds,
+            process: service
+                .and_then(Result::ok)
+                .map(|it| ServiceFigures::new(&it)),
+            restarts: self.restarts,
+            answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
+            kernel,
+            leaks,
+        }
+    }
+
+    /// Takes up the process that was found, if that is another one than before.
+    fn locate(&mut self, now: Instant) {
+        let Ok(locate) = &mut self.locate else {
+            return;
+        };
+        let Some(found) = locate.poll(now) else {
+            return;
+        };
+        let is_new = self
+            .process
+            .located
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, &found));
+        if !is_new {
+            return;
+        }
+        match found.as_ref() {
+            Ok(id) if self.process.id != Some(*id) => self.follow(*id),
+            Ok(_) => {}
+            // Who is followed is still there, or its own look will say otherwise.
+            Err(error) if self.process.id.is_none() => {
+                self.process.missing = Some(error.clone());
+            }
+            Err(_) => {}
+        }
+        self.process.located = Some(found);
+    }
+
+    fn follow(&mut self, id: OwnerId) {
+        self.restarts += u64::from(self.process.last.is_some_and(|last| last != id));
+        if self.process.last != Some(id) {
+            self.leaks.clear();
+            self.answers = Answers::default();
+            if let Some(Ok(reach)) = &mut self.reach {
+                reach.hurry();
+            }
+        }
+        self.process.id = Some(id);
+        self.process.last = Some(id);
+        self.process.missing = None;
+        self.process.cgroup = match &self.settings.process {
+            Whereabouts::Cgroup(path) => Cgroup::at(&self.root, path).ok(),
+            _ => Cgroup::of(&self.root, id).ok(),
+        };
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Result<Service, ProbeError>> {
+        let seen = self.service.observe(&self.process.id?, now);
+        if let Err(error @ ProbeError::Absent { .. }) = &seen {
+            self.process.id = None;
+            self.process.cgroup = None;
+            self.process.missing = Some(error.clone());
+            // What answered was the process that has ended, for all one knows.
+            self.answers = Answers::default();
+            if let Ok(locate) = &mut self.locate {
+                locate.hurry();
+            }
+        }
+        Some(seen)
+    }
+
+    fn ask(&mut self, now: Instant) {
+        if let Some(Ok(reach)) = &mut self.reach
+            && let Some(seen) = reach.poll(now)
+        {
+            self.answers.take(seen, now);
+        }
+    }
+
+    fn look_at_cgroup(&mut self, now: Instant) -> Option<CgroupMemory> {
+        let cgroup = self.process.cgroup.as_ref()?;
+        self.cgroup.observe(cgroup, now).ok()
+    }
+
+    fn judge(
+        &self,
+        service: Option<&Result<Service, ProbeError>>,
+        leaks: &[LeakFigures],
+        oom_kills: u64,
+    ) -> Judgement {
+        let process = match (service, &self.locate, &self.process.missing) {
+            (Some(Ok(_)), ..) => Found::Running,
+            (Some(Err(error @ ProbeError::Absent { .. })), ..)
+            | (None, _, Some(error @ ProbeError::Absent { .. })) => Found::Gone(error),
+            (Some(Err(error)), ..) | (None, Err(error), _) | (None, _, Some(error)) => {
+                Found::Unseen(error)
+            }
+            (None, _, None) => Found::NotYet,
+        };
+        judge(&Facts {
+            process,
+            reach: self.answers.last.as_deref(),
+            silent_in_a_row: self.answers.silent_in_a_row,
+            leaks,
+            oom_kills,
+        })
+    }
+
+    fn since(&mut self, judgement: &Judgement, now: Instant) -> f64 {
+        let Judgement {
+            standing, cause, ..
+        } = *judgement;
+        let since = match self.said {
+            Some((before, because, since)) if (before, because) == (standing, cause) => since,
+            _ => now,
+        };
+        self.said = Some((standing, cause, since));
+        now.since(since).as_secs_f64()
+    }
+}
+
+impl Answers {
+    /// Takes what the last look saw, once.
+    fn take(&mut self, seen: Arc<Result<Reach, ProbeError>>, now: Instant) {
+        let is_known = self
+            .last
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &seen));
+        if is_known {
+            return;
+        }
+        match seen.as_ref() {
+            Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. }) => {
+                self.silent_in_a_row = self.silent_in_a_row.saturating_add(1);
+            }
+            Ok(Reach::Answered(_)) => {
+                self.silent_in_a_row = 0;
+                self.answered_at = Some(now);
+            }
+            _ => self.silent_in_a_row = 0,
+        }
+        self.last = Some(seen);
+    }
+
+    /// What the service says of itself, if that is recent.
+    fn latest(&self, now: Instant) -> Option<Box<ServiceAnswer>> {
+        let answered_at = self.answered_at?;
+        match self.last.as_deref() {
+            Some(Ok(Reach::Answered(answer))) if now.since(answered_at) <= ANSWER_AGE_MAX => {
+                Some(answer.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn ask_at(address: ServiceAddress) -> Result<Periodic<ReachProbe>, ProbeError> {
+    let probe = ReachProbe::new(ANSWER_TIMEOUT);
+    let place = PathBuf::from(address.to_string());
+    Periodic::start(probe, address, place, LOOK_INTERVAL, LOOK_TIMEOUT)
+}
+
+/// What may explain how much is held: all of a sample but that.
+fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample {
+    let modules = || {
+        answer
+            .into_iter()
+            .flat_map(|it| it.statistics.modules.values())
+    };
+    let commands = resources::sum(modules().map(|module| module.commands));
+    let outstanding = resources::sum(modules().map(|module| module.outstanding()));
+    // A service that answers and lists no card has none.
+    let lists_none = answer.is_some_and(|answer| answer.enquiry.modules.is_empty());
+    Sample {
+        held: 0.0,
+        opens: commands.or_else(|| card.map(|card| card.requests)),
+        failed_opens: card.map(|card| card.failed),
+        load: outstanding
+            .or_else(|| card.map(|card| card.in_flight))
+            .map(lossy),
+        card_absent: lists_none || card.is_some_and(|card| card.absent),
+        host_total: None,
+    }
+}
+
+/// Gives each watch its sample, and begins one for what is seen for the first time.
+fn feed(
+    leaks: &mut Vec<(Unit, Watch)>,
+    sampled_at: &mut Option<Instant>,
+    held: &[Held],
+    covariates: &Sample,
+    now: Instant,
+) {
+    if sampled_at.is_some_and(|at| now < at.plus(SAMPLE_INTERVAL)) {
+        return;
+    }
+    *sampled_at = Some(now);
+    for one in held {
+        let is_this = |(_, watch): &(Unit, Watch)| watch.resource().name == one.name;
+        let index = leaks.iter().position(is_this).unwrap_or_else(|| {
+            leaks.push((one.unit, Watch::new(one.resource())));
+            leaks.len() - 1
+        });
+        let (_, watch) = &mut leaks[index];
+        watch.set_limit(one.limit.clone());
+        watch.observe(
+            now,
+            &Sample {
+                held: one.value,
+                host_total: one.host_total,
+                ..*covariates
+            },
+        );
+    }
+}
+
+impl ServiceFigures {
+    fn new(service: &Service) -> Self {
+        let memory = service.memory.as_ref().ok();
+        let holdings = &service.holdings;
+        let ports = holdings.sockets.as_ref().ok();
+        let ports = ports.and_then(|sockets| u64::try_from(sockets.tcp_ports.len()).ok());
+        Self {
+            pid: service.id.pid,
+            start_time_ticks: service.id.start_time_ticks,
+            state: service.state,
+            rss_bytes: memory.and_then(|memory| memory.rss_bytes),
+            rss_anon_bytes: memory.and_then(|memory| memory.rss_anon_bytes),
+            pinned_bytes: memory.and_then(|memory| memory.pinned_bytes),
+            descriptors: service.descriptor_count.as_ref().ok().copied(),
+            sockets: holdings.descriptors.as_ref().ok().map(|all| all.sockets),
+            threads: service.threads,
+            tcp_ports: ports,
+        }
+    }
+}
+
+impl KernelFigures {
+    fn new(cgroup: &Cgroup, memory: &CgroupMemory) -> Self {
+        let kernel = memory.kernel.as_ref().copied().unwrap_or_default();
+        Self {
+            cgroup: cgroup.to_string(),
+            total_bytes: resources::kernel_bytes(&kernel),
+            stack_bytes: kernel.stack_bytes,
+            page_tables_bytes: kernel.page_tables_bytes,
+            percpu_bytes: kernel.percpu_bytes,
+            sockets_bytes: kernel.sockets_bytes,
+            vmalloc_bytes: kernel.vmalloc_bytes,
+            slab_reclaimable_bytes: kernel.slab_reclaimable_bytes,
+            slab_unreclaimable_bytes: kernel.slab_unreclaimable_bytes,
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Lays out host services for people: how each is, what each holds, and what leaks and why that is
+//! believed.
+
+use super::{Rows, UNSEEN, clean, mebibytes, reason, seconds, spoken};
+use crate::leak::{Level, Scope};
+use crate::status::{
+    ExhaustionFigures, GateFigures, KernelFigures, LeakFigures, ServiceStatus, Standing, Status,
+    Unit,
+};
+use crate::verdict::Cause;
+use anstyle::{AnsiColor, Style};
+
+/// Column of the standing.
+const STANDING_COLUMN: usize = 1;
+
+/// The table of `status`.
+pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
+    let mut rows = Rows::new([
+        "SERVICE", "STANDING", "CAUSE", "SINCE", "PROCESS", "RESTARTS", "LEAKS",
+    ]);
+    for service in services {
+        let row = [
+            clean(&service.service),
+            service.standing.name().to_owned(),
+            service.cause.to_string(),
+            spoken(seconds(service.for_seconds)),
+            process(service),
+            service.restarts.to_string(),
+            rising(service),
+        ];
+        let reasons = service.evidence.iter().map(reason).collect();
+        rows.push(row, style(service), reasons);
+    }
+    rows.lines(Some(STANDING_COLUMN))
+}
+
+fn process(service: &ServiceStatus) -> String {
+    service.process.as_ref().map_or_else(
+        || UNSEEN.to_owned(),
+        |process| {
+            let rss = process
+                .rss_bytes
+                .map(|bytes| format!(", {}", mebibytes(bytes)));
+            let fds = process.descriptors.map(|fds| format!(", {fds} fds"));
+            let pid = process.pid;
+            format!(
+                "pid {pid}{}{}",
+                rss.unwrap_or_default(),
+                fds.unwrap_or_default()
+            )
+        },
+    )
+}
+
+fn rising(service: &ServiceStatus) -> String {
+    let rising = service
+        .leaks
+        .iter()
+        .filter(|leak| leak.level > Level::Watching);
+    let names: Vec<_> = rising
+        .map(|leak| format!("{} {}", clean(&leak.resource), leak.level))
+        .collect();
+    match (names.is_empty(), service.leaks.is_empty()) {
+        (true, true) => UNSEEN.to_owned(),
+        (true, false) => "none".to_owned(),
+        (false, _) => names.join(", "),
+    }
+}
+
+/// What leaks of all that services hold; with `explain`, every resource, and why.
+#[must_use]
+pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
+    if status.services.is_empty() {
+        return vec![no_services()];
+    }
+    let mut rows = Rows::new([
+        "SERVICE",
+        "RESOURCE",
+        "LEVEL",
+        "HELD",
+        "LIMIT",
+        "AN HOUR",
+        "EXHAUSTED IN",
+        "RULE",
+    ]);
+    for service in &status.services {
+        for leak in &service.leaks {
+            let row = [
+                clean(&service.service),
+                clean(&leak.resource),
+                leak.level.to_string(),
+                amount(leak.held, leak.unit),
+                leak.limit
+                    .as_ref()
+                    .map_or_else(|| "none".to_owned(), |limit| amount(limit.value, leak.unit)),
+                rate(leak).unwrap_or_else(|| UNSEEN.to_owned()),
+                leak.exhaustion.map_or_else(|| UNSEEN.to_owned(), left),
+                leak.rule.map_or(UNSEEN, |rule| rule.name()).to_owned(),
+            ];
+            let why = if explain {
+                explanation(leak)
+            } else {
+                Vec::new()
+            };
+            rows.push(row, level_style(leak.level), why);
+        }
+    }
+    rows.lines(Some(2))
+}
+
+/// Why a resource is believed to leak, or not to.
+fn explanation(leak: &LeakFigures) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(limit) = &leak.limit {
+        lines.push(format!("limit: {}", clean(&limit.source)));
+    }
+    if leak.scope == Scope::Host {
+        lines.push("it is of the whole host, and never pages".to_owned());
+    }
+    lines.extend(leak.gates.iter().map(gate));
+    lines.extend(
+        leak.p
+            .map(|p| format!("chance of such a trend without a leak: {p:.1e}")),
+    );
+    lines.extend(
+        leak.share_of_growth
+            .map(|share| format!("its growth is {:.0} % of the host's", share * 100.0)),
+    );
+    lines.extend(correlations(leak));
+    if !leak.falsified_by.is_empty() {
+        lines.push("it is no leak if".to_owned());
+        lines.extend(
+            leak.falsified_by
+                .iter()
+                .map(|test| format!("  {}", clean(test))),
+        );
+    }
+    if leak.rule.is_none() {
+        lines.push("no rule has enough to go by yet; the first hour is not counted".to_owned());
+    }
+    lines
+        .into_iter()
+        .map(|line| format!("    {line}"))
+        .collect()
+}
+
+fn gate(gate: &GateFigures) -> String {
+    let sign = if gate.passed { '+' } else { '-' };
+    let measured = gate.measured.map_or_else(
+        || "without end".to_owned(),
+        |measured| format!("{measured:.3}"),
+    );
+    let needed = match (gate.at_least, gate.at_most) {
+        (Some(needed), _) => format!(" (at least {needed})"),
+        (_, Some(needed)) => format!(" (at most {needed})"),
+        (None, None) => String::new(),
+    };
+    format!("{sign} {}: {measured}{needed}", clean(&gate.name))
+}
+
+/// One sentence that says how a resource leaks.
+#[must_use]
+pub fn leak_sentence(leak: &LeakFigures) -> String {
+    let mut text = format!("{}: {} held", leak.resource, amount(leak.held, leak.unit));
+    if let Some(limit) = &leak.limit {
+        text += &format!(" of {} ({})", amount(limit.value, leak.unit), limit.source);
+    }
+    if let Some(rate) = rate(leak) {
+        text += &format!(", {rate} more an hour");
+    }
+    if let Some(exhaustion) = leak.exhaustion {
+        text += &format!(", exhausted in {}", left(exhaustion));
+    }
+    for correlation in correlations(leak) {
+        text += &format!(", {correlation}");
+    }
+    text
+}
+
+fn correlations(leak: &LeakFigures) -> Vec<String> {
+    let each = |value: f64| amount(value, leak.unit);
+    let failed = leak
+        .per_failed_open
+        .map(|value| format!("grows with failed requests, by {} each", each(value)));
+    let absent = leak
+        .per_hour_absent
+        .map(|value| format!("grows while the card is away, by {} an hour", each(value)));
+    failed.into_iter().chain(absent).collect()
+}
+
+/// What services hold, the most memory first; with `kernel`, what the kernel holds for them.
+#[must_use]
+pub fn top(status: &Status, kernel: bool) -> Vec<String> {
+    if status.services.is_empty() {
+        return vec![no_services()];
+    }
+    let mut services: Vec<_> = status.services.iter().collect();
+    if kernel {
+        services
+            .sort_by_key(|it| std::cmp::Reverse(it.kernel.as_ref().and_then(|k| k.total_bytes)));
+        return kernel_table(&services);
+    }
+    services.sort_by_key(|it| std::cmp::Reverse(it.process.as_ref().and_then(|p| p.rss_bytes)));
+    let mut rows = Rows::new([
+        "SERVICE", "PID", "RSS", "KERNEL", "FDS", "SOCKETS", "THREADS", "PORTS", "SLOPE", "SHARE",
+    ]);
+    for service in services {
+        let process = service.process.as_ref();
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let kernel = service
+            .kernel
+            .as_ref()
+            .and_then(|kernel| kernel.total_bytes);
+        let steepest = steepest(service);
+        let row = [
+            Some(clean(&service.service)),
+            process.map(|process| process.pid.to_string()),
+            process.and_then(|process| process.rss_bytes).map(mebibytes),
+            kernel.map(mebibytes),
+            number(process.and_then(|process| process.descriptors)),
+            number(process.and_then(|process| process.sockets)),
+            number(process.map(|process| process.threads)),
+            number(process.and_then(|process| process.tcp_ports)),
+            steepest.and_then(|leak| {
+                let rate = leak.rate_per_hour?.middle;
+                let resource = clean(&leak.resource);
+                Some(format!("{}/h {resource}", amount(rate, leak.unit)))
+            }),
+            steepest.and_then(|leak| Some(format!("{:.0} %", leak.share_of_growth? * 100.0))),
+        ];
+        let row = row.map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()));
+        rows.push(row, Style::new(), Vec::new());
+    }
+    rows.lines(None)
+}
+
+/// What is nearest to its limit among what grows: of each, the growth in an hour is held against
+/// what is left.
+fn steepest(service: &ServiceStatus) -> Option<&LeakFigures> {
+    let urgency = |leak: &LeakFigures| {
+        let rate = leak.rate_per_hour.map_or(0.0, |rate| rate.middle);
+        let limit = leak
+            .limit
+            .as_ref()
+            .map_or(f64::INFINITY, |limit| limit.value);
+        rate / (limit - leak.held).max(f64::MIN_POSITIVE)
+    };
+    let leaks = service.leaks.iter();
+    let growing = leaks.filter(|leak| leak.rate_per_hour.is_some_and(|rate| rate.middle > 0.0));
+    growing.max_by(|a, b| {
+        a.level
+            .cmp(&b.level)
+            .then(urgency(a).total_cmp(&urgency(b)))
+    })
+}
+
+fn kernel_table(services: &[&ServiceStatus]) -> Vec<String> {
+    let mut rows = Rows::new([
+        "SERVICE",
+        "KERNEL",
+        "STACKS",
+        "PAGE TABLES",
+        "PERCPU",
+        "SOCKETS",
+        "VMALLOC",
+        "SLAB",
+        "RECLAIMABLE",
+        "CGROUP",
+    ]);
+    for service in services {
+        let kernel = service.kernel.as_ref();
+        let bytes = |of: fn(&KernelFigures) -> Option<u64>| kernel.and_then(of).map(mebibytes);
+        let row = [
+            Some(clean(&service.service)),
+            bytes(|kernel| kernel.total_bytes),
+            bytes(|kernel| kernel.stack_bytes),
+            bytes(|kernel| kernel.page_tables_bytes),
+            bytes(|kernel| kernel.percpu_bytes),
+            bytes(|kernel| kernel.sockets_bytes),
+            bytes(|kernel| kernel.vmalloc_bytes),
+            bytes(|kernel| kernel.slab_unreclaimable_bytes),
+            bytes(|kernel| kernel.slab_reclaimable_bytes),
+            kernel.map(|kernel| clean(&kernel.cgroup)),
+        ];
+        let row = row.map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()));
+        rows.push(row, Style::new(), Vec::new());
+    }
+    rows.lines(None)
+}
+
+fn no_services() -> String {
+    "no service is watched: describe each under [[service]] in the configuration of the monitor\n\
+     (cardmon config default shows how)"
+        .to_owned()
+}
+
+fn rate(leak: &LeakFigures) -> Option<String> {
+    let rate = leak.rate_per_hour?;
+    let (low, high) = (amount(rate.low, leak.unit), amount(rate.high, leak.unit));
+    Some(if low == high {
+        low
+    } else {
+        format!("{low} to {high}")
+    })
+}
+
+fn left(exhaustion: ExhaustionFigures) -> String {
+    let earliest = spoken(seconds(exhaustion.earliest_seconds));
+    match exhaustion
+        .latest_seconds
+        .map(|latest| spoken(seconds(latest)))
+    {
+        Some(latest) if latest == earliest => earliest,
+        Some(latest) => format!("{earliest} to {latest}"),
+        None => format!("{earliest} or never"),
+    }
+}
+
+/// So much of something, as people say it.
+fn amount(value: f64, unit: Unit) -> String {
+    let scaled = |value: f64, unit: &str| format!("{value:.1} {unit}");
+    match unit {
+        Unit::Count if value.fract() == 0.0 => format!("{value:.0}"),
+        Unit::Count => format!("{value:.1}"),
+        Unit::Bytes => match value.abs() {
+            size if size < 1024.0 => scaled(value, "B"),
+            size if size < 1_048_576.0 => scaled(value / 1024.0, "KiB"),
+            size if size < 1_073_741_824.0 => scaled(value / 1_048_576.0, "MiB"),
+            _ => scaled(value / 1_073_741_824.0, "GiB"),
+        },
+    }
+}
+
+fn style(service: &ServiceStatus) -> Style {
+    let colour = match (service.standing, service.cause) {
+        (Standing::Unknown, _) => AnsiColor::Yellow,
+        (_, Cause::None) => AnsiColor::Green,
+        (_, Cause::Undetermined) => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    Style::new().fg_color(Some(colour.into())).bold()
+}
+
+fn level_style(level: Level) -> Style {
+    let colour = match level {
+        Level::Watching => return Style::new(),
+        Level::Suspected => AnsiColor::Yellow,
+        Level::Leaking | Level::Page => AnsiColor::Red,
+    };
+    Style::new().fg_color(Some(colour.into())).bold()
+}
