@@ -781,8 +781,9 @@ fn the_telemetry_page_stays_as_published() {
         interrupts.arrived: 0xc1c0_bfbe_bdbc_bbba,
         interrupts.completions_due: 0xc9c8_c7c6_c5c4_c3c2,
         interrupts.completions_unannounced: 0xd1d0_cfce_cdcc_cbca,
-        reserved[0]: 0xd9d8_d7d6_d5d4_d3d2,
-        reserved[5]: 0x0201_fffe_fdfc_fbfa,
+        sessions_lost: 0xd9d8_d7d6_d5d4_d3d2,
+        reserved[0]: 0xe1e0_dfde_dddc_dbda,
+        reserved[4]: 0x0201_fffe_fdfc_fbfa,
         health[0]: 0x03,
         health[511]: 0x04,
         reserved_end[0]: 0x05, // reserved

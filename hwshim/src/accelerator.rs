@@ -86,6 +86,8 @@ pub struct Counters {
     pub stragglers: u64,
     /// Sessions open now.
     pub sessions_open: u64,
+    /// Sessions that the card had forgotten when they were used, without a reset.
+    pub sessions_lost: u64,
     /// Interrupts that arrived.
     pub interrupts: u64,
     /// Completions found after an interrupt had been asked for.

@@ -22,13 +22,20 @@ use crate::attribution::{Assessment, Circumstances, Counter, Dossier, Kind, Prio
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
-use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving};
+use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_paused};
 use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
 use host::HostDeltas;
 use hwshim::clock::Instant;
 use link::LinkDeltas;
+
+/// With fewer requests in flight, no queue is long.
+const QUEUE_LONG: u64 = 64;
+
+/// Polls in a row that must read a fault from the light: between one signal and the next, anything
+/// may be read.
+const LIGHT_AT_FAULT: u32 = 3;
 
 /// Keeps the evidence about one card.
 #[derive(Debug)]
@@ -39,7 +46,10 @@ pub struct Diagnosis {
     link: LinkDeltas,
     answers: Answers,
     light: Option<(Decoder, EdgeLog)>,
-    silent_reboots: Option<u64>,
+    /// Polls in a row that read a fault from it.
+    light_at_fault: u32,
+    /// Restarts of the firmware, and sessions, that were lost.
+    lost: Option<(u64, u64)>,
     assessment: Assessment,
 }
 
@@ -56,7 +66,8 @@ impl Diagnosis {
             link: LinkDeltas::default(),
             answers: Answers::default(),
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
-            silent_reboots: None,
+            light_at_fault: 0,
+            lost: None,
         }
     }
 
@@ -116,10 +127,28 @@ impl Diagnosis {
             self.dossier.not_seen(Kind::CounterFrozen, detail, now);
             self.dossier.not_seen(Kind::ConfigAllOnes, detail, now);
         }
-        self.weigh_breaker(page, now);
-        self.weigh_check(page, now);
+        // The owner drives the card itself: as long as it publishes, no service stands between.
+        let detail = "the owner publishes, and drives the card itself";
+        if case.memory.page_moved() {
+            self.dossier
+                .not_seen(Kind::CounterMovesNoReply, detail, now);
+        }
+        let in_flight = page.requests.in_flight.get();
+        if in_flight < QUEUE_LONG {
+            let detail = format!("{in_flight} requests are in flight");
+            self.dossier.not_seen(Kind::QueueLong, detail, now);
+        }
+        // What a card that has been told to pause does not answer, it need not.
+        if !is_paused(case) {
+            self.weigh_breaker(page, now);
+            self.weigh_check(page, now);
+        }
+        if self.link.interrupts_are_lost() {
+            // Whoever waits for an interrupt that does not come waits long.
+            self.answers = Answers::default();
+        }
         self.answers.poll(page, now, &mut self.dossier);
-        self.weigh_reboots(page, now);
+        self.weigh_losses(page, now);
         if let Ok(summary) = Summary::parse(&page.health)
             && page.card.health_reads.get() > 0
         {
@@ -172,12 +201,18 @@ impl Diagnosis {
         self.dossier.seen(kind, 1.0, detail, now);
     }
 
-    fn weigh_reboots(&mut self, page: &Page, now: Instant) {
-        let reboots = page.card.silent_reboots.get();
-        let before = self.silent_reboots.replace(reboots);
-        if before.is_some_and(|before| before < reboots) {
+    fn weigh_losses(&mut self, page: &Page, now: Instant) {
+        let lost @ (reboots, sessions) = (page.card.silent_reboots.get(), page.sessions_lost.get());
+        let Some(before) = self.lost.replace(lost) else {
+            return;
+        };
+        if before.0 < reboots {
             let detail = format!("the firmware has restarted unasked {reboots} times");
             self.dossier.seen(Kind::SilentReboot, 1.0, detail, now);
+        }
+        if before.1 < sessions {
+            let detail = format!("the card has forgotten {sessions} sessions");
+            self.dossier.seen(Kind::SessionsLost, 1.0, detail, now);
         }
     }
 
@@ -193,9 +228,9 @@ impl Diagnosis {
             let detail = "the firmware reports nothing";
             dossier.not_seen(Kind::CardSaysFailed, detail, now);
         }
-        if warning.temperature() {
+        if warning.temperature() || status.throttled() {
             let celsius = i32::from(summary.composite_temperature_k.get()) - 273;
-            let detail = format!("the card warns of its temperature, {celsius} degrees C");
+            let detail = format!("the card is hot, and says so: {celsius} degrees C");
             dossier.seen(Kind::OutOfRange, 1.0, detail, now);
         } else {
             dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);
@@ -205,9 +240,13 @@ impl Diagnosis {
         };
         log.take(summary, decoder);
         let reading = decoder.reading();
-        if reading.is_fault() {
+        self.light_at_fault = match reading.is_fault() {
+            true => self.light_at_fault.saturating_add(1),
+            false => 0,
+        };
+        if self.light_at_fault >= LIGHT_AT_FAULT {
             dossier.seen(Kind::LedFault, 1.0, format!("the light: {reading}"), now);
-        } else if reading != Reading::Unknown {
+        } else if !reading.is_fault() && reading != Reading::Unknown {
             dossier.not_seen(Kind::LedFault, format!("the light: {reading}"), now);
         }
     }

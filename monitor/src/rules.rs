@@ -20,7 +20,7 @@ use hwshim::clock::Instant;
 use std::borrow::Cow;
 
 /// Strongest first.
-const RULES: [Rule; 19] = [
+const RULES: [Rule; 20] = [
     owner::released,
     card::gone,
     owner::gone,
@@ -31,6 +31,7 @@ const RULES: [Rule; 19] = [
     page::empty,
     heartbeat::frozen,
     heartbeat::engine_frozen,
+    card::paused,
     card::needs_reset,
     card::says_it_failed,
     card::check_failed,
@@ -116,6 +117,12 @@ impl Finding {
 #[must_use]
 pub fn page_age(case: &Case<'_>) -> Option<std::time::Duration> {
     page::age(case)
+}
+
+/// Whether the card says that it takes no work for now, and means to.
+#[must_use]
+pub fn is_paused(case: &Case<'_>) -> bool {
+    card::paused(case).is_some()
 }
 
 /// Whether a code names a rule of the interface that only a card can break.

@@ -67,8 +67,11 @@ pub struct Page {
     pub checks: Checks,
     /// How the card makes itself heard. Since minor version 1.
     pub interrupts: Interrupts,
+    /// Sessions that the card had forgotten when they were used, without a reset. Since minor
+    /// version 1.
+    pub sessions_lost: U64,
     /// Reserved.
-    pub reserved: [U64; 6],
+    pub reserved: [U64; 5],
     /// First bytes of the card's health page, as last read. Meaningful if `card.health_reads` is
     /// not zero; parse with [`health::Summary::parse`].
     pub health: [u8; health::SUMMARY_LEN],

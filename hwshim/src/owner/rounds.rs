@@ -173,6 +173,7 @@ impl Rounds {
         card.sessions_open = status.counters.sessions_open.into();
         card.doorbells = status.counters.doorbells.into();
         card.completions_discarded = status.counters.stragglers.into();
+        self.page.sessions_lost = status.counters.sessions_lost.into();
         self.page.interrupts = telemetry::Interrupts {
             arrived: status.counters.interrupts.into(),
             completions_due: status.counters.completions_due.into(),

@@ -800,6 +800,7 @@ impl Device {
         };
         if is_current && output == Err(DeviceError::Failed(Status::INVSESS)) {
             // The card has lost the session; the next request opens it again.
+            counters.sessions_lost += 1;
             self.sessions.remove(&posted.session);
         }
         let (output, outcome) = match output {

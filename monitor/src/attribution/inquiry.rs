@@ -23,15 +23,17 @@ pub struct Test {
 
 /// All of them, for each row of the table the one that tells of it.
 #[rustfmt::skip]
-pub const TESTS: [Test; 26] = [
+pub const TESTS: [Test; 28] = [
     test(Kind::HostPressure, 1, "explain-gap", "hold the gap against pressure, soft interrupts and steal of both ends"),
     test(Kind::CounterFrozen, 1, "confirm-counter", "read the card's heartbeat counter twice, two beats apart"),
     test(Kind::ConfigAllOnes, 1, "read-config-space", "read the card's vendor id from configuration space"),
+    test(Kind::NotInSlot, 2, "find-function", "look whether the kernel still lists the function"),
     test(Kind::Aer, 1, "read-aer", "compare the error counters of the card with those of the port above it"),
     test(Kind::BusError, 2, "read-interrupts", "compare interrupts with completions, and look for errors of the bus"),
     test(Kind::RuleBroken, 2, "read-counters", "look which rule of its interface the card broke last"),
     test(Kind::CardSaysFailed, 2, "read-health", "read the card's own health page"),
     test(Kind::SilentReboot, 2, "read-boot-id", "compare the firmware's boot id with the one before"),
+    test(Kind::SessionsLost, 2, "use-sessions", "use sessions that were open before"),
     test(Kind::NoAnswer, 2, "time-answer", "ask for a known answer with the whole deadline to spare"),
     test(Kind::CheckFailed, 2, "repeat-known-answer", "ask for a known answer that the card has given before"),
     test(Kind::AnswersSlow, 10, "time-answers", "compare how long known answers take with how long they took"),

@@ -64,9 +64,9 @@ pub struct Row {
     pub is_state: bool,
     /// It tells half as much when it was seen so long ago.
     pub half_life: Duration,
-    /// Whether it is there whenever what it speaks for is. Else it is one of several ways in which
-    /// that shows, and not seeing it tells little.
-    pub is_defining: bool,
+    /// What never is without it. Of anything else it is one of several ways in which that shows,
+    /// and not seeing it tells little.
+    pub defines: Option<Cause>,
     /// What it adds to each hypothesis if seen.
     pub weights: [f64; HYPOTHESES.len()],
 }
@@ -79,40 +79,42 @@ pub(super) const PRIORS: Weights =
 
 /// What is seen.
 #[rustfmt::skip]
-pub const ROWS: [Row; 26] = [
+pub const ROWS: [Row; 28] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
-    defining(state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_])),
+    state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_]).defining(Cause::HostStarvation),
     state(30 * SECOND, &[Kind::CounterFrozen],                        [NN, PP,  PP,  P_,  MM,  MM,  MM,  MM,  MM,  MM,  M_]),
-    defining(state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_])),
-    defining(state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_])),
-    defining(event(10 * MINUTE, &[Kind::Aer, Kind::DegradedLink],              [MM, P_,  O_,  PP,  M_,  M_,  MM,  MM,  MM,  MM,  O_])),
+    state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_]).defining(Cause::ServiceHang),
+    state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_]).defining(Cause::CardAbsent),
+    state(30 * SECOND, &[Kind::NotInSlot],                            [NN, MM,  YY,  MM,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
+    event(10 * MINUTE, &[Kind::Aer, Kind::DegradedLink],              [NN, P_,  O_,  YY,  M_,  M_,  MM,  MM,  MM,  MM,  O_]),
     // What the link does to a card that is well.
     state(MINUTE,      &[Kind::BusError, Kind::InterruptsLost,
-                         Kind::InterruptStorm],                       [MM, P_,  O_,  YY,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
+                         Kind::InterruptStorm],                       [NN, P_,  O_,  YY,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
     event(HOUR,        &[Kind::WrongAnswer],                          [NN, PP,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
     event(HOUR,        &[Kind::RuleBroken],                           [NN, YY,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
     // Of a card that its owner drives itself, so no service stands between.
-    state(30 * SECOND, &[Kind::NoAnswer],                             [NN, PP,  P_,  P_,  O_,  M_,  O_,  P_,  P_,  M_,  O_]),
+    state(30 * SECOND, &[Kind::NoAnswer],                             [NN, PP,  P_,  O_,  O_,  M_,  M_,  P_,  P_,  M_,  MM]),
     // A request that is known to be good.
-    state(30 * SECOND, &[Kind::CheckFailed],                          [NN, PP,  M_,  M_,  O_,  O_,  P_,  M_,  P_,  P_,  O_]),
-    state(MINUTE,      &[Kind::AnswersSlow],                          [MM, PP,  O_,  P_,  O_,  P_,  O_,  P_,  P_,  O_,  O_]),
+    state(30 * SECOND, &[Kind::CheckFailed],                          [NN, PP,  M_,  M_,  O_,  O_,  M_,  M_,  P_,  M_,  MM]),
+    state(MINUTE,      &[Kind::AnswersSlow],                          [NN, PP,  O_,  O_,  O_,  P_,  M_,  P_,  P_,  MM,  MM]),
     state(MINUTE,      &[Kind::CardSaysFailed],                       [NN, YY,  MM,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     event(2 * MINUTE,  &[Kind::SilentReboot],                         [NN, YY,  O_,  P_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
+    event(2 * MINUTE,  &[Kind::SessionsLost],                         [NN, YY,  M_,  M_,  M_,  O_,  O_,  MM,  M_,  O_,  MM]),
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [MM, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
-    defining(state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_])),
+    state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),
     event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
-    defining(state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_])),
+    state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]).defining(Cause::Overload),
     state(30 * SECOND, &[Kind::AcceptQueue],                          [MM, M_,  M_,  M_,  M_,  P_,  O_,  P_,  PP,  O_,  O_]),
-    defining(event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_])),
+    event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_]).defining(Cause::Configuration),
     // Most changes break nothing.
     event(12 * HOUR,   &[Kind::RecentChange],                         [P_, O_,  P_,  O_,  P_,  P_,  P_,  O_,  O_,  PP,  P_]),
-    defining(state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP])),
+    state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP]),
     state(10 * MINUTE, &[Kind::OnlyOneDiverges],                      [MM, P_,  P_,  P_,  O_,  O_,  O_,  P_,  O_,  O_,  O_]),
-    defining(state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP])),
+    state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP]).defining(Cause::Monitor),
     // The kernel says so. What was killed for its memory may have leaked it.
-    defining(state(MINUTE,      &[Kind::OwnerGone],                            [NN, M_,  M_,  M_,  YY,  MM,  P_,  M_,  M_,  O_,  O_])),
+    state(MINUTE,      &[Kind::OwnerGone],                            [NN, M_,  M_,  M_,  YY,  MM,  P_,  M_,  M_,  O_,  O_]).defining(Cause::ServiceGone),
 ];
 
 /// What is done to find out.
@@ -161,7 +163,7 @@ const fn state(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row 
     Row {
         kinds,
         is_state: true,
-        is_defining: false,
+        defines: None,
         half_life: Duration::from_secs(half_life),
         weights,
     }
@@ -171,16 +173,9 @@ const fn event(half_life: u64, kinds: &'static [Kind], weights: Weights) -> Row 
     Row {
         kinds,
         is_state: false,
-        is_defining: false,
+        defines: None,
         half_life: Duration::from_secs(half_life),
         weights,
-    }
-}
-
-const fn defining(row: Row) -> Row {
-    Row {
-        is_defining: true,
-        ..row
     }
 }
 
@@ -199,25 +194,30 @@ const fn tried(
 }
 
 impl Row {
+    const fn defining(self, cause: Cause) -> Self {
+        Self {
+            defines: Some(cause),
+            ..self
+        }
+    }
+
     /// How likely it is seen under each hypothesis.
     pub(super) fn chances(&self) -> Weights {
-        let share = if self.is_defining {
-            1.0
-        } else {
-            ONE_OF_SEVERAL
-        };
-        self.weights
-            .map(|weight| (SEEN_BY_CHANCE * weight.exp()).min(SEEN_MAX) * share)
+        let mut chances = self.weights;
+        for (chance, cause) in chances.iter_mut().zip(HYPOTHESES) {
+            let share = if self.defines == Some(cause) {
+                1.0
+            } else {
+                ONE_OF_SEVERAL
+            };
+            *chance = (SEEN_BY_CHANCE * chance.exp()).min(SEEN_MAX) * share;
+        }
+        chances
     }
 
     /// What it adds to each hypothesis if it was looked for and not seen.
     pub(super) fn absent(&self) -> Weights {
-        let share = if self.is_defining {
-            1.0
-        } else {
-            ONE_OF_SEVERAL
-        };
-        self.chances().map(|chance| (1.0 - chance * share).ln())
+        self.chances().map(|chance| (1.0 - chance).ln())
     }
 }
 
@@ -234,6 +234,8 @@ pub enum Kind {
     CounterMovesNoReply,
     /// The card's configuration space reads as all-ones.
     ConfigAllOnes,
+    /// The kernel has taken the function away.
+    NotInSlot,
     /// The link reported errors, at the card or at the port above it.
     Aer,
     /// The link is slower or narrower than both ends can, or repeats more than it should.
@@ -258,6 +260,8 @@ pub enum Kind {
     CardSaysFailed,
     /// The firmware has started anew without being asked.
     SilentReboot,
+    /// The card forgot sessions, and the keys in them, without a reset.
+    SessionsLost,
     /// Some commands fail, and the next one succeeds.
     ErrorThenOk,
     /// The light signals a fault.
@@ -288,12 +292,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::OwnLateness,
         Self::HostPressure,
         Self::CounterFrozen,
         Self::CounterMovesNoReply,
         Self::ConfigAllOnes,
+        Self::NotInSlot,
         Self::Aer,
         Self::DegradedLink,
         Self::WrongAnswer,
@@ -306,6 +311,7 @@ impl Kind {
         Self::AnswersSlow,
         Self::CardSaysFailed,
         Self::SilentReboot,
+        Self::SessionsLost,
         Self::ErrorThenOk,
         Self::LedFault,
         Self::OutOfRange,
@@ -330,6 +336,7 @@ impl Kind {
             Self::CounterFrozen => "counter-frozen",
             Self::CounterMovesNoReply => "counter-moves-no-reply",
             Self::ConfigAllOnes => "config-all-ones",
+            Self::NotInSlot => "not-in-slot",
             Self::Aer => "aer",
             Self::DegradedLink => "degraded-link",
             Self::WrongAnswer => "wrong-answer",
@@ -342,6 +349,7 @@ impl Kind {
             Self::AnswersSlow => "answers-slow",
             Self::CardSaysFailed => "card-says-failed",
             Self::SilentReboot => "silent-reboot",
+            Self::SessionsLost => "sessions-lost",
             Self::ErrorThenOk => "error-then-ok",
             Self::LedFault => "led-fault",
             Self::OutOfRange => "out-of-range",

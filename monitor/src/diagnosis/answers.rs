@@ -13,7 +13,7 @@ const COMPARED: usize = 3;
 /// So many times as long is slow.
 const SLOW_FACTOR: u32 = 5;
 /// And so much longer: a scheduler's moods are no slowness.
-const SLOW_MIN: Duration = Duration::from_millis(2);
+const SLOW_MIN: Duration = Duration::from_millis(1);
 
 /// What earlier tests took.
 #[derive(Debug, Default)]

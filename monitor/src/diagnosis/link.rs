@@ -2,16 +2,18 @@
 //! both of its ends, and how fast it runs.
 
 use crate::attribution::{Dossier, Kind};
+use crate::probe::{ErrorTotals, Link, ProbeError};
 use crate::rules::Case;
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
+use hwshim::pci::{LinkState, Presence};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Interrupts are compared with completions over so long.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(20);
 /// Fewer completions than that tell nothing.
-const DUE_MIN: u64 = 6;
+const DUE_MIN: u64 = 5;
 /// One in so many completions may be found before its interrupt, by whoever looks for another
 /// reason.
 const UNANNOUNCED_ONE_IN: u64 = 4;
@@ -20,10 +22,24 @@ const STORM_PER_SECOND: u64 = 100;
 /// and so many for each completion.
 const STORM_FACTOR: u64 = 10;
 
+/// Fewer correctable errors between two looks are a link's normal life: of a bit error rate of
+/// 10^-12, PCI Express allows up to four replays a minute for each of its generations up to 3 x8.
+const CORRECTABLE_MIN: u64 = 4;
+
 /// What was counted at earlier looks.
 #[derive(Debug, Default)]
 pub(super) struct LinkDeltas {
     counts: VecDeque<Counts>,
+    interrupts_are_lost: bool,
+    /// Errors that both ends of the link had counted.
+    errors: Option<Errors>,
+}
+
+/// Errors counted at both ends of a link: correctable, and the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Errors {
+    correctable: u64,
+    uncorrectable: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +54,61 @@ impl LinkDeltas {
     pub(super) fn poll(&mut self, case: &Case<'_>, dossier: &mut Dossier) {
         if let Ok(page) = &case.look.page {
             self.poll_interrupts(page, case.look.at, dossier);
+        }
+        match case.look.link.as_deref() {
+            Some(Ok(link)) => self.poll_link(link, case.look.at, dossier),
+            Some(Err(ProbeError::Absent { what })) => {
+                let detail = format!("{what} does not exist");
+                dossier.seen(Kind::NotInSlot, 1.0, detail, case.look.at);
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    /// Whether completions have been found of late that no interrupt announced.
+    pub(super) const fn interrupts_are_lost(&self) -> bool {
+        self.interrupts_are_lost
+    }
+
+    fn poll_link(&mut self, link: &Link, now: Instant, dossier: &mut Dossier) {
+        let there = "the kernel lists the function";
+        dossier.not_seen(Kind::NotInSlot, there, now);
+        match link.presence {
+            Presence::Gone => {
+                let detail = "configuration space reads as all-ones";
+                dossier.seen(Kind::ConfigAllOnes, 1.0, detail, now);
+            }
+            Presence::Present => {
+                dossier.not_seen(Kind::ConfigAllOnes, "configuration space answers", now);
+            }
+            Presence::Unknown => {}
+        }
+        match link.state {
+            Some(LinkState::Downtrained | LinkState::Down) => {
+                let detail = "the link is slower or narrower than both of its ends can";
+                dossier.seen(Kind::DegradedLink, 1.0, detail, now);
+            }
+            Some(LinkState::Full | LinkState::LimitedByPort) | None => {}
+        }
+        self.poll_errors(link, now, dossier);
+    }
+
+    fn poll_errors(&mut self, link: &Link, now: Instant, dossier: &mut Dossier) {
+        let port = link.port.as_ref().ok().map(|port| &port.errors);
+        let Some(errors) = Errors::of(&link.errors, port) else {
+            return;
+        };
+        let Some(before) = self.errors.replace(errors) else {
+            return;
+        };
+        let correctable = errors.correctable.saturating_sub(before.correctable);
+        let uncorrectable = errors.uncorrectable.saturating_sub(before.uncorrectable);
+        if uncorrectable > 0 || correctable >= CORRECTABLE_MIN {
+            let detail =
+                format!("{correctable} correctable and {uncorrectable} other errors were counted");
+            dossier.seen(Kind::Aer, 1.0, detail, now);
+        } else {
+            dossier.not_seen(Kind::Aer, "no errors of the link were counted", now);
         }
     }
 
@@ -65,7 +136,7 @@ impl LinkDeltas {
         self.weigh_losses(&counts, dossier);
     }
 
-    fn weigh_losses(&self, counts: &Counts, dossier: &mut Dossier) {
+    fn weigh_losses(&mut self, counts: &Counts, dossier: &mut Dossier) {
         let Some(first) = self.counts.front() else {
             return;
         };
@@ -75,11 +146,30 @@ impl LinkDeltas {
             return;
         }
         let detail = format!("{unannounced} of {due} completions came without their interrupt");
-        if unannounced > due / UNANNOUNCED_ONE_IN {
+        self.interrupts_are_lost = unannounced > due / UNANNOUNCED_ONE_IN;
+        if self.interrupts_are_lost {
             dossier.seen(Kind::InterruptsLost, 1.0, detail, counts.at);
         } else {
             dossier.not_seen(Kind::InterruptsLost, detail, counts.at);
         }
+    }
+}
+
+impl Errors {
+    fn of(function: &ErrorTotals, port: Option<&ErrorTotals>) -> Option<Self> {
+        let ends: Vec<_> = [Some(function), port].into_iter().flatten().collect();
+        let sum = |of: fn(&ErrorTotals) -> &Result<u64, ProbeError>| {
+            let seen: Vec<_> = ends
+                .iter()
+                .filter_map(|end| of(end).as_ref().ok())
+                .collect();
+            (!seen.is_empty()).then(|| seen.into_iter().sum::<u64>())
+        };
+        Some(Self {
+            correctable: sum(|end| &end.correctable)?,
+            uncorrectable: sum(|end| &end.nonfatal).unwrap_or(0)
+                + sum(|end| &end.fatal).unwrap_or(0),
+        })
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Host {
 
 /// Time of one CPU since boot in ticks, of which there are `sysconf(_SC_CLK_TCK)` a second: 100 on
 /// every Linux of today (proc_stat(5)).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CpuTimes {
     /// Number of the CPU. Those that are offline are not listed.
     pub cpu: u32,

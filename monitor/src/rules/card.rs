@@ -3,6 +3,7 @@
 use super::{Case, Finding, Says};
 use crate::verdict::{Cause, State};
 use card_spec::telemetry::{breaker_state, card_state, check_result};
+use hwshim::pci::Presence;
 
 /// Evidence codes that open a breaker and can only be the card's doing: it broke a rule of the
 /// interface, or lied. A timeout or an error status may also be the host's or the caller's.
@@ -26,11 +27,31 @@ pub(super) fn is_own_doing(code: &str) -> bool {
 
 /// The card no longer answers on the bus.
 pub(super) fn gone(case: &Case<'_>) -> Option<Finding> {
-    (state(case)? == card_state::GONE).then(|| {
+    if state(case)? != card_state::GONE {
+        return None;
+    }
+    let (cause, detail) = match case.look.link.as_deref() {
+        // Hot-plug would have taken it away with the card.
+        Some(Ok(link)) if link.presence == Presence::Gone => (
+            Cause::Link,
+            "the card no longer answers on the bus, though the kernel finds it in its slot",
+        ),
+        _ => (Cause::CardAbsent, "the card no longer answers on the bus"),
+    };
+    Some(Finding::new(
+        "gone",
+        detail,
+        Says::Is(State::Unreachable, cause),
+    ))
+}
+
+/// The card takes no work for now, and says so: maintenance. Nothing is at fault then.
+pub(super) fn paused(case: &Case<'_>) -> Option<Finding> {
+    case.beat()?.status.processing_paused().then(|| {
         Finding::new(
-            "gone",
-            "the card no longer answers on the bus",
-            Says::Is(State::Unreachable, Cause::CardAbsent),
+            "card-paused",
+            "the card has paused its work, as for maintenance (CSTS.PP)",
+            Says::Is(State::Unavailable, Cause::None),
         )
     })
 }

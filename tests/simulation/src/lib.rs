@@ -8,6 +8,7 @@
 
 pub mod campaign;
 mod invariant;
+mod kernel;
 pub mod matrix;
 mod plan;
 mod slot;

@@ -259,8 +259,9 @@ impl Course<'_> {
         let ends = ends.chain([self.to]);
         self.opinions.iter().zip(ends).filter_map(|(opinion, end)| {
             let (from, to) = (opinion.at.max(self.from), end.min(self.to));
-            let is_primed = opinion.at >= self.primed.0 && opinion.at < self.primed.1;
-            (from < to && !is_primed).then(|| (*opinion, to.since(from)))
+            let primed = to.min(self.primed.1).since(from.max(self.primed.0));
+            let time = to.since(from).saturating_sub(primed);
+            (!time.is_zero()).then_some((*opinion, time))
         })
     }
 

@@ -2,7 +2,10 @@
 
 use crate::trouble::Trouble;
 use fastrand::Rng;
+use firmware_sim::fault::Fault;
+use firmware_sim::fault::led::Profile as Light;
 use firmware_sim::scenario::Scenario;
+use monitor::led::Profile as LightProfile;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -218,6 +221,28 @@ impl Plan {
         plan.lengths[Phase::Steady as usize] = scenario.duration;
         plan.scenario = Some(scenario);
         plan
+    }
+
+    /// How the card's light shines while all is well, and what its monitor takes it for: of two
+    /// generations of cards, the one that can have what goes wrong.
+    #[must_use]
+    pub fn light(&self) -> (Light, LightProfile) {
+        let speaks = self.incidents.iter().any(|incident| {
+            matches!(
+                incident.trouble,
+                Trouble::Card(
+                    Fault::LedSos { .. }
+                        | Fault::LedMaintenance
+                        | Fault::LedInitialization
+                        | Fault::Maintenance
+                )
+            )
+        });
+        if speaks {
+            (Light::Nshield, LightProfile::Nshield)
+        } else {
+            (Light::Nfast500, LightProfile::Nfast500)
+        }
     }
 
     /// The phases that are lived through, in their order.

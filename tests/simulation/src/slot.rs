@@ -70,6 +70,23 @@ impl Slot {
         })
     }
 
+    /// Whether there is a card in it.
+    pub(crate) fn is_occupied(&self) -> bool {
+        lock(&self.card).is_present()
+    }
+
+    /// Reads configuration space, as a kernel does beside the driver.
+    pub(crate) fn read_config(&self, offset: u64, buf: &mut [u8]) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        lock(&self.card).read_config(offset, buf);
+    }
+
+    /// Writes configuration space, as a kernel does beside the driver.
+    pub(crate) fn write_config(&self, offset: u64, bytes: &[u8]) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        lock(&self.card).write_config(offset, bytes);
+    }
+
     /// Has the bus report an uncorrectable error of what is in the slot. Returns whether anybody
     /// is connected to be told.
     pub(crate) fn report_error(&self) -> bool {

@@ -57,7 +57,9 @@ impl Trouble {
     #[must_use]
     pub const fn longest(&self) -> Duration {
         match self {
-            Self::Card(Fault::InterruptStorm { .. }) => Duration::from_secs(2),
+            Self::Card(Fault::InterruptStorm { rate, .. }) if *rate > 1000.0 => {
+                Duration::from_secs(2)
+            }
             _ => Duration::from_secs(20 * 60),
         }
     }

@@ -2,17 +2,21 @@
 //!
 //! It is the code that `cardmon` runs; what a kernel would tell it, the world tells it.
 
+use crate::kernel::Kernel;
+use crate::slot::Slot;
 use hwshim::clock::Instant;
 use hwshim::spec::telemetry::Page;
 use monitor::led::Profile;
 use monitor::probe::{HeartbeatProbe, Owner, OwnerId, Probe, Process};
 use monitor::verdict::{Cause, Judge, Limits, Look, State};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Watches one card.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     judge: Judge,
+    kernel: Kernel,
     next_poll: Instant,
     opinions: Vec<Opinion>,
 }
@@ -29,13 +33,14 @@ pub struct Opinion {
 }
 
 impl Watcher {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(light: Profile, now: Instant) -> Self {
         let limits = Limits {
-            light: Some(Profile::Nfast500),
+            light: Some(light),
             ..Limits::default()
         };
         Self {
             judge: Judge::new(limits, now),
+            kernel: Kernel::default(),
             next_poll: now.plus(INTERVAL),
             opinions: Vec::new(),
         }
@@ -45,20 +50,26 @@ impl Watcher {
         self.next_poll
     }
 
+    /// Has the kernel take note of errors that the card has reported.
+    pub(crate) fn handle_errors(&mut self, slot: &Slot) {
+        self.kernel.handle_errors(slot);
+    }
+
     /// Looks, if it is time to. Returns what is believed, if that is news.
-    pub(crate) fn poll(&mut self, page: &Page, now: Instant) -> Option<Opinion> {
+    pub(crate) fn poll(&mut self, page: &Page, slot: &Slot, now: Instant) -> Option<Opinion> {
         if now < self.next_poll {
             return None;
         }
         self.next_poll = now.plus(INTERVAL);
+        let host = self.kernel.host(INTERVAL);
         let heartbeat = HeartbeatProbe.observe(page, now);
         self.judge.poll(&Look {
             at: now,
             page: Ok(Box::new(*page)),
             heartbeat: Some(heartbeat),
             owner: Some(Ok(Owner::Alive(owner(page)?))),
-            host: None,
-            link: None,
+            host: Some(Arc::new(Ok(host))),
+            link: Some(Arc::new(self.kernel.link(slot))),
         })?;
         let verdict = self.judge.verdict();
         let opinion = Opinion {

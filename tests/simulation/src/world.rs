@@ -21,7 +21,6 @@ use crate::witness::{Witness, Witnessed};
 use crate::workload::{Callers, Kind, Question};
 use card_device::{Card, CardConfig};
 use fastrand::Rng;
-use firmware_sim::fault::led::Profile;
 use firmware_sim::fault::{Injection, InjectionId, Record, Script, SharedScript, Trigger, beset};
 use firmware_sim::scenario::Scenario;
 use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
@@ -46,8 +45,6 @@ const OWNER: Identity<'_> = Identity {
     pid: 1000,
     start_time_ticks: 1,
 };
-/// How the light of a card that plays no scenario shines while all is well.
-const LIGHT: Profile = Profile::Nfast500;
 /// Engines of the card.
 const ENGINES: usize = 4;
 /// Requests in flight at most: few, so that bursts find the card full.
@@ -262,9 +259,10 @@ impl World {
     fn new(plan: Plan, listener: Option<fn(&str)>) -> Self {
         let rng = Rng::with_seed(plan.seed ^ 0x776f_726c_6421);
         let witness = Arc::new(Witness::default());
+        let (shines_like, light) = plan.light();
         let script = match &plan.scenario {
             Some(scenario) => scenario.script(plan.seed),
-            None => Script::new(plan.seed).with_led_profile(LIGHT),
+            None => Script::new(plan.seed).with_led_profile(shines_like),
         };
         let has_a_story = !script.record().is_empty();
         let script = script.shared();
@@ -305,7 +303,7 @@ impl World {
             router_looked: Instant::ORIGIN,
             owner: Rounds::new(&OWNER, Some(health), Schedule::default()),
             page: Box::new(Page::new()),
-            watcher: Watcher::new(clock.now()),
+            watcher: Watcher::new(light, clock.now()),
             incidents: Vec::new(),
             standing: Standing {
                 suspect: has_a_story,
@@ -353,12 +351,9 @@ impl World {
         self.phase_since = now;
         self.trace.note(now, format_args!("phase {phase}"));
         self.next_arrival = now.plus(self.gap());
-        match phase {
-            Phase::BreakerOpen => self.outcome.primed.0 = now,
-            Phase::ReturnToService => self.outcome.primed.1 = now.plus(Duration::from_secs(2)),
-            _ => {}
-        }
         if phase == Phase::BreakerOpen {
+            // The first backoff, a trial, and a poll.
+            self.outcome.primed = (now, now.plus(Duration::from_millis(6500)));
             self.slot.report_error();
             self.standing.suspect = true;
             self.begin_to_recover();
@@ -508,7 +503,8 @@ impl World {
             }
             progress |= self.slot.work(now);
             self.check_proven()?;
-            if !progress {
+            // An answer that was held up may have been given at a tick.
+            if !progress && !self.event_came() {
                 break;
             }
             if round == ROUNDS_PER_INSTANT {
@@ -647,10 +643,11 @@ impl World {
     fn watch(&mut self) {
         let now = self.now();
         let is_published = self.page.owner.pid.get() != 0;
-        if self.plan.is_watched
-            && is_published
-            && let Some(opinion) = self.watcher.poll(&self.page, now)
-        {
+        if !self.plan.is_watched || !is_published {
+            return;
+        }
+        self.watcher.handle_errors(&self.slot);
+        if let Some(opinion) = self.watcher.poll(&self.page, &self.slot, now) {
             let Opinion { state, cause, .. } = opinion;
             self.trace
                 .note(now, format_args!("the monitor says {state}, {cause}"));
@@ -860,6 +857,15 @@ impl World {
         }
     }
 
+    /// When it was over: something else may have ended it.
+    fn over_at(&self, happening: &Happening) -> Instant {
+        let cleared = happening
+            .injection
+            .and_then(|id| self.script().record()[id.0].cleared_at);
+        let cleared = cleared.map(|at| STARTED.plus(at));
+        cleared.unwrap_or(happening.ends).min(happening.ends)
+    }
+
     // Invariants.
 
     fn check_books(&self) -> Result<(), Violation> {
@@ -908,7 +914,7 @@ impl World {
             trouble: happening.incident.trouble.clone(),
             phase: happening.incident.phase,
             acted_at: self.acted_since(happening),
-            ended_at: happening.ends,
+            ended_at: self.over_at(happening),
             opened: happening.opened,
         };
         let is_a_lie = |record: &&Record| Trouble::Card(record.fault.clone()).is_a_lie();
