@@ -57,7 +57,9 @@ impl HostDeltas {
         };
         let is_seen = self.compare(case, &mut sample);
         let signs = self.local_health.sample(&sample, now);
+        // Polls that are on time do not clear a host that nobody has looked at.
         if is_seen && signs.is_empty() {
+            dossier.not_seen(Kind::OwnLateness, "polls are on time", now);
             dossier.not_seen(Kind::HostPressure, "the host has time and memory", now);
         }
         self.scores.push_back((now, self.local_health.score()));
@@ -158,8 +160,6 @@ fn weigh(signs: &[Sign], sample: &Sample, now: Instant, dossier: &mut Dossier) {
         let late = sample.own_lateness.as_secs_f64();
         let detail = format!("this poll came {late:.1} s late");
         dossier.seen(Kind::OwnLateness, 1.0, detail, now);
-    } else {
-        dossier.not_seen(Kind::OwnLateness, "this poll was on time", now);
     }
     let others: Vec<_> = signs
         .iter()

@@ -373,9 +373,9 @@ fn a_card_that_rebooted_silently_serves_and_is_to_blame() {
 }
 
 #[test]
-fn a_failed_check_blames_the_card_only_for_what_only_a_card_can_do() {
+fn a_failed_check_blames_the_card_unless_the_host_may_have_held_it_up() {
     let table = [
-        (check_result::FAILED, "check-failed", Cause::Undetermined),
+        (check_result::FAILED, "check-failed", Cause::Card),
         (check_result::TIMED_OUT, "timed-out", Cause::Undetermined),
         (check_result::WRONG_ANSWER, "wrong-answer", Cause::Card),
         (check_result::MISBEHAVED, "check-misbehaved", Cause::Card),
