@@ -134,6 +134,7 @@ impl Engine for LyingEngine {
             key: Zeroizing::new(key.to_vec()),
             id: AtomicU64::new(0),
             nonce: OnceLock::new(),
+            nonce_signed: OnceLock::new(),
         }))
     }
 }
@@ -166,6 +167,8 @@ struct LyingSession {
     id: AtomicU64,
     /// The nonce that is repeated.
     nonce: OnceLock<NonceSeed>,
+    /// What it was used for first.
+    nonce_signed: OnceLock<Vec<u8>>,
 }
 
 impl Session for LyingSession {
@@ -178,18 +181,28 @@ impl Session for LyingSession {
 
     fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status> {
         let lies = self.lies(operation)?;
-        let mut outcome = self.answer(operation, output, &lies);
+        let (mut outcome, mut is_spoiled) = self.answer(operation, output, &lies);
         for lie in &lies {
+            let answered = outcome;
             match lie {
-                Fault::FlippedBit => outcome = self.flip(outcome, output),
-                Fault::CrtFault => self.spoil(outcome, output),
+                Fault::FlippedBit => {
+                    outcome = self.flip(outcome, output);
+                    is_spoiled |= outcome != answered || outcome.is_ok_and(|len| len > 0);
+                }
+                Fault::CrtFault => is_spoiled |= self.spoil(outcome, output),
                 Fault::ShortResult { bytes } => {
                     let missing = usize::try_from(*bytes).unwrap_or(usize::MAX);
                     outcome = outcome.map(|len| len.saturating_sub(missing));
+                    is_spoiled |= outcome != answered;
                 }
                 Fault::ErrorStatus { status } => outcome = Err(*status),
                 _ => {}
             }
+        }
+        // Whoever gets an error gets no wrong answer.
+        let is_answer = outcome.is_ok() || outcome == Err(Status::KEY_REJECTED);
+        if is_spoiled && is_answer {
+            self.shared.script().note_spoiled();
         }
         outcome
     }
@@ -251,17 +264,20 @@ impl LyingSession {
         self.raw.is_some() && matches!(operation, Operation::Encrypt { .. })
     }
 
-    /// The answer, from which bits may be missing afterwards.
+    /// The answer, from which bits may be missing afterwards, and whether it is wrong already.
     fn answer(
         &self,
         operation: &Operation<'_>,
         output: &mut [u8],
         lies: &[Fault],
-    ) -> Result<usize, Status> {
+    ) -> (Result<usize, Status>, bool) {
         let has = |lie: &Fault| lies.contains(lie);
         match (operation, self.spec) {
             (operation, _) if has(&Fault::WrongMessage) => {
-                forgery::with_another_message(operation, |other| self.inner.execute(other, output))
+                let outcome = forgery::with_another_message(operation, |other| {
+                    self.inner.execute(other, output)
+                });
+                (outcome, true)
             }
             (Operation::Sign { digest }, SessionSpec::Ecdsa { curve, .. })
                 if has(&Fault::RepeatedNonce) || has(&Fault::RngStuck) =>
@@ -271,17 +287,32 @@ impl LyingSession {
                 } else {
                     self.nonce.get_or_init(|| self.shared.script().draw())
                 };
-                let signature = forgery::sign_with_nonce(&self.key, curve, seed, digest);
-                crate::engine::deliver(&signature.ok_or(Status::ERR)?, output)
+                // It takes the engine as long as any other.
+                let outcome = self.inner.execute(operation, output).and_then(|_| {
+                    let signature = forgery::sign_with_nonce(&self.key, curve, seed, digest);
+                    crate::engine::deliver(&signature.ok_or(Status::ERR)?, output)
+                });
+                // Of the first message a nonce says nothing.
+                let first = self.nonce_signed.get_or_init(|| digest.to_vec());
+                (outcome, first != digest)
             }
             (Operation::Encrypt { source }, _) if has(&Fault::RngStuck) => {
-                let raw = self.raw.as_ref().ok_or(Status::NOTSUPP)?;
-                let block = forgery::pad_with(self.shared.stuck[0], source, output.len());
-                let source = &block.ok_or(Status::ERR)?[..];
-                raw.execute(&Operation::Encrypt { source }, output)
+                // Whoever decrypts it finds nothing wrong.
+                (self.encrypt_with_stuck_padding(source, output), false)
             }
-            _ => self.inner.execute(operation, output),
+            _ => (self.inner.execute(operation, output), false),
         }
+    }
+
+    fn encrypt_with_stuck_padding(
+        &self,
+        source: &[u8],
+        output: &mut [u8],
+    ) -> Result<usize, Status> {
+        let raw = self.raw.as_ref().ok_or(Status::NOTSUPP)?;
+        let block = forgery::pad_with(self.shared.stuck[0], source, output.len());
+        let source = &block.ok_or(Status::ERR)?[..];
+        raw.execute(&Operation::Encrypt { source }, output)
     }
 
     /// Flips a bit of a result; of a verification, which has none, what it says.
@@ -299,11 +330,10 @@ impl LyingSession {
         }
     }
 
-    fn spoil(&self, outcome: Result<usize, Status>, output: &mut [u8]) {
+    /// Spoils a result, and returns whether it has.
+    fn spoil(&self, outcome: Result<usize, Status>, output: &mut [u8]) -> bool {
         let multiple = self.shared.script().random().u32(1..=u32::MAX);
-        if let Ok(len) = outcome {
-            forgery::spoil_crt(&self.key, multiple, &mut output[..len]);
-        }
+        outcome.is_ok_and(|len| forgery::spoil_crt(&self.key, multiple, &mut output[..len]))
     }
 }
 
@@ -557,8 +587,14 @@ impl Liar {
             hands.remove();
         } else {
             hands.insert(self.boot_id());
+            // What comes back has cooled down, has tested itself and has nothing to do.
             self.celsius = AMBIENT_CELSIUS;
+            self.throttle = 1.0;
+            self.heated_at = self.now;
+            show_temperature(self.celsius, hands);
+            self.self_test = None;
             self.is_wedged = false;
+            self.busy_until.fill(Duration::ZERO);
         }
     }
 
@@ -668,22 +704,7 @@ impl Liar {
         let (target, rate) = heat.unwrap_or((AMBIENT_CELSIUS, COOLING_RATE));
         let step = rate * elapsed;
         self.celsius += (target - self.celsius).clamp(-step, step);
-        let health = hands.health();
-        let temperature = kelvin(self.celsius);
-        health.composite_temperature_k = U16::new(temperature);
-        health.temperature_sensors_k[0] = U16::new(temperature);
-        let is_hot = temperature > health.warning_temperature_k.get();
-        self.throttle = match temperature {
-            hot if hot > health.critical_temperature_k.get() => THROTTLE_CRITICAL,
-            _ if is_hot => THROTTLE,
-            _ => 1.0,
-        };
-        health.critical_warning = CriticalWarning::from_bits(health.critical_warning)
-            .with_temperature(is_hot)
-            .into_bits();
-        let status = ControllerStatus::from_bits(health.controller_status.get());
-        health.controller_status = U32::new(status.with_throttled(is_hot).into_bits());
-        end_statistics_update(hands);
+        self.throttle = show_temperature(self.celsius, hands);
     }
 
     /// Has one of the engines work for so long, and returns when it is done.
@@ -719,6 +740,27 @@ impl Load {
         }
         self.per_second
     }
+}
+
+/// Shows how warm the card is, and returns how many times as long as usual everything takes then.
+fn show_temperature(celsius: f64, hands: &mut Hands<'_>) -> f64 {
+    let health = hands.health();
+    let temperature = kelvin(celsius);
+    health.composite_temperature_k = U16::new(temperature);
+    health.temperature_sensors_k[0] = U16::new(temperature);
+    let is_hot = temperature > health.warning_temperature_k.get();
+    let throttle = match temperature {
+        hot if hot > health.critical_temperature_k.get() => THROTTLE_CRITICAL,
+        _ if is_hot => THROTTLE,
+        _ => 1.0,
+    };
+    health.critical_warning = CriticalWarning::from_bits(health.critical_warning)
+        .with_temperature(is_hot)
+        .into_bits();
+    let status = ControllerStatus::from_bits(health.controller_status.get());
+    health.controller_status = U32::new(status.with_throttled(is_hot).into_bits());
+    end_statistics_update(hands);
+    throttle
 }
 
 /// Says that processing is paused, or that it goes on.

@@ -94,6 +94,8 @@ pub struct Script {
     progress: Vec<Progress>,
     /// Pulses that requests have set off.
     due: Vec<Fault>,
+    /// Answers that lies have made wrong.
+    spoiled: u64,
 }
 
 impl Script {
@@ -107,6 +109,7 @@ impl Script {
             records: Vec::new(),
             progress: Vec::new(),
             due: Vec::new(),
+            spoiled: 0,
         }
     }
 
@@ -173,6 +176,17 @@ impl Script {
     #[must_use]
     pub const fn now(&self) -> Duration {
         self.now
+    }
+
+    /// How many answers lies have made wrong, whoever they were for: a lie that changes nothing is
+    /// none of them, and neither is an error.
+    #[must_use]
+    pub const fn spoiled(&self) -> u64 {
+        self.spoiled
+    }
+
+    pub(super) const fn note_spoiled(&mut self) {
+        self.spoiled += 1;
     }
 
     /// Whether the card is in its slot.

@@ -89,6 +89,29 @@ fn a_card_that_is_removed_is_not_there_and_starts_anew_when_it_is_back() {
 }
 
 #[test]
+fn a_card_that_was_pulled_while_hot_comes_back_cold() {
+    let mut setup = Setup::honest();
+    let cold = setup.summary().composite_temperature_k.get();
+    setup.inject(
+        "over-temperature=105,rate=10",
+        Trigger::now().lasting(7 * SECOND),
+    );
+    setup.inject(
+        "surprise-removal",
+        Trigger::at(6 * SECOND).lasting(4 * SECOND),
+    );
+    setup.pass(Duration::ZERO);
+    setup.pass(5 * SECOND);
+    assert!(setup.summary().composite_temperature_k.get() > cold);
+    assert_ne!(setup.summary().critical_warning, 0);
+    setup.pass(2 * SECOND);
+    setup.pass(4 * SECOND);
+    let summary = setup.summary();
+    assert_eq!(summary.composite_temperature_k.get(), cold);
+    assert_eq!(summary.critical_warning, 0);
+}
+
+#[test]
 fn nothing_gets_through_a_link_that_reads_all_ones() {
     let mut setup = Setup::honest();
     let session = setup.open_cipher();
