@@ -28,6 +28,10 @@ pub struct Config {
     pub allow_remote: bool,
     /// Host services to watch.
     pub services: Vec<ServiceSettings>,
+    /// Directory of the history; `None` for the one of this user.
+    pub history: Option<PathBuf>,
+    /// File that is told where the history ends; `None` for one beside it.
+    pub anchors: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -40,6 +44,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             allow_remote: false,
             services: Vec::new(),
+            history: None,
+            anchors: None,
         }
     }
 }
@@ -58,7 +64,7 @@ struct Key<T> {
     set: fn(&mut T, &DeValue<'_>) -> Result<(), String>,
 }
 
-const KEYS: [Key<Config>; 7] = [
+const KEYS: [Key<Config>; 9] = [
     Key {
         path: ("watch", "telemetry"),
         help: &[
@@ -149,6 +155,33 @@ const KEYS: [Key<Config>; 7] = [
             config.allow_remote = value
                 .as_bool()
                 .ok_or_else(|| wanted("true or false", value))?;
+            Ok(())
+        },
+    },
+    Key {
+        path: ("history", "directory"),
+        help: &[
+            "Directory of the history. Unless set: /var/lib/cardmon for root, else cardmon in",
+            "XDG_STATE_HOME.",
+        ],
+        default: r#""/var/lib/cardmon""#,
+        commented: true,
+        set: |config, value| {
+            config.history = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        path: ("history", "anchors"),
+        help: &[
+            "File that is told where the history ends, so that an end that is cut off is noticed.",
+            "Best where this program may only append: `chattr +a`. Unless set: the directory's name",
+            "with .anchors behind it.",
+        ],
+        default: r#""/var/log/cardmon/anchors""#,
+        commented: true,
+        set: |config, value| {
+            config.anchors = Some(absolute(value)?);
             Ok(())
         },
     },
@@ -801,6 +834,8 @@ mod tests {
                 },
                 ServiceSettings::new("c", Whereabouts::Cgroup("/c".into())),
             ],
+            history: None,
+            anchors: None,
         };
         assert_eq!(config.unwrap(), expected);
     }

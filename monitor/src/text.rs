@@ -94,10 +94,14 @@ pub fn spoken(duration: Duration) -> String {
     }
 }
 
-/// Replaces what a terminal would act upon.
+/// Replaces what a terminal would act upon, show in another order, or not show at all.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    text.replace(char::is_control, "?")
+    let hidden = |character| matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.replace(
+        |character: char| character.is_control() || hidden(character),
+        "?",
+    )
 }
 
 fn no_cards(status: &Status) -> String {

@@ -1,0 +1,367 @@
+//! Orders to a monitor that runs: a change window is opened and closed, a card drained.
+//!
+//! One JSON object a line, and one in answer. Nothing is done that is not on record first: the
+//! [`Desk`] says what is to be recorded, and changes only when it is told that this was done. It
+//! does no I/O, and the monitor drives no card: to drain one is an operator's wish, which is
+//! recorded and shown.
+//!
+//! | line | answer |
+//! |---|---|
+//! | `{"unlock": {"ticket": "CHG1", "reason": "...", "seconds": 1800}}` | `{"ok": true, "event": 7, ...}` |
+//! | `{"lock": {}}` | the same |
+//! | `{"drain": {"card": "pci:..."}}`, `{"undrain": {"card": "pci:..."}}` | the same; refused and recorded while locked |
+//! | `{"snapshot": {"to": "/absolute/path"}}` | for root and the monitor's own user |
+//! | `{"standing": {}}` | `{"ok": true, "standing": {...}}` |
+//! | anything else | `{"ok": false, "error": "..."}` |
+//!
+//! Whoever may write to the socket may give orders; who that was is asked of the kernel, not of
+//! them (unix(7), `SO_PEERCRED`).
+
+use crate::history::{Event, Recorded, Seq, Stamp};
+use crate::lock::{self, Answer, Change, ChangeLock, Settings, Unlock};
+use crate::text::clean;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// No order is longer, in bytes.
+pub const LINE_LEN_MAX: usize = 4096;
+/// Longest answer, in bytes.
+const ANSWER_LEN_MAX: u64 = 256 * 1024;
+/// How long to wait for an answer, which comes when the disk has the record.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What somebody wants a card to do.
+const DRAIN: &str = "drain";
+const UNDRAIN: &str = "undrain";
+
+/// Kinds of events that a desk is to be told of when it begins.
+pub const KINDS: [&str; 3] = [lock::UNLOCK, lock::RELOCK, lock::CHANGE];
+
+/// What is to be done.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Order {
+    /// Opens a change window.
+    Unlock {
+        /// What permits the change elsewhere.
+        ticket: String,
+        /// What is going to be changed, and why.
+        reason: String,
+        /// For how long.
+        seconds: u32,
+    },
+    /// Closes it.
+    Lock {},
+    /// Wants a card without work, and nobody alarmed by it.
+    Drain {
+        /// Which.
+        card: String,
+    },
+    /// No longer.
+    Undrain {
+        /// Which.
+        card: String,
+    },
+    /// Makes a snapshot while nothing is written.
+    Snapshot {
+        /// A directory that is not there yet, as an absolute path.
+        to: PathBuf,
+    },
+    /// Tells what is open and drained.
+    Standing {},
+}
+
+/// Who gives an order, by the kernel's word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// User.
+    pub uid: u32,
+    /// Process.
+    pub pid: i32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uid, pid } = self;
+        write!(f, "uid={uid} pid={pid}")
+    }
+}
+
+/// What an order comes to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// It is done when this event is on record and was applied.
+    Record(Event),
+    /// It is not done. The event, if there is one, is to be recorded all the same.
+    Refuse {
+        /// Of the attempt.
+        event: Option<Event>,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// There is nothing to record.
+    Done,
+    /// A snapshot is to be made here.
+    Snapshot(PathBuf),
+}
+
+/// Takes orders: the change lock, and who is drained.
+#[derive(Debug)]
+pub struct Desk {
+    lock: ChangeLock,
+    drained: BTreeMap<String, Drained>,
+    /// Cards that are watched.
+    cards: BTreeSet<String>,
+    own_uid: u32,
+}
+
+/// A card without work, by an operator's wish.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+struct Drained {
+    event: Seq,
+    by: String,
+    since_unix_ms: i64,
+}
+
+impl Desk {
+    /// Goes on from what is on record, of [`KINDS`] and in order. The monitor runs as `own_uid`.
+    #[must_use]
+    pub fn new(settings: Settings, recorded: &[Recorded], own_uid: u32) -> Self {
+        let mut desk = Self {
+            lock: ChangeLock::new(settings),
+            drained: BTreeMap::new(),
+            cards: BTreeSet::new(),
+            own_uid,
+        };
+        for Recorded { seq, event, .. } in recorded {
+            desk.apply(*seq, event);
+        }
+        desk
+    }
+
+    /// Takes in an event that is on record.
+    pub fn apply(&mut self, seq: Seq, event: &Event) {
+        self.lock.apply(seq, event);
+        if event.kind != lock::CHANGE {
+            return;
+        }
+        let Ok(change) = serde_json::from_str::<Change>(&event.body) else {
+            return;
+        };
+        match change.action.as_str() {
+            DRAIN => {
+                let drained = Drained {
+                    event: seq,
+                    by: change.by,
+                    since_unix_ms: event.stamp.wall.unix_millis(),
+                };
+                self.drained.insert(change.subject, drained);
+            }
+            UNDRAIN => {
+                self.drained.remove(&change.subject);
+            }
+            _ => {}
+        }
+    }
+
+    /// Says which cards are watched, so that an order for another is noticed to be a slip.
+    pub fn watched<'a>(&mut self, cards: impl Iterator<Item = &'a str>) {
+        self.cards = cards.map(str::to_owned).collect();
+    }
+
+    /// Cards of which nobody is to be alarmed.
+    #[must_use]
+    pub fn drained(&self) -> BTreeSet<String> {
+        self.drained.keys().cloned().collect()
+    }
+
+    /// What time has brought; see [`ChangeLock::tick`]. Each is to be recorded, and applied.
+    pub fn tick(&mut self, now: Stamp, finally: bool) -> Vec<Event> {
+        self.lock.tick(now, finally)
+    }
+
+    /// What an order comes to.
+    pub fn decide(&mut self, order: Order, peer: Peer, now: Stamp) -> Decision {
+        match order {
+            Order::Unlock {
+                ticket,
+                reason,
+                seconds,
+            } => {
+                let unlock = Unlock {
+                    ticket,
+                    reason,
+                    by: peer.to_string(),
+                    duration: Duration::from_secs(seconds.into()),
+                };
+                match self.lock.unlock(unlock, now) {
+                    Ok(event) => Decision::Record(event),
+                    Err(refused) => refuse(refused.to_string()),
+                }
+            }
+            Order::Lock {} => self
+                .lock
+                .relock(&peer.to_string(), now)
+                .map_or(Decision::Done, Decision::Record),
+            Order::Drain { card } if self.drained.contains_key(&card) => Decision::Done,
+            Order::Undrain { card } if !self.drained.contains_key(&card) => {
+                refuse(format!("{} is not drained", clean(&card)))
+            }
+            Order::Drain { card } if !self.cards.contains(&card) => refuse(self.no_such(&card)),
+            Order::Drain { card } => self.change(DRAIN, card, peer, now),
+            Order::Undrain { card } => self.change(UNDRAIN, card, peer, now),
+            Order::Snapshot { to } => self.snapshot(to, peer),
+            Order::Standing {} => Decision::Done,
+        }
+    }
+
+    fn change(&mut self, action: &str, card: String, peer: Peer, now: Stamp) -> Decision {
+        let change = Change {
+            by: peer.to_string(),
+            action: action.to_owned(),
+            subject: card,
+        };
+        match self.lock.attempt(&change, now) {
+            Answer::Allowed(event) => Decision::Record(event),
+            Answer::Refused(event) => Decision::Refuse {
+                event,
+                why: "changes are locked, and this attempt is on record; \
+                      open a window first: cardmon unlock --ticket T --for 30m --reason R"
+                    .to_owned(),
+            },
+        }
+    }
+
+    /// The monitor writes where its user may; nobody else tells it where.
+    fn snapshot(&self, to: PathBuf, peer: Peer) -> Decision {
+        if peer.uid != 0 && peer.uid != self.own_uid {
+            return refuse(format!(
+                "snapshots are for root and user {}; you are user {}",
+                self.own_uid, peer.uid
+            ));
+        }
+        if !to.is_absolute() {
+            return refuse(format!("{} is not an absolute path", to.display()));
+        }
+        Decision::Snapshot(to)
+    }
+
+    fn no_such(&self, card: &str) -> String {
+        let cards: Vec<_> = self.cards.iter().map(|card| clean(card)).collect();
+        let cards = if cards.is_empty() {
+            "no card is watched".to_owned()
+        } else {
+            format!("watched are {}", cards.join(", "))
+        };
+        format!("no card {} is watched; {cards}", clean(card))
+    }
+
+    /// What is open and drained, for programs.
+    #[must_use]
+    pub fn standing(&self, now: Stamp) -> Value {
+        let window = self.lock.window(now).map(|window| {
+            let unlock = &window.unlock;
+            let until = window.opened.wall.plus(unlock.duration);
+            json!({
+                "event": window.seq,
+                "ticket": unlock.ticket,
+                "reason": unlock.reason,
+                "by": unlock.by,
+                "until_unix_ms": until.unix_millis(),
+            })
+        });
+        json!({ "window": window, "drained": self.drained })
+    }
+
+    /// The same for people, one line each; nothing while all is locked and nobody drained.
+    #[must_use]
+    pub fn notes(&self, now: Stamp) -> Vec<String> {
+        let window = self.lock.window(now).map(|window| {
+            let Unlock { ticket, by, .. } = &window.unlock;
+            let (ticket, by) = (clean(ticket), clean(by));
+            format!("change window open: {ticket}, opened by {by}")
+        });
+        let drained = self.drained.iter().map(|(card, drained)| {
+            let (card, by) = (clean(card), clean(&drained.by));
+            format!("{card} is drained, by {by}: nobody is alarmed about it")
+        });
+        window.into_iter().chain(drained).collect()
+    }
+}
+
+const fn refuse(why: String) -> Decision {
+    Decision::Refuse { event: None, why }
+}
+
+/// An order was not followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody listens, or not to us.
+    #[error(
+        "no monitor takes orders on {}; start one with `cardmon run`, or name its socket with --control",
+        path.display()
+    )]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There was no answer, or none that can be understood.
+    #[error("the monitor at {} did not answer; whether the order was followed is on record: cardmon history", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The monitor refused.
+    #[error("{reason}")]
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Gives an order to the monitor whose control socket is at `path`, and returns its answer.
+///
+/// # Errors
+///
+/// See [`ControlError`].
+pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
+    let stream = UnixStream::connect(path).map_err(|source| ControlError::Unreachable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let answer = ask(stream, order).map_err(|source| ControlError::Silent {
+        path: path.to_owned(),
+        source,
+    })?;
+    match answer["error"].as_str() {
+        Some(reason) => Err(ControlError::Refused {
+            reason: clean(reason),
+        }),
+        None => Ok(answer),
+    }
+}
+
+fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let line = serde_json::to_string(order)?;
+    writeln!(stream, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_LEN_MAX)).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+#[cfg(test)]
+mod tests;

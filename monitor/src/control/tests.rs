@@ -1,0 +1,126 @@
+//! Nothing is done that is not on record, and nothing is changed while locked.
+
+use super::*;
+use crate::history::{BootId, WallTime};
+use hwshim::clock::Instant;
+
+const CARD: &str = "pci:0000:3b:00.0";
+const ALICE: Peer = Peer { uid: 1000, pid: 71 };
+
+fn at(seconds: u64) -> Stamp {
+    Stamp {
+        wall: WallTime::from_unix_millis(1_000_000).plus(Duration::from_secs(seconds)),
+        monotonic: Instant::from_nanos(seconds * 1_000_000_000),
+        boot: BootId::of_this_boot(),
+    }
+}
+
+fn desk() -> Desk {
+    let mut desk = Desk::new(Settings::default(), &[], 0);
+    desk.watched([CARD].into_iter());
+    desk
+}
+
+fn order(line: &str) -> Order {
+    serde_json::from_str(line).unwrap()
+}
+
+fn unlock() -> Order {
+    order(r#"{"unlock": {"ticket": "CHG1", "reason": "firmware", "seconds": 1800}}"#)
+}
+
+fn drain() -> Order {
+    Order::Drain {
+        card: CARD.to_owned(),
+    }
+}
+
+#[test]
+fn a_change_while_locked_is_refused_and_recorded_with_who_tried() {
+    let mut desk = desk();
+    let Decision::Refuse {
+        event: Some(event),
+        why,
+    } = desk.decide(drain(), ALICE, at(0))
+    else {
+        panic!("it was followed, or not recorded");
+    };
+    assert_eq!(event.kind, lock::ATTEMPT);
+    assert!(event.body.contains("uid=1000 pid=71"), "{}", event.body);
+    assert!(why.contains("cardmon unlock"), "{why}");
+    assert!(desk.drained().is_empty());
+}
+
+#[test]
+fn nothing_is_open_or_drained_before_it_is_on_record() {
+    let mut desk = desk();
+    let Decision::Record(event) = desk.decide(unlock(), ALICE, at(0)) else {
+        panic!("no window");
+    };
+    assert_eq!(desk.standing(at(0))["window"], Value::Null);
+    desk.apply(Seq(1), &event);
+    let Decision::Record(event) = desk.decide(drain(), ALICE, at(1)) else {
+        panic!("it was refused in a window");
+    };
+    assert_eq!(event.refers_to, Some(Seq(1)));
+    assert!(desk.drained().is_empty());
+    desk.apply(Seq(2), &event);
+    assert_eq!(desk.drained(), BTreeSet::from([CARD.to_owned()]));
+    assert_eq!(desk.notes(at(2)).len(), 2);
+}
+
+#[test]
+fn what_is_on_record_is_drained_and_open_after_a_restart_too() {
+    let mut first = desk();
+    let mut recorded = Vec::new();
+    for (seq, order) in [(1, unlock()), (2, drain())] {
+        let Decision::Record(event) = first.decide(order, ALICE, at(seq)) else {
+            panic!("it was refused");
+        };
+        first.apply(Seq(seq), &event);
+        recorded.push(Recorded {
+            seq: Seq(seq),
+            event,
+            prev: [0; 32],
+            hash: [0; 32],
+        });
+    }
+    let second = Desk::new(Settings::default(), &recorded, 0);
+    assert_eq!(second.standing(at(3)), first.standing(at(3)));
+    assert_eq!(second.drained(), first.drained());
+}
+
+#[test]
+fn a_card_that_is_not_watched_is_a_slip_and_undraining_it_is_not() {
+    let mut desk = desk();
+    let typo = order(r#"{"drain": {"card": "pci:0000:3b:00.1\u001b[2J"}}"#);
+    let Decision::Refuse { event: None, why } = desk.decide(typo, ALICE, at(0)) else {
+        panic!("it was followed");
+    };
+    assert!(why.contains(CARD) && !why.contains('\x1b'), "{why}");
+}
+
+#[test]
+fn where_to_write_is_told_by_root_and_the_monitors_user_alone() {
+    let mut desk = Desk::new(Settings::default(), &[], 990);
+    let to = |path: &str| Order::Snapshot { to: path.into() };
+    let mut by = |uid, path| desk.decide(to(path), Peer { uid, pid: 1 }, at(0));
+    assert!(matches!(by(1000, "/srv/copy"), Decision::Refuse { .. }));
+    assert!(matches!(by(0, "copy"), Decision::Refuse { .. }));
+    assert!(matches!(by(0, "/srv/copy"), Decision::Snapshot(_)));
+    assert!(matches!(by(990, "/srv/copy"), Decision::Snapshot(_)));
+}
+
+#[test]
+fn what_is_no_order_is_refused() {
+    for line in [
+        "",
+        "{}",
+        r#"{"unlock": {"ticket": "x"}}"#,
+        r#"{"lock": {}, "drain": {"card": "x"}}"#,
+        r#"{"reset": {}}"#,
+        r#"{"lock": {"force": true}}"#,
+    ] {
+        assert!(serde_json::from_str::<Order>(line).is_err(), "{line}");
+    }
+}

@@ -1,0 +1,329 @@
+//! A sign of life that a second process can check: a monitor that is dead must not look well.
+//!
+//! After each poll the monitor replaces one small file. It says which poll that was, when, and what
+//! was shown; a reader that finds it older than three polls knows nothing about any card, whatever
+//! the file says. It starts and stops nothing.
+//!
+//! ```text
+//!   {"schema":1,"pid":71,"boot":"...","monotonic_ns":8,"interval_ns":1000000000,"polls":7,
+//!    "cards":{"connected":2},"troubles":[]}
+//! ```
+
+pub mod systemd;
+
+use crate::history::{BootId, Stamp};
+use crate::status::Status;
+use crate::verdict::State;
+use hwshim::clock::{Instant, nanos};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Version of the file. It grows only when a field changes its meaning or goes away.
+const SCHEMA: u32 = 1;
+/// Polls that may be missing before the file is stale.
+const STALE_POLLS: u32 = 3;
+/// Longest interval that is believed, as it is the longest that can be configured: whoever writes
+/// the file must not be able to make it fresh for ever.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// No file is longer, in bytes.
+const LEN_MAX: u64 = 64 * 1024;
+
+/// What the file says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SignOfLife {
+    /// Which shape this has.
+    pub schema: u32,
+    /// The monitor's process.
+    pub pid: u32,
+    /// Which boot of the host `monotonic_ns` counts from.
+    pub boot: String,
+    /// When the last poll ended, on the host's clock since it booted.
+    pub monotonic_ns: u64,
+    /// Time between polls.
+    pub interval_ns: u64,
+    /// Polls so far.
+    pub polls: u64,
+    /// Cards in each state, as last shown.
+    pub cards: BTreeMap<String, u64>,
+    /// What is wrong with the monitor itself.
+    pub troubles: Vec<String>,
+}
+
+impl SignOfLife {
+    /// Signs that a poll has ended. `shown` is the latest status that was shown, if one was.
+    #[must_use]
+    pub fn new(
+        interval: Duration,
+        polls: u64,
+        shown: Option<&Status>,
+        troubles: Vec<String>,
+        now: Stamp,
+    ) -> Self {
+        let mut cards = BTreeMap::new();
+        for card in shown.into_iter().flat_map(|status| &status.cards) {
+            *cards.entry(card.state.name().to_owned()).or_default() += 1;
+        }
+        Self {
+            schema: SCHEMA,
+            pid: std::process::id(),
+            boot: now.boot.to_string(),
+            monotonic_ns: now.monotonic.as_nanos(),
+            interval_ns: nanos(interval),
+            polls,
+            cards,
+            troubles,
+        }
+    }
+
+    /// Whether it is recent.
+    #[must_use]
+    pub fn freshness(&self, now: Stamp) -> Freshness {
+        let boot: Option<BootId> = self.boot.parse().ok();
+        if boot != Some(now.boot) {
+            return Freshness::Stale { age: None };
+        }
+        let at = Instant::from_nanos(self.monotonic_ns);
+        if now.monotonic < at {
+            // From a time that has not come: it says nothing about when it was written.
+            return Freshness::Stale { age: None };
+        }
+        let age = now.monotonic.since(at);
+        let interval = Duration::from_nanos(self.interval_ns).min(INTERVAL_MAX);
+        if age > interval * STALE_POLLS {
+            Freshness::Stale { age: Some(age) }
+        } else {
+            Freshness::Fresh { age }
+        }
+    }
+
+    /// How many cards are in a state, for whoever reads this `now`: of a file that is stale, all
+    /// are unknown.
+    #[must_use]
+    pub fn cards(&self, now: Stamp) -> BTreeMap<String, u64> {
+        match self.freshness(now) {
+            Freshness::Fresh { .. } => self.cards.clone(),
+            Freshness::Stale { .. } => {
+                let all = self.cards.values().sum();
+                BTreeMap::from([(State::Unknown.name().to_owned(), all)])
+            }
+        }
+    }
+}
+
+/// How old a sign of life is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Freshness {
+    /// It can be believed.
+    Fresh {
+        /// Time since the poll.
+        age: Duration,
+    },
+    /// It says nothing about now.
+    Stale {
+        /// Time since the poll; `None` if it was before this boot, or cannot have been.
+        age: Option<Duration>,
+    },
+}
+
+/// Why there is no sign of life.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadManError {
+    /// No monitor has written one since the host booted, or it writes elsewhere.
+    #[error(
+        "{} is not there: no monitor has run since the host booted, or it writes elsewhere; start `cardmon run --dead-man {}`",
+        path.display(), path.display()
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is there and could not be read.
+    #[error("{} could not be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{} is no sign of life of a monitor: {what}", path.display())]
+    Nonsense {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Another monitor signs there.
+    #[error("{} is written by another monitor; name another file with --dead-man", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+///
+/// See [`DeadManError`]; all but the last.
+pub fn read(path: &Path) -> Result<SignOfLife, DeadManError> {
+    let mut text = String::new();
+    let opened = OpenOptions::new()
+        .read(true)
+        // A pipe in its place must not make the check wait.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    opened
+        .and_then(|file| file.take(LEN_MAX).read_to_string(&mut text))
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DeadManError::Absent {
+                path: path.to_owned(),
+            },
+            _ => DeadManError::Unreadable {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
+    let nonsense = |what: String| DeadManError::Nonsense {
+        path: path.to_owned(),
+        what,
+    };
+    let sign: SignOfLife =
+        serde_json::from_str(&text).map_err(|error| nonsense(error.to_string()))?;
+    if sign.schema != SCHEMA {
+        return Err(nonsense(format!(
+            "it has schema {}, and this version knows {SCHEMA}",
+            sign.schema
+        )));
+    }
+    Ok(sign)
+}
+
+/// Writes the file, poll after poll. One monitor does for a file.
+#[derive(Debug)]
+pub struct DeadMan {
+    path: PathBuf,
+    fresh: PathBuf,
+    _lock: File,
+}
+
+impl DeadMan {
+    /// Takes the file for this monitor alone, for as long as this lives.
+    ///
+    /// # Errors
+    ///
+    /// If another has it, or the directory takes no file.
+    pub fn begin(path: &Path) -> Result<Self, DeadManError> {
+        let unreadable = |source| DeadManError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        if let Some(directory) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            fs::create_dir_all(directory).map_err(unreadable)?;
+        }
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(beside(path, ".lock"))
+            .map_err(unreadable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                fresh: beside(path, ".new"),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DeadManError::InUse {
+                path: path.to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(unreadable(source)),
+        }
+    }
+
+    /// Replaces the file: whoever reads finds this sign or the one before, never half of one. It
+    /// is not made durable: what it says is over with the host's next boot.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn sign(&self, sign: &SignOfLife) -> io::Result<()> {
+        let mut text = serde_json::to_vec(sign)?;
+        text.push(b'\n');
+        let mut file = File::create(&self.fresh)?;
+        file.write_all(&text)?;
+        drop(file);
+        fs::rename(&self.fresh, &self.path)
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::WallTime;
+
+    fn at(seconds: u64, boot: &str) -> Stamp {
+        Stamp {
+            wall: WallTime::default(),
+            monotonic: Instant::from_nanos(seconds * 1_000_000_000),
+            boot: boot.parse().unwrap(),
+        }
+    }
+
+    const THIS: &str = "01234567-89ab-cdef-0123-456789abcdef";
+    const OTHER: &str = "11234567-89ab-cdef-0123-456789abcdef";
+
+    fn sign(now: Stamp) -> SignOfLife {
+        let mut sign = SignOfLife::new(Duration::from_secs(1), 7, None, Vec::new(), now);
+        sign.cards = BTreeMap::from([("connected".to_owned(), 3)]);
+        sign
+    }
+
+    #[test]
+    fn what_is_older_than_three_polls_is_unknown_and_never_green() {
+        let sign = sign(at(100, THIS));
+        assert_eq!(sign.cards(at(103, THIS))["connected"], 3);
+        for later in [at(104, THIS), at(99, THIS), at(100, OTHER)] {
+            let cards = sign.cards(later);
+            assert_eq!(cards, BTreeMap::from([("unknown".to_owned(), 3)]));
+        }
+    }
+
+    #[test]
+    fn no_file_can_say_that_it_stays_fresh() {
+        let mut sign = sign(at(100, THIS));
+        sign.interval_ns = u64::MAX;
+        let stale = sign.freshness(at(100 + 181, THIS));
+        assert!(matches!(stale, Freshness::Stale { .. }), "{stale:?}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_two_do_not_write_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/alive");
+        assert!(matches!(read(&path), Err(DeadManError::Absent { .. })));
+        let dead_man = DeadMan::begin(&path).unwrap();
+        let sign = sign(at(1, THIS));
+        dead_man.sign(&sign).unwrap();
+        assert_eq!(read(&path).unwrap(), sign);
+        assert!(matches!(
+            DeadMan::begin(&path),
+            Err(DeadManError::InUse { .. })
+        ));
+        fs::write(&path, "{\"schema\":2}").unwrap();
+        assert!(matches!(read(&path), Err(DeadManError::Nonsense { .. })));
+    }
+}

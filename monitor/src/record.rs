@@ -1,0 +1,376 @@
+//! What of a poll is kept: which changes are events, and which figures are samples.
+//!
+//! It writes nothing; a [`Keeper`] does. It is told what a poll found and answers with what is to be
+//! on record before anybody is shown that poll.
+//!
+//! | kind | severity | about | when |
+//! |---|---|---|---|
+//! | `start`, `stop` | notice; a warning after a run that did not stop | `monitor` | this program begins and ends |
+//! | `transition` | alert to unavailable and unreachable, warning to unknown, else notice | the card | a verdict gives way to another |
+//! | `blind`, `sees-again` | warning, notice | the card | a probe sees nothing in two polls in a row, and sees again |
+//! | `host-starved` | warning; a notice if pressure was the only sign | `host` | a time ended in which the host gave too little |
+//! | `clock-step` | warning | `monitor` | the calendar was set |
+//! | `history-gap` | alert | `monitor` | events could not be recorded for a while |
+//! | `change-*`, `change` | | | see [`lock`](crate::lock) |
+
+pub mod gap;
+mod host;
+mod keeper;
+
+pub use host::HostWatch;
+pub use keeper::{Keeper, Kept, said};
+
+use crate::history::{ClockSteps, Event, Severity, Stamp};
+use crate::status::{CardStatus, Status};
+use crate::verdict::{Cause, Evidence, State, Transition};
+use crate::watch::Poll;
+use hwshim::clock::Instant;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// This program began.
+pub const START: &str = "start";
+/// This program ended in an orderly way.
+pub const STOP: &str = "stop";
+/// A verdict gave way to another.
+pub const TRANSITION: &str = "transition";
+/// A probe sees nothing.
+pub const BLIND: &str = "blind";
+/// It sees again.
+pub const SEES_AGAIN: &str = "sees-again";
+/// The host gave too little for a while.
+pub const HOST_STARVED: &str = "host-starved";
+/// The calendar was set.
+pub const CLOCK_STEP: &str = "clock-step";
+/// Events could not be recorded for a while.
+pub const HISTORY_GAP: &str = "history-gap";
+
+/// Series of how late each poll was, in seconds.
+pub const TICK_LATE: &str = "monitor/tick-late-seconds";
+/// Series of how starved the host was, from 0 to 7.
+pub const HOST_SCORE: &str = "host/score";
+
+/// Polls in a row in which a probe sees nothing before that is an event: a page that is torn once
+/// was being written.
+const BLIND_POLLS: u32 = 2;
+/// What clocks are slewed between two polls without anybody having set one.
+const STEP_TOLERANCE: Duration = Duration::from_millis(500);
+/// Longest text of one piece of evidence on record, in bytes. It comes from pages that others write,
+/// and an event has an end.
+const DETAIL_LEN_MAX: usize = 512;
+/// Pieces of evidence on record.
+const EVIDENCE_MAX: usize = 12;
+
+/// What is on record of a transition.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TransitionBody {
+    /// What the card was.
+    pub from: State,
+    /// What it became.
+    pub to: State,
+    /// What is at fault.
+    pub cause: Cause,
+    /// Why, what decided first.
+    pub evidence: Vec<Evidence>,
+    /// Whether an operator had drained the card, so that nobody was to be alarmed.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+/// What is on record of a probe that is blind, or no longer is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct BlindBody {
+    /// Which probe.
+    pub probe: String,
+    /// `absent`, `unreadable`, `nonsense` or `torn`; when it sees again, of the time before.
+    pub kind: String,
+    /// How long it was blind, once that is known.
+    pub seconds: Option<f64>,
+}
+
+/// What is on record of a time in which the host gave too little.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StarvedBody {
+    /// How long it lasted.
+    pub seconds: f64,
+    /// The worst score, of 7.
+    pub score_max: u8,
+    /// By which signs.
+    pub signs: Vec<String>,
+    /// The latest that one of our own polls was in that time.
+    pub tick_late_seconds_max: f64,
+    /// How long before this event it ended.
+    pub ended_seconds_ago: f64,
+}
+
+/// What is on record of a beginning.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StartBody {
+    /// Version of this program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Time between polls.
+    pub interval_seconds: f64,
+    /// Where it looks for pages.
+    pub telemetry: String,
+    /// Whether the run before was stopped; `None` if there was none.
+    pub previous_was_stopped: Option<bool>,
+}
+
+/// What is on record of an end.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StopBody {
+    /// Polls since the beginning.
+    pub polls: u64,
+}
+
+/// What is on record of a calendar that was set.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StepBody {
+    /// How far forward; backward if negative.
+    pub seconds: f64,
+}
+
+/// What is on record of a time in which nothing could be recorded.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct GapBody {
+    /// What kept us.
+    pub why: String,
+    /// For how long.
+    pub seconds: f64,
+    /// Events that are recorded late, after this one.
+    pub late: u64,
+    /// Events that are lost.
+    pub lost: u64,
+}
+
+/// Decides what is kept.
+#[derive(Debug)]
+pub struct Recorder {
+    steps: ClockSteps,
+    blind: BTreeMap<(String, String), Blindness>,
+    errors: BTreeMap<(String, String, String), u64>,
+    host: HostWatch,
+}
+
+/// A probe that saw nothing in the last poll.
+#[derive(Debug)]
+struct Blindness {
+    since: Instant,
+    kind: String,
+    polls: u32,
+}
+
+impl Recorder {
+    /// Starts with nothing seen.
+    #[must_use]
+    pub fn new(host: HostWatch, now: Stamp) -> Self {
+        Self {
+            steps: ClockSteps::new(now, STEP_TOLERANCE),
+            blind: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            host,
+        }
+    }
+
+    /// What of a poll is to be on record before the poll is shown. `late` is how much later than it
+    /// was due it came; of cards that are `drained`, nobody is alarmed.
+    pub fn poll(
+        &mut self,
+        poll: &Poll,
+        late: Duration,
+        drained: &BTreeSet<String>,
+        now: Stamp,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        // First: what follows has the new time.
+        if let Some(nanos) = self.steps.look(now) {
+            let seconds = Duration::from_nanos(nanos.unsigned_abs()).as_secs_f64();
+            let seconds = if nanos < 0 { -seconds } else { seconds };
+            let event = Event::new(now, CLOCK_STEP, "monitor", &StepBody { seconds });
+            events.push(event.with_severity(Severity::Warning));
+        }
+        events.extend(self.host.poll(late, now));
+        self.blindness(&poll.status, now, &mut events);
+        let transitions = poll.transitions.iter();
+        events.extend(
+            transitions
+                .map(|(card, transition)| changed(card, transition, drained.contains(card), now)),
+        );
+        events
+    }
+
+    /// What is still to be on record when the program ends.
+    pub fn end(&mut self, polls: u64, now: Stamp) -> Vec<Event> {
+        let mut events: Vec<_> = self.host.end(now).into_iter().collect();
+        events.push(Event::new(now, STOP, "monitor", &StopBody { polls }));
+        events
+    }
+
+    /// The figures of a poll, by series.
+    #[must_use]
+    pub fn samples(&self, status: &Status, late: Duration) -> Vec<(String, f64)> {
+        let mut samples = vec![
+            (TICK_LATE.to_owned(), late.as_secs_f64()),
+            (HOST_SCORE.to_owned(), f64::from(self.host.score())),
+        ];
+        samples.extend(self.host.figures());
+        let own = status
+            .monitor
+            .as_ref()
+            .and_then(|monitor| monitor.rss_bytes);
+        samples.extend(own.map(|bytes| ("monitor/rss-bytes".to_owned(), figure(bytes))));
+        status
+            .cards
+            .iter()
+            .for_each(|card| sample(card, &mut samples));
+        samples
+    }
+
+    fn blindness(&mut self, status: &Status, now: Stamp, events: &mut Vec<Event>) {
+        let failed = self.failed(status);
+        for ((card, probe), kind) in &failed {
+            let at = (card.clone(), probe.clone());
+            let blindness = self.blind.entry(at).or_insert_with(|| Blindness {
+                since: now.monotonic,
+                kind: kind.clone(),
+                polls: 0,
+            });
+            blindness.polls = blindness.polls.saturating_add(1);
+            if blindness.polls == BLIND_POLLS {
+                events.push(blind(card, probe, blindness, now));
+            }
+        }
+        self.blind.retain(|(card, probe), blindness| {
+            let still = failed.contains_key(&(card.clone(), probe.clone()));
+            if !still && blindness.polls >= BLIND_POLLS {
+                events.push(sees_again(card, probe, blindness, now));
+            }
+            still
+        });
+    }
+
+    /// The probes that saw nothing in this poll, by what they were pointed at, with the reason.
+    fn failed(&mut self, status: &Status) -> BTreeMap<(String, String), String> {
+        let before = std::mem::take(&mut self.errors);
+        let mut failed = BTreeMap::new();
+        for card in &status.cards {
+            for error in &card.probe_errors {
+                let (probe, kind) = (error.probe.clone(), error.kind.clone());
+                let at = (card.card.clone(), probe.clone(), kind.clone());
+                if before.get(&at).copied().unwrap_or(0) < error.count {
+                    failed.insert((card.card.clone(), probe), kind);
+                }
+                self.errors.insert(at, error.count);
+            }
+        }
+        if status.telemetry_error.is_some() {
+            let at = ("monitor".to_owned(), "telemetry-directory".to_owned());
+            failed.insert(at, "unreadable".to_owned());
+        }
+        failed
+    }
+}
+
+fn blind(card: &str, probe: &str, blindness: &Blindness, now: Stamp) -> Event {
+    let body = BlindBody {
+        probe: probe.to_owned(),
+        kind: blindness.kind.clone(),
+        seconds: None,
+    };
+    Event::new(now, BLIND, subject(card), &body).with_severity(Severity::Warning)
+}
+
+fn sees_again(card: &str, probe: &str, blindness: &Blindness, now: Stamp) -> Event {
+    let body = BlindBody {
+        probe: probe.to_owned(),
+        kind: blindness.kind.clone(),
+        seconds: Some(now.monotonic.since(blindness.since).as_secs_f64()),
+    };
+    Event::new(now, SEES_AGAIN, subject(card), &body)
+}
+
+fn changed(card: &str, transition: &Transition, drained: bool, now: Stamp) -> Event {
+    let Transition {
+        at: _,
+        from,
+        to,
+        cause,
+        evidence,
+    } = transition;
+    let evidence = evidence.iter().take(EVIDENCE_MAX).map(|piece| Evidence {
+        code: cut(&piece.code, DETAIL_LEN_MAX).to_owned().into(),
+        detail: cut(&piece.detail, DETAIL_LEN_MAX).to_owned(),
+    });
+    let body = TransitionBody {
+        from: *from,
+        to: *to,
+        cause: *cause,
+        evidence: evidence.collect(),
+        drained,
+    };
+    let severity = match to {
+        _ if drained => Severity::Notice,
+        State::Unavailable | State::Unreachable => Severity::Alert,
+        State::Unknown => Severity::Warning,
+        State::Connected | State::Disconnected => Severity::Notice,
+    };
+    Event::new(now, TRANSITION, subject(card), &body).with_severity(severity)
+}
+
+/// The event of a beginning.
+#[must_use]
+pub fn started(body: &StartBody, now: Stamp) -> Event {
+    let severity = match body.previous_was_stopped {
+        Some(false) => Severity::Warning,
+        _ => Severity::Notice,
+    };
+    Event::new(now, START, "monitor", body).with_severity(severity)
+}
+
+fn sample(card: &CardStatus, samples: &mut Vec<(String, f64)>) {
+    let owner = card.owner.as_ref();
+    let figures = [
+        ("page-age-seconds", card.page_age_seconds),
+        (
+            "heartbeat",
+            card.heartbeat.as_ref().map(|beat| f64::from(beat.count)),
+        ),
+        (
+            "owner-rss-bytes",
+            owner.and_then(|owner| owner.rss_bytes).map(figure),
+        ),
+        ("owner-fds", owner.and_then(|owner| owner.fds).map(figure)),
+        (
+            "owner-threads",
+            owner.and_then(|owner| owner.threads).map(figure),
+        ),
+    ];
+    let seen = figures
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    samples.extend(seen.map(|(name, value)| (format!("{}/{name}", card.card), value)));
+}
+
+/// A count as a figure: exact up to 2^53, which is nine petabytes.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures are for people and trends"
+)]
+const fn figure(count: u64) -> f64 {
+    count as f64
+}
+
+fn subject(card: &str) -> String {
+    cut(card, Event::SUBJECT_LEN_MAX).to_owned()
+}
+
+/// The beginning of a text, at most so many bytes of it.
+fn cut(text: &str, len_max: usize) -> &str {
+    &text[..text.floor_char_boundary(len_max)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! Keeps the history of one monitor, and goes on when the history cannot be kept.
+//!
+//! It decides nothing about what is kept. Whatever is wrong with the disk or the files, watching
+//! goes on: events wait here, in their order, and are recorded when the trouble is over.
+//!
+//! ```text
+//!   keep --> waiting --append--> events.db          all is well: nothing waits
+//!               |
+//!               +--trouble: full, locked, damaged, foreign, not permitted
+//!                  said as long as it lasts, tried again every 5 s; what is damaged is
+//!                  never written to, and nothing is begun anew
+//! ```
+
+use super::{GapBody, HISTORY_GAP, START, STOP};
+use crate::history::{
+    Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
+    Snapshot, Source, Stamp, SyslogAnchors, snapshot,
+};
+use hwshim::clock::{Clock, Instant};
+use std::collections::VecDeque;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time between attempts while the history cannot be written.
+const RETRY: Duration = Duration::from_secs(5);
+/// Events that wait at most: a day of a host on which something flaps every ten seconds.
+const WAITING_MAX: usize = 10_000;
+
+/// Keeps a history.
+#[derive(Debug)]
+pub struct Keeper {
+    place: Place,
+    anchors: PathBuf,
+    events: Option<Events>,
+    samples: Option<Samples>,
+    waiting: VecDeque<Event>,
+    lost: u64,
+    trouble: Option<Trouble>,
+    /// What is wrong with less than the events: samples, anchors.
+    lesser: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    why: String,
+    since: Instant,
+    retry_at: Instant,
+}
+
+/// What became of events that were to be kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Kept {
+    /// The last number on record, if all that was to be kept is on record.
+    pub last: Option<Seq>,
+    /// What is wrong, each with what to do about it; nothing if all is well.
+    pub troubles: Vec<String>,
+}
+
+impl Keeper {
+    /// Opens the history of `place`, with anchors in a file elsewhere and in the system's log if
+    /// there is one. If it cannot be opened, that is the first trouble.
+    #[must_use]
+    pub fn open(place: Place, anchors: PathBuf, now: Stamp) -> Self {
+        let mut keeper = Self {
+            place,
+            anchors,
+            events: None,
+            samples: None,
+            waiting: VecDeque::new(),
+            lost: 0,
+            trouble: None,
+            lesser: Vec::new(),
+        };
+        if let Err(error) = keeper.open_events() {
+            keeper.troubled(said(&error), now);
+        }
+        keeper.open_samples(now);
+        keeper
+    }
+
+    /// The events of these kinds that are on record, in order. None while they cannot be read.
+    #[must_use]
+    pub fn recorded(&self, kinds: &[&str]) -> Vec<Recorded> {
+        let filter = Filter {
+            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+            ..Filter::default()
+        };
+        let events = self.events.as_ref();
+        events
+            .and_then(|events| events.query(&filter).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whether the run before ended with a stop; `None` if there is none on record.
+    #[must_use]
+    pub fn previous_was_stopped(&self) -> Option<bool> {
+        let filter = Filter {
+            kinds: vec![START.to_owned(), STOP.to_owned()],
+            latest_first: true,
+            limit: Some(1),
+            ..Filter::default()
+        };
+        let last = self.events.as_ref()?.query(&filter).ok()?.pop()?;
+        Some(last.event.kind == STOP)
+    }
+
+    /// Puts events on record, after those that wait. They are on the disk when this returns
+    /// without a trouble; else they wait.
+    pub fn keep(&mut self, events: Vec<Event>, now: Stamp) -> Kept {
+        self.waiting.extend(events);
+        let excess = self.waiting.len().saturating_sub(WAITING_MAX);
+        self.waiting.drain(..excess);
+        self.lost += u64::try_from(excess).unwrap_or(u64::MAX);
+        let last = self.flush(now);
+        if let Some(events) = &mut self.events {
+            events.anchor_if_due(now.monotonic);
+            let troubles = events.anchor_troubles();
+            self.lesser.retain(|lesser| !lesser.starts_with("anchors:"));
+            self.lesser.extend(troubles.into_iter().map(|trouble| {
+                format!(
+                    "anchors: {} was not told where the history ends ({}); what follows can be cut off unnoticed until it is",
+                    trouble.sink, trouble.error
+                )
+            }));
+        }
+        Kept {
+            last,
+            troubles: self.troubles(),
+        }
+    }
+
+    /// Puts one event on record or refuses it: what somebody ordered must not be done and then be
+    /// missing from the record.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the history.
+    pub fn order(&mut self, event: &Event, now: Stamp) -> Result<Seq, String> {
+        if self.flush(now).is_none() {
+            return Err(self.troubles().swap_remove(0));
+        }
+        let events = self.events.as_mut().ok_or("the history is not open")?;
+        events
+            .append(std::slice::from_ref(event))
+            .map_err(|error| said(&error))
+    }
+
+    /// Puts figures on record, within ten seconds.
+    pub fn sample(&mut self, figures: &[(String, f64)], now: Stamp) {
+        let Some(samples) = &mut self.samples else {
+            return;
+        };
+        self.lesser.retain(|lesser| !lesser.starts_with("samples:"));
+        for (series, value) in figures {
+            match samples.record(series, now.wall, *value) {
+                // A card with an address too long for a series is watched all the same.
+                Ok(()) | Err(HistoryError::SeriesName { .. } | HistoryError::NotFinite { .. }) => {}
+                Err(error) => {
+                    self.lesser.push(format!("samples: {}", said(&error)));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Makes a snapshot while nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`], or because the history is in trouble itself.
+    pub fn snapshot(
+        &mut self,
+        directory: &Path,
+        clock: &dyn Clock,
+        now: Stamp,
+    ) -> Result<Snapshot, String> {
+        if self.flush(now).is_none() {
+            return Err(self.troubles().swap_remove(0));
+        }
+        let (Some(events), Some(samples)) = (&mut self.events, &mut self.samples) else {
+            return Err("the samples are not open, and a snapshot has them too".to_owned());
+        };
+        let source = Source::Quiesced { events, samples };
+        snapshot(source, directory, clock).map_err(|error| said(&error))
+    }
+
+    /// Ends in an orderly way. What still waits is lost, and the count of that is returned.
+    pub fn close(mut self, events: Vec<Event>, now: Stamp) -> (u64, Vec<String>) {
+        let mut troubles = self.keep(events, now).troubles;
+        if let Some(samples) = self.samples.take()
+            && let Err(error) = samples.close()
+        {
+            troubles.push(format!("samples: {}", said(&error)));
+        }
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        (self.lost.saturating_add(waiting), troubles)
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let trouble = self.trouble.as_ref().map(|trouble| {
+            let waiting = self.waiting.len();
+            let lost = match self.lost {
+                0 => String::new(),
+                lost => format!(", {lost} are lost"),
+            };
+            format!(
+                "nothing is being recorded: {}; {waiting} events wait{lost}",
+                trouble.why
+            )
+        });
+        trouble.into_iter().chain(self.lesser.clone()).collect()
+    }
+
+    /// Appends what waits, if it is time to try; the last number if nothing waits any more.
+    fn flush(&mut self, now: Stamp) -> Option<Seq> {
+        if let Some(trouble) = &mut self.trouble {
+            if now.monotonic < trouble.retry_at {
+                return None;
+            }
+            trouble.retry_at = now.monotonic.plus(RETRY);
+        }
+        match self.append(now) {
+            Ok(last) => {
+                self.waiting.clear();
+                self.lost = 0;
+                self.trouble = None;
+                Some(last)
+            }
+            Err(error) => {
+                if error.is_damage() {
+                    // Nothing more is written to it, unless it opens again.
+                    self.events = None;
+                }
+                self.troubled(said(&error), now);
+                None
+            }
+        }
+    }
+
+    fn append(&mut self, now: Stamp) -> Result<Seq, HistoryError> {
+        if self.events.is_none() {
+            self.open_events()?;
+            if self.samples.is_none() {
+                self.open_samples(now);
+            }
+        }
+        let late = self.trouble.as_ref().map(|trouble| {
+            let body = GapBody {
+                why: trouble.why.clone(),
+                seconds: now.monotonic.since(trouble.since).as_secs_f64(),
+                late: u64::try_from(self.waiting.len()).unwrap_or(u64::MAX),
+                lost: self.lost,
+            };
+            Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert)
+        });
+        let events: Vec<_> = late
+            .into_iter()
+            .chain(self.waiting.iter().cloned())
+            .collect();
+        let open = self.events.as_mut().expect("it was just opened");
+        open.append(&events)
+    }
+
+    fn open_events(&mut self) -> Result<(), HistoryError> {
+        let mut sinks: Vec<Box<dyn crate::history::AnchorSink>> = Vec::new();
+        self.lesser.clear();
+        match FileAnchors::open(&self.anchors) {
+            Ok(file) => sinks.push(Box::new(file)),
+            Err(error) => self.lesser.push(format!(
+                "no anchors: {} could not be opened ({error}); the end of the history can be cut off unnoticed: name another file with --anchors",
+                self.anchors.display()
+            )),
+        }
+        if let Some(log) = SyslogAnchors::find(SyslogAnchors::SOCKET) {
+            sinks.push(Box::new(log));
+        }
+        self.events = Some(Events::open(&self.place, sinks)?);
+        Ok(())
+    }
+
+    fn open_samples(&mut self, now: Stamp) {
+        match Samples::open(&self.place, now.wall) {
+            Ok(opened) => {
+                let aside = opened.moved_aside.zip(opened.damage);
+                self.lesser.extend(aside.map(|(path, damage)| {
+                    format!(
+                        "figures begin anew: {}; the damaged file is kept as {}",
+                        said(&damage),
+                        path.display()
+                    )
+                }));
+                self.samples = Some(opened.samples);
+            }
+            // The same is said of the events, in more detail.
+            Err(_) if self.trouble.is_some() => {}
+            Err(error) => self.lesser.push(format!("samples: {}", said(&error))),
+        }
+    }
+
+    fn troubled(&mut self, why: String, now: Stamp) {
+        let since = self.trouble.as_ref().map_or(now.monotonic, |it| it.since);
+        self.trouble = Some(Trouble {
+            why,
+            since,
+            retry_at: now.monotonic.plus(RETRY),
+        });
+    }
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn said(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

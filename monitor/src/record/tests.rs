@@ -1,0 +1,180 @@
+//! Which changes are on record, and how loudly.
+
+use super::*;
+use crate::history::{BootId, WallTime};
+use crate::status::{ProbeErrorCount, SCHEMA};
+use crate::verdict::Limits;
+use crate::watch::{Settings, Watch};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const CARD: &str = "pci:0000:3b:00.0";
+
+fn at(seconds: u64) -> Stamp {
+    Stamp {
+        wall: WallTime::from_unix_millis(1_000_000).plus(Duration::from_secs(seconds)),
+        monotonic: Instant::from_nanos(seconds * 1_000_000_000),
+        boot: BootId::of_this_boot(),
+    }
+}
+
+/// A recorder on a host of which nothing can be seen but our own lateness.
+fn recorder() -> Recorder {
+    let nowhere = Path::new("/nonexistent");
+    let host = HostWatch::new(nowhere, Duration::from_secs(1), Instant::ORIGIN);
+    Recorder::new(host, at(0))
+}
+
+fn poll() -> Poll {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("card.telemetry"), "").unwrap();
+    let mut watch = Watch::new(Settings {
+        telemetry: directory.path().to_owned(),
+        root: PathBuf::from("/"),
+        limits: Limits::default(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        simulation: None,
+        services: Vec::new(),
+    });
+    let mut poll = watch.poll(Instant::ORIGIN);
+    assert_eq!(poll.status.schema, SCHEMA);
+    poll.status.cards[0].card = CARD.to_owned();
+    poll.status.cards[0].probe_errors.clear();
+    poll.transitions.clear();
+    poll
+}
+
+fn with_errors(count: u64) -> Poll {
+    let mut poll = poll();
+    poll.status.cards[0].probe_errors = vec![ProbeErrorCount {
+        probe: "page".to_owned(),
+        kind: "torn".to_owned(),
+        count,
+    }];
+    poll
+}
+
+fn transition(to: State, detail: &str) -> Poll {
+    let mut poll = poll();
+    let transition = Transition {
+        at: Instant::ORIGIN,
+        from: State::Connected,
+        to,
+        cause: Cause::Card,
+        evidence: vec![
+            Evidence {
+                code: "gone".into(),
+                detail: detail.to_owned(),
+            };
+            40
+        ],
+    };
+    poll.transitions = vec![(CARD.to_owned(), transition)];
+    poll
+}
+
+fn kinds(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| &*event.kind).collect()
+}
+
+#[test]
+fn a_transition_is_as_loud_as_what_it_leads_to_and_quiet_if_the_card_is_drained() {
+    let none = BTreeSet::new();
+    let drained = BTreeSet::from([CARD.to_owned()]);
+    for (to, severity) in [
+        (State::Unavailable, Severity::Alert),
+        (State::Unreachable, Severity::Alert),
+        (State::Unknown, Severity::Warning),
+        (State::Connected, Severity::Notice),
+    ] {
+        let poll = transition(to, "why");
+        let event = &recorder().poll(&poll, Duration::ZERO, &none, at(1))[0];
+        assert_eq!((&*event.kind, event.severity), (TRANSITION, severity));
+        assert_eq!(event.subject, CARD);
+        let quiet = &recorder().poll(&poll, Duration::ZERO, &drained, at(1))[0];
+        assert_eq!(quiet.severity, Severity::Notice);
+        let body: TransitionBody = serde_json::from_str(&quiet.body).unwrap();
+        assert_eq!((body.to, body.cause, body.drained), (to, Cause::Card, true));
+    }
+}
+
+#[test]
+fn whatever_a_page_says_fits_into_an_event() {
+    let detail = "\u{1}é".repeat(100_000);
+    let mut poll = transition(State::Unavailable, &detail);
+    poll.transitions[0].0 = "é".repeat(1_000);
+    let events = recorder().poll(&poll, Duration::ZERO, &BTreeSet::new(), at(1));
+    assert!(events[0].body.len() <= Event::BODY_LEN_MAX);
+    assert!(events[0].subject.len() <= Event::SUBJECT_LEN_MAX);
+}
+
+#[test]
+fn blindness_is_told_once_it_lasts_and_once_it_ends() {
+    let mut recorder = recorder();
+    let mut told = |poll: &Poll, second| {
+        let events = recorder.poll(poll, Duration::ZERO, &BTreeSet::new(), at(second));
+        kinds(&events).join(",")
+    };
+    // Torn once is being written.
+    assert_eq!(told(&with_errors(1), 1), "");
+    assert_eq!(told(&with_errors(1), 2), "");
+    assert_eq!(told(&with_errors(2), 3), "");
+    assert_eq!(told(&with_errors(3), 4), BLIND);
+    assert_eq!(told(&with_errors(4), 5), "");
+    assert_eq!(told(&with_errors(4), 6), SEES_AGAIN);
+    assert_eq!(told(&with_errors(4), 7), "");
+}
+
+#[test]
+fn a_calendar_that_is_set_is_told_before_what_follows_it() {
+    let mut recorder = recorder();
+    let mut later = at(1);
+    later.wall = later.wall.plus(Duration::from_secs(3_600));
+    let poll = transition(State::Unavailable, "why");
+    let events = recorder.poll(&poll, Duration::ZERO, &BTreeSet::new(), later);
+    assert_eq!(kinds(&events), [CLOCK_STEP, TRANSITION]);
+    assert_eq!(events[0].body, r#"{"seconds":3600.0}"#);
+}
+
+#[test]
+fn a_time_of_starvation_is_one_event_however_many_polls_were_late() {
+    let mut recorder = recorder();
+    let mut events = Vec::new();
+    for second in 1..40 {
+        let late = if (5..9).contains(&second) { 2_000 } else { 0 };
+        let late = Duration::from_millis(late);
+        events.extend(recorder.poll(&poll(), late, &BTreeSet::new(), at(second)));
+    }
+    assert_eq!(kinds(&events), [HOST_STARVED]);
+    let body: StarvedBody = serde_json::from_str(&events[0].body).unwrap();
+    assert_eq!((body.seconds, body.ended_seconds_ago), (4.0, 10.0));
+    assert_eq!(body.tick_late_seconds_max, 2.0);
+    assert_eq!(body.signs, ["own-lateness"]);
+}
+
+#[test]
+fn starvation_without_an_end_is_told_at_growing_intervals() {
+    let mut recorder = recorder();
+    let mut events = Vec::new();
+    for second in 1..1_000 {
+        let late = Duration::from_secs(1);
+        events.extend(recorder.poll(&poll(), late, &BTreeSet::new(), at(second)));
+    }
+    assert_eq!(events.len(), 5, "at 60, 120, 240, 480 and 960 seconds");
+    assert_eq!(kinds(&recorder.end(7, at(1_000))), [HOST_STARVED, STOP]);
+}
+
+#[test]
+fn a_run_after_one_that_did_not_stop_begins_with_a_warning() {
+    let body = |previous_was_stopped| StartBody {
+        version: String::new(),
+        pid: 1,
+        interval_seconds: 1.0,
+        telemetry: String::new(),
+        previous_was_stopped,
+    };
+    let severity = |previous| started(&body(previous), at(0)).severity;
+    assert_eq!(severity(Some(false)), Severity::Warning);
+    assert_eq!(severity(Some(true)), Severity::Notice);
+    assert_eq!(severity(None), Severity::Notice);
+}
