@@ -81,6 +81,7 @@ impl Monitor {
     fn start(directory: &Path) -> Self {
         let mut child = Command::new(CARDMON)
             .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+            .arg("--no-history")
             .args(["--listen", "127.0.0.1:0", "--telemetry"])
             .arg(directory)
             .stdout(Stdio::piped())
@@ -334,7 +335,11 @@ fn it_stops_when_told_to_and_says_nothing_of_it() {
 fn a_time_limit_ends_it_after_the_last_poll() {
     let directory = directory();
     let arguments = ["run", "--json", "--for", "300ms", "--listen", "127.0.0.1:0"];
-    let telemetry = ["--telemetry", directory.path().to_str().unwrap()];
+    let telemetry = [
+        "--no-history",
+        "--telemetry",
+        directory.path().to_str().unwrap(),
+    ];
     let output = cardmon(&[&arguments[..], &telemetry].concat());
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();

@@ -3,6 +3,10 @@
 //! It parses command lines and prints; what it prints comes from the library.
 
 mod ask;
+mod dead_man;
+mod history;
+mod order;
+mod places;
 mod run;
 mod services;
 mod simulation;
@@ -36,6 +40,34 @@ enum Command {
     Leaks(services::LeaksArguments),
     /// Ask it what host services hold, the most memory first.
     Top(services::TopArguments),
+    /// Show what is on record, without a running monitor.
+    History(history::HistoryArguments),
+    /// Say whether this host was starved in a silence of a card or a service.
+    #[command(after_help = history::EXPLAIN_HELP)]
+    Explain(history::ExplainArguments),
+    /// Find out whether the record is still what was recorded.
+    Audit {
+        #[command(subcommand)]
+        command: history::AuditCommand,
+    },
+    /// Copy the history, so that it can be gone back to.
+    #[command(after_help = history::SNAPSHOT_HELP)]
+    Snapshot(history::SnapshotArguments),
+    /// Prove that a snapshot can be gone back to, and say how.
+    #[command(after_help = history::RESTORE_HELP)]
+    Restore(history::RestoreArguments),
+    /// Open a window in which changes are allowed.
+    Unlock(order::UnlockArguments),
+    /// Close it; it closes by itself when its time is up.
+    Lock(order::LockArguments),
+    /// Put on record that a card is to have no work, so that nobody is alarmed about it.
+    #[command(after_help = order::DRAIN_HELP)]
+    Drain(order::CardArguments),
+    /// Put on record that it may have work again.
+    Undrain(order::CardArguments),
+    /// Check from outside that the monitor is alive.
+    #[command(after_help = dead_man::HELP)]
+    DeadMan(dead_man::Arguments),
     /// Print or check a configuration.
     Config {
         #[command(subcommand)]
@@ -71,6 +103,16 @@ fn main() -> ExitCode {
         Command::Check(arguments) => return ask::check(&arguments),
         Command::Leaks(arguments) => services::leaks(&arguments),
         Command::Top(arguments) => services::top(&arguments),
+        Command::History(arguments) => history::history(&arguments),
+        Command::Explain(arguments) => history::explain(&arguments),
+        Command::Audit { command } => history::audit(&command),
+        Command::Snapshot(arguments) => history::snapshot(&arguments),
+        Command::Restore(arguments) => history::restore(&arguments),
+        Command::Unlock(arguments) => order::unlock(&arguments),
+        Command::Lock(arguments) => order::lock(&arguments),
+        Command::Drain(arguments) => order::drain(&arguments),
+        Command::Undrain(arguments) => order::undrain(&arguments),
+        Command::DeadMan(arguments) => return dead_man::check(&arguments),
         Command::Config { command } => config(&command),
         Command::SimulatedCard(arguments) => simulation::card(&arguments),
         Command::SimulatedOwner(arguments) => simulation::owner(&arguments),

@@ -1,16 +1,29 @@
 //! `cardmon run`: polls, answers over HTTP and shows, until it is told to stop.
 //!
-//! One thread does all of it: a poll takes tens of microseconds, and nothing that is asked over
-//! HTTP can hold it up.
+//! One thread does all of it but the history: a poll takes tens of microseconds, and nothing that
+//! is asked over HTTP can hold it up. What a poll brought is shown when it is on record.
 
+mod keeping;
+mod orders;
+mod publish;
 mod screen;
 
+use crate::places::{self, Found, HistoryPlace};
 use crate::simulation::Simulation;
 use anyhow::Context as _;
-use hwshim::clock::{Clock, SystemClock};
+use hwshim::clock::SystemClock;
+use keeping::Keeping;
 use monitor::api::{self, Published, Source};
 use monitor::config::{self, Config};
+use monitor::control::{self, Desk};
+use monitor::dead_man::systemd::Notify;
+use monitor::dead_man::{DeadMan, SignOfLife};
+use monitor::history::{BootId, Place, Stamp};
+use monitor::lock;
+use monitor::record::{self, HostWatch, Keeper, Recorder, StartBody};
 use monitor::watch::{Settings, Watch};
+use orders::{Orders, Socket};
+use publish::{Publisher, Record, Seen, Troubles};
 use screen::Screen;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{self, MissedTickBehavior};
 
 #[derive(Debug, clap::Args)]
@@ -42,9 +55,30 @@ pub(crate) struct Arguments {
     /// Print one JSON object per poll; the last line is the final status.
     #[arg(long)]
     json: bool,
-    /// Start a simulated card and watch that, to see what this is like. Nothing else is needed.
+    /// Start a simulated card and watch that, to see what this is like. Nothing else is needed, and
+    /// nothing is kept unless you say where.
     #[arg(long, conflicts_with = "telemetry")]
     simulated_card: bool,
+    #[command(flatten)]
+    keep: Keep,
+}
+
+/// What is kept, and where orders are taken.
+#[derive(Debug, clap::Args)]
+struct Keep {
+    #[command(flatten)]
+    history: HistoryPlace,
+    /// Keep no history, take no orders, and leave no sign of life.
+    #[arg(long, conflicts_with_all = ["history", "anchors", "control"])]
+    no_history: bool,
+    /// Socket on which orders are taken from its owner and group [default: control.sock in
+    /// /run/cardmon for root, else in cardmon in XDG_RUNTIME_DIR].
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// File that is replaced after each poll, for `cardmon dead-man` [default: alive.json beside the
+    /// socket].
+    #[arg(long, value_name = "FILE")]
+    dead_man: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -76,11 +110,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the program could not start its event loop")?;
-    runtime.block_on(watch(arguments, &config))?;
-    Ok(ExitCode::SUCCESS)
+    let recorded = runtime.block_on(watch(arguments, &config))?;
+    Ok(if recorded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_RECORDED)
+    })
 }
 
-async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
+/// Watches until told to stop; whether all that was to be recorded is on record.
+async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     // First of all: from here on a signal ends this in an orderly way, children included.
     let stop_signals = StopSignals::catch()?;
     let listener = listen(config.listen).await?;
@@ -98,43 +137,273 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
         simulation: simulation.as_ref().map(Simulation::describe),
         services: config.services.clone(),
     };
-    let mut screen = Screen::new(arguments.json, &settings)?;
-    let (publish, latest) = watch::channel(None);
     let clock = Arc::new(SystemClock);
+    let (publish, latest) = watch::channel(None);
     let source = Source {
-        latest,
+        latest: latest.clone(),
         clock: Arc::<SystemClock>::clone(&clock),
         poll_interval: config.limits.poll_interval,
     };
+    let simulated = arguments.simulated_card;
+    let history = match arguments.keep.history(config, simulated)? {
+        Some(found) => Some(History::begin(&found, &settings)?),
+        None => None,
+    };
+    let socket = history
+        .as_ref()
+        .and_then(|_| arguments.keep.listen(simulated));
+    let mut publisher = Publisher {
+        screen: Screen::new(arguments.json, &settings)?,
+        publish,
+        troubles: Troubles::default(),
+        record: history.as_ref().map(|history| history.record(&settings)),
+    };
+    let mut alive = Alive {
+        dead_man: arguments.keep.dead_man(simulated),
+        notify: notify(),
+        interval: config.limits.poll_interval,
+        shown: latest,
+        troubles: publisher.troubles.clone(),
+        polls: 0,
+        failed: false,
+    };
+    let boot = BootId::of_this_boot();
     let mut watch = Watch::new(settings);
-    let polls = async {
+    let (seen, polls) = mpsc::unbounded_channel();
+    let watching = async {
         let mut ticks = time::interval(config.limits.poll_interval);
         // A poll that was missed is not made up for: two looks in a row show nothing new.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let due = ticks.tick().await;
             if let Some(simulation) = &mut simulation {
                 simulation.reap();
             }
-            let at = clock.now();
-            let poll = watch.poll(at);
-            let status = Arc::new(poll.status);
-            publish.send_replace(Some(Published {
-                status: Arc::clone(&status),
-                at,
-            }));
-            if let Err(error) = screen.show(&status, &poll.transitions) {
-                break anyhow::Error::from(error).context("the status could not be printed");
+            let now = Stamp::now(&*clock, boot);
+            let late = due.elapsed();
+            let poll = watch.poll(now.monotonic);
+            if seen.send(Seen { poll, now, late }).is_err() {
+                break;
             }
+            alive.poll_has_ended(Stamp::now(&*clock, boot));
         }
     };
+    let mut publishing = Box::pin(publisher.run(polls));
     tokio::select! {
-        error = polls => Err(error),
-        outcome = api::serve(listener, source) => outcome.context("HTTP could not be served"),
-        () = stop_signals.told() => Ok(()),
-        () = time_is_up(arguments.run_for) => Ok(()),
+        () = watching => {}
+        outcome = &mut publishing => outcome?,
+        outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
+        () = take_orders(socket.as_ref(), history.as_ref()) => {}
+        () = stop_signals.told() => {}
+        () = time_is_up(arguments.run_for) => {}
+    }
+    alive.stopping();
+    // What was seen is shown, unless the disk lets nothing be recorded.
+    drop(seen);
+    if let Ok(outcome) = time::timeout(PARTING, &mut publishing).await {
+        outcome?;
+    }
+    drop(publishing);
+    let polls = alive.polls;
+    Ok(match history {
+        Some(history) => history.end(publisher, polls).await,
+        None => true,
+    })
+}
+
+async fn take_orders(socket: Option<&Socket>, history: Option<&History>) {
+    match (socket, history) {
+        (Some(socket), Some(history)) => socket.serve(&history.orders).await,
+        _ => std::future::pending().await,
     }
 }
+
+/// Whoever started us and wants to be told, if anybody does.
+fn notify() -> Option<Notify> {
+    Notify::from_environment().unwrap_or_else(|error| {
+        crate::complain(&format!("NOTIFY_SOCKET cannot be told anything: {error}"));
+        None
+    })
+}
+
+impl Keep {
+    /// Where to keep a history; `None` for nowhere.
+    fn history(&self, config: &Config, simulated: bool) -> anyhow::Result<Option<Found>> {
+        let found = self.history.find(config)?;
+        // What a simulated card does is nobody's history unless somebody wants it to be.
+        let wanted = !(self.no_history || simulated && found.by_default);
+        Ok(wanted.then_some(found))
+    }
+
+    /// The socket on which orders are taken. Without one, watching goes on.
+    fn listen(&self, simulated: bool) -> Option<Socket> {
+        let path = match &self.control {
+            Some(path) => path.clone(),
+            None if simulated => return None,
+            None => places::control_socket(),
+        };
+        match Socket::listen(&path) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                crate::complain(&format!("no orders are taken: {error:#}"));
+                None
+            }
+        }
+    }
+
+    /// The dead man's file. Without one, watching goes on.
+    fn dead_man(&self, simulated: bool) -> Option<DeadMan> {
+        let path = match &self.dead_man {
+            Some(path) => path.clone(),
+            None if simulated || self.no_history => return None,
+            None => places::sign_of_life(),
+        };
+        match DeadMan::begin(&path) {
+            Ok(dead_man) => Some(dead_man),
+            Err(error) => {
+                crate::complain(&format!(
+                    "no sign of life is left: {}",
+                    record::said(&error)
+                ));
+                None
+            }
+        }
+    }
+}
+
+/// The history of this run.
+#[derive(Debug)]
+struct History {
+    keeping: Keeping,
+    orders: Orders,
+    boot: BootId,
+}
+
+impl History {
+    /// Opens the history, and has the beginning of this run recorded. If it cannot be opened or
+    /// written, the first poll says so.
+    fn begin(found: &Found, settings: &Settings) -> anyhow::Result<Self> {
+        let boot = BootId::of_this_boot();
+        let now = Stamp::now(&SystemClock, boot);
+        if let Some(parent) = found.directory.parent().filter(|_| found.by_default) {
+            // If it cannot be made, opening says why.
+            let _ = std::fs::create_dir_all(parent);
+        }
+        let place = Place::new(&found.directory);
+        let mut keeper = Keeper::open(place, found.anchors.clone(), now);
+        let recorded = keeper.recorded(&control::KINDS);
+        let own_uid = rustix::process::geteuid().as_raw();
+        let desk = Desk::new(lock::Settings::default(), &recorded, own_uid);
+        let body = StartBody {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            interval_seconds: settings.limits.poll_interval.as_secs_f64(),
+            telemetry: settings.telemetry.to_string_lossy().into_owned(),
+            previous_was_stopped: keeper.previous_was_stopped(),
+        };
+        keeper.keep(vec![record::started(&body, now)], now);
+        let keeping = Keeping::start(keeper).context("there is no thread for the history")?;
+        let orders = Orders {
+            desk: Arc::new(Mutex::new(desk)),
+            keeping: keeping.clone(),
+            boot,
+        };
+        Ok(Self {
+            keeping,
+            orders,
+            boot,
+        })
+    }
+
+    fn record(&self, settings: &Settings) -> Record {
+        let now = Stamp::now(&SystemClock, self.boot);
+        let interval = settings.limits.poll_interval;
+        let host = HostWatch::new(&settings.root, interval, now.monotonic);
+        Record::new(
+            Recorder::new(host, now),
+            self.keeping.clone(),
+            self.orders.clone(),
+        )
+    }
+
+    /// Has the end recorded; whether all of the run is.
+    async fn end(self, publisher: Publisher, polls: u64) -> bool {
+        let now = Stamp::now(&SystemClock, self.boot);
+        let mut events = Vec::new();
+        if let Ok(mut desk) = self.orders.desk.try_lock() {
+            events.extend(desk.tick(now, true));
+        }
+        events.extend(
+            publisher
+                .record
+                .into_iter()
+                .flat_map(|record| record.end(polls, now)),
+        );
+        let closed = time::timeout(PARTING, self.keeping.close(events, now)).await;
+        let Ok(Ok((lost, troubles))) = closed else {
+            crate::complain(
+                "ALARM: the history's disk does not answer; the end of this run is not on record",
+            );
+            return false;
+        };
+        for trouble in &troubles {
+            crate::complain(&format!("ALARM: the history: {trouble}"));
+        }
+        lost == 0
+    }
+}
+
+/// Tells others that polls go on.
+#[derive(Debug)]
+struct Alive {
+    dead_man: Option<DeadMan>,
+    notify: Option<Notify>,
+    interval: Duration,
+    shown: watch::Receiver<Option<Published>>,
+    troubles: Troubles,
+    polls: u64,
+    /// Whether it was already said that the file cannot be written.
+    failed: bool,
+}
+
+impl Alive {
+    /// To be called when a poll has ended, and by nobody else.
+    fn poll_has_ended(&mut self, now: Stamp) {
+        self.polls += 1;
+        let shown = self
+            .shown
+            .borrow()
+            .as_ref()
+            .map(|it| Arc::clone(&it.status));
+        let troubles = self.troubles.list();
+        let sign = SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now);
+        let signed = self.dead_man.as_ref().map_or(Ok(()), |it| it.sign(&sign));
+        if let Err(error) = &signed
+            && !self.failed
+        {
+            crate::complain(&format!("the sign of life could not be written: {error}"));
+        }
+        self.failed = signed.is_err();
+        if let Some(notify) = &self.notify {
+            // A manager that hears nothing does what it is for.
+            let _ = match self.polls {
+                1 => notify.ready(),
+                _ => notify.alive(),
+            };
+        }
+    }
+
+    fn stopping(&self) {
+        if let Some(notify) = &self.notify {
+            let _ = notify.stopping();
+        }
+    }
+}
+
+/// How long the end of a run waits for what is still to be recorded and shown.
+const PARTING: Duration = Duration::from_secs(6);
+/// Exit status of a run of which not all is on record.
+const NOT_RECORDED: u8 = 3;
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {

@@ -64,11 +64,12 @@ impl Screen {
         Ok(Self { form })
     }
 
-    /// Shows one poll.
+    /// Shows one poll, with what else there is to note while it lasts.
     pub(super) fn show(
         &mut self,
         status: &Status,
         transitions: &[(String, Transition)],
+        notes: &[String],
     ) -> io::Result<()> {
         match &mut self.form {
             Form::Json => {
@@ -89,7 +90,9 @@ impl Screen {
                     .iter()
                     .map(|(card, transition)| text::transition_line(card, transition))
                     .collect();
-                let block = text::block(status).join("\n");
+                let notes = notes.iter().map(|note| text::clean(note));
+                let block: Vec<_> = notes.chain(text::block(status)).collect();
+                let block = block.join("\n");
                 let rows = block.lines().take(rows()).map(str::to_owned);
                 let before = std::mem::replace(drawn, rows.clone().count());
                 lines.extend(rows);

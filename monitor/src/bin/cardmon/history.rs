@@ -1,0 +1,384 @@
+//! `cardmon history`, `explain`, `audit`, `snapshot` and `restore`: read what is on record.
+//!
+//! They need no running monitor and change nothing. What is on record was said by others, so
+//! everything is escaped on its way to a terminal.
+
+mod gap;
+mod when;
+
+pub(crate) use gap::{EXPLAIN_HELP, ExplainArguments, explain};
+pub(crate) use when::time;
+
+use crate::places::{self, Found, ReadPlace};
+use hwshim::clock::SystemClock;
+use monitor::control::{self, ControlError, Order};
+use monitor::history::{
+    Anchor, Events, FileAnchors, Filter, HistoryError, Place, Reader, Recorded, SampleReader,
+    Samples, Severity, Snapshot, Source, WallTime, restore_verify,
+};
+use monitor::record::{TRANSITION, TransitionBody, said};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(crate) const SNAPSHOT_HELP: &str = "\
+Either way the copy is opened and audited before it has its name.
+  ordered   the monitor goes on; what it records meanwhile is missing, and counted
+  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it";
+
+pub(crate) const RESTORE_HELP: &str = "\
+To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
+copy the snapshot in its place as the same user, and start the monitor. What was recorded after the
+snapshot is only in the directory that was moved aside; the anchors will say that the history was
+put back, so move the file of anchors aside as well.";
+
+/// Exit status of an audit that found something.
+const TAMPERED: u8 = 3;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct HistoryArguments {
+    /// Only what is about this card.
+    #[arg(long, value_name = "ADDRESS")]
+    card: Option<String>,
+    /// Only events of this kind, e.g. transition.
+    #[arg(long)]
+    kind: Vec<String>,
+    /// Only what was recorded since then: a time, or so long ago, as 2h or 7d.
+    #[arg(long, value_name = "TIME", value_parser = when::since)]
+    since: Option<WallTime>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: ReadPlace,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check every event, the chain they are in, and the chain against its anchors. Exit status 3
+    /// if something is not what was recorded.
+    Verify {
+        #[command(flatten)]
+        place: ReadPlace,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SnapshotArguments {
+    /// Directory to make, which must not be there yet.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// How.
+    #[arg(long, value_enum, default_value_t = Mode::Ordered)]
+    mode: Mode,
+    /// Socket of the monitor, if one runs [default: as for `cardmon run`].
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    #[command(flatten)]
+    place: ReadPlace,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Mode {
+    Ordered,
+    Quiesce,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreArguments {
+    /// The snapshot to open and audit. Nothing is changed.
+    #[arg(long, value_name = "DIR")]
+    verify: PathBuf,
+    #[command(flatten)]
+    place: ReadPlace,
+}
+
+pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> {
+    let Found { directory, .. } = arguments.place.find()?;
+    let reader = open(Reader::open(&directory))?;
+    let filter = Filter {
+        kinds: arguments.kind.clone(),
+        subject: arguments.card.clone(),
+        from_wall: arguments.since,
+        ..Filter::default()
+    };
+    let mut out = anstream::stdout().lock();
+    let mut written = Ok(());
+    let read = reader.each(&filter, |event| {
+        written = if arguments.json {
+            writeln!(out, "{}", plain_json(&as_json(&event)))
+        } else {
+            writeln!(out, "{}", line(&event))
+        };
+        written.is_ok()
+    });
+    // Whoever has seen enough closes the pipe.
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    read.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One event for people: number, time, how loud, kind, subject, and what there is to say.
+fn line(recorded: &Recorded) -> String {
+    let Recorded { seq, event, .. } = recorded;
+    let severity = match event.severity {
+        Severity::Notice => "notice ",
+        Severity::Warning => "WARNING",
+        Severity::Alert => "ALERT  ",
+    };
+    let about = event
+        .refers_to
+        .map_or_else(String::new, |seq| format!(" (of event {seq})"));
+    let said = match &*event.kind {
+        TRANSITION => transition(&event.body),
+        _ => fields(&event.body),
+    };
+    format!(
+        "{seq:>6}  {}  {severity}  {}  {}: {}{about}",
+        time(event.stamp.wall),
+        escaped(&event.kind),
+        escaped(&event.subject),
+        escaped(&said)
+    )
+}
+
+fn transition(body: &str) -> String {
+    let Ok(body) = serde_json::from_str::<TransitionBody>(body) else {
+        return body.to_owned();
+    };
+    let why = body.evidence.first().map_or_else(String::new, |first| {
+        format!(": {}: {}", first.code, first.detail)
+    });
+    let drained = if body.drained { ", drained" } else { "" };
+    let (from, to, cause) = (body.from, body.to, body.cause);
+    format!("{from} -> {to} ({cause}{drained}){why}")
+}
+
+/// A body as `name=value` pairs; as it stands if it is something else.
+fn fields(body: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str(body) else {
+        return body.to_owned();
+    };
+    let pairs = fields.iter().filter(|(_, value)| !value.is_null());
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.join(" ")
+}
+
+fn as_json(recorded: &Recorded) -> Value {
+    let Recorded {
+        seq, event, hash, ..
+    } = recorded;
+    let body = serde_json::from_str(&event.body);
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "seq": seq,
+        "time": time(event.stamp.wall),
+        "wall_ns": event.stamp.wall.unix_nanos(),
+        "monotonic_ns": event.stamp.monotonic.as_nanos(),
+        "boot": event.stamp.boot.to_string(),
+        "severity": event.severity,
+        "kind": event.kind,
+        "subject": event.subject,
+        "refers_to": event.refers_to,
+        "body": body.unwrap_or_else(|_| Value::String(event.body.clone())),
+        "hash": hash,
+    })
+}
+
+/// JSON in ASCII alone: JSON may hold characters as they are that a terminal acts upon.
+fn plain_json(value: &Value) -> String {
+    let mut plain = String::new();
+    for character in value.to_string().chars() {
+        if matches!(character, ' '..='~') {
+            plain.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                plain.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    plain
+}
+
+/// A text for a terminal: what is no printable ASCII or letter is shown by its number, so that
+/// nothing is acted upon, hidden, or put in another order.
+pub(crate) fn escaped(text: &str) -> String {
+    let shown = |character: char| matches!(character, ' '..='~') || character.is_alphanumeric();
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if shown(character) {
+            escaped.push(character);
+        } else {
+            escaped.extend(character.escape_unicode());
+        }
+    }
+    escaped
+}
+
+fn open<T>(opened: Result<T, HistoryError>) -> anyhow::Result<T> {
+    opened.map_err(|error| {
+        anyhow::anyhow!(
+            "{}; if the history is elsewhere, name it with --history",
+            said(&error)
+        )
+    })
+}
+
+/// All anchors of a file; none, and a word about it, if there is no file.
+fn anchors(path: &Path) -> anyhow::Result<Vec<Anchor>> {
+    match FileAnchors::read(path) {
+        Ok(anchors) => Ok(anchors),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            crate::complain(&format!(
+                "{} is not there, so nobody remembers where the history ended; name the file with --anchors",
+                path.display()
+            ));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Result<ExitCode> {
+    let found = place.find()?;
+    let anchors = anchors(&found.anchors)?;
+    let reader = open(Reader::open(&found.directory))?;
+    let report = reader
+        .verify(&anchors)
+        .map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let mut out = anstream::stdout();
+    let vouched = report.anchored.map_or_else(
+        || "no anchor".to_owned(),
+        |seq| format!("anchors up to {seq}"),
+    );
+    writeln!(
+        out,
+        "{}: {} events are as they were recorded ({vouched}; the chain alone after that)",
+        reader.path().display(),
+        report.events
+    )?;
+    let Some(finding) = &report.finding else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    writeln!(
+        out,
+        "NOT WHAT WAS RECORDED: {}",
+        escaped(&finding.to_string())
+    )?;
+    writeln!(
+        out,
+        "what follows it proves nothing; keep a copy of the directory as evidence"
+    )?;
+    Ok(ExitCode::from(TAMPERED))
+}
+
+pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode> {
+    let found = arguments.place.find()?;
+    let to = std::path::absolute(&arguments.to)?;
+    let made = match arguments.mode {
+        Mode::Ordered => figures(&ordered(&found, &to)?),
+        Mode::Quiesce => quiesced(&found, &to, arguments.control.as_deref())?,
+    };
+    let text = |name: &str| made[name].to_string();
+    writeln!(
+        anstream::stdout(),
+        "{}: {} events, {} bytes, copied in {} s\n\
+         recovery point: {} events are missing; recovery time: {} s to open and audit",
+        to.display(),
+        text("events"),
+        text("bytes"),
+        text("copy_seconds"),
+        text("missing_events"),
+        text("verify_seconds"),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ordered(found: &Found, to: &Path) -> anyhow::Result<Snapshot> {
+    let events = open(Reader::open(&found.directory))?;
+    let samples = open(SampleReader::open(&found.directory))?;
+    let source = Source::Ordered {
+        events: &events,
+        samples: &samples,
+    };
+    monitor::history::snapshot(source, to, &SystemClock)
+        .map_err(|error| anyhow::anyhow!(said(&error)))
+}
+
+/// Copies while nothing is written: by the monitor that runs, or here if none does.
+fn quiesced(found: &Found, to: &Path, control: Option<&Path>) -> anyhow::Result<Value> {
+    let socket = control.map_or_else(places::control_socket, Path::to_owned);
+    match control::send(&socket, &Order::Snapshot { to: to.to_owned() }) {
+        Ok(answer) => return Ok(answer["snapshot"].clone()),
+        Err(ControlError::Unreachable { .. }) => {}
+        Err(error) => return Err(anyhow::anyhow!(said(&error))),
+    }
+    // Reading first: what is not there must not be made.
+    open(Reader::open(&found.directory))?;
+    let place = Place::new(&found.directory);
+    let opened = FileAnchors::open(&found.anchors);
+    let sinks = opened.map_err(|error| {
+        anyhow::anyhow!("{} could not be opened: {error}", found.anchors.display())
+    })?;
+    let mut events = Events::open(&place, vec![Box::new(sinks)]).map_err(|error| {
+        let hint = match error {
+            HistoryError::Locked { .. } => {
+                "; a monitor that takes orders elsewhere is named with --control"
+            }
+            _ => "",
+        };
+        anyhow::anyhow!("{}{hint}", said(&error))
+    })?;
+    let now = when::now();
+    let mut samples = open(Samples::open(&place, now))?.samples;
+    let source = Source::Quiesced {
+        events: &mut events,
+        samples: &mut samples,
+    };
+    let made = monitor::history::snapshot(source, to, &SystemClock);
+    made.map(|made| figures(&made))
+        .map_err(|error| anyhow::anyhow!(said(&error)))
+}
+
+/// A snapshot in figures.
+pub(crate) fn figures(made: &Snapshot) -> Value {
+    let seconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e3).round() / 1e3;
+    json!({
+        "events": made.restored.audit.events,
+        "bytes": made.bytes,
+        "missing_events": made.missing_events,
+        "copy_seconds": seconds(made.took),
+        "verify_seconds": seconds(made.restored.took),
+    })
+}
+
+pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
+    let found = arguments.place.find()?;
+    let anchors = anchors(&found.anchors)?;
+    let restored = restore_verify(&arguments.verify, &anchors, &SystemClock)
+        .map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let mut out = anstream::stdout();
+    writeln!(
+        out,
+        "{}: {} events are as they were recorded; {} later ones are known of and not in it; opened and audited in {:.3} s",
+        arguments.verify.display(),
+        restored.audit.events,
+        restored.behind_events,
+        restored.took.as_secs_f64()
+    )?;
+    let Some(finding) = &restored.audit.finding else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    writeln!(
+        out,
+        "NOT WHAT WAS RECORDED: {}",
+        escaped(&finding.to_string())
+    )?;
+    Ok(ExitCode::from(TAMPERED))
+}

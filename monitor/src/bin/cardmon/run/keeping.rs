@@ -1,0 +1,140 @@
+//! The thread that keeps the history, so that a slow disk holds up what is shown and never a poll.
+
+use hwshim::clock::SystemClock;
+use monitor::history::{Event, Seq, Snapshot, Stamp};
+use monitor::record::{Keeper, Kept};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use tokio::sync::oneshot;
+
+/// Asks the thread that keeps the history of this monitor. It ends when nobody can ask any more.
+#[derive(Clone, Debug)]
+pub(super) struct Keeping(Sender<Job>);
+
+/// What became of the history at the end: how many events are lost, and what was wrong.
+pub(super) type Closed = (u64, Vec<String>);
+
+#[derive(Debug)]
+enum Job {
+    Keep {
+        events: Vec<Event>,
+        figures: Vec<(String, f64)>,
+        now: Stamp,
+        kept: oneshot::Sender<Kept>,
+    },
+    Order {
+        event: Box<Event>,
+        recorded: oneshot::Sender<Result<Seq, String>>,
+        now: Stamp,
+    },
+    Snapshot {
+        to: PathBuf,
+        made: oneshot::Sender<Result<Snapshot, String>>,
+        now: Stamp,
+    },
+    Close {
+        events: Vec<Event>,
+        now: Stamp,
+        closed: oneshot::Sender<Closed>,
+    },
+}
+
+impl Keeping {
+    pub(super) fn start(keeper: Keeper) -> io::Result<Self> {
+        let (asks, jobs) = channel();
+        thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || serve(keeper, &jobs))?;
+        Ok(Self(asks))
+    }
+
+    /// Keeps what a poll brought; answered when the events are on record, or cannot be.
+    pub(super) fn keep(
+        &self,
+        events: Vec<Event>,
+        figures: Vec<(String, f64)>,
+        now: Stamp,
+    ) -> oneshot::Receiver<Kept> {
+        let (kept, answer) = oneshot::channel();
+        // If the thread is gone, so is the other end of the answer, which is the answer.
+        let _ = self.0.send(Job::Keep {
+            events,
+            figures,
+            now,
+            kept,
+        });
+        answer
+    }
+
+    /// Records one event now or not at all.
+    pub(super) async fn order(&self, event: Event, now: Stamp) -> Result<Seq, String> {
+        let (recorded, answer) = oneshot::channel();
+        let event = Box::new(event);
+        let _ = self.0.send(Job::Order {
+            event,
+            recorded,
+            now,
+        });
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Makes a snapshot while nothing is written.
+    pub(super) async fn snapshot(&self, to: PathBuf, now: Stamp) -> Result<Snapshot, String> {
+        let (made, answer) = oneshot::channel();
+        let _ = self.0.send(Job::Snapshot { to, made, now });
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Ends the history with these events, after all that was asked before.
+    pub(super) fn close(&self, events: Vec<Event>, now: Stamp) -> oneshot::Receiver<Closed> {
+        let (closed, answer) = oneshot::channel();
+        let _ = self.0.send(Job::Close {
+            events,
+            now,
+            closed,
+        });
+        answer
+    }
+}
+
+/// What to say when there is no thread to answer.
+pub(super) fn gone() -> String {
+    "the thread that keeps the history has ended; start the monitor anew".to_owned()
+}
+
+fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
+    // Whoever does not wait for an answer any more does not want it.
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Keep {
+                events,
+                figures,
+                now,
+                kept,
+            } => {
+                keeper.sample(&figures, now);
+                let _ = kept.send(keeper.keep(events, now));
+            }
+            Job::Order {
+                event,
+                recorded,
+                now,
+            } => {
+                let _ = recorded.send(keeper.order(&event, now));
+            }
+            Job::Snapshot { to, made, now } => {
+                let _ = made.send(keeper.snapshot(&to, &SystemClock, now));
+            }
+            Job::Close {
+                events,
+                now,
+                closed,
+            } => {
+                let _ = closed.send(keeper.close(events, now));
+                return;
+            }
+        }
+    }
+}

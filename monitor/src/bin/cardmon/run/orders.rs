@@ -1,0 +1,195 @@
+//! The control socket: takes orders from whoever may write to it, and has each recorded before it
+//! is followed.
+
+use super::keeping::Keeping;
+use anyhow::Context as _;
+use hwshim::clock::SystemClock;
+use monitor::control::{Decision, Desk, LINE_LEN_MAX, Order, Peer};
+use monitor::history::{BootId, Event, Stamp};
+use rustix::net::sockopt::socket_peercred;
+use serde_json::{Value, json};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time;
+
+/// Clients at a time.
+const CLIENTS_MAX: usize = 8;
+/// How long a client may be silent.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time to wait after a client could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes orders.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    pub(super) desk: Arc<Mutex<Desk>>,
+    pub(super) keeping: Keeping,
+    pub(super) boot: BootId,
+}
+
+/// A socket that is removed when its monitor ends.
+#[derive(Debug)]
+pub(super) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens at `path`, for its owner and its group.
+    pub(super) fn listen(path: &Path) -> anyhow::Result<Self> {
+        if let Some(directory) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("{} could not be made", directory.display()))?;
+        }
+        if StdStream::connect(path).is_ok() {
+            anyhow::bail!(
+                "another monitor takes orders on {}; name another socket with --control",
+                path.display()
+            );
+        }
+        // Made under another name: at its own it is never more open than it should be, and one
+        // that a killed monitor left is replaced in the same step.
+        let fresh = PathBuf::from(format!("{}.new", path.display()));
+        let _ = fs::remove_file(&fresh);
+        let listener = StdListener::bind(&fresh)
+            .and_then(|listener| {
+                fs::set_permissions(&fresh, Permissions::from_mode(0o660))?;
+                listener.set_nonblocking(true)?;
+                fs::rename(&fresh, path)?;
+                UnixListener::from_std(listener)
+            })
+            .with_context(|| {
+                format!(
+                    "orders cannot be taken on {}; name another socket with --control",
+                    path.display()
+                )
+            })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Takes orders until the future is dropped.
+    pub(super) async fn serve(&self, orders: &Orders) {
+        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        loop {
+            let Ok(permit) = Arc::clone(&clients).acquire_owned().await else {
+                return;
+            };
+            let Ok((client, _)) = self.listener.accept().await else {
+                time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let orders = orders.clone();
+            tokio::spawn(async move {
+                // A client that fails knows it.
+                let _ = attend(client, &orders).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Follows the orders of one client until it hangs up, is silent for too long or talks too much.
+async fn attend(client: UnixStream, orders: &Orders) -> io::Result<()> {
+    let peer = socket_peercred(&client)?;
+    let peer = Peer {
+        uid: peer.uid.as_raw(),
+        pid: peer.pid.as_raw_nonzero().get(),
+    };
+    let (reads, mut writes) = client.into_split();
+    let mut reads = BufReader::new(reads);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reads).take(LINE_LEN_MAX as u64);
+        let read = limited.read_until(b'\n', &mut line);
+        let len = time::timeout(PATIENCE, read).await??;
+        if len == 0 {
+            return Ok(());
+        }
+        let answer = if line.ends_with(b"\n") {
+            orders.follow(&line, peer).await
+        } else {
+            refused(&format!(
+                "an order ends with a line's end and has no more than {LINE_LEN_MAX} bytes"
+            ))
+        };
+        let text = format!("{answer}\n");
+        time::timeout(PATIENCE, writes.write_all(text.as_bytes())).await??;
+        if !line.ends_with(b"\n") {
+            return Ok(());
+        }
+    }
+}
+
+impl Orders {
+    async fn follow(&self, line: &[u8], peer: Peer) -> Value {
+        let order: Order = match serde_json::from_slice(line) {
+            Ok(order) => order,
+            Err(error) => return refused(&error.to_string()),
+        };
+        // Held until the order is on record: the next is decided upon what this one brought.
+        let mut desk = self.desk.lock().await;
+        let now = Stamp::now(&SystemClock, self.boot);
+        match desk.decide(order, peer, now) {
+            Decision::Record(event) => match self.record(&mut desk, event, now).await {
+                Ok(seq) => json!({ "ok": true, "event": seq, "standing": desk.standing(now) }),
+                Err(why) => refused(&format!("not followed: {why}")),
+            },
+            Decision::Refuse { event, why } => {
+                let recorded = match event {
+                    Some(event) => self.record(&mut desk, event, now).await.map(|_| ()),
+                    None => Ok(()),
+                };
+                match recorded {
+                    Ok(()) => refused(&why),
+                    Err(trouble) => refused(&format!("{why}; it could not be recorded: {trouble}")),
+                }
+            }
+            Decision::Done => json!({ "ok": true, "standing": desk.standing(now) }),
+            Decision::Snapshot(to) => {
+                drop(desk);
+                self.snapshot(to, now).await
+            }
+        }
+    }
+
+    async fn record(&self, desk: &mut Desk, event: Event, now: Stamp) -> Result<u64, String> {
+        let seq = self.keeping.order(event.clone(), now).await?;
+        desk.apply(seq, &event);
+        Ok(seq.0)
+    }
+
+    async fn snapshot(&self, to: PathBuf, now: Stamp) -> Value {
+        match self.keeping.snapshot(to, now).await {
+            Ok(made) => json!({
+                "ok": true,
+                "snapshot": crate::history::figures(&made),
+            }),
+            Err(why) => refused(&why),
+        }
+    }
+}
+
+fn refused(error: &str) -> Value {
+    json!({ "ok": false, "error": error })
+}

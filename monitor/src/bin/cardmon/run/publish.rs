@@ -1,0 +1,204 @@
+//! Shows polls, each after what it brought is on record.
+//!
+//! ```text
+//!   polls --queue--> record --durable--> HTTP, metrics, terminal
+//!                      |
+//!                      +--the disk has not answered for 5 s: shown all the same, with an alarm
+//! ```
+
+use super::keeping::{self, Keeping};
+use super::orders::Orders;
+use super::screen::Screen;
+use anyhow::Context as _;
+use hwshim::clock::Instant;
+use monitor::api::Published;
+use monitor::history::{Event, Seq, Stamp};
+use monitor::record::{Kept, Recorder};
+use monitor::watch::Poll;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time;
+
+/// How long a poll waits to be on record before it is shown without. Watching is worth more than
+/// its record, and what is asked over HTTP is stale after three polls.
+const HOLD: Duration = Duration::from_secs(5);
+/// Events that wait while the disk does not answer.
+const WAITING_MAX: usize = 10_000;
+
+/// One poll, on its way to be shown.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) poll: Poll,
+    pub(super) now: Stamp,
+    /// How much later than due it came.
+    pub(super) late: Duration,
+}
+
+/// What is wrong with the record, for whoever else says so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Troubles(Arc<Mutex<Vec<String>>>);
+
+impl Troubles {
+    pub(super) fn list(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes over what is wrong now, and tells the operator of what was not before.
+    fn replace(&self, troubles: Vec<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // How many events wait changes from poll to poll, and is no news.
+        let gist = |trouble: &str| trouble.split(';').next().map(str::to_owned);
+        for trouble in &troubles {
+            if !known.iter().any(|known| gist(known) == gist(trouble)) {
+                crate::complain(&format!("ALARM: the history: {trouble}"));
+            }
+        }
+        if troubles.is_empty() && !known.is_empty() {
+            crate::complain("the history is being recorded again, all that waited included");
+        }
+        *known = troubles;
+    }
+}
+
+/// Where polls end up.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) screen: Screen,
+    pub(super) publish: watch::Sender<Option<Published>>,
+    pub(super) troubles: Troubles,
+    pub(super) record: Option<Record>,
+}
+
+/// What puts them on record.
+#[derive(Debug)]
+pub(super) struct Record {
+    recorder: Recorder,
+    keeping: Keeping,
+    orders: Orders,
+    drained: BTreeSet<String>,
+    notes: Vec<String>,
+    /// What the disk has not answered yet.
+    stuck: Option<oneshot::Receiver<Kept>>,
+    /// What is to be recorded when it has.
+    waiting: Vec<Event>,
+}
+
+impl Publisher {
+    /// Shows what comes until no more comes.
+    pub(super) async fn run(
+        &mut self,
+        mut polls: mpsc::UnboundedReceiver<Seen>,
+    ) -> anyhow::Result<()> {
+        while let Some(Seen { poll, now, late }) = polls.recv().await {
+            let mut notes = Vec::new();
+            if let Some(record) = &mut self.record {
+                if let Some(troubles) = record.put(&poll, late, now).await {
+                    self.troubles.replace(troubles);
+                }
+                notes.extend_from_slice(&record.notes);
+            }
+            self.show(poll, now.monotonic, notes)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> anyhow::Result<()> {
+        let status = Arc::new(poll.status);
+        self.publish.send_replace(Some(Published {
+            status: Arc::clone(&status),
+            at,
+        }));
+        let alarms = self.troubles.list().into_iter();
+        notes.extend(alarms.map(|trouble| format!("ALARM: the history: {trouble}")));
+        self.screen
+            .show(&status, &poll.transitions, &notes)
+            .context("the status could not be printed")
+    }
+}
+
+impl Record {
+    pub(super) fn new(recorder: Recorder, keeping: Keeping, orders: Orders) -> Self {
+        Self {
+            recorder,
+            keeping,
+            orders,
+            drained: BTreeSet::new(),
+            notes: Vec::new(),
+            stuck: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// What is still to be recorded when the program ends.
+    pub(super) fn end(mut self, polls: u64, now: Stamp) -> Vec<Event> {
+        let mut events = self.waiting;
+        events.extend(self.recorder.end(polls, now));
+        events
+    }
+
+    /// Puts on record what a poll brought, and what time did; what is wrong, if that is known.
+    async fn put(&mut self, poll: &Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
+        let mut events = std::mem::take(&mut self.waiting);
+        // The lock's events first, as their numbers are needed: they are told apart from the end.
+        let of_lock = self.look_at_desk(poll, now);
+        let applied = of_lock.clone();
+        let before = events.len();
+        events.extend(of_lock);
+        events.extend(self.recorder.poll(poll, late, &self.drained, now));
+        if let Some(stuck) = &mut self.stuck {
+            match stuck.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    events.truncate(WAITING_MAX);
+                    self.waiting = events;
+                    return None;
+                }
+                Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.stuck = None,
+            }
+        }
+        let count = events.len();
+        let figures = self.recorder.samples(&poll.status, late);
+        let mut answer = self.keeping.keep(events, figures, now);
+        let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
+            self.stuck = Some(answer);
+            return Some(vec![
+                "its disk has not answered for 5 s; what is shown is not on record yet: see whether its file system is well".to_owned(),
+            ]);
+        };
+        let Ok(Kept { last, troubles }) = answered else {
+            return Some(vec![keeping::gone()]);
+        };
+        if let Some(last) = last {
+            self.apply(&applied, last, count - before);
+        }
+        Some(troubles)
+    }
+
+    /// What time has brought to the lock, and what to show of it. If somebody's order is being
+    /// recorded this moment, the next poll does that.
+    fn look_at_desk(&mut self, poll: &Poll, now: Stamp) -> Vec<Event> {
+        let Ok(mut desk) = self.orders.desk.try_lock() else {
+            return Vec::new();
+        };
+        desk.watched(poll.status.cards.iter().map(|card| &*card.card));
+        let events = desk.tick(now, false);
+        self.drained = desk.drained();
+        self.notes = desk.notes(now);
+        events
+    }
+
+    /// Tells the lock which of its events are on record: the first of the last `count`.
+    fn apply(&self, of_lock: &[Event], last: Seq, count: usize) {
+        let Ok(mut desk) = self.orders.desk.try_lock() else {
+            return;
+        };
+        let first = last.0.saturating_sub(count as u64) + 1;
+        for (seq, event) in (first..).zip(of_lock) {
+            desk.apply(Seq(seq), event);
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The program itself keeps its history and takes orders, against pages that the test publishes.
+//!
+//! Nothing here waits for time to pass: that a poll has ended is heard where systemd would hear it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use card_spec::health::{self, Summary};
+use card_spec::telemetry::{Page, card_state, check_result, padded};
+use hwshim::clock::{Clock, SystemClock};
+use hwshim::telemetry::Publisher;
+use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
+use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+use zerocopy::{FromZeros, IntoBytes};
+
+const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
+const ADDRESS: &str = "vfio-user:/run/card.sock";
+
+/// A card's page, a history, and what listens to a monitor of both.
+struct Site {
+    root: TempDir,
+    publisher: Publisher,
+    page: Page,
+    card: Summary,
+    manager: UnixDatagram,
+}
+
+impl Site {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut card = Summary::new_zeroed();
+        card.magic = health::MAGIC.into();
+        card.version = health::VERSION.into();
+        card.heartbeat_period_ms = 100.into();
+        let mut page = Page::new();
+        page.owner.address = padded(ADDRESS);
+        page.owner.publish_interval_ns = 250_000_000.into();
+        page.card.state = card_state::READY.into();
+        page.checks.last_result = check_result::PASSED.into();
+        let pid = std::process::id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let start: u64 = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+        page.owner.pid = u64::from(pid).into();
+        page.owner.start_time_ticks = start.into();
+        let publisher = Publisher::create(&root.path().join("pages"), ADDRESS).unwrap();
+        let manager = UnixDatagram::bind(root.path().join("notify")).unwrap();
+        Self {
+            root,
+            publisher,
+            page,
+            card,
+            manager,
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = SystemClock.now().as_nanos();
+        self.card.heartbeat_count += 1;
+        self.page.health.copy_from_slice(self.card.as_bytes());
+        self.page.card.health_reads += 1;
+        self.page.card.health_read_at_ns = now.into();
+        self.page.owner.published_at_ns = now.into();
+        self.publisher.publish(&self.page).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn run(&self) -> Command {
+        let mut command = Command::new(CARDMON);
+        command
+            .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--telemetry", &self.text("pages")])
+            .args(["--history", &self.text("history")])
+            .args(["--control", &self.text("control")])
+            .args(["--dead-man", &self.text("alive")])
+            .env("NOTIFY_SOCKET", self.path("notify"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self) -> Monitor {
+        Monitor {
+            child: self.run().spawn().unwrap(),
+        }
+    }
+
+    /// Publishes, and waits until a poll has ended that began after that.
+    fn poll(&mut self) {
+        self.manager.set_nonblocking(true).unwrap();
+        while self.manager.recv(&mut [0; 64]).is_ok() {}
+        self.manager.set_nonblocking(false).unwrap();
+        self.publish();
+        // The first may have looked before.
+        for _ in 0..2 {
+            self.hear();
+        }
+    }
+
+    fn hear(&self) -> String {
+        let mut message = [0; 64];
+        let len = self.manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    }
+
+    /// Polls until something is on record.
+    fn poll_until(&mut self, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        loop {
+            self.poll();
+            let events = self.events();
+            if wanted(&events) {
+                return events;
+            }
+        }
+    }
+
+    /// What `cardmon history --json` shows; nothing while there is no file.
+    fn events(&self) -> Vec<Value> {
+        let output = self.cardmon(&["history", "--json"]);
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn cardmon(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(CARDMON);
+        command.args(arguments);
+        match arguments[0] {
+            "history" | "explain" | "audit" | "restore" => {
+                command.args(["--history", &self.text("history")]);
+            }
+            "snapshot" => {
+                command.args(["--history", &self.text("history")]);
+                command.args(["--control", &self.text("control")]);
+            }
+            "dead-man" => {
+                command.args(["--file", &self.text("alive")]);
+            }
+            _ => {
+                command.args(["--control", &self.text("control")]);
+            }
+        }
+        command.output().unwrap()
+    }
+}
+
+struct Monitor {
+    child: Child,
+}
+
+impl Monitor {
+    /// Ends it with a signal, and returns what it had printed, and its exit status if it has one.
+    fn end(mut self, signal: Signal) -> (String, String, Option<i32>) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        let mut stdout = self.child.stdout.take().unwrap();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stdout.read_to_string(&mut out).unwrap();
+        stderr.read_to_string(&mut err).unwrap();
+        (out, err, self.child.wait().unwrap().code())
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    events
+        .iter()
+        .filter(|event| event["kind"] == kind)
+        .collect()
+}
+
+fn became(state: &str) -> impl Fn(&[Value]) -> bool {
+    move |events| {
+        let last = of_kind(events, "transition").pop();
+        last.is_some_and(|last| last["body"]["to"] == state)
+    }
+}
+
+/// Transitions in the last whole line that a monitor printed.
+fn published(out: &str) -> usize {
+    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
+    let last: Value = serde_json::from_str(whole.lines().last().unwrap()).unwrap();
+    last["transitions"].as_array().unwrap().len()
+}
+
+#[test]
+fn a_transition_that_is_shown_is_on_record_whenever_the_monitor_is_killed() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    let events = site.poll_until(became("connected"));
+    let before = of_kind(&events, "transition").len();
+    // From here on the disk takes nothing.
+    let slow = Connection::open(site.path("history").join(EVENTS_FILE)).unwrap();
+    slow.execute_batch("BEGIN IMMEDIATE").unwrap();
+    site.page.card.state = card_state::GONE.into();
+    // Polls go on, and have seen it, in less than the time after which an alarm is given.
+    for _ in 0..2 {
+        site.poll();
+    }
+    let (out, ..) = monitor.end(Signal::KILL);
+    drop(slow);
+    assert_eq!(published(&out), before, "shown, and not on record");
+    let reader = Reader::open(&site.path("history")).unwrap();
+    let anchors = FileAnchors::read(&site.path("history.anchors")).unwrap();
+    assert_eq!(reader.verify(&anchors).unwrap().finding, None);
+    let kinds = vec!["transition".to_owned()];
+    let filter = Filter {
+        kinds,
+        ..Filter::default()
+    };
+    assert_eq!(reader.query(&filter).unwrap().len(), before);
+}
+
+#[test]
+fn a_run_is_on_record_from_its_start_to_its_stop_and_a_kill_is_noticed_by_the_next() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    site.page.card.state = card_state::GONE.into();
+    let events = site.poll_until(became("unreachable"));
+    let last = of_kind(&events, "transition").pop().unwrap();
+    assert_eq!(last["severity"], "alert");
+    assert_eq!(last["subject"], ADDRESS);
+    assert_eq!(last["body"]["cause"], "card-absent");
+    assert_eq!(last["body"]["evidence"][0]["code"], "gone");
+    assert_eq!(monitor.end(Signal::TERM).2, Some(0));
+    assert_eq!(site.events().last().unwrap()["kind"], "stop");
+
+    let killed = site.start();
+    site.poll();
+    killed.end(Signal::KILL);
+    let again = site.start();
+    site.poll();
+    again.end(Signal::TERM);
+    let events = site.events();
+    let starts = of_kind(&events, "start");
+    let before: Vec<_> = starts
+        .iter()
+        .map(|start| &start["body"]["previous_was_stopped"])
+        .collect();
+    assert_eq!(before, [&Value::Null, &true.into(), &false.into()]);
+
+    let text = site.cardmon(&["history", "--kind", "transition"]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("connected -> unreachable (card-absent): gone"),
+        "{text}"
+    );
+    let audit = site.cardmon(&["audit", "verify"]);
+    assert_eq!(audit.status.code(), Some(0));
+}
+
+#[test]
+fn a_history_that_cannot_be_kept_stops_no_watching_and_is_said_with_what_to_do() {
+    let mut site = Site::new();
+    let first = site.start();
+    site.poll();
+    // The same history, a second time.
+    let mut second = site.run();
+    second
+        .args(["--control", &site.text("control2")])
+        .args(["--dead-man", &site.text("alive2")])
+        .args(["--for", "1s"]);
+    let mut arguments: Vec<_> = second.get_args().map(ToOwned::to_owned).collect();
+    // What is given twice is refused: the later of each stands.
+    for name in ["--control", "--dead-man", "--for"] {
+        let at = arguments.iter().position(|it| it == name).unwrap();
+        arguments.drain(at..at + 2);
+    }
+    let output = Command::new(CARDMON).args(arguments).output().unwrap();
+    let (out, err) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(out.lines().count() >= 3, "it went on watching");
+    assert!(err.contains("nothing is being recorded"), "{err}");
+    assert!(err.contains("is in use by process"), "{err}");
+    assert_eq!(output.status.code(), Some(3));
+    first.end(Signal::TERM);
+
+    // Something that is no history is left as it is.
+    fs::write(site.path("history").join(EVENTS_FILE), "not a database").unwrap();
+    let third = site.start();
+    site.poll();
+    let alive = fs::read_to_string(site.path("alive")).unwrap();
+    assert!(alive.contains("is not ours"), "{alive}");
+    let (_, err, code) = third.end(Signal::TERM);
+    assert!(err.contains("is not ours"), "{err}");
+    assert_eq!(code, Some(3));
+    let left = fs::read(site.path("history").join(EVENTS_FILE)).unwrap();
+    assert_eq!(left, b"not a database");
+}
+
+#[test]
+fn what_waits_while_the_disk_takes_nothing_is_recorded_when_it_does() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let slow = Connection::open(site.path("history").join(EVENTS_FILE)).unwrap();
+    slow.execute_batch("BEGIN IMMEDIATE").unwrap();
+    site.page.card.state = card_state::GONE.into();
+    // Until it has given up waiting for the disk, and says so.
+    loop {
+        site.poll();
+        let alive = fs::read_to_string(site.path("alive")).unwrap();
+        if alive.contains("nothing is being recorded") {
+            break;
+        }
+    }
+    slow.execute_batch("ROLLBACK").unwrap();
+    let events = site.poll_until(became("unreachable"));
+    let gap = of_kind(&events, "history-gap").pop().unwrap();
+    assert_eq!(
+        (&gap["severity"], &gap["body"]["lost"]),
+        (&"alert".into(), &0.into())
+    );
+    let (_, err, code) = monitor.end(Signal::TERM);
+    assert!(err.contains("recorded again"), "{err}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_card_is_drained_in_a_window_only_and_then_alarms_nobody() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let mode = fs::metadata(site.path("control"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+
+    let refused = site.cardmon(&["drain", ADDRESS]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("cardmon unlock"), "{text}");
+    let unlock = [
+        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
+    ];
+    assert!(site.cardmon(&unlock).status.success());
+    assert!(
+        !site.cardmon(&unlock).status.success(),
+        "it was open already"
+    );
+    assert!(!site.cardmon(&["drain", "pci:nowhere"]).status.success());
+    let drained = site.cardmon(&["drain", ADDRESS]);
+    let text = String::from_utf8(drained.stdout).unwrap();
+    assert!(text.contains("drained: vfio-user:"), "{text}");
+    assert!(site.cardmon(&["lock"]).status.success());
+    assert!(!site.cardmon(&["undrain", ADDRESS]).status.success());
+
+    site.page.card.state = card_state::GONE.into();
+    let events = site.poll_until(became("unreachable"));
+    let attempts = of_kind(&events, "change-attempt");
+    assert_eq!(attempts.len(), 2);
+    let uid = rustix::process::geteuid().as_raw();
+    for attempt in attempts {
+        let by = attempt["body"]["by"].as_str().unwrap();
+        assert!(by.starts_with(&format!("uid={uid} pid=")), "{by}");
+        assert_eq!(attempt["severity"], "alert");
+    }
+    let change = of_kind(&events, "change").pop().unwrap();
+    let window = of_kind(&events, "change-unlock").pop().unwrap();
+    assert_eq!(change["refers_to"], window["seq"]);
+    let last = of_kind(&events, "transition").pop().unwrap();
+    assert_eq!(
+        (&last["severity"], &last["body"]["drained"]),
+        (&"notice".into(), &true.into())
+    );
+    monitor.end(Signal::KILL);
+
+    // It is on record, so it is so after a restart.
+    let again = site.start();
+    site.poll();
+    let shown = site.cardmon(&["lock", "--show"]).stdout;
+    assert!(
+        String::from_utf8(shown)
+            .unwrap()
+            .contains("drained: vfio-user:")
+    );
+    again.end(Signal::TERM);
+    assert!(!site.path("control").exists());
+}
+
+#[test]
+fn a_snapshot_is_made_with_and_without_a_monitor_and_can_be_gone_back_to() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let copy = |site: &Site, name: &str, mode: &str| {
+        let to = site.text(name);
+        let made = site.cardmon(&["snapshot", "--to", &to, "--mode", mode]);
+        let text = String::from_utf8_lossy(&made.stdout).into_owned();
+        let missing = match mode {
+            "quiesce" => "recovery point: 0 events",
+            _ => "recovery point: ",
+        };
+        assert!(text.contains(missing), "{text} {made:?}");
+        assert!(site.cardmon(&["restore", "--verify", &to]).status.success());
+    };
+    copy(&site, "by the monitor", "quiesce");
+    copy(&site, "beside it", "ordered");
+    monitor.end(Signal::TERM);
+    copy(&site, "without one", "quiesce");
+    let again = site.cardmon(&["snapshot", "--to", &site.text("beside it")]);
+    let text = String::from_utf8(again.stderr).unwrap();
+    assert!(text.contains("is there already"), "{text}");
+    // An event of the copy, by somebody who covers up how.
+    let file = site.path("beside it").join(EVENTS_FILE);
+    let copy = Connection::open(&file).unwrap();
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'event_stays'";
+    let trigger: String = copy.query_row(trigger, [], |row| row.get(0)).unwrap();
+    copy.execute_batch("DROP TRIGGER event_stays; UPDATE event SET body = '{}' WHERE seq = 2")
+        .unwrap();
+    copy.execute_batch(&trigger).unwrap();
+    drop(copy);
+    let found = site.cardmon(&["restore", "--verify", &site.text("beside it")]);
+    assert_eq!(found.status.code(), Some(3), "{found:?}");
+}
+
+#[test]
+fn a_dead_monitor_looks_dead() {
+    let mut site = Site::new();
+    let check = |site: &Site| {
+        let output = site.cardmon(&["dead-man"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    assert_eq!(check(&site).0, 4);
+    let monitor = site.start();
+    assert!(site.hear().starts_with("READY=1"));
+    site.poll_until(became("connected"));
+    site.poll();
+    let (code, text) = check(&site);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 connected"), "{text}");
+    monitor.end(Signal::KILL);
+    // As it would be read three polls later.
+    let alive = fs::read_to_string(site.path("alive")).unwrap();
+    let mut alive: Value = serde_json::from_str(&alive).unwrap();
+    let earlier = alive["monotonic_ns"].as_u64().unwrap() - 601_000_000;
+    alive["monotonic_ns"] = earlier.into();
+    fs::write(site.path("alive"), alive.to_string()).unwrap();
+    let (code, text) = check(&site);
+    assert_eq!(code, 3);
+    assert!(
+        text.contains("1 unknown") && !text.contains("connected"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_first_poll_of_each_and_of_the_end() {
+    let site = Site::new();
+    let monitor = site.start();
+    assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+    assert_eq!(site.hear(), "WATCHDOG=1");
+    // A monitor that does not run says nothing.
+    let pid = Pid::from_child(&monitor.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    site.manager.set_nonblocking(true).unwrap();
+    while site.manager.recv(&mut [0; 64]).is_ok() {}
+    site.manager.set_nonblocking(false).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(site.hear(), "WATCHDOG=1");
+    kill_process(pid, Signal::TERM).unwrap();
+    while site.hear() != "STOPPING=1" {}
+}
+
+#[test]
+fn what_others_wrote_reaches_a_terminal_escaped() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let reason = "fan\u{1b}[2J\u{202e}\u{9b}31m";
+    let unlock = [
+        "unlock", "--ticket", "CHG1", "--for", "1m", "--reason", reason,
+    ];
+    let said = site.cardmon(&unlock).stdout;
+    monitor.end(Signal::TERM);
+    for output in [
+        said,
+        site.cardmon(&["history"]).stdout,
+        site.cardmon(&["history", "--json"]).stdout,
+    ] {
+        let text = String::from_utf8(output).unwrap();
+        assert!(text.contains("fan"), "{text}");
+        let bad = |character: char| character.is_control() && character != '\n';
+        assert!(
+            !text.contains(bad) && !text.contains('\u{202e}'),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_silence_is_laid_beside_our_own_ticks() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let events = site.events();
+    let since = events[0]["time"].as_str().unwrap().to_owned();
+    site.poll();
+    monitor.end(Signal::TERM);
+    let until = site.events().last().unwrap()["time"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let explain = |gap: &str| {
+        let output = site.cardmon(&["explain", "--json", "--gap", gap]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str::<Value>(&text)
+            .unwrap_or_else(|_| panic!("{gap}: {:?}", output.stderr))
+    };
+    let found = explain(&format!("{since}..{until}"));
+    assert!(found["ticks"].as_u64().unwrap() >= 3, "{found}");
+    let before = explain("2001-02-03 04:05:06..2001-02-03 04:05:16");
+    assert_eq!(
+        (&before["answer"], &before["seconds"]),
+        (&"not-seen".into(), &10.0.into())
+    );
+    for wrong in ["now", "x..y", "2026-01-01..2025-01-01"] {
+        let output = site.cardmon(&["explain", "--gap", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+}
