@@ -139,6 +139,8 @@ async fn show_status(
     };
     let mut status = Status::clone(&status);
     status.cards.retain(|card| card.card == wanted);
+    let services = &mut status.services;
+    services.retain(|service| service.card.as_ref() == Some(&wanted));
     if status.cards.is_empty() {
         let why = format!("no card {wanted} is watched");
         return Err(Refusal(StatusCode::NOT_FOUND, why));

@@ -4,6 +4,8 @@
 //! last poll. What was not seen has no sample, so that it cannot be taken for zero. A card's state
 //! is a state set: one sample per state, 1 for the one it is in.
 
+mod services;
+
 use crate::status::{CardStatus, ProcessFigures, Status};
 use crate::verdict::{Cause, State};
 use prometheus_client::collector::Collector;
@@ -40,7 +42,8 @@ impl Collector for Export {
         encode_verdicts(&mut families, &status.cards)?;
         encode_telemetry(&mut families, &status.cards)?;
         encode_requests(&mut families, &status.cards)?;
-        encode_owners(&mut families, &status.cards)
+        encode_owners(&mut families, &status.cards)?;
+        services::encode(&mut families, status)
     }
 }
 

@@ -372,7 +372,7 @@ pub struct LeakFigures {
     pub level: Level,
     /// Which rule says so; `null` while none had enough to go by.
     pub rule: Option<Speed>,
-    /// What is held.
+    /// What is held now.
     pub held: f64,
     /// How much can be, and who says so.
     pub limit: Option<LimitFigures>,
@@ -456,13 +456,13 @@ pub struct TransitionRecord {
 }
 
 impl LeakFigures {
-    pub(crate) fn new(verdict: &LeakVerdict, unit: Unit) -> Self {
+    pub(crate) fn new(verdict: &LeakVerdict, unit: Unit, held: f64) -> Self {
         let LeakVerdict {
             resource,
             scope,
             level,
             speed,
-            held,
+            held: _,
             rate_per_hour,
             limit,
             exhaustion,
@@ -479,7 +479,7 @@ impl LeakFigures {
             scope: *scope,
             level: *level,
             rule: *speed,
-            held: *held,
+            held,
             limit: limit.as_ref().map(|limit| LimitFigures {
                 value: limit.value,
                 source: limit.source.to_string(),

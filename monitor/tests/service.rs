@@ -79,9 +79,14 @@ struct Monitor {
 
 impl Monitor {
     fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    fn start_with(directory: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(CARDMON)
             .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
             .arg("--no-history")
+            .args(more)
             .args(["--listen", "127.0.0.1:0", "--telemetry"])
             .arg(directory)
             .stdout(Stdio::piped())
@@ -420,4 +425,81 @@ fn a_released_card_is_forgotten_with_its_page() {
             break;
         }
     }
+}
+
+#[test]
+fn services_are_shown_wherever_cards_are() {
+    let directory = directory();
+    let file = directory.path().join("cardmon.toml");
+    let pid_file = directory.path().join("pid");
+    fs::write(&pid_file, std::process::id().to_string()).unwrap();
+    let gone = directory.path().join("gone");
+    let text = format!(
+        "[[service]]\nname = 'here'\npid_file = '{}'\n[[service]]\nname = 'gone'\npid_file = '{}'\n",
+        pid_file.display(),
+        gone.display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut owner = Owner::new(directory.path());
+    let mut monitor = Monitor::start_with(directory.path(), &["--config", file.to_str().unwrap()]);
+    monitor.card_until(|| owner.publish(), is("connected"));
+    let status = loop {
+        owner.publish();
+        let status = monitor.poll();
+        if status["services"][1]["standing"] == "gone"
+            && !status["services"][0]["process"].is_null()
+        {
+            break status;
+        }
+    };
+    let here = &status["services"][0];
+    assert_eq!(
+        (&here["standing"], &here["cause"]),
+        (&"runs".into(), &"none".into())
+    );
+    assert_eq!(here["process"]["pid"], std::process::id());
+    let leaks = here["leaks"].as_array().unwrap();
+    assert!(
+        leaks
+            .iter()
+            .any(|leak| leak["resource"] == "descriptors" && leak["level"] == "watching")
+    );
+    assert!(status["host"]["memory_total_bytes"].as_u64().unwrap() > 0);
+
+    let (code, metrics) = get(&status, "/metrics");
+    assert_eq!(code, 200);
+    for line in [
+        r#"cardmon_service_standing{service="here",standing="runs"} 1.0"#,
+        r#"cardmon_service_cause{service="gone",cause="service-gone"} 1.0"#,
+        r#"cardmon_service_leak_level{service="here",resource="descriptors",level="watching"} 1.0"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "no {line}");
+    }
+    assert!(!metrics.contains(r#"cardmon_service_threads{service="gone""#));
+
+    let (_, table) = ask(&status, "status");
+    let column = |name: &str, cell: &str| {
+        let line = table.lines().find(|line| line.starts_with(name));
+        line.unwrap().find(cell).unwrap()
+    };
+    assert_eq!(
+        column("here", "runs"),
+        column("SERVICE", "STANDING"),
+        "{table}"
+    );
+    assert!(table.contains("    process-gone: "), "{table}");
+    let (_, table) = ask(&status, "leaks");
+    let is_watched = |line: &str| {
+        let cells: Vec<_> = line.split_whitespace().collect();
+        cells.starts_with(&["here", "descriptors", "watching"]) && cells[3] != "0"
+    };
+    assert!(table.lines().any(is_watched), "{table}");
+    let (_, table) = ask(&status, "top");
+    assert!(table.contains(&std::process::id().to_string()), "{table}");
+    let (code, line) = ask(&status, "check");
+    assert_eq!(code, 2);
+    assert!(
+        line.starts_with("CARDMON CRITICAL - 1 of 1 cards connected, 1 of 2 services well; gone gone (service-gone): "),
+        "{line}"
+    );
 }

@@ -19,6 +19,8 @@ pub struct Periodic<P: Probe> {
     place: PathBuf,
     interval: Duration,
     again_at: Option<Instant>,
+    /// What was asked for before this is of the past.
+    since: Instant,
 }
 
 impl<P> Periodic<P>
@@ -46,6 +48,7 @@ where
                 place,
                 interval,
                 again_at: None,
+                since: Instant::ORIGIN,
             }),
             Err(source) => Err(ProbeError::Unreadable {
                 path: place,
@@ -61,14 +64,17 @@ where
         }
         match self.runner.latest(now) {
             Latest::Nothing => None,
+            Latest::Seen { age, .. } if age > now.since(self.since) => None,
             Latest::Seen { observation, .. } => Some(observation),
             Latest::Blind { since, why } => Some(Arc::new(Err(self.blind(now.since(since), why)))),
         }
     }
 
-    /// Has the next poll ask for a look, whenever the last one was.
-    pub const fn hurry(&mut self) {
+    /// Forgets what was seen and what is being looked for, as when the subject became another, and
+    /// has the next poll ask anew.
+    pub const fn begin_anew(&mut self, now: Instant) {
         self.again_at = None;
+        self.since = now;
     }
 
     /// See [`Runner::wait`].
@@ -145,8 +151,13 @@ mod tests {
         tell.send(2).unwrap();
         assert!(periodic.wait(PATIENT));
         assert_eq!(value(periodic.poll(at(9))), Some(Ok(2)));
+        periodic.begin_anew(at(10));
+        assert_eq!(
+            value(periodic.poll(at(10))),
+            None,
+            "what was seen is of the past"
+        );
         tell.send(3).unwrap();
-        periodic.poll(at(10));
         assert!(periodic.wait(PATIENT));
         assert_eq!(value(periodic.poll(at(10))), Some(Ok(3)));
     }

@@ -37,11 +37,20 @@ pub(super) struct Watched {
     cgroup: CgroupProbe,
     process: Process,
     answers: Answers,
-    leaks: Vec<(Unit, Watch)>,
+    leaks: Vec<Resource>,
     sampled_at: Option<Instant>,
     restarts: u64,
     /// What was said last, and since when.
     said: Option<(Standing, Cause, Instant)>,
+}
+
+/// A resource that is watched for leaks.
+#[derive(Debug)]
+struct Resource {
+    unit: Unit,
+    watch: Watch,
+    /// What is held now. The watch knows what was when its last minute ended.
+    held: f64,
 }
 
 /// What is known of the process.
@@ -125,7 +134,7 @@ impl Watched {
         let leaks: Vec<_> = self
             .leaks
             .iter()
-            .map(|(unit, watch)| LeakFigures::new(watch.verdict(), *unit))
+            .map(|it| LeakFigures::new(it.watch.verdict(), it.unit, it.held))
             .collect();
         let judgement = self.judge(service.as_ref(), &leaks, around.oom_kills);
         let kernel = memory.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
@@ -165,7 +174,7 @@ impl Watched {
             return;
         }
         match found.as_ref() {
-            Ok(id) if self.process.id != Some(*id) => self.follow(*id),
+            Ok(id) if self.process.id != Some(*id) => self.follow(*id, now),
             Ok(_) => {}
             // Who is followed is still there, or its own look will say otherwise.
             Err(error) if self.process.id.is_none() => {
@@ -176,14 +185,11 @@ impl Watched {
         self.process.located = Some(found);
     }
 
-    fn follow(&mut self, id: OwnerId) {
+    fn follow(&mut self, id: OwnerId, now: Instant) {
         self.restarts += u64::from(self.process.last.is_some_and(|last| last != id));
         if self.process.last != Some(id) {
             self.leaks.clear();
-            self.answers = Answers::default();
-            if let Some(Ok(reach)) = &mut self.reach {
-                reach.hurry();
-            }
+            self.ask_anew(now);
         }
         self.process.id = Some(id);
         self.process.last = Some(id);
@@ -201,12 +207,19 @@ impl Watched {
             self.process.cgroup = None;
             self.process.missing = Some(error.clone());
             // What answered was the process that has ended, for all one knows.
-            self.answers = Answers::default();
+            self.ask_anew(now);
             if let Ok(locate) = &mut self.locate {
-                locate.hurry();
+                locate.begin_anew(now);
             }
         }
         Some(seen)
+    }
+
+    fn ask_anew(&mut self, now: Instant) {
+        self.answers = Answers::default();
+        if let Some(Ok(reach)) = &mut self.reach {
+            reach.begin_anew(now);
+        }
     }
 
     fn ask(&mut self, now: Instant) {
@@ -313,7 +326,8 @@ fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample
     let lists_none = answer.is_some_and(|answer| answer.enquiry.modules.is_empty());
     Sample {
         held: 0.0,
-        opens: commands.or_else(|| card.map(|card| card.requests)),
+        // Of the same source as those that fail, with which they are compared.
+        opens: card.map(|card| card.requests).or(commands),
         failed_opens: card.map(|card| card.failed),
         load: outstanding
             .or_else(|| card.map(|card| card.in_flight))
@@ -325,7 +339,7 @@ fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample
 
 /// Gives each watch its sample, and begins one for what is seen for the first time.
 fn feed(
-    leaks: &mut Vec<(Unit, Watch)>,
+    leaks: &mut Vec<Resource>,
     sampled_at: &mut Option<Instant>,
     held: &[Held],
     covariates: &Sample,
@@ -336,12 +350,18 @@ fn feed(
     }
     *sampled_at = Some(now);
     for one in held {
-        let is_this = |(_, watch): &(Unit, Watch)| watch.resource().name == one.name;
-        let index = leaks.iter().position(is_this).unwrap_or_else(|| {
-            leaks.push((one.unit, Watch::new(one.resource())));
+        let is_this = |it: &Resource| it.watch.resource().name == one.name;
+        let index = leaks.iter().position(is_this);
+        let index = index.unwrap_or_else(|| {
+            leaks.push(Resource {
+                unit: one.unit,
+                watch: Watch::new(one.resource()),
+                held: one.value,
+            });
             leaks.len() - 1
         });
-        let (_, watch) = &mut leaks[index];
+        let Resource { watch, held, .. } = &mut leaks[index];
+        *held = one.value;
         watch.set_limit(one.limit.clone());
         watch.observe(
             now,

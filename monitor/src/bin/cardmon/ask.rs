@@ -1,6 +1,6 @@
 //! `cardmon status` and `cardmon check`: ask the monitor that runs, and print its answer.
 
-use crate::PLUGIN_UNKNOWN;
+use crate::{PLUGIN_UNKNOWN, services};
 use anyhow::Context as _;
 use monitor::client::{self, ClientError};
 use monitor::status::{CardStatus, Status};
@@ -10,11 +10,15 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 pub(crate) const CHECK_HELP: &str = "\
-Exit status, after the conventions of monitoring plugins; of several cards the worst counts:
-  0  OK        every card is connected
-  1  WARNING   a card is unavailable: it is there and does not serve; software answers instead
-  2  CRITICAL  a card is unreachable: it is gone, or the process that owns it
-  3  UNKNOWN   a card is unknown or disconnected, there is no card, or no monitor runs";
+Exit status, after the conventions of monitoring plugins; of several cards and services the worst
+counts:
+  0  OK        every card is connected, every service well
+  1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
+               a service hangs, leaks or is configured wrongly
+  2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone, or
+               leaks and will have used up a limit within a day
+  3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither, or no
+               monitor runs";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {
@@ -81,14 +85,21 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
 fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let wanted = |card: &&CardStatus| only.is_none_or(|only| only == card.card);
     let cards: Vec<_> = status.cards.iter().filter(wanted).collect();
-    let worst = cards.iter().max_by_key(|card| severity(card.state));
-    let Some(worst) = worst else {
+    let services = services::of(status, only);
+    let on_cards = cards.iter().map(|card| {
+        let (code, word) = plugin_status(card.state);
+        (severity(card.state), code, word, complaint(card))
+    });
+    let on_services = services.iter().map(|service| services::plugin(service));
+    // Of equals the card, from which a service may merely suffer.
+    let worst = on_services.chain(on_cards).max_by_key(|found| found.0);
+    let is_about = !cards.is_empty() || only.is_none();
+    let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
         let which = only.map_or_else(String::new, |only| format!(" {}", text::clean(only)));
         let where_ = status.telemetry.display();
         let line = format!("CARDMON UNKNOWN - no card{which} in {where_}");
         return (PLUGIN_UNKNOWN, line);
     };
-    let (code, word) = plugin_status(worst.state);
     let connected = cards.iter().filter(|card| card.state == State::Connected);
     let connected = connected.count();
     let simulated = if status.simulation.is_some() {
@@ -96,11 +107,11 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     } else {
         ""
     };
+    let (said, figures) = services::summary(&services);
+    let count = cards.len();
     let line = format!(
-        "CARDMON {word} - {connected} of {} cards connected{simulated}{} | connected={connected};;;0;{}",
-        cards.len(),
-        complaint(worst),
-        cards.len()
+        "CARDMON {word} - {connected} of {count} cards connected{simulated}{said}{complaint} | \
+         connected={connected};;;0;{count}{figures}"
     );
     (code, line)
 }
@@ -110,9 +121,18 @@ fn complaint(card: &CardStatus) -> String {
         return String::new();
     }
     let why = card.evidence.first().map_or("", |first| &first.detail);
-    // A bar would end the text and start the figures.
-    let why = text::clean(why).replace('|', "/");
-    format!("; {} {} ({}): {why}", card.card, card.state, card.cause)
+    format!(
+        "; {} {} ({}): {}",
+        card.card,
+        card.state,
+        card.cause,
+        without_bars(why)
+    )
+}
+
+/// A bar would end the text and start the figures.
+pub(crate) fn without_bars(text: &str) -> String {
+    text::clean(text).replace('|', "/")
 }
 
 const fn plugin_status(state: State) -> (u8, &'static str) {

@@ -1,7 +1,12 @@
-//! `cardmon leaks` and `cardmon top`: ask the monitor that runs about host services.
+//! `cardmon leaks` and `cardmon top`: ask the monitor that runs about host services; and what
+//! `cardmon check` makes of them.
 
-use crate::ask::Service;
+use crate::PLUGIN_UNKNOWN;
+use crate::ask::{Service, without_bars};
+use monitor::leak::Level;
+use monitor::status::{ServiceStatus, Status};
 use monitor::text;
+use monitor::verdict::Cause;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -40,6 +45,49 @@ pub(crate) fn leaks(arguments: &LeaksArguments) -> anyhow::Result<ExitCode> {
 pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     let status = arguments.service.ask()?;
     print(&text::top(&status, arguments.kernel))
+}
+
+/// The services that `check` is about: all, or those of one card.
+pub(crate) fn of<'a>(status: &'a Status, card: Option<&str>) -> Vec<&'a ServiceStatus> {
+    let wanted = |service: &&ServiceStatus| card.is_none() || service.card.as_deref() == card;
+    status.services.iter().filter(wanted).collect()
+}
+
+/// How bad a service is, a plugin's exit status and word for that, and what to say of it.
+pub(crate) fn plugin(service: &ServiceStatus) -> (u8, u8, &'static str, String) {
+    let pages = service.leaks.iter().any(|leak| leak.level == Level::Page);
+    let (severity, code, word) = match service.cause {
+        Cause::None => return (0, 0, "OK", String::new()),
+        Cause::Undetermined => (2, PLUGIN_UNKNOWN, "UNKNOWN"),
+        Cause::ServiceGone => (4, 2, "CRITICAL"),
+        _ if pages => (4, 2, "CRITICAL"),
+        _ => (3, 1, "WARNING"),
+    };
+    let why = service.evidence.first().map_or("", |first| &first.detail);
+    let complaint = format!(
+        "; {} {} ({}): {}",
+        without_bars(&service.service),
+        service.standing.name(),
+        service.cause,
+        without_bars(why)
+    );
+    (severity, code, word, complaint)
+}
+
+/// How many services are well, in words and in figures; nothing where there are none.
+pub(crate) fn summary(services: &[&ServiceStatus]) -> (String, String) {
+    let count = services.len();
+    if count == 0 {
+        return (String::new(), String::new());
+    }
+    let well = services
+        .iter()
+        .filter(|service| service.cause == Cause::None);
+    let well = well.count();
+    (
+        format!(", {well} of {count} services well"),
+        format!(" services_well={well};;;0;{count}"),
+    )
 }
 
 fn print(lines: &[String]) -> anyhow::Result<ExitCode> {
