@@ -5,7 +5,9 @@
 
 use super::ServiceSettings;
 use crate::leak::{Limit, Resource, Scope};
-use crate::probe::{self, Cgroup, CgroupMemory, Host, KernelMemory, Service, ServiceAnswer};
+use crate::probe::{
+    self, Cgroup, CgroupMemory, Host, KernelMemory, Service, ServiceAnswer, Whereabouts,
+};
 use crate::status::Unit;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -128,10 +130,10 @@ impl Seen<'_> {
         let Ok(kernel) = &memory.kernel else {
             return Vec::new();
         };
-        // The group of all processes is nobody's own.
-        let scope = match cgroup {
-            Cgroup::V1(path) | Cgroup::V2(path) if path.as_os_str().is_empty() => Scope::Host,
-            _ => Scope::Service,
+        let scope = if self.has_its_own(cgroup) {
+            Scope::Service
+        } else {
+            Scope::Host
         };
         let limit = configured(
             self.settings.limits.kernel_memory_bytes,
@@ -146,6 +148,14 @@ impl Seen<'_> {
             .map(|bytes| Held::bytes("socket-memory", bytes, limit));
         let both = kernel_memory.into_iter().chain(sockets);
         both.map(|held| Held { scope, ..held }).collect()
+    }
+
+    /// Whether nobody else is in its control group: somebody has said so, or systemd has made it for
+    /// the service. What grows in any other may be anybody's.
+    fn has_its_own(&self, cgroup: &Cgroup) -> bool {
+        let (Cgroup::V1(path) | Cgroup::V2(path)) = cgroup;
+        let by_systemd = path.extension().is_some_and(|kind| kind == "service");
+        by_systemd || matches!(self.settings.process, Whereabouts::Cgroup(_))
     }
 
     /// What it says that it holds.
