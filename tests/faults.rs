@@ -137,7 +137,7 @@ const fn opens(codes: &'static [&'static str], seconds: u64) -> Answer {
 
 /// Four operations a second, of which 2 % sign with RSA and 8 % with ECDSA; a known-answer test
 /// every ten seconds.
-const TABLE: [(&str, Answer); 43] = [
+const TABLE: [(&str, Answer); 48] = [
     ("hang", opens(&["timed-out"], 5)),
     ("hang=reset", opens(&["timed-out"], 5)),
     ("slow", Answer::Bears),
@@ -200,6 +200,11 @@ const TABLE: [(&str, Answer); 43] = [
     ("led-maintenance", Answer::Bears),
     ("led-initialization", Answer::Bears),
     ("bus-error", opens(&["bus-error"], 1)),
+    ("cpu-starvation", Answer::May(&["timed-out", "ring-stuck"])),
+    ("softirq-storm", Answer::May(&["timed-out", "ring-stuck"])),
+    ("steal", Answer::May(&["timed-out", "ring-stuck"])),
+    ("memory-pressure", Answer::May(&["timed-out", "ring-stuck"])),
+    ("monitor-stopped", Answer::Bears),
 ];
 
 /// What the shim does about each scenario, under the scenario's own load: how the breaker opens

@@ -22,7 +22,7 @@ use crate::attribution::{Assessment, Circumstances, Counter, Dossier, Kind, Prio
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
-use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_paused};
+use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_paused};
 use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
@@ -169,7 +169,8 @@ impl Diagnosis {
             "bus-error" => Kind::BusError,
             "wrong-answer" | "repeated-nonce" => Kind::WrongAnswer,
             "silent-reboot" => Kind::SilentReboot,
-            "timed-out" => Kind::NoAnswer,
+            // Whoever did not run for long finds that nothing has moved for long.
+            "timed-out" | "ring-stuck" => Kind::NoAnswer,
             "session-refused" => Kind::CheckFailed,
             code if code.starts_with("status-") => Kind::CheckFailed,
             code if breaks_a_rule(code) => Kind::RuleBroken,
@@ -193,6 +194,7 @@ impl Diagnosis {
             check_result::WRONG_ANSWER => (Kind::WrongAnswer, "a wrong answer"),
             check_result::FAILED => (Kind::CheckFailed, "an error status"),
             check_result::TIMED_OUT => (Kind::NoAnswer, "no answer in time"),
+            check_result::MISBEHAVED if is_lost_to_the_bus(&page.opened_by()) => return,
             check_result::MISBEHAVED => (Kind::RuleBroken, "a breach of the interface"),
             _ => return,
         };

@@ -125,6 +125,12 @@ pub fn is_paused(case: &Case<'_>) -> bool {
     card::paused(case).is_some()
 }
 
+/// Whether a code says that the card was lost to the bus.
+#[must_use]
+pub fn is_lost_to_the_bus(code: &str) -> bool {
+    card::is_lost_to_the_bus(code)
+}
+
 /// Whether a code names a rule of the interface that only a card can break.
 #[must_use]
 pub fn breaks_a_rule(code: &str) -> bool {

@@ -23,8 +23,9 @@ pub struct Test {
 
 /// All of them, for each row of the table the one that tells of it.
 #[rustfmt::skip]
-pub const TESTS: [Test; 28] = [
+pub const TESTS: [Test; 29] = [
     test(Kind::HostPressure, 1, "explain-gap", "hold the gap against pressure, soft interrupts and steal of both ends"),
+    test(Kind::OwnLateness, 2, "time-polls", "look whether the monitor's own polls are on time"),
     test(Kind::CounterFrozen, 1, "confirm-counter", "read the card's heartbeat counter twice, two beats apart"),
     test(Kind::ConfigAllOnes, 1, "read-config-space", "read the card's vendor id from configuration space"),
     test(Kind::NotInSlot, 2, "find-function", "look whether the kernel still lists the function"),

@@ -79,9 +79,10 @@ pub(super) const PRIORS: Weights =
 
 /// What is seen.
 #[rustfmt::skip]
-pub const ROWS: [Row; 28] = [
+pub const ROWS: [Row; 29] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
-    state(30 * SECOND, &[Kind::OwnLateness, Kind::HostPressure],      [MM, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  P_]).defining(Cause::HostStarvation),
+    state(30 * SECOND, &[Kind::OwnLateness],                          [MM, M_,  M_,  O_,  O_,  O_,  O_,  P_,  P_,  O_,  PP]),
+    state(30 * SECOND, &[Kind::HostPressure],                         [NN, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  O_]).defining(Cause::HostStarvation),
     state(30 * SECOND, &[Kind::CounterFrozen],                        [NN, PP,  PP,  P_,  MM,  MM,  MM,  MM,  MM,  MM,  M_]),
     state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_]).defining(Cause::ServiceHang),
     state(30 * SECOND, &[Kind::ConfigAllOnes],                        [NN, O_,  PP,  PP,  MM,  MM,  MM,  MM,  MM,  MM,  O_]).defining(Cause::CardAbsent),

@@ -192,11 +192,11 @@ fn a_state_that_is_over_counts_no_more_and_an_event_still_does() {
 
 #[test]
 fn two_sights_of_one_thing_count_once() {
-    let one = assessed(&dossier(&[Kind::OwnLateness], &[]));
-    let both = assessed(&dossier(&[Kind::OwnLateness, Kind::HostPressure], &[]));
+    let one = assessed(&dossier(&[Kind::Aer], &[]));
+    let both = assessed(&dossier(&[Kind::Aer, Kind::DegradedLink], &[]));
     assert_eq!(one.ranked, both.ranked);
     // Nor does one that is lacking refute the other.
-    let half = assessed(&dossier(&[Kind::OwnLateness], &[Kind::HostPressure]));
+    let half = assessed(&dossier(&[Kind::Aer], &[Kind::DegradedLink]));
     assert_eq!(one.ranked, half.ranked);
 }
 

@@ -7,12 +7,11 @@ use hwshim::pci::Presence;
 
 /// Evidence codes that open a breaker and can only be the card's doing: it broke a rule of the
 /// interface, or lied. A timeout or an error status may also be the host's or the caller's.
-const CARDS_OWN_DOING: [&str; 10] = [
+const CARDS_OWN_DOING: [&str; 9] = [
     "completed-unknown-request",
     "needs-reset",
     "overclaimed-length",
     "repeated-nonce",
-    "ring-stuck",
     "silent-reboot",
     "undefined-status",
     "used-index-jumped",
@@ -23,6 +22,11 @@ const CARDS_OWN_DOING: [&str; 10] = [
 /// Whether a code can only be the card's doing.
 pub(super) fn is_own_doing(code: &str) -> bool {
     CARDS_OWN_DOING.contains(&code)
+}
+
+/// Whether a code says that the card was lost to the bus, which is not its own doing.
+pub(super) fn is_lost_to_the_bus(code: &str) -> bool {
+    matches!(code, "gone" | "bus-error")
 }
 
 /// The card no longer answers on the bus.
@@ -105,6 +109,12 @@ pub(super) fn check_failed(case: &Case<'_>) -> Option<Finding> {
         check_result::FAILED => ("check-failed", "an error status", Cause::Undetermined),
         check_result::TIMED_OUT => ("timed-out", "no answer in time", Cause::Undetermined),
         check_result::WRONG_ANSWER => ("wrong-answer", "a wrong answer", Cause::Card),
+        // A test that was under way when the card was lost to the bus ended that way too.
+        check_result::MISBEHAVED if is_lost_to_the_bus(&case.page()?.opened_by()) => (
+            "check-misbehaved",
+            "lost with the card",
+            Cause::Undetermined,
+        ),
         check_result::MISBEHAVED => ("check-misbehaved", "a breach of the interface", Cause::Card),
         _ => ("check-failed", "a result unknown here", Cause::Undetermined),
     };

@@ -395,7 +395,7 @@ fn an_open_breaker_blames_whom_its_code_names() {
     let table = [
         ("wrong-answer", Cause::Card),
         ("used-index-jumped", Cause::Card),
-        ("ring-stuck", Cause::Card),
+        ("ring-stuck", Cause::Undetermined),
         ("gone", Cause::CardAbsent),
         ("timed-out", Cause::Undetermined),
         ("bus-error", Cause::Link),

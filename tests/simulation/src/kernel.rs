@@ -5,6 +5,7 @@
 //! function away when its card has left the slot, as hot-plug does.
 
 use crate::slot::Slot;
+use crate::trouble::HostTrouble;
 use hwshim::pci::{LinkState, PowerState, Presence};
 use hwshim::spec::pci::{
     Bdf, CapabilityHeader, ExpressCapability, LinkCapabilities, LinkStatus, capability,
@@ -35,8 +36,18 @@ const BDF: Bdf = Bdf {
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
     correctable: u64,
-    /// Ticks of each CPU so far, and what they were spent on.
-    idle_ticks: u64,
+    strain: Option<HostTrouble>,
+    /// Time that went by on the host, and what of it was spent on what.
+    spent: Spent,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    all: Duration,
+    softirq: Duration,
+    steal: Duration,
+    waiting_for_cpu: Duration,
+    waiting_for_memory: Duration,
 }
 
 impl Kernel {
@@ -82,33 +93,45 @@ impl Kernel {
         })
     }
 
+    /// What the host has from now on.
+    pub(crate) const fn strain(&mut self, trouble: Option<HostTrouble>) {
+        self.strain = trouble;
+    }
+
     /// How the host is, `elapsed` after it was asked before.
     pub(crate) fn host(&mut self, elapsed: Duration) -> Host {
-        /// Ticks a second.
-        const HZ: u64 = 100;
-        self.idle_ticks += elapsed.as_secs() * HZ;
-        let at_rest = || {
+        self.spend(elapsed);
+        let spent = self.spent;
+        let pressure = |some| {
             Ok(Pressure {
-                some: Duration::ZERO,
+                some,
                 full: Some(Duration::ZERO),
             })
         };
-        let cpu = |cpu| CpuTimes {
-            cpu,
-            idle_ticks: self.idle_ticks,
+        let idle = spent.all - spent.softirq - spent.steal;
+        let busiest = CpuTimes {
+            idle_ticks: ticks(idle),
+            softirq_ticks: ticks(spent.softirq),
+            steal_ticks: ticks(spent.steal),
+            ..CpuTimes::default()
+        };
+        let other = CpuTimes {
+            cpu: 1,
+            idle_ticks: ticks(spent.all - spent.steal),
+            steal_ticks: ticks(spent.steal),
             ..CpuTimes::default()
         };
         Host {
-            cpus: Ok(vec![cpu(0), cpu(1)]),
+            cpus: Ok(vec![busiest, other]),
             softnet: Ok(vec![Softnet {
                 cpu: Some(0),
                 processed: 0,
                 dropped: 0,
                 squeezed: 0,
             }]),
-            cpu_pressure: at_rest(),
-            memory_pressure: at_rest(),
-            io_pressure: at_rest(),
+            cpu_pressure: pressure(spent.waiting_for_cpu),
+            memory_pressure: pressure(spent.waiting_for_memory),
+            io_pressure: pressure(Duration::ZERO),
             own_schedule: Ok(Schedule {
                 ran: Duration::ZERO,
                 waited: Duration::ZERO,
@@ -125,6 +148,24 @@ impl Kernel {
             suspended: Some(Duration::ZERO),
         }
     }
+
+    /// Time goes by, as whatever the host has would have it spent.
+    fn spend(&mut self, elapsed: Duration) {
+        let spent = &mut self.spent;
+        spent.all += elapsed;
+        match self.strain {
+            Some(HostTrouble::CpuStarvation) => spent.waiting_for_cpu += elapsed.mul_f64(0.7),
+            Some(HostTrouble::SoftirqStorm) => spent.softirq += elapsed.mul_f64(0.6),
+            Some(HostTrouble::Steal) => spent.steal += elapsed.mul_f64(0.4),
+            Some(HostTrouble::MemoryPressure) => spent.waiting_for_memory += elapsed.mul_f64(0.5),
+            Some(HostTrouble::MonitorStopped) | None => {}
+        }
+    }
+}
+
+/// In ticks of a kernel, 100 a second.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / 10).unwrap_or(u64::MAX)
 }
 
 /// How the link runs, by the card's own account.

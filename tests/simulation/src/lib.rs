@@ -21,6 +21,6 @@ mod world;
 
 pub use invariant::Invariant;
 pub use plan::{Filter, Incident, Phase, Plan};
-pub use trouble::Trouble;
+pub use trouble::{HostTrouble, Trouble};
 pub use watcher::Opinion;
 pub use world::{Failure, IncidentOutcome, Outcome, run, run_traced};

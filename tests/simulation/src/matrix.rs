@@ -9,7 +9,7 @@ use crate::plan::{Filter, Phase, Plan};
 use crate::trouble::Trouble;
 use crate::watcher::Opinion;
 use crate::world::{Failure, Outcome};
-use firmware_sim::fault::Cause as Truth;
+use firmware_sim::fault::{Cause as Truth, Fault};
 use hwshim::clock::Instant;
 use monitor::verdict::{Cause, State};
 use std::collections::BTreeMap;
@@ -91,6 +91,11 @@ impl Matrix {
                     watched: true,
                     ..Filter::default()
                 };
+                // Nobody resets a card that is well.
+                let needs_a_reset = trouble == Trouble::Card(Fault::ResetHangs);
+                if needs_a_reset && !matches!(phase, Phase::BreakerOpen | Phase::HalfOpen) {
+                    continue;
+                }
                 for seed in self.seed..self.seed + self.seeds {
                     plans.push((Plan::draw(seed, &filter), filter.clone()));
                 }

@@ -245,10 +245,27 @@ impl Plan {
         }
     }
 
+    /// Whether anything goes wrong while the breaker is open for something else, or after that.
+    fn begins_with_the_breaker(&self) -> bool {
+        let of_the_breaker = [Phase::BreakerOpen, Phase::HalfOpen];
+        let mut phases = self.incidents.iter().map(|incident| incident.phase);
+        phases.any(|phase| of_the_breaker.contains(&phase))
+    }
+
     /// The phases that are lived through, in their order.
     #[must_use]
-    pub const fn phases(&self) -> &'static [Phase] {
+    pub fn phases(&self) -> &'static [Phase] {
         match self.scenario {
+            // A monitor is asked about one thing at a time.
+            None if self.is_watched && !self.begins_with_the_breaker() => &[
+                Phase::Boot,
+                Phase::Idle,
+                Phase::Steady,
+                Phase::Peak,
+                Phase::Draining,
+                Phase::ReturnToService,
+                Phase::Shutdown,
+            ],
             None => &Phase::ALL,
             Some(_) => &[Phase::Steady, Phase::Shutdown],
         }

@@ -1,5 +1,6 @@
-//! What can go wrong: what a card can have, and an error of the bus.
+//! What can go wrong: what a card can have, an error of the bus, and what a host can have.
 
+use fastrand::Rng;
 use firmware_sim::fault::{Cause, Fault, HangEnd};
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,60 @@ pub enum Trouble {
     Card(Fault),
     /// The bus reports an uncorrectable error, once.
     BusError,
+    /// The host does not let its processes run; the card goes on.
+    Host(HostTrouble),
+}
+
+/// What a host can have that makes a card look bad.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HostTrouble {
+    /// Processes get the CPU now and then.
+    CpuStarvation,
+    /// Interrupt handling takes a CPU for itself for ten seconds at a time.
+    SoftirqStorm,
+    /// The hypervisor gives the time to others.
+    Steal,
+    /// Whoever wants memory waits for it.
+    MemoryPressure,
+    /// The monitor is stopped by a signal, and goes on later.
+    MonitorStopped,
+}
+
+impl HostTrouble {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::CpuStarvation,
+        Self::SoftirqStorm,
+        Self::Steal,
+        Self::MemoryPressure,
+        Self::MonitorStopped,
+    ];
+
+    /// The name in the catalogue of faults.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CpuStarvation => "cpu-starvation",
+            Self::SoftirqStorm => "softirq-storm",
+            Self::Steal => "steal",
+            Self::MemoryPressure => "memory-pressure",
+            Self::MonitorStopped => "monitor-stopped",
+        }
+    }
+
+    /// For how long nothing runs at a time, and for how long everything does in between.
+    pub(crate) fn stall(self, rng: &mut Rng) -> (Duration, Duration) {
+        let millis =
+            |range: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(range));
+        match self {
+            Self::CpuStarvation => (millis(200..2000, rng), millis(100..1500, rng)),
+            // As long as the one that a call centre's heartbeats were lost in.
+            Self::SoftirqStorm => (millis(9000..11000, rng), millis(5000..15000, rng)),
+            Self::Steal => (millis(500..5000, rng), millis(1000..10_000, rng)),
+            Self::MemoryPressure => (millis(50..800, rng), millis(200..1500, rng)),
+            Self::MonitorStopped => (Duration::ZERO, Duration::MAX),
+        }
+    }
 }
 
 impl Trouble {
@@ -28,7 +83,8 @@ impl Trouble {
             Fault::OverlongResult { bytes: 1 },
         ];
         let faults = Fault::all().into_iter().chain(more).map(Self::Card);
-        faults.chain([Self::BusError]).collect()
+        let hosts = HostTrouble::ALL.map(Self::Host);
+        faults.chain([Self::BusError]).chain(hosts).collect()
     }
 
     /// What a monitor may be asked about: storms that last, and nothing twice.
@@ -50,6 +106,7 @@ impl Trouble {
         match self {
             Self::Card(fault) => fault.entry().truth.cause,
             Self::BusError => Cause::Link,
+            Self::Host(_) => Cause::Host,
         }
     }
 
@@ -90,6 +147,7 @@ impl fmt::Display for Trouble {
             }
             Self::Card(fault) => f.pad(&fault.to_string()),
             Self::BusError => f.pad("bus-error"),
+            Self::Host(trouble) => f.pad(trouble.name()),
         }
     }
 }
@@ -100,6 +158,10 @@ impl FromStr for Trouble {
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "bus-error" {
             return Ok(Self::BusError);
+        }
+        let host = HostTrouble::ALL.into_iter().find(|it| it.name() == text);
+        if let Some(host) = host {
+            return Ok(Self::Host(host));
         }
         let fault = text.parse::<Fault>().map_err(|error| error.to_string())?;
         Ok(Self::Card(fault))

@@ -4,6 +4,7 @@
 
 use crate::kernel::Kernel;
 use crate::slot::Slot;
+use crate::trouble::HostTrouble;
 use hwshim::clock::Instant;
 use hwshim::spec::telemetry::Page;
 use monitor::led::Profile;
@@ -55,13 +56,24 @@ impl Watcher {
         self.kernel.handle_errors(slot);
     }
 
+    /// Has the kernel show what the host has, from now on.
+    pub(crate) fn strain(&mut self, trouble: Option<HostTrouble>) {
+        self.kernel.strain(trouble);
+    }
+
+    /// Does not poll before then.
+    pub(crate) fn stop_until(&mut self, then: Instant) {
+        self.next_poll = self.next_poll.max(then);
+    }
+
     /// Looks, if it is time to. Returns what is believed, if that is news.
     pub(crate) fn poll(&mut self, page: &Page, slot: &Slot, now: Instant) -> Option<Opinion> {
         if now < self.next_poll {
             return None;
         }
+        let elapsed = INTERVAL + now.since(self.next_poll);
         self.next_poll = now.plus(INTERVAL);
-        let host = self.kernel.host(INTERVAL);
+        let host = self.kernel.host(elapsed);
         let heartbeat = HeartbeatProbe.observe(page, now);
         self.judge.poll(&Look {
             at: now,

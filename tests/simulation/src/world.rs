@@ -15,7 +15,7 @@ use crate::invariant::{BreakerWatch, Invariant, Transition, Violation};
 use crate::plan::{Incident, Phase, Plan};
 use crate::slot::{NAME, Slot};
 use crate::trace::{Time, Trace};
-use crate::trouble::Trouble;
+use crate::trouble::{HostTrouble, Trouble};
 use crate::watcher::{Opinion, Watcher};
 use crate::witness::{Witness, Witnessed};
 use crate::workload::{Callers, Kind, Question};
@@ -186,6 +186,10 @@ struct World {
     page: Box<Page>,
     watcher: Watcher,
     incidents: Vec<Happening>,
+    /// Until then no process of the host runs.
+    stalled_until: Instant,
+    /// When the next such stall begins, while there is a reason for any.
+    next_stall: Instant,
     standing: Standing,
     outcome: Outcome,
 }
@@ -220,8 +224,8 @@ struct Happening {
     state: Progress,
     /// In the card's script, if it stands there.
     injection: Option<InjectionId>,
-    /// When a driver was told of an error of the bus.
-    bus_error_at: Option<Instant>,
+    /// When a driver was told of an error of the bus, or the host began to suffer.
+    told_at: Option<Instant>,
     opened: Option<(&'static str, Duration)>,
 }
 
@@ -305,6 +309,8 @@ impl World {
             page: Box::new(Page::new()),
             watcher: Watcher::new(light, clock.now()),
             incidents: Vec::new(),
+            stalled_until: Instant::ORIGIN,
+            next_stall: Instant::NEVER,
             standing: Standing {
                 suspect: has_a_story,
                 recovering_since: None,
@@ -367,7 +373,7 @@ impl World {
                     ends: begins.plus(incident.lasting),
                     state: Progress::Ahead,
                     injection: None,
-                    bus_error_at: None,
+                    told_at: None,
                     opened: None,
                 });
             }
@@ -490,6 +496,10 @@ impl World {
     fn settle(&mut self) -> Result<(), Violation> {
         let now = self.now();
         self.begin_and_end_incidents();
+        if self.is_stalled() {
+            while self.slot.work(now) {}
+            return Ok(());
+        }
         if now >= self.next_arrival {
             self.callers_ask()?;
         }
@@ -528,6 +538,14 @@ impl World {
             self.router().core().next_wake(),
             self.phase_since.plus(self.plan.length(self.phase)).max(now),
         ];
+        if self.is_stalled() {
+            times = vec![
+                self.stalled_until,
+                self.slot.next_done(),
+                self.slot.next_tick(),
+            ];
+        }
+        times.push(self.next_stall);
         times.extend(self.incidents.iter().map(Happening::next));
         if !self.outstanding.is_empty() {
             times.push(self.router_looked.plus(WAIT_MAX));
@@ -581,16 +599,50 @@ impl World {
                 Progress::Active if now >= happening.ends => {
                     happening.state = Progress::Over;
                     let trouble = &happening.incident.trouble;
+                    let is_the_hosts = matches!(trouble, Trouble::Host(_));
                     self.trace.note(now, format_args!("{trouble} ends"));
                     if let Some(injection) = happening.injection {
                         self.script().clear(injection);
                         self.slot.tell_time(now);
+                    }
+                    if is_the_hosts {
+                        self.watcher.strain(None);
                     }
                     self.begin_to_recover();
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Whether no process of the host runs now.
+    fn is_stalled(&mut self) -> bool {
+        let now = self.now();
+        if now < self.stalled_until {
+            return true;
+        }
+        if now < self.next_stall {
+            return false;
+        }
+        let active = |happening: &&Happening| happening.state == Progress::Active;
+        let troubles = self.incidents.iter().filter(active);
+        let mut hosts = troubles.filter_map(|happening| match happening.incident.trouble {
+            Trouble::Host(trouble) => Some(trouble),
+            _ => None,
+        });
+        let Some(trouble) = hosts.next() else {
+            self.next_stall = Instant::NEVER;
+            return false;
+        };
+        let (stall, pause) = trouble.stall(&mut self.rng);
+        self.stalled_until = now.plus(stall);
+        self.next_stall = self.stalled_until.plus(pause);
+        if stall.is_zero() {
+            return false;
+        }
+        self.trace
+            .note(now, format_args!("the host stalls for {stall:?}"));
+        true
     }
 
     fn begin(&mut self, index: usize, trouble: Trouble, probability: f64) {
@@ -606,7 +658,16 @@ impl World {
             }
             Trouble::BusError => {
                 let is_told = self.slot.report_error();
-                self.incidents[index].bus_error_at = is_told.then(|| self.now());
+                self.incidents[index].told_at = is_told.then(|| self.now());
+            }
+            Trouble::Host(trouble) => {
+                let now = self.now();
+                self.incidents[index].told_at = Some(now);
+                self.watcher.strain(Some(trouble));
+                self.next_stall = now;
+                if trouble == HostTrouble::MonitorStopped {
+                    self.watcher.stop_until(self.incidents[index].ends);
+                }
             }
         }
     }
@@ -752,7 +813,8 @@ impl World {
             let detail = format!("a wrong answer to {question:?} was released, {ending:?}");
             return Err(Violation::new(Invariant::OnlyTruthReleased, detail));
         }
-        if now > deadline {
+        // Nobody can be in time while nobody runs.
+        if now > deadline.max(self.stalled_until) {
             let late = now.since(deadline);
             let detail = format!("{question:?} ended {late:?} after its deadline");
             return Err(Violation::new(Invariant::EndsByDeadline, detail));
@@ -849,7 +911,7 @@ impl World {
     /// When an incident first did anything.
     fn acted_since(&self, happening: &Happening) -> Option<Instant> {
         match happening.injection {
-            None => happening.bus_error_at,
+            None => happening.told_at,
             Some(id) => {
                 let acted = self.script().record()[id.0].first_acted_at?;
                 Some(STARTED.plus(acted))
@@ -883,7 +945,8 @@ impl World {
 
     fn check_deadlines(&self) -> Result<(), Violation> {
         let now = self.now();
-        let overdue = |outstanding: &&Outstanding| outstanding.deadline <= now;
+        let stalled_until = self.stalled_until;
+        let overdue = |outstanding: &&Outstanding| outstanding.deadline.max(stalled_until) < now;
         let Some(outstanding) = self.outstanding.values().find(overdue) else {
             return Ok(());
         };
