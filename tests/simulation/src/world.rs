@@ -436,14 +436,16 @@ impl World {
             .filter(|kind| !self.standing.returned.contains(kind))
             .collect();
         let is_closed = matches!(status.breaker, State::Closed { .. });
-        if is_closed && missing.is_empty() && now.since(since) > STRAGGLER_MAX {
+        let options = *self.router().core().options();
+        // A request that was lost at the last moment has its deadline first.
+        let is_past = now.since(since) > options.timeout + STRAGGLER_MAX;
+        if is_closed && missing.is_empty() && is_past {
             self.trace
                 .note(now, format_args!("the card has its work again"));
             self.standing.recovering_since = None;
             self.standing.suspect = false;
             return Ok(true);
         }
-        let options = *self.router().core().options();
         // A request that was lost is found out, at the latest, at the end of its time; then the
         // backoff runs; and then it takes some questions to see it.
         let bound = STRAGGLER_MAX + options.timeout + options.limits.backoff_max;
