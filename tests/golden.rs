@@ -782,8 +782,9 @@ fn the_telemetry_page_stays_as_published() {
         interrupts.completions_due: 0xc9c8_c7c6_c5c4_c3c2,
         interrupts.completions_unannounced: 0xd1d0_cfce_cdcc_cbca,
         sessions_lost: 0xd9d8_d7d6_d5d4_d3d2,
-        reserved[0]: 0xe1e0_dfde_dddc_dbda,
-        reserved[4]: 0x0201_fffe_fdfc_fbfa,
+        checked[0]: 0xda,
+        checked[31]: 0xf9,
+        reserved[0]: 0x0201_fffe_fdfc_fbfa,
         health[0]: 0x03,
         health[511]: 0x04,
         reserved_end[0]: 0x05, // reserved

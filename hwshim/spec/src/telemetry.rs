@@ -70,8 +70,10 @@ pub struct Page {
     /// Sessions that the card had forgotten when they were used, without a reset. Since minor
     /// version 1.
     pub sessions_lost: U64,
+    /// Algorithm that the last known-answer test was of, ASCII, padded with NUL. Since minor version 1.
+    pub checked: [u8; CODE_LEN],
     /// Reserved.
-    pub reserved: [U64; 5],
+    pub reserved: [U64; 1],
     /// First bytes of the card's health page, as last read. Meaningful if `card.health_reads` is
     /// not zero; parse with [`health::Summary::parse`].
     pub health: [u8; health::SUMMARY_LEN],

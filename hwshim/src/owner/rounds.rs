@@ -194,6 +194,8 @@ impl Rounds {
 
         self.page.requests = requests_of(&status.requests);
         self.page.checks = checks_of(&status.checks);
+        let last = status.checks.last;
+        self.page.checked = padded(last.map_or("", |last| last.algorithm.name()));
     }
 }
 

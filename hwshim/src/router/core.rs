@@ -226,6 +226,8 @@ pub struct Checks {
 /// How a known-answer test ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CheckEnd {
+    /// Of what.
+    pub algorithm: Algorithm,
     /// When.
     pub at: Instant,
     /// How long it took.
@@ -900,6 +902,7 @@ impl Core {
                 lane.checks.passed += u64::from(failure.is_none());
                 lane.checks.failed += u64::from(failure.is_some());
                 lane.checks.last = Some(CheckEnd {
+                    algorithm: test.algorithm(),
                     at: now,
                     latency: now.since(begun),
                     failure: failure.as_ref().map(DeviceError::code),

@@ -1,27 +1,29 @@
-//! How long known-answer tests take, against how long they took while nothing was known to be wrong.
+//! How long known-answer tests take, against how long those of the same algorithm took at first.
 
 use crate::attribution::{Dossier, Kind};
-use card_spec::telemetry::{Page, check_result};
+use card_spec::telemetry::{CODE_LEN, Page, check_result};
 use hwshim::clock::Instant;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Tests from which it is learned how long they take.
-const BASELINE: usize = 3;
-/// Tests that are compared with it: their median, so that one that was held up tells nothing.
+/// Tests that are looked at: most of them must be slow, so that one that was held up tells nothing.
 const COMPARED: usize = 3;
 /// So many times as long is slow.
-const SLOW_FACTOR: u32 = 5;
+const SLOW_FACTOR: u32 = 3;
 /// And so much longer: a scheduler's moods are no slowness.
-const SLOW_MIN: Duration = Duration::from_millis(1);
+const SLOW_MIN: Duration = Duration::from_micros(200);
+/// Algorithms that are remembered. Who owns a card could make up any number.
+const ALGORITHMS_MAX: usize = 64;
 
 /// What earlier tests took.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     /// Tests that had ended when the last was taken in.
     ended: u64,
-    first: Vec<Duration>,
-    latest: VecDeque<Duration>,
+    /// How long the quickest test of each algorithm took.
+    quickest: BTreeMap<[u8; CODE_LEN], Duration>,
+    /// Whether the latest tests were slow, the oldest first.
+    latest: VecDeque<bool>,
 }
 
 impl Answers {
@@ -29,44 +31,39 @@ impl Answers {
         let checks = &page.checks;
         let ended = checks.passed.get().wrapping_add(checks.failed.get());
         let is_new = std::mem::replace(&mut self.ended, ended) != ended;
-        if is_new && checks.last_result.get() == check_result::PASSED {
-            self.record(Duration::from_nanos(checks.last_latency_ns.get()));
+        if !is_new || checks.last_result.get() != check_result::PASSED {
+            return;
         }
-        let Some((is_slow, detail)) = self.compared() else {
+        let latency = Duration::from_nanos(checks.last_latency_ns.get());
+        let Some(quickest) = self.compare(page.checked, latency) else {
             return;
         };
-        if is_slow {
+        let detail = format!("a known-answer test took {latency:.1?}, and one took {quickest:.1?}");
+        let slow = self.latest.iter().filter(|slow| **slow).count();
+        if self.latest.len() < COMPARED {
+        } else if slow * 2 > COMPARED {
             dossier.seen(Kind::AnswersSlow, 1.0, detail, now);
         } else {
             dossier.not_seen(Kind::AnswersSlow, detail, now);
         }
     }
 
-    fn record(&mut self, latency: Duration) {
-        if self.first.len() < BASELINE {
-            self.first.push(latency);
-            return;
-        }
-        if self.latest.len() == COMPARED {
-            self.latest.pop_front();
-        }
-        self.latest.push_back(latency);
-    }
-
-    fn compared(&self) -> Option<(bool, String)> {
-        if self.latest.len() < COMPARED {
+    /// Takes in how long a test took, and returns how long the quickest of its kind did.
+    fn compare(&mut self, algorithm: [u8; CODE_LEN], latency: Duration) -> Option<Duration> {
+        let is_known = self.quickest.contains_key(&algorithm);
+        if !is_known && self.quickest.len() == ALGORITHMS_MAX {
             return None;
         }
-        let before = median(self.first.iter().copied());
-        let now = median(self.latest.iter().copied());
-        let is_slow = now > before * SLOW_FACTOR && now > before + SLOW_MIN;
-        let detail = format!("known-answer tests take {now:.1?}, and took {before:.1?}");
-        Some((is_slow, detail))
+        let quickest = self.quickest.entry(algorithm).or_insert(latency);
+        *quickest = latency.min(*quickest);
+        let quickest = *quickest;
+        let is_slow = latency > quickest * SLOW_FACTOR && latency > quickest + SLOW_MIN;
+        if is_known {
+            if self.latest.len() == COMPARED {
+                self.latest.pop_front();
+            }
+            self.latest.push_back(is_slow);
+        }
+        Some(quickest)
     }
-}
-
-fn median(latencies: impl Iterator<Item = Duration>) -> Duration {
-    let mut sorted: Vec<_> = latencies.collect();
-    sorted.sort();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

@@ -155,7 +155,12 @@ impl Scores {
         let course = Course {
             opinions: &outcome.opinions,
             from: acted_at,
-            to: incident.ended_at.plus(AFTERMATH).min(outcome.ended_at),
+            // What happens in an instant is talked about for longer.
+            to: incident
+                .ended_at
+                .max(acted_at.plus(SEEN_MIN))
+                .plus(AFTERMATH)
+                .min(outcome.ended_at),
             primed: outcome.primed,
         };
         if course.to.since(course.from) < SEEN_MIN {

@@ -181,7 +181,8 @@ impl Plan {
             lengths,
         };
         if filter.watched {
-            plan.lengths[Phase::Idle as usize] = Duration::from_secs(30);
+            // Long enough to learn how long each known-answer test takes.
+            plan.lengths[Phase::Idle as usize] = Duration::from_secs(200);
         }
         let count = match rng.u8(0..10) {
             _ if filter.healthy => 0,
