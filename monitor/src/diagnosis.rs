@@ -26,7 +26,7 @@ use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus,
 use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
-use host::HostDeltas;
+use host::HostHealth;
 use hwshim::clock::Instant;
 use link::LinkDeltas;
 
@@ -42,7 +42,7 @@ const LIGHT_AT_FAULT: u32 = 3;
 pub struct Diagnosis {
     dossier: Dossier,
     priors: Priors,
-    host: HostDeltas,
+    host: HostHealth,
     link: LinkDeltas,
     answers: Answers,
     light: Option<(Decoder, EdgeLog)>,
@@ -62,7 +62,7 @@ impl Diagnosis {
             assessment: assess(&dossier, &Circumstances::default(), &priors, now),
             dossier,
             priors,
-            host: HostDeltas::new(now),
+            host: HostHealth::new(now),
             link: LinkDeltas::default(),
             answers: Answers::default(),
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),

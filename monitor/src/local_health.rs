@@ -14,6 +14,10 @@
 //!           the score is back to 0: one less for each clean second
 //! ```
 
+mod changes;
+
+pub use changes::HostChanges;
+
 use hwshim::clock::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;

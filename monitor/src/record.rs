@@ -192,7 +192,7 @@ impl Recorder {
             let event = Event::new(now, CLOCK_STEP, "monitor", &StepBody { seconds });
             events.push(event.with_severity(Severity::Warning));
         }
-        events.extend(self.host.poll(late, now));
+        events.extend(self.host.poll(poll.host, late, now));
         self.blindness(&poll.status, now, &mut events);
         let transitions = poll.transitions.iter();
         events.extend(

@@ -29,7 +29,8 @@
 
 use crate::diagnosis::Diagnosis;
 use crate::led::Profile;
-use crate::probe::{Heartbeat, Host, Link, Owner, ProbeError};
+use crate::local_health::Sample;
+use crate::probe::{Heartbeat, Link, Owner, ProbeError};
 use crate::rules::{self, Case, Finding, Memory, Says};
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
@@ -50,8 +51,8 @@ pub struct Look {
     pub heartbeat: Option<Result<Heartbeat, ProbeError>>,
     /// The owner last named by a page; `None` if none has been.
     pub owner: Option<Result<Owner, ProbeError>>,
-    /// The host; `None` if nobody has looked.
-    pub host: Option<Arc<Result<Host, ProbeError>>>,
+    /// What the host did since the poll before; `None` if nobody saw.
+    pub host: Option<Sample>,
     /// How the card is connected; `None` if nobody has looked, as where there is no bus.
     pub link: Option<Arc<Result<Link, ProbeError>>>,
 }

@@ -3,6 +3,7 @@
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
+use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
     HeartbeatProbe, Host, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe,
     ProbeError, ProcessProbe,
@@ -57,6 +58,7 @@ pub struct Settings {
 pub struct Watch {
     settings: Settings,
     host: HostProbe,
+    host_changes: HostChanges,
     /// Processes that had been killed for want of memory when the host was first seen.
     oom_kills_before: Option<u64>,
     services: Services,
@@ -88,6 +90,8 @@ struct Card {
 pub struct Poll {
     /// How things are now.
     pub status: Status,
+    /// What the host did since the poll before; `None` if that was not seen.
+    pub host: Option<Sample>,
     /// What has changed, with the card's name.
     pub transitions: Vec<(String, Transition)>,
 }
@@ -98,6 +102,7 @@ impl Watch {
     pub fn new(settings: Settings) -> Self {
         Self {
             host: HostProbe::new(&settings.root),
+            host_changes: HostChanges::default(),
             oom_kills_before: None,
             services: Services::new(&settings.services, &settings.root),
             settings,
@@ -113,21 +118,22 @@ impl Watch {
     /// Looks at every card once.
     pub fn poll(&mut self, now: Instant) -> Poll {
         self.polls += 1;
-        let host = Arc::new(self.host.observe(&(), now));
+        let host = self.host.observe(&(), now).ok();
+        let host_sample = self.host_changes.look(host, now);
         let (telemetry_error, pages_not_watched) = self.discover(now);
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
         for card in self.cards.values_mut() {
-            let (status, transition) = card.poll(&self.settings, &host, now);
+            let (status, transition) = card.poll(&self.settings, host_sample, now);
             late |= card.judge.memory().late_since().is_some();
             transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
             cards.push(status);
         }
         self.polls_late += u64::from(late);
         self.remember(&transitions);
-        let host = host.as_ref().as_ref().ok();
-        let oom_kills = self.oom_kills(host);
+        let host = self.host_changes.latest();
+        let oom_kills = oom_kills(&mut self.oom_kills_before, host);
         let surroundings = Surroundings {
             host,
             cards: cards
@@ -137,6 +143,7 @@ impl Watch {
             oom_kills,
         };
         let services = self.services.poll(&surroundings, now);
+        let host = host.map(|host| host_figures(host, oom_kills));
         let status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -149,13 +156,14 @@ impl Watch {
             polls: self.polls,
             polls_late: self.polls_late,
             monitor: self.look_at_this_process(now),
-            host: host.map(|host| host_figures(host, oom_kills)),
+            host,
             services,
             cards,
             transitions: self.recent(now),
         };
         Poll {
             status,
+            host: host_sample,
             transitions,
         }
     }
@@ -204,15 +212,6 @@ impl Watch {
         self.transitions.iter().map(record).collect()
     }
 
-    /// How many were killed since the host is watched.
-    fn oom_kills(&mut self, host: Option<&Host>) -> u64 {
-        let shortages = host.and_then(|host| host.shortages.as_ref().ok());
-        let Some(kills) = shortages.and_then(|shortages| shortages.oom_kills) else {
-            return 0;
-        };
-        kills.saturating_sub(*self.oom_kills_before.get_or_insert(kills))
-    }
-
     fn look_at_this_process(&mut self, now: Instant) -> Option<ProcessFigures> {
         let (id, probe) = self.this_process.as_mut()?;
         let seen = probe.observe(id, now).ok()?;
@@ -238,7 +237,7 @@ impl Card {
     fn poll(
         &mut self,
         settings: &Settings,
-        host: &Arc<Result<Host, ProbeError>>,
+        host: Option<Sample>,
         now: Instant,
     ) -> (CardStatus, Option<Transition>) {
         let look = self.look(settings, host, now);
@@ -247,12 +246,7 @@ impl Card {
         (self.status(settings, &look), transition)
     }
 
-    fn look(
-        &mut self,
-        settings: &Settings,
-        host: &Arc<Result<Host, ProbeError>>,
-        now: Instant,
-    ) -> Look {
+    fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> Look {
         let page = self.page.observe(&(), now);
         self.count_error(self.page.name(), page.as_ref().err());
         if let Ok(page) = &page {
@@ -274,7 +268,7 @@ impl Card {
             page,
             heartbeat,
             owner,
-            host: Some(Arc::clone(host)),
+            host,
             link,
         }
     }
@@ -368,6 +362,15 @@ fn facts(card: &CardStatus) -> CardFacts {
         }),
         in_flight: requests.map_or(0, |requests| requests.in_flight),
     }
+}
+
+/// How many were killed since the host is watched.
+fn oom_kills(before: &mut Option<u64>, host: Option<&Host>) -> u64 {
+    let shortages = host.and_then(|host| host.shortages.as_ref().ok());
+    let Some(kills) = shortages.and_then(|shortages| shortages.oom_kills) else {
+        return 0;
+    };
+    kills.saturating_sub(*before.get_or_insert(kills))
 }
 
 fn host_figures(host: &Host, oom_kills: u64) -> HostFigures {

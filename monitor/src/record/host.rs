@@ -1,13 +1,11 @@
 //! Whether the host gave what is needed, poll after poll: its signs of starvation become a score,
-//! and each time of starvation one event.
+//! and each time of starvation one event. It is told what the host did, and looks at nothing.
 
 use super::{HOST_STARVED, StarvedBody};
 use crate::history::{Event, Severity, Stamp};
 use crate::local_health::{Limits, LocalHealth, Sample, Sign};
-use crate::probe::{CpuTimes, Host, HostProbe, Probe};
 use hwshim::clock::Instant;
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long it must be well before a time of starvation is over: a storm of many is one event.
@@ -16,11 +14,9 @@ const CALM: Duration = Duration::from_secs(10);
 /// has doubled.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Looks at the host.
+/// Follows the host.
 #[derive(Debug)]
 pub struct HostWatch {
-    probe: HostProbe,
-    before: Option<Host>,
     interval: Duration,
     health: LocalHealth,
     sample: Sample,
@@ -42,12 +38,10 @@ struct Spell {
 }
 
 impl HostWatch {
-    /// Looks at the host below `root`, in polls that are `interval` apart.
+    /// Of polls that are `interval` apart.
     #[must_use]
-    pub fn new(root: &Path, interval: Duration, now: Instant) -> Self {
+    pub fn new(interval: Duration, now: Instant) -> Self {
         Self {
-            probe: HostProbe::new(root),
-            before: None,
             interval,
             health: LocalHealth::new(Limits::default(), now),
             sample: Sample::default(),
@@ -62,21 +56,19 @@ impl HostWatch {
         self.health.score()
     }
 
-    /// Looks once; the event of a time of starvation that is over, or has become long.
-    pub(super) fn poll(&mut self, late: Duration, now: Stamp) -> Option<Event> {
-        let seen = self.probe.observe(&(), now.monotonic).ok();
-        let passed = now.monotonic.since(self.sampled_at);
+    /// Takes in what the host did since the poll before, if that was seen; the event of a time of
+    /// starvation that is over, or has become long.
+    pub(super) fn poll(
+        &mut self,
+        host: Option<Sample>,
+        late: Duration,
+        now: Stamp,
+    ) -> Option<Event> {
         self.sample = Sample {
             own_lateness: late,
             poll_interval: self.interval,
-            ..seen
-                .as_ref()
-                .zip(self.before.as_ref())
-                .map_or_else(Sample::default, |(seen, before)| {
-                    between(before, seen, passed)
-                })
+            ..host.unwrap_or_default()
         };
-        self.before = seen;
         let since = std::mem::replace(&mut self.sampled_at, now.monotonic);
         let signs = self.health.sample(&self.sample, now.monotonic);
         self.follow(&signs, since, now)
@@ -150,71 +142,4 @@ impl Spell {
         };
         Event::new(now, HOST_STARVED, "host", &body).with_severity(severity)
     }
-}
-
-/// What the host was like between two looks.
-fn between(before: &Host, seen: &Host, passed: Duration) -> Sample {
-    let share = |before: Duration, seen: Duration| {
-        let lost = seen.saturating_sub(before).as_secs_f64();
-        let passed = passed.as_secs_f64();
-        (passed > 0.0).then(|| (lost / passed).min(1.0))
-    };
-    let pressure = |before: &Result<crate::probe::Pressure, _>,
-                    seen: &Result<crate::probe::Pressure, _>| {
-        let (before, seen) = (before.as_ref().ok()?, seen.as_ref().ok()?);
-        share(before.some, seen.some)
-    };
-    let cpus = before.cpus.as_ref().ok().zip(seen.cpus.as_ref().ok());
-    let dropped = before.softnet.as_ref().ok().zip(seen.softnet.as_ref().ok());
-    let suspended = seen.suspended.zip(before.suspended);
-    Sample {
-        psi_cpu_some: pressure(&before.cpu_pressure, &seen.cpu_pressure),
-        psi_memory_some: pressure(&before.memory_pressure, &seen.memory_pressure),
-        softirq_share_max: cpus.and_then(|(before, seen)| softirq_share_max(before, seen)),
-        softnet_dropped: dropped.map(|(before, seen)| {
-            let pairs = before.iter().zip(seen);
-            pairs
-                .map(|(before, seen)| u64::from(seen.dropped.wrapping_sub(before.dropped)))
-                .sum()
-        }),
-        steal_share: cpus.and_then(|(before, seen)| steal_share(before, seen)),
-        vm_pause: suspended.map_or(Duration::ZERO, |(seen, before)| seen.saturating_sub(before)),
-        ..Sample::default()
-    }
-}
-
-/// The same CPU in two looks.
-fn pairs<'a>(
-    before: &'a [CpuTimes],
-    seen: &'a [CpuTimes],
-) -> impl Iterator<Item = (&'a CpuTimes, &'a CpuTimes)> {
-    seen.iter().filter_map(|seen| {
-        let before = before.iter().find(|before| before.cpu == seen.cpu)?;
-        Some((before, seen))
-    })
-}
-
-fn softirq_share_max(before: &[CpuTimes], seen: &[CpuTimes]) -> Option<f64> {
-    pairs(before, seen)
-        .filter_map(|(before, seen)| {
-            let spent = seen.softirq_ticks.saturating_sub(before.softirq_ticks);
-            ratio(
-                spent,
-                seen.total_ticks().saturating_sub(before.total_ticks()),
-            )
-        })
-        .max_by(f64::total_cmp)
-}
-
-fn steal_share(before: &[CpuTimes], seen: &[CpuTimes]) -> Option<f64> {
-    let (mut stolen, mut total) = (0_u64, 0_u64);
-    for (before, seen) in pairs(before, seen) {
-        stolen += seen.steal_ticks.saturating_sub(before.steal_ticks);
-        total += seen.total_ticks().saturating_sub(before.total_ticks());
-    }
-    ratio(stolen, total)
-}
-
-fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| super::figure(part) / super::figure(whole))
 }

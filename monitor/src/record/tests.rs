@@ -6,7 +6,7 @@ use crate::status::{ProbeErrorCount, SCHEMA};
 use crate::verdict::Limits;
 use crate::watch::{Settings, Watch};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const CARD: &str = "pci:0000:3b:00.0";
 
@@ -20,8 +20,7 @@ fn at(seconds: u64) -> Stamp {
 
 /// A recorder on a host of which nothing can be seen but our own lateness.
 fn recorder() -> Recorder {
-    let nowhere = Path::new("/nonexistent");
-    let host = HostWatch::new(nowhere, Duration::from_secs(1), Instant::ORIGIN);
+    let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
     Recorder::new(host, at(0))
 }
 

@@ -8,6 +8,7 @@ use crate::trouble::HostTrouble;
 use hwshim::clock::Instant;
 use hwshim::spec::telemetry::Page;
 use monitor::led::Profile;
+use monitor::local_health::HostChanges;
 use monitor::probe::{HeartbeatProbe, Owner, OwnerId, Probe, Process};
 use monitor::verdict::{Cause, Judge, Limits, Look, State};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub(crate) struct Watcher {
     judge: Judge,
     kernel: Kernel,
+    host: HostChanges,
     next_poll: Instant,
     opinions: Vec<Opinion>,
 }
@@ -42,6 +44,7 @@ impl Watcher {
         Self {
             judge: Judge::new(limits, now),
             kernel: Kernel::default(),
+            host: HostChanges::default(),
             next_poll: now.plus(INTERVAL),
             opinions: Vec::new(),
         }
@@ -73,14 +76,14 @@ impl Watcher {
         }
         let elapsed = INTERVAL + now.since(self.next_poll);
         self.next_poll = now.plus(INTERVAL);
-        let host = self.kernel.host(elapsed);
+        let host = self.host.look(Some(self.kernel.host(elapsed)), now);
         let heartbeat = HeartbeatProbe.observe(page, now);
         self.judge.poll(&Look {
             at: now,
             page: Ok(Box::new(*page)),
             heartbeat: Some(heartbeat),
             owner: Some(Ok(Owner::Alive(owner(page)?))),
-            host: Some(Arc::new(Ok(host))),
+            host,
             link: Some(Arc::new(self.kernel.link(slot))),
         })?;
         let verdict = self.judge.verdict();

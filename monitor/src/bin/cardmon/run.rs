@@ -318,7 +318,7 @@ impl History {
     fn record(&self, settings: &Settings) -> Record {
         let now = Stamp::now(&SystemClock, self.boot);
         let interval = settings.limits.poll_interval;
-        let host = HostWatch::new(&settings.root, interval, now.monotonic);
+        let host = HostWatch::new(interval, now.monotonic);
         Record::new(
             Recorder::new(host, now),
             self.keeping.clone(),
