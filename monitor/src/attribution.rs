@@ -21,10 +21,12 @@
 mod calibration;
 mod inquiry;
 pub mod table;
+mod weighing;
 
 pub use calibration::{Calibration, brier};
 pub use inquiry::{TESTS, Test};
 pub use table::{Action, Kind};
+pub use weighing::{Prospect, Weighing, prospects, weigh};
 
 use crate::verdict::Cause;
 use hwshim::clock::Instant;

@@ -18,7 +18,10 @@ mod answers;
 mod host;
 mod link;
 
-use crate::attribution::{Assessment, Circumstances, Counter, Dossier, Kind, Priors, assess};
+use crate::attribution::{
+    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, Weighing, assess,
+    prospects, weigh,
+};
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
@@ -50,7 +53,9 @@ pub struct Diagnosis {
     light_at_fault: u32,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
+    circumstances: Circumstances,
     assessment: Assessment,
+    assessed_at: Instant,
 }
 
 impl Diagnosis {
@@ -68,7 +73,22 @@ impl Diagnosis {
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
             light_at_fault: 0,
             lost: None,
+            circumstances: Circumstances::default(),
+            assessed_at: now,
         }
+    }
+
+    /// What each piece of evidence did to every hypothesis in the last poll.
+    #[must_use]
+    pub fn weighings(&self) -> Vec<Weighing> {
+        weigh(&self.dossier, &self.priors, self.assessed_at)
+    }
+
+    /// What would tell more, as of the last poll, the cheapest for what it tells first.
+    #[must_use]
+    pub fn prospects(&self) -> Vec<Prospect> {
+        let (dossier, circumstances) = (&self.dossier, &self.circumstances);
+        prospects(dossier, circumstances, &self.priors, self.assessed_at)
     }
 
     /// What is believed to be at fault, as of the last poll.
@@ -99,7 +119,9 @@ impl Diagnosis {
             self.weigh_card(page, case);
         }
         self.weigh_owner(case);
-        self.assessment = assess(&self.dossier, &self.circumstances(case), &self.priors, now);
+        self.circumstances = self.circumstances(case);
+        self.assessment = assess(&self.dossier, &self.circumstances, &self.priors, now);
+        self.assessed_at = now;
     }
 
     fn circumstances(&self, case: &Case<'_>) -> Circumstances {

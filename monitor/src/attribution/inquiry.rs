@@ -1,6 +1,7 @@
 //! Chooses what to find out next: the test that is expected to tell most for what it costs.
 
 use super::table::{Kind, Weights};
+use super::weighing::Prospect;
 use super::{Dossier, entropy};
 use hwshim::clock::Instant;
 use std::time::Duration;
@@ -66,16 +67,25 @@ const fn test(reveals: Kind, seconds: u64, name: &'static str, how: &'static str
 
 /// What to find out next, if anything would help.
 pub(super) fn next(dossier: &Dossier, posterior: &Weights, now: Instant) -> Option<&'static Test> {
+    let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
+    open(dossier, posterior, now)
+        .into_iter()
+        .max_by(|one, other| worth(one).total_cmp(&worth(other)))
+        .map(|prospect| prospect.test)
+}
+
+/// The tests that nobody has made yet and that would tell something.
+pub(super) fn open(dossier: &Dossier, posterior: &Weights, now: Instant) -> Vec<Prospect> {
     let open = TESTS
         .iter()
         .filter(|test| !dossier.is_answered(test.reveals, now));
-    let worth = open.filter_map(|test| {
-        let information = information(test.reveals, posterior);
-        (information >= INFORMATION_MIN).then(|| (information / test.takes.as_secs_f64(), test))
+    let prospects = open.map(|test| Prospect {
+        test,
+        bits: information(test.reveals, posterior),
     });
-    worth
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, test)| test)
+    prospects
+        .filter(|prospect| prospect.bits >= INFORMATION_MIN)
+        .collect()
 }
 
 /// How many bits less are lacking, on average, when it is known whether `kind` is there.

@@ -1,0 +1,146 @@
+//! Lays an assessment open: what each piece of evidence does to every hypothesis, and what each test
+//! that is left would tell. It weighs by the same numbers as the assessment, and decides nothing.
+
+use super::inquiry::{self, Test};
+use super::table::HYPOTHESES;
+use super::{Circumstances, Dossier, Priors, Veto, WORTH_TELLING, allowed, posterior};
+use crate::verdict::Cause;
+use hwshim::clock::Instant;
+
+/// A piece of evidence, with what it does to each hypothesis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighing {
+    /// Its code.
+    pub code: &'static str,
+    /// Whether it was seen; else it was looked for, and was not there.
+    pub was_seen: bool,
+    /// What exactly was seen.
+    pub detail: String,
+    /// By how much it raises the odds of a cause against all other faults, in nats. Where it hardly
+    /// does, there is no number.
+    pub nats: Vec<(Cause, f64)>,
+}
+
+/// A test that nobody has made yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prospect {
+    /// Which.
+    pub test: &'static Test,
+    /// How much it is expected to tell.
+    pub bits: f64,
+}
+
+/// What each piece of evidence does, in the order of the table.
+#[must_use]
+pub fn weigh(dossier: &Dossier, priors: &Priors, now: Instant) -> Vec<Weighing> {
+    let contributions = dossier.contributions(now).into_iter();
+    contributions
+        .map(|contribution| Weighing {
+            code: contribution.code,
+            was_seen: contribution.was_seen,
+            detail: contribution.detail.to_owned(),
+            nats: against_all_others(priors, &contribution.nats),
+        })
+        .filter(|weighing| !weighing.nats.is_empty())
+        .collect()
+}
+
+/// The weight of evidence for each hypothesis against all other faults together, as
+/// [`Weighed`](super::Weighed) has it for the leading one.
+fn against_all_others(priors: &Priors, nats: &[f64; HYPOTHESES.len()]) -> Vec<(Cause, f64)> {
+    let is_fault = |index: &usize| HYPOTHESES[*index] != Cause::None;
+    let of_others = |this: usize| {
+        let others = (0..HYPOTHESES.len()).filter(|it| *it != this && is_fault(it));
+        let (odds, chance) = others.fold((0.0, 0.0), |(odds, chance), other| {
+            let prior = priors.0[other];
+            (odds + prior * nats[other].exp(), chance + prior)
+        });
+        f64::ln(odds / chance)
+    };
+    let weights =
+        (0..HYPOTHESES.len()).map(|this| (HYPOTHESES[this], nats[this] - of_others(this)));
+    weights
+        .filter(|(_, weight)| weight.abs() >= WORTH_TELLING)
+        .collect()
+}
+
+/// The tests that would tell something, the one that tells most for what it costs first.
+#[must_use]
+pub fn prospects(
+    dossier: &Dossier,
+    circumstances: &Circumstances,
+    priors: &Priors,
+    now: Instant,
+) -> Vec<Prospect> {
+    let posterior = posterior(priors, &dossier.contributions(now));
+    let open = allowed(&posterior, &Veto::applying(circumstances));
+    let mut prospects = inquiry::open(dossier, &open, now);
+    let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
+    prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
+    prospects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, assess};
+    use super::*;
+
+    fn dossier() -> Dossier {
+        let mut dossier = Dossier::new();
+        let now = Instant::ORIGIN;
+        dossier.seen(Kind::CounterFrozen, 1.0, "it stands still", now);
+        dossier.not_seen(Kind::HostPressure, "the host has time", now);
+        dossier
+    }
+
+    #[test]
+    fn evidence_weighs_for_the_leading_cause_as_in_its_assessment() {
+        let (dossier, priors, now) = (dossier(), Priors::default(), Instant::ORIGIN);
+        let assessment = assess(&dossier, &Circumstances::default(), &priors, now);
+        let weighings = weigh(&dossier, &priors, now);
+        let weight = |code: &str| {
+            let of = weighings.iter().find(|it| it.code == code).unwrap();
+            let nats = of
+                .nats
+                .iter()
+                .find(|(cause, _)| *cause == assessment.leading);
+            nats.unwrap().1
+        };
+        assert!(!assessment.evidence_for.is_empty());
+        for weighed in assessment
+            .evidence_for
+            .iter()
+            .chain(&assessment.evidence_against)
+        {
+            let difference = (weight(weighed.code) - weighed.nats).abs();
+            assert!(difference < 1e-9, "{weighed:?}");
+        }
+        let frozen = &weighings
+            .iter()
+            .find(|it| it.code == "counter-frozen")
+            .unwrap();
+        let hang = frozen
+            .nats
+            .iter()
+            .find(|(cause, _)| *cause == Cause::ServiceHang);
+        assert!(
+            hang.unwrap().1 < -1.0,
+            "it speaks against a hanging service"
+        );
+    }
+
+    #[test]
+    fn the_first_prospect_is_the_next_test_of_who_abstains() {
+        let (dossier, priors, now) = (dossier(), Priors::default(), Instant::ORIGIN);
+        let circumstances = Circumstances::default();
+        let assessment = assess(&dossier, &circumstances, &priors, now);
+        assert!(assessment.abstains());
+        let prospects = prospects(&dossier, &circumstances, &priors, now);
+        assert_eq!(Some(prospects[0].test), assessment.next_test);
+        assert!(
+            prospects
+                .iter()
+                .all(|it| it.test.reveals != Kind::CounterFrozen)
+        );
+    }
+}
