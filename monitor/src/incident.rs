@@ -19,7 +19,7 @@
 use crate::code::{self, ImmediateAction};
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,7 +33,7 @@ const CHANGES_MAX: usize = 256;
 /// Symptoms, and victims, that one incident lists; the rest is counted.
 const LISTED_MAX: usize = 64;
 
-/// Names an incident for as long as the monitor runs.
+/// Names an incident. No other in the same history has its number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct IncidentId(pub u64);
 
@@ -55,7 +55,7 @@ pub struct Symptom {
 }
 
 /// What happened to somebody who is not at fault.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
     /// Killed for want of memory.
@@ -70,6 +70,21 @@ pub enum Harm {
     CouldNotStart,
     /// Was not answered.
     NotAnswered,
+}
+
+impl Harm {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OomKilled => "killed for want of memory",
+            Self::NoMemory => "refused memory",
+            Self::NoDescriptors => "refused a descriptor",
+            Self::NoPorts => "refused a port",
+            Self::CouldNotStart => "could not start",
+            Self::NotAnswered => "was not answered",
+        }
+    }
 }
 
 /// Somebody who was harmed.
@@ -221,8 +236,8 @@ pub enum IncidentEvent {
     },
     /// One turned out to be part of another, which has all of it now.
     Merged {
-        /// The one that is no more.
-        from: IncidentId,
+        /// The one that is no more, as it was.
+        from: Box<Incident>,
         /// The one that has it.
         into: IncidentId,
     },
@@ -243,6 +258,21 @@ impl Incidents {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet, and `next` is the number of the first.
+    #[must_use]
+    pub fn numbered_from(next: u64) -> Self {
+        Self {
+            opened: next,
+            ..Self::default()
+        }
+    }
+
+    /// The one of that name, while it is open.
+    #[must_use]
+    pub fn get(&self, id: IncidentId) -> Option<&Incident> {
+        self.open.iter().find(|incident| incident.id == id)
     }
 
     /// Those that are not over, the oldest first.
@@ -357,10 +387,9 @@ impl Incidents {
         }
         let (into, from) = (index.min(other), index.max(other));
         let absorbed = self.open.remove(from);
-        let from = absorbed.id;
-        self.open[into].absorb(absorbed);
+        self.open[into].absorb(absorbed.clone());
         Some(IncidentEvent::Merged {
-            from,
+            from: Box::new(absorbed),
             into: self.open[into].id,
         })
     }
@@ -487,11 +516,11 @@ mod tests {
             from: Cause::Card,
             to: Cause::Link,
         };
-        let merged = IncidentEvent::Merged {
-            from: SECOND,
-            into: FIRST,
+        assert_eq!(events[0], attributed);
+        let [_, IncidentEvent::Merged { from, into }] = &events[..] else {
+            panic!("{events:?}");
         };
-        assert_eq!(events, [attributed, merged]);
+        assert_eq!((from.id, *into), (SECOND, FIRST));
         let [incident] = incidents.open() else {
             panic!("one is left");
         };

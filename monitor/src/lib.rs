@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod attribution;
+pub mod checks;
 pub mod client;
 pub mod code;
 pub mod config;

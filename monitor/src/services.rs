@@ -15,12 +15,16 @@
 //! A process that was started again is another one: what was watched of the old one says nothing
 //! of it, so all of that begins anew.
 
+mod change;
+mod dossier;
 mod judge;
 mod resources;
 mod watched;
 
+pub use change::ServiceTransition;
 pub use judge::{Facts, Found, Judgement, judge};
 
+use crate::local_health::Sample;
 use crate::probe::{Host, ServiceAddress, Whereabouts};
 use crate::status::ServiceStatus;
 use hwshim::clock::Instant;
@@ -93,6 +97,8 @@ pub struct CardFacts {
     pub failed: u64,
     /// Requests that have not ended.
     pub in_flight: u64,
+    /// Whether its heartbeat is seen to move now.
+    pub moves: bool,
 }
 
 /// What is around a service.
@@ -100,6 +106,8 @@ pub struct CardFacts {
 pub struct Surroundings<'a> {
     /// The host, if it was seen.
     pub host: Option<&'a Host>,
+    /// What the host did since the poll before, if that was seen.
+    pub host_sample: Option<Sample>,
     /// Cards, by their addresses.
     pub cards: BTreeMap<&'a str, CardFacts>,
     /// Processes of this host that were killed for want of memory since it is watched.
@@ -126,6 +134,13 @@ impl Services {
     pub fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> Vec<ServiceStatus> {
         let watched = self.watched.iter_mut();
         watched.map(|service| service.poll(around, now)).collect()
+    }
+
+    /// What became of services in the last poll, by their names.
+    #[must_use]
+    pub fn take_transitions(&mut self) -> Vec<(String, ServiceTransition)> {
+        let watched = self.watched.iter_mut();
+        watched.filter_map(Watched::take_transition).collect()
     }
 
     /// Waits for all looks under way, for each no longer than `patience`; whether all have ended.

@@ -5,10 +5,20 @@
 //! is `null`, never zero. Times are durations up to the poll, in seconds, because the clock that
 //! judges knows no date.
 
+mod assessment;
+mod incidents;
+
+pub use assessment::{
+    AssessmentFigures, HypothesisFigures, TestFigures, VetoFigures, WeighingFigures,
+};
+pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
+
+use crate::checks::Advice;
 use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
 use crate::probe::{Heartbeat, Owner, Process};
 use crate::rules::{self, Case};
 use crate::verdict::{Cause, Evidence, State};
+use card_spec::health::Summary;
 use card_spec::telemetry::{Breaker, Checks, Page, Requests, breaker_state, check_result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -53,6 +63,16 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// The latest transitions, oldest first.
     pub transitions: Vec<TransitionRecord>,
+    /// The latest transitions of services, oldest first.
+    #[serde(default)]
+    pub service_transitions: Vec<ServiceTransitionRecord>,
+    /// What belongs together, the oldest first: all that is open, and what was closed last. Known
+    /// while a history is kept.
+    #[serde(default)]
+    pub incidents: Vec<IncidentFigures>,
+    /// Time since this poll, when this was answered; `null` in what is printed at once.
+    #[serde(default)]
+    pub age_seconds: Option<f64>,
 }
 
 /// A card and its owner that this monitor has started to have something to show.
@@ -103,6 +123,45 @@ pub struct CardStatus {
     pub owner: Option<ProcessFigures>,
     /// Looks in which a probe saw nothing, by probe and kind.
     pub probe_errors: Vec<ProbeErrorCount>,
+    /// What was weighed; `null` from a monitor that does not tell.
+    #[serde(default)]
+    pub assessment: Option<AssessmentFigures>,
+    /// Codes that fit, ascending.
+    #[serde(default)]
+    pub codes: Vec<u8>,
+    /// What each of them means, and what to do.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
+    /// What it says it is; `null` while its page says nothing.
+    #[serde(default)]
+    pub identity: Option<IdentityFigures>,
+    /// Who wants it without work, if anybody does. Its state is then `disconnected`.
+    #[serde(default)]
+    pub drained: Option<DrainedFigures>,
+}
+
+/// What a card says it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct IdentityFigures {
+    /// Its model.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its firmware's revision.
+    pub firmware: String,
+}
+
+/// A card without work, by an operator's order.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DrainedFigures {
+    /// Who ordered it.
+    pub by: String,
+    /// How long ago, by the calendar.
+    pub for_seconds: f64,
+    /// How the card would read without the order.
+    pub otherwise: State,
+    /// What would be at fault then.
+    pub otherwise_cause: Cause,
 }
 
 /// The card's own heartbeat.
@@ -211,7 +270,7 @@ pub struct ProbeErrorCount {
 }
 
 /// The host.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct HostFigures {
     /// All its memory.
     pub memory_total_bytes: Option<u64>,
@@ -221,6 +280,28 @@ pub struct HostFigures {
     pub memory_unaccounted_bytes: Option<i64>,
     /// Processes that were killed for want of memory since it is watched: victims.
     pub oom_kills: u64,
+    /// What is at fault with it.
+    #[serde(default = "nothing")]
+    pub cause: Cause,
+    /// How long that has been so.
+    #[serde(default)]
+    pub for_seconds: f64,
+    /// How starved it is, of 7; `null` from a monitor that does not tell.
+    #[serde(default)]
+    pub starvation: Option<u8>,
+    /// Why, what decided first.
+    #[serde(default)]
+    pub evidence: Vec<Evidence>,
+    /// Codes that fit, ascending.
+    #[serde(default)]
+    pub codes: Vec<u8>,
+    /// What each of them means, and what to do.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
+}
+
+const fn nothing() -> Cause {
+    Cause::None
 }
 
 /// How far one gets with a service.
@@ -299,6 +380,12 @@ pub struct ServiceStatus {
     /// What is believed of each resource that it holds, in the order in which they were
     /// first seen.
     pub leaks: Vec<LeakFigures>,
+    /// What was weighed; `null` from a monitor that does not tell.
+    #[serde(default)]
+    pub assessment: Option<AssessmentFigures>,
+    /// What each of the codes means, and what to do.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
 }
 
 /// What a service's process holds.
@@ -453,6 +540,60 @@ pub struct TransitionRecord {
     pub cause: Cause,
     /// Why.
     pub evidence: Vec<Evidence>,
+}
+
+/// A service's standing or cause gave way to another.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceTransitionRecord {
+    /// Which service.
+    pub service: String,
+    /// How long ago.
+    pub ago_seconds: f64,
+    /// How far one got with it.
+    pub from: Standing,
+    /// How far one got from then on.
+    pub to: Standing,
+    /// What was at fault before.
+    pub cause_before: Cause,
+    /// What was at fault.
+    pub cause: Cause,
+    /// Why.
+    pub evidence: Vec<Evidence>,
+}
+
+impl CardStatus {
+    /// Shows that an operator wants it without work, and how it would read otherwise.
+    pub fn drain(&mut self, by: String, for_seconds: f64) {
+        self.drained = Some(DrainedFigures {
+            by,
+            for_seconds,
+            otherwise: self.state,
+            otherwise_cause: self.cause,
+        });
+        self.state = State::Disconnected;
+        self.cause = Cause::None;
+    }
+}
+
+impl IdentityFigures {
+    /// What a page says; `None` if it says nothing of it.
+    pub(crate) fn of(page: &Page) -> Option<Self> {
+        let summary = Summary::parse(&page.health).ok()?;
+        let identity = Self {
+            model: padded(&summary.model_number),
+            serial: padded(&summary.serial_number),
+            firmware: padded(&summary.firmware_revision),
+        };
+        let said = [&identity.model, &identity.serial, &identity.firmware];
+        said.iter().any(|text| !text.is_empty()).then_some(identity)
+    }
+}
+
+/// A text of fixed length, without what fills it up. A card may say anything.
+fn padded(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.trim_matches(|filler: char| filler == '\0' || filler == ' ')
+        .to_owned()
 }
 
 impl LeakFigures {

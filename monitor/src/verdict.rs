@@ -1,25 +1,29 @@
 //! Decides how a card is from what the rules found, and remembers since when.
 //!
 //! ```text
-//!                         a card is first seen
-//!                                 |
-//!                                 v
-//!     page stale, torn,      +---------+   sign of life, nothing against it
-//!     unreadable             | UNKNOWN | ----------------------------+
-//!        +-----------------> +---------+ --------------+             |
-//!        |                      |    |                 |             v
-//!        |      owner gone,     |    | owner let go    |       +-----------+
-//!        |      card gone       v    v of the card     |       | CONNECTED |
-//!        |         +-------------+  +--------------+   |       +-----------+
-//!        |         | UNREACHABLE |  | DISCONNECTED |   |
-//!        |         +-------------+  +--------------+   v
-//!        |                                        +-------------+
-//!        |       heartbeat frozen, needs reset,   | UNAVAILABLE |
-//!        |       check failed, breaker open       +-------------+
+//!                          a card is first seen
+//!                                   |
+//!                                   v
+//!     page stale, torn,        +---------+   sign of life, nothing against it
+//!     unreadable, starting     | Unknown | -----------------------------+
+//!        +-------------------> +---------+ ---------------+             |
+//!        |                       |     |                  |             v
+//!        |       owner gone,     |     | owner let go     |       +-----------+
+//!        |       card gone       v     v of the card      |       | Connected |
+//!        |         +-------------+   +--------------+     |       +-----------+
+//!        |         | Unreachable |   | Disconnected |     v
+//!        |         +-------------+   +--------------+  +-------------+
+//!        |       heartbeat frozen, needs reset,        | Unavailable |
+//!        |       check failed, breaker open            +-------------+
 //!        |
 //!     any state leads to any other: each poll is judged by itself, by the
-//!     strongest finding (the order of the table in `rules`)
+//!     strongest finding (the order of the table in `rules`), and each
+//!     transition has the cause and the evidence that led to it
 //! ```
+//!
+//! A card that an operator has drained is shown as `Disconnected` whatever it is here, with how it
+//! would be otherwise: that is no matter of evidence, so it is not decided here
+//! (see [`CardStatus::drain`](crate::status::CardStatus::drain)).
 //!
 //! One thing carries over: a poll of our own that came late and saw nothing new changes nothing.
 //! It says that this process was not running, which is no fault of the card.

@@ -3,20 +3,25 @@
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
+mod host;
+
+use crate::checks::{self, CardSight};
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
-    HeartbeatProbe, Host, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe,
-    ProbeError, ProcessProbe,
+    HeartbeatProbe, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe, ProbeError,
+    ProcessProbe,
 };
 use crate::rules::{self, Case};
-use crate::services::{CardFacts, ServiceSettings, Services, Surroundings};
+use crate::services::{CardFacts, ServiceSettings, ServiceTransition, Services, Surroundings};
 use crate::status::{
-    BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, HostFigures, ProbeErrorCount,
-    ProcessFigures, SCHEMA, Simulation, Status, TransitionRecord,
+    AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
+    ProbeErrorCount, ProcessFigures, SCHEMA, ServiceTransitionRecord, Simulation, Status,
+    TransitionRecord,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
+use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +40,8 @@ const LINK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take. Configuration space of a card that does not answer can block
 /// for a minute.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
+/// A fatal error of a link is news for so long, as its evidence is.
+const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 
 /// What to watch.
 #[derive(Clone, Debug)]
@@ -59,11 +66,11 @@ pub struct Watch {
     settings: Settings,
     host: HostProbe,
     host_changes: HostChanges,
-    /// Processes that had been killed for want of memory when the host was first seen.
-    oom_kills_before: Option<u64>,
+    host_judge: HostJudge,
     services: Services,
     cards: BTreeMap<PathBuf, Card>,
     transitions: VecDeque<(String, Transition)>,
+    service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
     polls_late: u64,
     this_process: Option<(OwnerId, ProcessProbe)>,
@@ -80,6 +87,7 @@ struct Card {
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
+    fatal: FatalErrors,
     judge: Judge,
     transitions: u64,
     errors: BTreeMap<(&'static str, &'static str), u64>,
@@ -94,6 +102,35 @@ pub struct Poll {
     pub host: Option<Sample>,
     /// What has changed, with the card's name.
     pub transitions: Vec<(String, Transition)>,
+    /// What has changed of services, with their names.
+    pub service_transitions: Vec<(String, ServiceTransition)>,
+}
+
+/// Fatal errors that the card or the port above it has counted. They are counted for good, so what
+/// tells is that there are more.
+#[derive(Debug, Default)]
+struct FatalErrors {
+    before: Option<u64>,
+    seen_at: Option<Instant>,
+}
+
+impl FatalErrors {
+    /// Whether there was one of late.
+    fn poll(&mut self, link: Option<&Result<Link, ProbeError>>, now: Instant) -> bool {
+        let link = link.and_then(|link| link.as_ref().ok());
+        let count = link.and_then(|link| {
+            let port = link.port.as_ref().ok().map(|port| &port.errors);
+            let ends = [Some(&link.errors), port].into_iter().flatten();
+            ends.filter_map(|end| end.fatal.as_ref().ok().copied())
+                .reduce(u64::saturating_add)
+        });
+        if let Some(count) = count
+            && self.before.replace(count).is_some_and(|it| it < count)
+        {
+            self.seen_at = Some(now);
+        }
+        self.seen_at.is_some_and(|at| now.since(at) < FATAL_FRESH)
+    }
 }
 
 impl Watch {
@@ -103,11 +140,12 @@ impl Watch {
         Self {
             host: HostProbe::new(&settings.root),
             host_changes: HostChanges::default(),
-            oom_kills_before: None,
+            host_judge: HostJudge::new(settings.limits.poll_interval),
             services: Services::new(&settings.services, &settings.root),
             settings,
             cards: BTreeMap::new(),
             transitions: VecDeque::new(),
+            service_transitions: VecDeque::new(),
             polls: 0,
             polls_late: 0,
             this_process: OwnerId::of_this_process()
@@ -131,51 +169,61 @@ impl Watch {
             cards.push(status);
         }
         self.polls_late += u64::from(late);
-        self.remember(&transitions);
+        remember(&mut self.transitions, &transitions);
+        let refused = telemetry_error.as_ref();
+        let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
         let host = self.host_changes.latest();
-        let oom_kills = oom_kills(&mut self.oom_kills_before, host);
+        let host_figures = self.host_judge.poll(host, host_sample, refused, now);
         let surroundings = Surroundings {
             host,
+            host_sample,
             cards: cards
                 .iter()
                 .map(|card| (&*card.card, facts(card)))
                 .collect(),
-            oom_kills,
+            oom_kills: self.host_judge.oom_kills(),
         };
         let services = self.services.poll(&surroundings, now);
-        let host = host.map(|host| host_figures(host, oom_kills));
+        let service_transitions = self.services.take_transitions();
+        remember(&mut self.service_transitions, &service_transitions);
         let status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             simulation: self.settings.simulation.clone(),
             listen: self.settings.listen,
             telemetry: self.settings.telemetry.clone(),
-            telemetry_error,
+            telemetry_error: telemetry_error.map(|refused| refused.why),
             pages_not_watched,
             interval_seconds: self.settings.limits.poll_interval.as_secs_f64(),
             polls: self.polls,
             polls_late: self.polls_late,
             monitor: self.look_at_this_process(now),
-            host,
+            host: Some(host_figures),
             services,
             cards,
             transitions: self.recent(now),
+            service_transitions: self.recent_of_services(now),
+            // Whoever keeps the history knows.
+            incidents: Vec::new(),
+            age_seconds: None,
         };
         Poll {
             status,
             host: host_sample,
             transitions,
+            service_transitions,
         }
     }
 
     /// Takes up pages that are new, and tells what kept it from seeing all.
-    fn discover(&mut self, now: Instant) -> (Option<String>, usize) {
+    fn discover(&mut self, now: Instant) -> (Option<Refused>, usize) {
         let directory = &self.settings.telemetry;
         let pages = match telemetry::pages(directory) {
             Ok(pages) => pages,
             Err(error) => {
                 let why = format!("{} could not be read: {error}", directory.display());
-                return (Some(why), 0);
+                let code = checks::of_io(&error);
+                return (Some(Refused { why, code }), 0);
             }
         };
         // A page that somebody removed after its owner had let go of the card is no loss.
@@ -194,12 +242,6 @@ impl Watch {
         (None, not_watched)
     }
 
-    fn remember(&mut self, transitions: &[(String, Transition)]) {
-        self.transitions.extend(transitions.iter().cloned());
-        let excess = self.transitions.len().saturating_sub(TRANSITIONS_MAX);
-        self.transitions.drain(..excess);
-    }
-
     fn recent(&self, now: Instant) -> Vec<TransitionRecord> {
         let record = |(card, transition): &(String, Transition)| TransitionRecord {
             card: card.clone(),
@@ -212,11 +254,38 @@ impl Watch {
         self.transitions.iter().map(record).collect()
     }
 
+    fn recent_of_services(&self, now: Instant) -> Vec<ServiceTransitionRecord> {
+        let record = |(service, it): &(String, ServiceTransition)| ServiceTransitionRecord {
+            service: service.clone(),
+            ago_seconds: now.since(it.at).as_secs_f64(),
+            from: it.from,
+            to: it.to,
+            cause_before: it.cause_before,
+            cause: it.cause,
+            evidence: it.evidence.clone(),
+        };
+        self.service_transitions.iter().map(record).collect()
+    }
+
     fn look_at_this_process(&mut self, now: Instant) -> Option<ProcessFigures> {
         let (id, probe) = self.this_process.as_mut()?;
         let seen = probe.observe(id, now).ok()?;
         Some(ProcessFigures::new(id.pid, &seen))
     }
+}
+
+/// The directory of pages could not be read.
+struct Refused {
+    why: String,
+    /// The code of the kernel's reason, if it has one.
+    code: Option<u8>,
+}
+
+/// Keeps the latest.
+fn remember<T: Clone>(kept: &mut VecDeque<T>, more: &[T]) {
+    kept.extend(more.iter().cloned());
+    let excess = kept.len().saturating_sub(TRANSITIONS_MAX);
+    kept.drain(..excess);
 }
 
 impl Card {
@@ -228,6 +297,7 @@ impl Card {
             link: None,
             owner: None,
             released: false,
+            fatal: FatalErrors::default(),
             judge: Judge::new(settings.limits, now),
             transitions: 0,
             errors: BTreeMap::new(),
@@ -241,9 +311,10 @@ impl Card {
         now: Instant,
     ) -> (CardStatus, Option<Transition>) {
         let look = self.look(settings, host, now);
+        let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
-        (self.status(settings, &look), transition)
+        (self.status(settings, &look, fatal_on_link), transition)
     }
 
     fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> Look {
@@ -298,7 +369,7 @@ impl Card {
         }
     }
 
-    fn status(&self, settings: &Settings, look: &Look) -> CardStatus {
+    fn status(&self, settings: &Settings, look: &Look, fatal_on_link: bool) -> CardStatus {
         let verdict = self.judge.verdict();
         let page = look.page.as_deref().ok();
         let beat = look.heartbeat.as_ref().and_then(|beat| beat.as_ref().ok());
@@ -308,6 +379,15 @@ impl Card {
             limits: &settings.limits,
         };
         let age = rules::page_age(&case);
+        let breaker = page.map(BreakerFigures::from);
+        let assessment = self.assessment();
+        let codes = checks::of_card(&CardSight {
+            evidence: &verdict.evidence,
+            breaker: breaker.as_ref(),
+            assessment: Some(&assessment),
+            page: look.page.as_ref().err(),
+            fatal_on_link,
+        });
         CardStatus {
             card: self.name.clone(),
             simulated: settings.simulation.is_some(),
@@ -319,14 +399,25 @@ impl Card {
             transitions: self.transitions,
             page_age_seconds: age.map(|age| age.as_secs_f64()),
             heartbeat: beat.map(|beat| HeartbeatFigures::new(beat, &case)),
-            breaker: page.map(BreakerFigures::from),
+            breaker,
             requests: page.map(|page| page.requests.into()),
             checks: page.map(|page| CheckFigures::from(page.checks)),
             resets: page.map(|page| page.card.resets.get()),
             silent_reboots: page.map(|page| page.card.silent_reboots.get()),
             owner: self.owner_figures(look),
             probe_errors: self.error_counts(),
+            assessment: Some(assessment),
+            advice: checks::advice(&codes),
+            codes,
+            identity: page.and_then(IdentityFigures::of),
+            drained: None,
         }
+    }
+
+    fn assessment(&self) -> AssessmentFigures {
+        let diagnosis = self.judge.diagnosis();
+        let (weighings, prospects) = (diagnosis.weighings(), diagnosis.prospects());
+        AssessmentFigures::new(diagnosis.assessment(), weighings, &prospects)
     }
 
     fn owner_figures(&self, look: &Look) -> Option<ProcessFigures> {
@@ -361,25 +452,7 @@ fn facts(card: &CardStatus) -> CardFacts {
             late_or_failed.saturating_add(requests.misbehaved)
         }),
         in_flight: requests.map_or(0, |requests| requests.in_flight),
-    }
-}
-
-/// How many were killed since the host is watched.
-fn oom_kills(before: &mut Option<u64>, host: Option<&Host>) -> u64 {
-    let shortages = host.and_then(|host| host.shortages.as_ref().ok());
-    let Some(kills) = shortages.and_then(|shortages| shortages.oom_kills) else {
-        return 0;
-    };
-    kills.saturating_sub(*before.get_or_insert(kills))
-}
-
-fn host_figures(host: &Host, oom_kills: u64) -> HostFigures {
-    let memory = host.memory.as_ref().ok();
-    HostFigures {
-        memory_total_bytes: memory.map(|memory| memory.total_bytes),
-        memory_available_bytes: memory.and_then(|memory| memory.available_bytes),
-        memory_unaccounted_bytes: memory.and_then(crate::probe::Memory::unaccounted_bytes),
-        oom_kills,
+        moves: card.heartbeat.as_ref().is_some_and(|beat| beat.moving),
     }
 }
 

@@ -183,6 +183,7 @@ impl Watched {
         self.now = self.now.plus(STEP);
         let around = Surroundings {
             host: Some(&self.host),
+            host_sample: None,
             cards: BTreeMap::from([(CARD, self.card)]),
             oom_kills: 0,
         };

@@ -21,7 +21,7 @@ use crate::text;
 use crate::verdict::{Cause, Evidence};
 
 /// Looks in a row without an answer before it is held to hang: one may have met a pause.
-const SILENT_MIN: u32 = 2;
+pub(super) const SILENT_MIN: u32 = 2;
 
 /// What was seen of a service.
 #[derive(Clone, Copy, Debug)]

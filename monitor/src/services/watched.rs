@@ -1,7 +1,10 @@
 //! One service: what looks at it, what is remembered of it, and what is said of it.
 
+use super::dossier::Evidences;
 use super::resources::{self, Held, Seen, lossy};
-use super::{CardFacts, Facts, Found, Judgement, ServiceSettings, Surroundings, judge};
+use super::{
+    CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTransition, Surroundings, judge,
+};
 use crate::leak::{Sample, Watch};
 use crate::probe::{
     Cgroup, CgroupMemory, CgroupProbe, LocateProbe, OwnerId, Periodic, Probe, ProbeError, Reach,
@@ -40,8 +43,11 @@ pub(super) struct Watched {
     leaks: Vec<Resource>,
     sampled_at: Option<Instant>,
     restarts: u64,
+    evidences: Evidences,
     /// What was said last, and since when.
     said: Option<(Standing, Cause, Instant)>,
+    /// What became of it in the last poll.
+    transition: Option<ServiceTransition>,
 }
 
 /// A resource that is watched for leaks.
@@ -96,7 +102,9 @@ impl Watched {
             leaks: Vec::new(),
             sampled_at: None,
             restarts: 0,
+            evidences: Evidences::new(),
             said: None,
+            transition: None,
             settings,
         }
     }
@@ -117,6 +125,7 @@ impl Watched {
         let cgroup = self.look_at_cgroup(now);
         let answer = self.answers.latest(now);
         let memory = self.process.cgroup.as_ref().zip(cgroup.as_ref());
+        let kernel = memory.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
         if let Some(Ok(service)) = &service {
             let seen = Seen {
                 settings: &self.settings,
@@ -126,8 +135,7 @@ impl Watched {
                 host: around.host,
             };
             let held = resources::held(&seen);
-            let card = self.settings.card.as_deref();
-            let card = card.and_then(|card| around.cards.get(card)).copied();
+            let card = self.card_among(around);
             let sample = covariates(card, answer.as_deref());
             feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, now);
         }
@@ -136,9 +144,9 @@ impl Watched {
             .iter()
             .map(|it| LeakFigures::new(it.watch.verdict(), it.unit, it.held))
             .collect();
-        let judgement = self.judge(service.as_ref(), &leaks, around.oom_kills);
-        let kernel = memory.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
+        let judgement = self.judge(service.as_ref(), &leaks, around, now);
         let for_seconds = self.since(&judgement, now);
+        let advice = crate::checks::advice(&judgement.codes);
         ServiceStatus {
             service: self.settings.name.clone(),
             card: self.settings.card.clone(),
@@ -154,7 +162,18 @@ impl Watched {
             answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
             kernel,
             leaks,
+            assessment: Some(self.evidences.figures(now)),
+            advice,
         }
+    }
+
+    fn card_among(&self, around: &Surroundings<'_>) -> Option<CardFacts> {
+        around.cards.get(self.settings.card.as_deref()?).copied()
+    }
+
+    /// What became of it in the last poll, once.
+    pub(super) fn take_transition(&mut self) -> Option<(String, ServiceTransition)> {
+        Some((self.settings.name.clone(), self.transition.take()?))
     }
 
     /// Takes up the process that was found, if that is another one than before.
@@ -189,6 +208,7 @@ impl Watched {
         self.restarts += u64::from(self.process.last.is_some_and(|last| last != id));
         if self.process.last != Some(id) {
             self.leaks.clear();
+            self.evidences.forget();
             self.ask_anew(now);
         }
         self.process.id = Some(id);
@@ -236,11 +256,13 @@ impl Watched {
     }
 
     fn judge(
-        &self,
+        &mut self,
         service: Option<&Result<Service, ProbeError>>,
         leaks: &[LeakFigures],
-        oom_kills: u64,
+        around: &Surroundings<'_>,
+        now: Instant,
     ) -> Judgement {
+        let card = self.card_among(around);
         let process = match (service, &self.locate, &self.process.missing) {
             (Some(Ok(_)), ..) => Found::Running,
             (Some(Err(error @ ProbeError::Absent { .. })), ..)
@@ -250,24 +272,43 @@ impl Watched {
             }
             (None, _, None) => Found::NotYet,
         };
-        judge(&Facts {
+        let facts = Facts {
             process,
             reach: self.answers.last.as_deref(),
             silent_in_a_row: self.answers.silent_in_a_row,
             leaks,
-            oom_kills,
-        })
+            oom_kills: around.oom_kills,
+        };
+        let sample = around.host_sample.as_ref();
+        self.evidences.poll(&facts, card, sample, now);
+        judge(&facts)
     }
 
     fn since(&mut self, judgement: &Judgement, now: Instant) -> f64 {
         let Judgement {
             standing, cause, ..
         } = *judgement;
-        let since = match self.said {
+        let before = self.said;
+        let since = match before {
             Some((before, because, since)) if (before, because) == (standing, cause) => since,
             _ => now,
         };
         self.said = Some((standing, cause, since));
+        let (from, cause_before) = before.map_or(
+            (Standing::Unknown, Cause::Undetermined),
+            |(standing, cause, _)| (standing, cause),
+        );
+        // Before it was looked for the first time, nothing can have become of it.
+        let is_news = since == now && (from, cause_before) != (standing, cause);
+        let is_first = before.is_none() && standing == Standing::Unknown;
+        self.transition = (is_news && !is_first).then(|| ServiceTransition {
+            at: now,
+            from,
+            to: standing,
+            cause_before,
+            cause,
+            evidence: judgement.evidence.clone(),
+        });
         now.since(since).as_secs_f64()
     }
 }

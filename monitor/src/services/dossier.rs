@@ -1,0 +1,327 @@
+//! Turns what was seen of one service into evidence, and has it weighed, as the evidence about a
+//! card is. It judges by the same facts as [`judge`](super::judge), and says how sure that is.
+//!
+//! A service that does not answer on a host that is starved looks just like one that hangs; that is
+//! why the host is weighed here too. That its card is away is not: it explains what a service leaks,
+//! and excuses nobody.
+
+use super::{CardFacts, Facts, Found};
+use crate::attribution::{
+    Assessment, Circumstances, Counter, Dossier, Kind, Priors, assess, prospects, weigh,
+};
+use crate::leak::{Level, Scope};
+use crate::local_health::{Limits, Sample};
+use crate::probe::Reach;
+use crate::status::{AssessmentFigures, LeakFigures};
+use hwshim::clock::Instant;
+
+/// A rise that is no more than suspected tells half.
+const SUSPECTED: f64 = 0.5;
+/// With fewer requests in flight, no queue is long.
+const QUEUE_LONG: u64 = 64;
+/// That something would not be done may be for want of permission, or of time.
+const DECLINED: f64 = 0.5;
+
+/// The evidence about one service, and what is believed by it.
+#[derive(Debug)]
+pub(super) struct Evidences {
+    dossier: Dossier,
+    priors: Priors,
+    circumstances: Circumstances,
+    assessment: Assessment,
+}
+
+impl Evidences {
+    pub(super) fn new() -> Self {
+        let (dossier, priors) = (Dossier::new(), Priors::default());
+        let circumstances = Circumstances::default();
+        Self {
+            assessment: assess(&dossier, &circumstances, &priors, Instant::ORIGIN),
+            dossier,
+            priors,
+            circumstances,
+        }
+    }
+
+    /// What was seen of another process says nothing about this one.
+    pub(super) fn forget(&mut self) {
+        self.dossier = Dossier::new();
+    }
+
+    /// Takes in what a poll saw, and weighs it.
+    pub(super) fn poll(
+        &mut self,
+        facts: &Facts<'_>,
+        card: Option<CardFacts>,
+        host: Option<&Sample>,
+        now: Instant,
+    ) {
+        self.process(facts, now);
+        self.answers(facts, now);
+        self.leaks(facts.leaks, now);
+        self.host(host, now);
+        if card.is_some_and(|card| card.moves) {
+            let detail = "the card's heartbeat moves";
+            self.dossier.not_seen(Kind::CounterFrozen, detail, now);
+            self.dossier.not_seen(Kind::ConfigAllOnes, detail, now);
+        }
+        if let Some(CardFacts { in_flight, .. }) = card.filter(|it| it.in_flight < QUEUE_LONG) {
+            let detail = format!("{in_flight} requests are in flight");
+            self.dossier.not_seen(Kind::QueueLong, detail, now);
+        }
+        self.circumstances = Circumstances {
+            local_health: 0,
+            counter: match card {
+                Some(card) if card.moves => Counter::Moved,
+                _ => Counter::Unread,
+            },
+            is_warming_up: is_warming_up(facts.leaks),
+        };
+        self.assessment = assess(&self.dossier, &self.circumstances, &self.priors, now);
+    }
+
+    #[cfg(test)]
+    pub(super) const fn assessment(&self) -> &Assessment {
+        &self.assessment
+    }
+
+    pub(super) fn figures(&self, now: Instant) -> AssessmentFigures {
+        let (dossier, priors) = (&self.dossier, &self.priors);
+        let prospects = prospects(dossier, &self.circumstances, priors, now);
+        AssessmentFigures::new(&self.assessment, weigh(dossier, priors, now), &prospects)
+    }
+
+    fn process(&mut self, facts: &Facts<'_>, now: Instant) {
+        let answered = matches!(facts.reach, Some(Ok(Reach::Answered(_))));
+        match facts.process {
+            // Somebody serves: not the process that is looked for.
+            Found::Gone(error) if answered => {
+                let detail = format!("something answers, and yet {error}");
+                self.dossier.seen(Kind::Permission, 1.0, detail, now);
+                let detail = "something answers";
+                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+            }
+            Found::Gone(error) => {
+                let detail = error.to_string();
+                self.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
+            }
+            Found::Running => {
+                let detail = "its process is there";
+                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+            }
+            Found::NotYet | Found::Unseen(_) => {}
+        }
+    }
+
+    fn answers(&mut self, facts: &Facts<'_>, now: Instant) {
+        let dossier = &mut self.dossier;
+        match facts.reach {
+            Some(Ok(Reach::Answered(_))) => {
+                let detail = "it answers";
+                dossier.not_seen(Kind::CounterMovesNoReply, detail, now);
+                dossier.not_seen(Kind::Permission, detail, now);
+            }
+            Some(Ok(Reach::Declined { .. })) => {
+                let detail = "it answers that it would not";
+                dossier.not_seen(Kind::CounterMovesNoReply, "it answers", now);
+                dossier.seen(Kind::Permission, DECLINED, detail, now);
+            }
+            Some(Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. })) => {
+                let times = facts.silent_in_a_row;
+                // One silence may have met a pause.
+                let strength = if times >= super::judge::SILENT_MIN {
+                    1.0
+                } else {
+                    0.3
+                };
+                if !matches!(facts.reach, Some(Ok(Reach::Unreachable { .. }))) {
+                    let detail = "whoever asks is let in";
+                    dossier.not_seen(Kind::Permission, detail, now);
+                }
+                let detail = format!("it gave no answer, {times} times in a row");
+                dossier.seen(Kind::CounterMovesNoReply, strength, detail, now);
+            }
+            Some(Ok(Reach::Refused)) => {
+                let detail = "nobody listens where it is asked";
+                dossier.seen(Kind::OwnerGone, 1.0, detail, now);
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    fn leaks(&mut self, leaks: &[LeakFigures], now: Instant) {
+        let own = leaks.iter().filter(|leak| leak.scope == Scope::Service);
+        let worst = own.clone().max_by_key(|leak| leak.level);
+        let Some(worst) = worst else {
+            return;
+        };
+        let strength = match worst.level {
+            Level::Watching => 0.0,
+            Level::Suspected => SUSPECTED,
+            Level::Leaking | Level::Page => 1.0,
+        };
+        if strength > 0.0 {
+            let detail = crate::text::leak_sentence(worst);
+            self.dossier.seen(Kind::FloorTrend, strength, detail, now);
+        } else if !is_warming_up(leaks) {
+            let detail = "nothing that it holds only ever grows";
+            self.dossier.not_seen(Kind::FloorTrend, detail, now);
+        }
+        let fails = own.filter(|leak| leak.level > Level::Watching);
+        let mut fails = fails.filter(|leak| leak.per_failed_open.is_some_and(|each| each > 0.0));
+        if let Some(leak) = fails.next() {
+            let detail = format!("{} grow with opens that fail", leak.resource);
+            self.dossier.seen(Kind::FailedOpens, strength, detail, now);
+        }
+    }
+
+    fn host(&mut self, sample: Option<&Sample>, now: Instant) {
+        let Some(sample) = sample else {
+            return;
+        };
+        let signs = sample.signs(&Limits::default());
+        if signs.is_empty() {
+            let detail = "the host has time and memory";
+            self.dossier.not_seen(Kind::HostPressure, detail, now);
+            self.dossier.not_seen(Kind::OwnLateness, detail, now);
+        } else {
+            let names: Vec<_> = signs.iter().map(|sign| sign.name()).collect();
+            let detail = names.join(", ");
+            self.dossier.seen(Kind::HostPressure, 1.0, detail, now);
+        }
+    }
+}
+
+/// Whether there is something that it holds, and no rule has enough to go by yet.
+fn is_warming_up(leaks: &[LeakFigures]) -> bool {
+    let mut own = leaks.iter().filter(|leak| leak.scope == Scope::Service);
+    let watching = |leak: &LeakFigures| leak.rule.is_none() && leak.level == Level::Watching;
+    !leaks.is_empty() && own.all(watching)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak::Speed;
+    use crate::probe::ProbeError;
+    use crate::services::judge;
+    use crate::status::Unit;
+    use crate::verdict::Cause;
+    use std::time::Duration;
+
+    fn leak(level: Level) -> LeakFigures {
+        LeakFigures {
+            resource: "descriptors".to_owned(),
+            unit: Unit::Count,
+            scope: Scope::Service,
+            level,
+            rule: Some(Speed::Medium),
+            held: 800.0,
+            limit: None,
+            rate_per_hour: None,
+            exhaustion: None,
+            p: None,
+            gates: Vec::new(),
+            share_of_growth: None,
+            per_failed_open: None,
+            per_hour_absent: None,
+            falsified_by: Vec::new(),
+        }
+    }
+
+    fn assessed(facts: &Facts<'_>, host: &Sample) -> Assessment {
+        let mut evidences = Evidences::new();
+        let card = CardFacts {
+            moves: true,
+            ..CardFacts::default()
+        };
+        for second in 0..5 {
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            evidences.poll(facts, Some(card), Some(host), now);
+        }
+        evidences.assessment().clone()
+    }
+
+    const QUIET: Sample = Sample {
+        own_lateness: Duration::ZERO,
+        poll_interval: Duration::from_secs(1),
+        psi_cpu_some: Some(0.0),
+        psi_memory_some: Some(0.0),
+        softirq_share_max: Some(0.0),
+        softnet_dropped: Some(0),
+        steal_share: Some(0.0),
+        vm_pause: Duration::ZERO,
+    };
+
+    #[test]
+    fn the_assessment_of_a_service_names_whom_its_judgement_names() {
+        let absent = ProbeError::Absent {
+            what: "it".to_owned(),
+        };
+        let silent = Ok(Reach::Silent { received: 0 });
+        let refused = Ok(Reach::Refused);
+        let (watching, leaking) = ([leak(Level::Watching)], [leak(Level::Leaking)]);
+        let facts = |process, reach, leaks| Facts {
+            process,
+            reach,
+            silent_in_a_row: 3,
+            leaks,
+            oom_kills: 0,
+        };
+        for (facts, cause) in [
+            (facts(Found::Running, None, &watching[..]), Cause::None),
+            (
+                facts(Found::Running, Some(&silent), &watching),
+                Cause::ServiceHang,
+            ),
+            (
+                facts(Found::Gone(&absent), None, &watching),
+                Cause::ServiceGone,
+            ),
+            (
+                facts(Found::Running, Some(&refused), &watching),
+                Cause::ServiceGone,
+            ),
+            (facts(Found::Running, None, &leaking), Cause::ServiceLeak),
+        ] {
+            let assessment = assessed(&facts, &QUIET);
+            assert_eq!(judge(&facts).cause, cause);
+            assert_eq!(assessment.cause, cause, "{assessment:#?}");
+        }
+    }
+
+    #[test]
+    fn silence_on_a_starved_host_is_not_surely_the_services() {
+        let silent = Ok(Reach::Silent { received: 0 });
+        let facts = Facts {
+            process: Found::Running,
+            reach: Some(&silent),
+            silent_in_a_row: 3,
+            leaks: &[leak(Level::Watching)],
+            oom_kills: 0,
+        };
+        let starved = Sample {
+            psi_cpu_some: Some(0.9),
+            ..QUIET
+        };
+        let assessment = assessed(&facts, &starved);
+        assert_ne!(assessment.cause, Cause::ServiceHang, "{assessment:#?}");
+        assert_ne!(assessment.cause, Cause::Card);
+    }
+
+    #[test]
+    fn no_leak_is_named_while_a_service_warms_up() {
+        let mut young = leak(Level::Watching);
+        young.rule = None;
+        let facts = Facts {
+            process: Found::Running,
+            reach: None,
+            silent_in_a_row: 0,
+            leaks: &[young],
+            oom_kills: 0,
+        };
+        let assessment = assessed(&facts, &QUIET);
+        assert_eq!(assessment.confidence(Cause::ServiceLeak), 0.0);
+        assert_eq!(assessment.cause, Cause::None, "{assessment:#?}");
+    }
+}
