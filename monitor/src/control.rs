@@ -118,15 +118,20 @@ pub struct Desk {
     drained: BTreeMap<String, Drained>,
     /// Cards that are watched.
     cards: BTreeSet<String>,
+    /// What was recorded since somebody asked.
+    news: Vec<Event>,
     own_uid: u32,
 }
 
 /// A card without work, by an operator's wish.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-struct Drained {
-    event: Seq,
-    by: String,
-    since_unix_ms: i64,
+pub struct Drained {
+    /// The order.
+    pub event: Seq,
+    /// Who gave it.
+    pub by: String,
+    /// When, by the calendar.
+    pub since_unix_ms: i64,
 }
 
 impl Desk {
@@ -137,17 +142,22 @@ impl Desk {
             lock: ChangeLock::new(settings),
             drained: BTreeMap::new(),
             cards: BTreeSet::new(),
+            news: Vec::new(),
             own_uid,
         };
         for Recorded { seq, event, .. } in recorded {
             desk.apply(*seq, event);
         }
+        desk.news.clear();
         desk
     }
 
     /// Takes in an event that is on record.
     pub fn apply(&mut self, seq: Seq, event: &Event) {
         self.lock.apply(seq, event);
+        if KINDS.contains(&&*event.kind) {
+            self.news.push(event.clone());
+        }
         if event.kind != lock::CHANGE {
             return;
         }
@@ -177,8 +187,19 @@ impl Desk {
 
     /// Cards of which nobody is to be alarmed.
     #[must_use]
-    pub fn drained(&self) -> BTreeSet<String> {
-        self.drained.keys().cloned().collect()
+    pub const fn drained(&self) -> &BTreeMap<String, Drained> {
+        &self.drained
+    }
+
+    /// Orders that were recorded since this was asked last, for whoever looks for what was changed.
+    pub fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Whether a change window is open.
+    #[must_use]
+    pub fn is_open(&self, now: Stamp) -> bool {
+        self.lock.window(now).is_some()
     }
 
     /// What time has brought; see [`ChangeLock::tick`]. Each is to be recorded, and applied.

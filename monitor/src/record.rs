@@ -10,23 +10,34 @@
 //! | `blind`, `sees-again` | warning, notice | the card | a probe sees nothing in two polls in a row, and sees again |
 //! | `host-starved` | warning; a notice if pressure was the only sign | `host` | a time ended in which the host gave too little |
 //! | `clock-step` | warning | `monitor` | the calendar was set |
+//! | `service-transition` | alert to gone and to a leak that pages, else a warning; a notice when well | the service | its standing or cause gives way to another |
+//! | `host-transition` | warning, notice when well | `host` | what is at fault with it gives way to another |
+//! | `oom-kill` | alert | `host` | processes were killed for want of memory |
+//! | `firmware` | warning outside a change window, else notice | the card | it is seen for the first time, or another |
+//! | `owner-changed`, `service-restarted` | notice | the card, the service | another process takes its place |
+//! | `incident-*` | | | see [`casebook`] |
 //! | `history-gap` | alert | `monitor` | events could not be recorded for a while |
 //! | `change-*`, `change` | | | see [`lock`](crate::lock) |
 
+pub mod casebook;
+mod changes;
 pub mod gap;
 mod host;
 mod keeper;
 
+pub use casebook::Casebook;
 pub use host::HostWatch;
 pub use keeper::{Keeper, Kept, said};
 
-use crate::history::{ClockSteps, Event, Severity, Stamp};
-use crate::status::{CardStatus, Status};
+use crate::control::Drained;
+use crate::history::{ClockSteps, Event, Recorded, Severity, Stamp};
+use crate::status::{CardStatus, Standing, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use crate::watch::Poll;
+use changes::{Changes, recorded, service_changed};
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// This program began.
@@ -43,6 +54,18 @@ pub const SEES_AGAIN: &str = "sees-again";
 pub const HOST_STARVED: &str = "host-starved";
 /// The calendar was set.
 pub const CLOCK_STEP: &str = "clock-step";
+/// A service's standing or cause gave way to another.
+pub const SERVICE_TRANSITION: &str = "service-transition";
+/// What is at fault with the host gave way to something else.
+pub const HOST_TRANSITION: &str = "host-transition";
+/// Processes were killed for want of memory.
+pub const OOM_KILL: &str = "oom-kill";
+/// A card's firmware was seen for the first time, or is another.
+pub const FIRMWARE: &str = "firmware";
+/// A card has another process for its owner.
+pub const OWNER_CHANGED: &str = "owner-changed";
+/// A service was started again.
+pub const SERVICE_RESTARTED: &str = "service-restarted";
 /// Events could not be recorded for a while.
 pub const HISTORY_GAP: &str = "history-gap";
 
@@ -76,6 +99,78 @@ pub struct TransitionBody {
     /// Whether an operator had drained the card, so that nobody was to be alarmed.
     #[serde(default)]
     pub drained: bool,
+}
+
+/// What is on record of a service's transition.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceTransitionBody {
+    /// How far one got with it.
+    pub from: Standing,
+    /// How far one gets.
+    pub to: Standing,
+    /// What was at fault.
+    pub cause_before: Cause,
+    /// What is.
+    pub cause: Cause,
+    /// Why, what decided first.
+    pub evidence: Vec<Evidence>,
+    /// Codes that fit.
+    pub codes: Vec<u8>,
+    /// Whether an operator had drained its card, so that nobody was to be alarmed.
+    pub drained: bool,
+}
+
+/// What is on record of a host that became well or unwell.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HostTransitionBody {
+    /// What was at fault.
+    pub from: Cause,
+    /// What is.
+    pub to: Cause,
+    /// Why, what decided first.
+    pub evidence: Vec<Evidence>,
+    /// Codes that fit.
+    pub codes: Vec<u8>,
+}
+
+/// What is on record of processes that were killed for want of memory.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct OomKillBody {
+    /// How many since the last poll.
+    pub killed: u64,
+    /// How many since the host is watched.
+    pub since_watched: u64,
+    /// What memory was left after that.
+    pub memory_available_bytes: Option<u64>,
+}
+
+/// What is on record of a card's firmware.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct FirmwareBody {
+    /// What it was; `None` if the card was never seen before.
+    pub from: Option<String>,
+    /// What it is.
+    pub to: String,
+    /// Whether a change window was open, or it is the first that is known.
+    pub expected: bool,
+}
+
+/// What is on record of a card's new owner.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct OwnerBody {
+    /// Process that was its owner.
+    pub from: u32,
+    /// Process that is.
+    pub to: u32,
+}
+
+/// What is on record of a service that was started again.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceRestartBody {
+    /// How often that was since the monitor started.
+    pub restarts: u64,
+    /// Its process, if it was seen.
+    pub pid: Option<u32>,
 }
 
 /// What is on record of a probe that is blind, or no longer is.
@@ -153,6 +248,34 @@ pub struct Recorder {
     blind: BTreeMap<(String, String), Blindness>,
     errors: BTreeMap<(String, String, String), u64>,
     host: HostWatch,
+    changes: Changes,
+    casebook: Casebook,
+}
+
+/// What is known beside a poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    /// How much later than it was due the poll came.
+    pub late: Duration,
+    /// Cards that an operator wants without work: of those nobody is alarmed.
+    pub drained: &'a BTreeMap<String, Drained>,
+    /// Whether a change window is open.
+    pub window: bool,
+    /// Codes of what keeps the history from being written.
+    pub history: &'a [u8],
+    /// Events of orders that were recorded since the last poll.
+    pub orders: &'a [Event],
+}
+
+/// What of earlier runs is on record, each in order.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// The latest events of incidents that were opened and closed.
+    pub incidents: Vec<Recorded>,
+    /// Events of [`casebook::CHANGES`] of the last day.
+    pub changes: Vec<Recorded>,
+    /// All events of the kind [`FIRMWARE`].
+    pub firmware: Vec<Recorded>,
 }
 
 /// A probe that saw nothing in the last poll.
@@ -164,26 +287,25 @@ struct Blindness {
 }
 
 impl Recorder {
-    /// Starts with nothing seen.
+    /// Starts with nothing seen but what is on record. Returns what is to be recorded of how the
+    /// last run ended.
     #[must_use]
-    pub fn new(host: HostWatch, now: Stamp) -> Self {
-        Self {
+    pub fn begin(host: HostWatch, past: &Past, now: Stamp) -> (Self, Vec<Event>) {
+        let (casebook, events) = Casebook::begin(&past.incidents, &past.changes, now);
+        let recorder = Self {
             steps: ClockSteps::new(now, STEP_TOLERANCE),
             blind: BTreeMap::new(),
             errors: BTreeMap::new(),
             host,
-        }
+            changes: Changes::begin(&past.firmware),
+            casebook,
+        };
+        (recorder, events)
     }
 
-    /// What of a poll is to be on record before the poll is shown. `late` is how much later than it
-    /// was due it came; of cards that are `drained`, nobody is alarmed.
-    pub fn poll(
-        &mut self,
-        poll: &Poll,
-        late: Duration,
-        drained: &BTreeSet<String>,
-        now: Stamp,
-    ) -> Vec<Event> {
+    /// What of a poll is to be on record before the poll is shown. What only the record knows is
+    /// added to the poll: who is drained, which incidents there are.
+    pub fn poll(&mut self, poll: &mut Poll, beside: &Beside<'_>, now: Stamp) -> Vec<Event> {
         let mut events = Vec::new();
         // First: what follows has the new time.
         if let Some(nanos) = self.steps.look(now) {
@@ -192,13 +314,18 @@ impl Recorder {
             let event = Event::new(now, CLOCK_STEP, "monitor", &StepBody { seconds });
             events.push(event.with_severity(Severity::Warning));
         }
-        events.extend(self.host.poll(poll.host, late, now));
+        events.extend(self.host.poll(poll.host, beside.late, now));
         self.blindness(&poll.status, now, &mut events);
-        let transitions = poll.transitions.iter();
-        events.extend(
-            transitions
-                .map(|(card, transition)| changed(card, transition, drained.contains(card), now)),
-        );
+        events.extend(transitions(poll, beside, now));
+        history_fails(&mut poll.status, beside.history);
+        events.extend(self.changes.poll(&mut poll.status, beside.window, now));
+        for event in beside.orders.iter().chain(&events) {
+            self.casebook.changed(event, now);
+        }
+        let drained = beside.drained.keys().map(|card| &**card).collect();
+        events.extend(self.casebook.poll(&poll.status, &drained, now));
+        poll.status.incidents = self.casebook.figures(now.monotonic);
+        show_drained(&mut poll.status, beside.drained, now);
         events
     }
 
@@ -274,6 +401,49 @@ impl Recorder {
     }
 }
 
+/// What became of cards and services.
+fn transitions(poll: &Poll, beside: &Beside<'_>, now: Stamp) -> Vec<Event> {
+    let is_drained = |card: &str| beside.drained.contains_key(card);
+    let cards = poll.transitions.iter();
+    let cards = cards.map(|(card, it)| changed(card, it, is_drained(card), now));
+    let services = poll.service_transitions.iter().map(|(name, it)| {
+        let services = poll.status.services.iter();
+        let mut cards = services.filter_map(|it| (it.service == *name).then_some(it.card.as_ref()));
+        let drained = cards.next().flatten().is_some_and(|card| is_drained(card));
+        service_changed(name, it, &poll.status, drained, now)
+    });
+    cards.chain(services).collect()
+}
+
+/// A history that cannot be written is a failed check of the host.
+fn history_fails(status: &mut Status, codes: &[u8]) {
+    let Some(host) = status.host.as_mut().filter(|_| !codes.is_empty()) else {
+        return;
+    };
+    host.codes.extend(codes);
+    host.codes.sort_unstable();
+    host.codes.dedup();
+    host.advice = crate::checks::advice(&host.codes);
+    if host.cause == Cause::None {
+        host.cause = Cause::Configuration;
+    }
+    host.evidence.push(Evidence {
+        code: "history-not-kept".into(),
+        detail: "the history cannot be written; cardmon dead-man says why".to_owned(),
+    });
+}
+
+/// Shows who is drained, since when and by whom.
+fn show_drained(status: &mut Status, drained: &BTreeMap<String, Drained>, now: Stamp) {
+    for card in &mut status.cards {
+        if let Some(order) = drained.get(&card.card) {
+            let since = crate::history::WallTime::from_unix_millis(order.since_unix_ms);
+            let for_seconds = now.wall.since(since).as_secs_f64();
+            card.drain(order.by.clone(), for_seconds);
+        }
+    }
+}
+
 fn blind(card: &str, probe: &str, blindness: &Blindness, now: Stamp) -> Event {
     let body = BlindBody {
         probe: probe.to_owned(),
@@ -300,15 +470,11 @@ fn changed(card: &str, transition: &Transition, drained: bool, now: Stamp) -> Ev
         cause,
         evidence,
     } = transition;
-    let evidence = evidence.iter().take(EVIDENCE_MAX).map(|piece| Evidence {
-        code: cut(&piece.code, DETAIL_LEN_MAX).to_owned().into(),
-        detail: cut(&piece.detail, DETAIL_LEN_MAX).to_owned(),
-    });
     let body = TransitionBody {
         from: *from,
         to: *to,
         cause: *cause,
-        evidence: evidence.collect(),
+        evidence: recorded(evidence),
         drained,
     };
     let severity = match to {

@@ -4,10 +4,15 @@
 //! Everything else that reaches a terminal is cleaned of control characters: paths and addresses
 //! are chosen by others.
 
+mod diagnosis;
+mod incidents;
 mod services;
 
+pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagnosis};
+pub use incidents::incidents;
 pub use services::{leak_sentence, leaks, top};
 
+use crate::services::ServiceTransition;
 use crate::status::{CardStatus, ProcessFigures, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
@@ -54,6 +59,8 @@ pub fn block(status: &Status) -> Vec<String> {
         lines.push(String::new());
         lines.extend(services::table_of(&status.services));
     }
+    lines.extend(status.host.iter().flat_map(diagnosis::host));
+    lines.extend(incidents::in_short(&status.incidents));
     lines
 }
 
@@ -76,6 +83,28 @@ pub fn transition_line(card: &str, transition: &Transition) -> String {
     };
     let to = painted(to.name(), style(*to));
     format!("{}: {from} -> {to}{blame}{}", clean(card), clean(&why))
+}
+
+/// One line that says what became of a service.
+#[must_use]
+pub fn service_transition_line(service: &str, transition: &ServiceTransition) -> String {
+    let ServiceTransition {
+        at: _,
+        from,
+        to,
+        cause_before: _,
+        cause,
+        evidence,
+    } = transition;
+    let why = evidence.first().map_or_else(String::new, |first| {
+        format!(": {}: {}", first.code, first.detail)
+    });
+    let blame = match cause {
+        Cause::None => String::new(),
+        cause => format!(" ({cause})"),
+    };
+    let (from, to) = (from.name(), to.name());
+    format!("{}: {from} -> {to}{blame}{}", clean(service), clean(&why))
 }
 
 /// A duration as people say it, rounded: `4s`, `3m12s`, `5h02m`, `9d04h`.
@@ -119,10 +148,27 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
     let mut rows = Rows::new(HEADS);
     for card in cards {
         let unwell = card.state != State::Connected;
-        let reasons = card.evidence.iter().filter(|_| unwell).map(reason);
-        rows.push(row(card), style(card.state), reasons.collect());
+        let concerns = card.cause != Cause::None;
+        let mut below: Vec<_> = drained(card).into_iter().collect();
+        below.extend(card.evidence.iter().filter(|_| unwell).map(reason));
+        if (unwell || concerns) && card.drained.is_none() {
+            below.extend(diagnosis::advised(&card.advice));
+            let assessment = card.assessment.as_ref();
+            below.extend(diagnosis::in_short(assessment, &card.card));
+        }
+        rows.push(row(card), style(card.state), below);
     }
     rows.lines(Some(STATE_COLUMN))
+}
+
+/// That an operator wants it so, and how it would be otherwise.
+fn drained(card: &CardStatus) -> Option<String> {
+    let drained = card.drained.as_ref()?;
+    let (by, since) = (clean(&drained.by), spoken(seconds(drained.for_seconds)));
+    let (otherwise, cause) = (drained.otherwise, drained.otherwise_cause);
+    Some(format!(
+        "    drained by {by} {since} ago; otherwise {otherwise} ({cause}): cardmon undrain ends it"
+    ))
 }
 
 fn reason(evidence: &Evidence) -> String {

@@ -65,7 +65,7 @@ fn nothing_is_open_or_drained_before_it_is_on_record() {
     assert_eq!(event.refers_to, Some(Seq(1)));
     assert!(desk.drained().is_empty());
     desk.apply(Seq(2), &event);
-    assert_eq!(desk.drained(), BTreeSet::from([CARD.to_owned()]));
+    assert!(desk.drained().keys().eq([CARD]));
     assert_eq!(desk.notes(at(2)).len(), 2);
 }
 

@@ -129,6 +129,17 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl HistoryError {
+    /// The code of [`code`](crate::code) that fits, if one does.
+    #[must_use]
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Self::Full { .. } => Some(3),
+            Self::ReadOnly { .. } | Self::Directory { .. } => Some(0),
+            Self::Unreadable { source, .. } => crate::checks::of_io(source),
+            _ => None,
+        }
+    }
+
     /// Says what SQLite's error means for the file at `path`.
     pub(super) fn sqlite(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_owned();

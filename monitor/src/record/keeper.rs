@@ -11,7 +11,8 @@
 //!                  never written to, and nothing is begun anew
 //! ```
 
-use super::{GapBody, HISTORY_GAP, START, STOP};
+use super::casebook::{CHANGES, INCIDENT_CLOSED, INCIDENT_OPENED};
+use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, START, STOP};
 use crate::history::{
     Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
     Snapshot, Source, Stamp, SyslogAnchors, snapshot,
@@ -26,6 +27,10 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_secs(5);
 /// Events that wait at most: a day of a host on which something flaps every ten seconds.
 const WAITING_MAX: usize = 10_000;
+/// Events of incidents that are looked through for those that are still open.
+const INCIDENTS_MAX: u32 = 256;
+/// What was changed longer ago explains nothing.
+const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps a history.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct Keeper {
     waiting: VecDeque<Event>,
     lost: u64,
     trouble: Option<Trouble>,
+    /// Codes of what is wrong with the events.
+    codes: Vec<u8>,
     /// What is wrong with less than the events: samples, anchors.
     lesser: Vec<String>,
 }
@@ -55,6 +62,8 @@ pub struct Kept {
     pub last: Option<Seq>,
     /// What is wrong, each with what to do about it; nothing if all is well.
     pub troubles: Vec<String>,
+    /// Codes of [`code`](crate::code) that fit that.
+    pub codes: Vec<u8>,
 }
 
 impl Keeper {
@@ -70,10 +79,11 @@ impl Keeper {
             waiting: VecDeque::new(),
             lost: 0,
             trouble: None,
+            codes: Vec::new(),
             lesser: Vec::new(),
         };
         if let Err(error) = keeper.open_events() {
-            keeper.troubled(said(&error), now);
+            keeper.troubled(&error, now);
         }
         keeper.open_samples(now);
         keeper
@@ -86,9 +96,35 @@ impl Keeper {
             kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
             ..Filter::default()
         };
+        self.queried(&filter)
+    }
+
+    /// What of the past bears on what is going to be recorded.
+    #[must_use]
+    pub fn past(&self, now: Stamp) -> Past {
+        let kinds = |kinds: &[&str]| kinds.iter().map(|&kind| kind.to_owned()).collect();
+        let mut incidents = self.queried(&Filter {
+            kinds: kinds(&[INCIDENT_OPENED, INCIDENT_CLOSED]),
+            latest_first: true,
+            limit: Some(INCIDENTS_MAX),
+            ..Filter::default()
+        });
+        incidents.reverse();
+        Past {
+            incidents,
+            changes: self.queried(&Filter {
+                kinds: kinds(&CHANGES),
+                from_wall: Some(now.wall.minus(CHANGES_FOR)),
+                ..Filter::default()
+            }),
+            firmware: self.recorded(&[FIRMWARE]),
+        }
+    }
+
+    fn queried(&self, filter: &Filter) -> Vec<Recorded> {
         let events = self.events.as_ref();
         events
-            .and_then(|events| events.query(&filter).ok())
+            .and_then(|events| events.query(filter).ok())
             .unwrap_or_default()
     }
 
@@ -127,6 +163,7 @@ impl Keeper {
         Kept {
             last,
             troubles: self.troubles(),
+            codes: self.codes.clone(),
         }
     }
 
@@ -225,6 +262,7 @@ impl Keeper {
                 self.waiting.clear();
                 self.lost = 0;
                 self.trouble = None;
+                self.codes.clear();
                 Some(last)
             }
             Err(error) => {
@@ -232,7 +270,7 @@ impl Keeper {
                     // Nothing more is written to it, unless it opens again.
                     self.events = None;
                 }
-                self.troubled(said(&error), now);
+                self.troubled(&error, now);
                 None
             }
         }
@@ -298,7 +336,9 @@ impl Keeper {
         }
     }
 
-    fn troubled(&mut self, why: String, now: Stamp) {
+    fn troubled(&mut self, error: &HistoryError, now: Stamp) {
+        let why = said(error);
+        self.codes = error.code().into_iter().collect();
         let since = self.trouble.as_ref().map_or(now.monotonic, |it| it.since);
         self.trouble = Some(Trouble {
             why,

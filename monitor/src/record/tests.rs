@@ -21,7 +21,38 @@ fn at(seconds: u64) -> Stamp {
 /// A recorder on a host of which nothing can be seen but our own lateness.
 fn recorder() -> Recorder {
     let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
-    Recorder::new(host, at(0))
+    Recorder::begin(host, &Past::default(), at(0)).0
+}
+
+const NONE: BTreeMap<String, Drained> = BTreeMap::new();
+
+/// Of transitions, blindness and time: the host that runs this test may have trouble of its own.
+fn recorded_of(
+    recorder: &mut Recorder,
+    poll: &mut Poll,
+    late: Duration,
+    drained: &BTreeMap<String, Drained>,
+    now: Stamp,
+) -> Vec<Event> {
+    let beside = Beside {
+        late,
+        drained,
+        window: false,
+        history: &[],
+        orders: &[],
+    };
+    let mut events = recorder.poll(poll, &beside, now);
+    events.retain(|event| !event.kind.starts_with("incident-"));
+    events
+}
+
+fn drained() -> BTreeMap<String, Drained> {
+    let order = Drained {
+        event: crate::history::Seq(3),
+        by: "uid=0 pid=7".to_owned(),
+        since_unix_ms: 1_000_000,
+    };
+    BTreeMap::from([(CARD.to_owned(), order)])
 }
 
 fn poll() -> Poll {
@@ -39,6 +70,7 @@ fn poll() -> Poll {
     assert_eq!(poll.status.schema, SCHEMA);
     poll.status.cards[0].card = CARD.to_owned();
     poll.status.cards[0].probe_errors.clear();
+    poll.status.host = None;
     poll.transitions.clear();
     poll
 }
@@ -78,19 +110,18 @@ fn kinds(events: &[Event]) -> Vec<&str> {
 
 #[test]
 fn a_transition_is_as_loud_as_what_it_leads_to_and_quiet_if_the_card_is_drained() {
-    let none = BTreeSet::new();
-    let drained = BTreeSet::from([CARD.to_owned()]);
+    let drained = drained();
     for (to, severity) in [
         (State::Unavailable, Severity::Alert),
         (State::Unreachable, Severity::Alert),
         (State::Unknown, Severity::Warning),
         (State::Connected, Severity::Notice),
     ] {
-        let poll = transition(to, "why");
-        let event = &recorder().poll(&poll, Duration::ZERO, &none, at(1))[0];
+        let mut poll = transition(to, "why");
+        let event = &recorded_of(&mut recorder(), &mut poll, Duration::ZERO, &NONE, at(1))[0];
         assert_eq!((&*event.kind, event.severity), (TRANSITION, severity));
         assert_eq!(event.subject, CARD);
-        let quiet = &recorder().poll(&poll, Duration::ZERO, &drained, at(1))[0];
+        let quiet = &recorded_of(&mut recorder(), &mut poll, Duration::ZERO, &drained, at(1))[0];
         assert_eq!(quiet.severity, Severity::Notice);
         let body: TransitionBody = serde_json::from_str(&quiet.body).unwrap();
         assert_eq!((body.to, body.cause, body.drained), (to, Cause::Card, true));
@@ -102,7 +133,7 @@ fn whatever_a_page_says_fits_into_an_event() {
     let detail = "\u{1}é".repeat(100_000);
     let mut poll = transition(State::Unavailable, &detail);
     poll.transitions[0].0 = "é".repeat(1_000);
-    let events = recorder().poll(&poll, Duration::ZERO, &BTreeSet::new(), at(1));
+    let events = recorded_of(&mut recorder(), &mut poll, Duration::ZERO, &NONE, at(1));
     assert!(events[0].body.len() <= Event::BODY_LEN_MAX);
     assert!(events[0].subject.len() <= Event::SUBJECT_LEN_MAX);
 }
@@ -110,18 +141,19 @@ fn whatever_a_page_says_fits_into_an_event() {
 #[test]
 fn blindness_is_told_once_it_lasts_and_once_it_ends() {
     let mut recorder = recorder();
-    let mut told = |poll: &Poll, second| {
-        let events = recorder.poll(poll, Duration::ZERO, &BTreeSet::new(), at(second));
+    let mut told = |mut poll: Poll, second| {
+        let zero = Duration::ZERO;
+        let events = recorded_of(&mut recorder, &mut poll, zero, &NONE, at(second));
         kinds(&events).join(",")
     };
     // Torn once is being written.
-    assert_eq!(told(&with_errors(1), 1), "");
-    assert_eq!(told(&with_errors(1), 2), "");
-    assert_eq!(told(&with_errors(2), 3), "");
-    assert_eq!(told(&with_errors(3), 4), BLIND);
-    assert_eq!(told(&with_errors(4), 5), "");
-    assert_eq!(told(&with_errors(4), 6), SEES_AGAIN);
-    assert_eq!(told(&with_errors(4), 7), "");
+    assert_eq!(told(with_errors(1), 1), "");
+    assert_eq!(told(with_errors(1), 2), "");
+    assert_eq!(told(with_errors(2), 3), "");
+    assert_eq!(told(with_errors(3), 4), BLIND);
+    assert_eq!(told(with_errors(4), 5), "");
+    assert_eq!(told(with_errors(4), 6), SEES_AGAIN);
+    assert_eq!(told(with_errors(4), 7), "");
 }
 
 #[test]
@@ -129,8 +161,8 @@ fn a_calendar_that_is_set_is_told_before_what_follows_it() {
     let mut recorder = recorder();
     let mut later = at(1);
     later.wall = later.wall.plus(Duration::from_secs(3_600));
-    let poll = transition(State::Unavailable, "why");
-    let events = recorder.poll(&poll, Duration::ZERO, &BTreeSet::new(), later);
+    let mut poll = transition(State::Unavailable, "why");
+    let events = recorded_of(&mut recorder, &mut poll, Duration::ZERO, &NONE, later);
     assert_eq!(kinds(&events), [CLOCK_STEP, TRANSITION]);
     assert_eq!(events[0].body, r#"{"seconds":3600.0}"#);
 }
@@ -142,7 +174,13 @@ fn a_time_of_starvation_is_one_event_however_many_polls_were_late() {
     for second in 1..40 {
         let late = if (5..9).contains(&second) { 2_000 } else { 0 };
         let late = Duration::from_millis(late);
-        events.extend(recorder.poll(&poll(), late, &BTreeSet::new(), at(second)));
+        events.extend(recorded_of(
+            &mut recorder,
+            &mut poll(),
+            late,
+            &NONE,
+            at(second),
+        ));
     }
     assert_eq!(kinds(&events), [HOST_STARVED]);
     let body: StarvedBody = serde_json::from_str(&events[0].body).unwrap();
@@ -157,7 +195,13 @@ fn starvation_without_an_end_is_told_at_growing_intervals() {
     let mut events = Vec::new();
     for second in 1..1_000 {
         let late = Duration::from_secs(1);
-        events.extend(recorder.poll(&poll(), late, &BTreeSet::new(), at(second)));
+        events.extend(recorded_of(
+            &mut recorder,
+            &mut poll(),
+            late,
+            &NONE,
+            at(second),
+        ));
     }
     assert_eq!(events.len(), 5, "at 60, 120, 240, 480 and 960 seconds");
     assert_eq!(kinds(&recorder.end(7, at(1_000))), [HOST_STARVED, STOP]);
@@ -176,4 +220,64 @@ fn a_run_after_one_that_did_not_stop_begins_with_a_warning() {
     assert_eq!(severity(Some(false)), Severity::Warning);
     assert_eq!(severity(Some(true)), Severity::Notice);
     assert_eq!(severity(None), Severity::Notice);
+}
+
+#[test]
+fn what_becomes_of_the_host_is_on_record_with_its_cause() {
+    let mut recorder = recorder();
+    let mut told = |cause: Cause, kills: u64, second: u64| {
+        let mut poll = host_poll(cause, kills);
+        recorded_of(&mut recorder, &mut poll, Duration::ZERO, &NONE, at(second))
+    };
+    assert_eq!(kinds(&told(Cause::None, 0, 1)), [""; 0]);
+    let events = told(Cause::HostStarvation, 3, 2);
+    assert_eq!(kinds(&events), [OOM_KILL, HOST_TRANSITION]);
+    assert_eq!(
+        (events[0].severity, events[1].severity),
+        (Severity::Alert, Severity::Warning)
+    );
+    let killed: OomKillBody = serde_json::from_str(&events[0].body).unwrap();
+    assert_eq!((killed.killed, killed.since_watched), (3, 3));
+    let body: HostTransitionBody = serde_json::from_str(&events[1].body).unwrap();
+    assert_eq!((body.from, body.to), (Cause::None, Cause::HostStarvation));
+    assert_eq!(body.evidence[0].code, "host-starved");
+    assert_eq!(kinds(&told(Cause::HostStarvation, 3, 3)), [""; 0]);
+    assert_eq!(kinds(&told(Cause::None, 3, 4)), [HOST_TRANSITION]);
+}
+
+#[test]
+fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
+    let mut recorder = recorder();
+    let mut poll = host_poll(Cause::None, 0);
+    let beside = Beside {
+        late: Duration::ZERO,
+        drained: &NONE,
+        window: false,
+        history: &[3],
+        orders: &[],
+    };
+    recorder.poll(&mut poll, &beside, at(1));
+    let host = poll.status.host.unwrap();
+    assert_eq!((host.cause, host.codes), (Cause::Configuration, vec![3]));
+    assert_eq!(host.advice[0].code, 3);
+}
+
+fn host_poll(cause: Cause, oom_kills: u64) -> Poll {
+    let mut poll = poll();
+    poll.status.host = Some(crate::status::HostFigures {
+        memory_total_bytes: None,
+        memory_available_bytes: Some(7),
+        memory_unaccounted_bytes: None,
+        oom_kills,
+        cause,
+        for_seconds: 0.0,
+        starvation: Some(0),
+        evidence: vec![Evidence {
+            code: "host-starved".into(),
+            detail: String::new(),
+        }],
+        codes: Vec::new(),
+        advice: Vec::new(),
+    });
+    poll
 }

@@ -1,6 +1,7 @@
 //! Lays out host services for people: how each is, what each holds, and what leaks and why that is
 //! believed.
 
+use super::diagnosis::{advised, in_short};
 use super::{Rows, UNSEEN, clean, mebibytes, reason, seconds, spoken};
 use crate::leak::{Level, Scope};
 use crate::status::{
@@ -28,8 +29,12 @@ pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
             service.restarts.to_string(),
             rising(service),
         ];
-        let reasons = service.evidence.iter().map(reason).collect();
-        rows.push(row, style(service), reasons);
+        let mut below: Vec<_> = service.evidence.iter().map(reason).collect();
+        below.extend(advised(&service.advice));
+        if service.cause != Cause::None {
+            below.extend(in_short(service.assessment.as_ref(), &service.service));
+        }
+        rows.push(row, style(service), below);
     }
     rows.lines(Some(STANDING_COLUMN))
 }

@@ -20,7 +20,7 @@ use monitor::dead_man::systemd::Notify;
 use monitor::dead_man::{DeadMan, SignOfLife};
 use monitor::history::{BootId, Place, Stamp};
 use monitor::lock;
-use monitor::record::{self, HostWatch, Keeper, Recorder, StartBody};
+use monitor::record::{self, HostWatch, Keeper, Past, Recorder, StartBody};
 use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
 use publish::{Publisher, Record, Seen, Troubles};
@@ -274,6 +274,7 @@ impl Keep {
 /// The history of this run.
 #[derive(Debug)]
 struct History {
+    past: Past,
     keeping: Keeping,
     orders: Orders,
     boot: BootId,
@@ -301,6 +302,7 @@ impl History {
             telemetry: settings.telemetry.to_string_lossy().into_owned(),
             previous_was_stopped: keeper.previous_was_stopped(),
         };
+        let past = keeper.past(now);
         keeper.keep(vec![record::started(&body, now)], now);
         let keeping = Keeping::start(keeper).context("there is no thread for the history")?;
         let orders = Orders {
@@ -309,6 +311,7 @@ impl History {
             boot,
         };
         Ok(Self {
+            past,
             keeping,
             orders,
             boot,
@@ -319,11 +322,9 @@ impl History {
         let now = Stamp::now(&SystemClock, self.boot);
         let interval = settings.limits.poll_interval;
         let host = HostWatch::new(interval, now.monotonic);
-        Record::new(
-            Recorder::new(host, now),
-            self.keeping.clone(),
-            self.orders.clone(),
-        )
+        let (recorder, of_last_run) = Recorder::begin(host, &self.past, now);
+        let (keeping, orders) = (self.keeping.clone(), self.orders.clone());
+        Record::new(recorder, keeping, orders, of_last_run)
     }
 
     /// Has the end recorded; whether all of the run is.

@@ -12,10 +12,11 @@ use super::screen::Screen;
 use anyhow::Context as _;
 use hwshim::clock::Instant;
 use monitor::api::Published;
+use monitor::control::Drained;
 use monitor::history::{Event, Seq, Stamp};
-use monitor::record::{Kept, Recorder};
+use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -80,8 +81,14 @@ pub(super) struct Record {
     recorder: Recorder,
     keeping: Keeping,
     orders: Orders,
-    drained: BTreeSet<String>,
+    drained: BTreeMap<String, Drained>,
+    /// Whether a change window is open.
+    window: bool,
     notes: Vec<String>,
+    /// Codes of what keeps the history from being written.
+    codes: Vec<u8>,
+    /// Orders that are on record, and were not told of yet as what was changed.
+    news: Vec<Event>,
     /// What the disk has not answered yet.
     stuck: Option<oneshot::Receiver<Kept>>,
     /// What is to be recorded when it has.
@@ -94,10 +101,15 @@ impl Publisher {
         &mut self,
         mut polls: mpsc::UnboundedReceiver<Seen>,
     ) -> anyhow::Result<()> {
-        while let Some(Seen { poll, now, late }) = polls.recv().await {
+        while let Some(Seen {
+            mut poll,
+            now,
+            late,
+        }) = polls.recv().await
+        {
             let mut notes = Vec::new();
             if let Some(record) = &mut self.record {
-                if let Some(troubles) = record.put(&poll, late, now).await {
+                if let Some(troubles) = record.put(&mut poll, late, now).await {
                     self.troubles.replace(troubles);
                 }
                 notes.extend_from_slice(&record.notes);
@@ -116,21 +128,35 @@ impl Publisher {
         let alarms = self.troubles.list().into_iter();
         notes.extend(alarms.map(|trouble| format!("ALARM: the history: {trouble}")));
         self.screen
-            .show(&status, &poll.transitions, &notes)
+            .show(
+                &status,
+                &poll.transitions,
+                &poll.service_transitions,
+                &notes,
+            )
             .context("the status could not be printed")
     }
 }
 
 impl Record {
-    pub(super) fn new(recorder: Recorder, keeping: Keeping, orders: Orders) -> Self {
+    /// `waiting` is what is to be recorded with the first poll.
+    pub(super) fn new(
+        recorder: Recorder,
+        keeping: Keeping,
+        orders: Orders,
+        waiting: Vec<Event>,
+    ) -> Self {
         Self {
             recorder,
             keeping,
             orders,
-            drained: BTreeSet::new(),
+            drained: BTreeMap::new(),
+            window: false,
             notes: Vec::new(),
+            codes: Vec::new(),
+            news: Vec::new(),
             stuck: None,
-            waiting: Vec::new(),
+            waiting,
         }
     }
 
@@ -142,14 +168,22 @@ impl Record {
     }
 
     /// Puts on record what a poll brought, and what time did; what is wrong, if that is known.
-    async fn put(&mut self, poll: &Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
+    async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
         let mut events = std::mem::take(&mut self.waiting);
         // The lock's events first, as their numbers are needed: they are told apart from the end.
         let of_lock = self.look_at_desk(poll, now);
         let applied = of_lock.clone();
         let before = events.len();
         events.extend(of_lock);
-        events.extend(self.recorder.poll(poll, late, &self.drained, now));
+        let news = std::mem::take(&mut self.news);
+        let beside = Beside {
+            late,
+            drained: &self.drained,
+            window: self.window,
+            history: &self.codes,
+            orders: &news,
+        };
+        events.extend(self.recorder.poll(poll, &beside, now));
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
@@ -169,9 +203,15 @@ impl Record {
                 "its disk has not answered for 5 s; what is shown is not on record yet: see whether its file system is well".to_owned(),
             ]);
         };
-        let Ok(Kept { last, troubles }) = answered else {
+        let Ok(Kept {
+            last,
+            troubles,
+            codes,
+        }) = answered
+        else {
             return Some(vec![keeping::gone()]);
         };
+        self.codes = codes;
         if let Some(last) = last {
             self.apply(&applied, last, count - before);
         }
@@ -186,7 +226,9 @@ impl Record {
         };
         desk.watched(poll.status.cards.iter().map(|card| &*card.card));
         let events = desk.tick(now, false);
-        self.drained = desk.drained();
+        self.drained.clone_from(desk.drained());
+        self.window = desk.is_open(now);
+        self.news.extend(desk.take_news());
         self.notes = desk.notes(now);
         events
     }

@@ -1,6 +1,7 @@
 //! Shows polls as they come: JSON lines, one refreshed block on a terminal, or else one line per
 //! transition.
 
+use monitor::services::ServiceTransition;
 use monitor::status::Status;
 use monitor::text;
 use monitor::verdict::Transition;
@@ -69,6 +70,7 @@ impl Screen {
         &mut self,
         status: &Status,
         transitions: &[(String, Transition)],
+        of_services: &[(String, ServiceTransition)],
         notes: &[String],
     ) -> io::Result<()> {
         match &mut self.form {
@@ -83,6 +85,13 @@ impl Screen {
                 for (card, transition) in transitions {
                     writeln!(out, "{}", text::transition_line(card, transition))?;
                 }
+                for (service, transition) in of_services {
+                    writeln!(
+                        out,
+                        "{}",
+                        text::service_transition_line(service, transition)
+                    )?;
+                }
                 out.flush()
             }
             Form::Block { drawn, colour } => {
@@ -90,6 +99,8 @@ impl Screen {
                     .iter()
                     .map(|(card, transition)| text::transition_line(card, transition))
                     .collect();
+                let services = of_services.iter();
+                lines.extend(services.map(|(name, it)| text::service_transition_line(name, it)));
                 let notes = notes.iter().map(|note| text::clean(note));
                 let block: Vec<_> = notes.chain(text::block(status)).collect();
                 let block = block.join("\n");

@@ -1,0 +1,530 @@
+//! Keeps the incidents of a host: takes what each poll found for symptoms and victims, and what was
+//! changed for what may explain them, and says what of that is to be on record.
+//!
+//! Who is at fault was found out elsewhere, and here it is only put together. A service that went
+//! away while another leaks, or while processes were killed for want of memory, is a victim and no
+//! culprit; whoever leaks is told of it in one incident with those whom it harmed.
+//!
+//! | kind | severity | when |
+//! |---|---|---|
+//! | `incident-opened` | warning: what it is about alarms by itself | something is wrong that belongs to nothing known |
+//! | `incident-grew` | notice | another symptom or victim belongs to it |
+//! | `incident-attributed` | notice | what is at fault became known, or turned out to be something else |
+//! | `incident-closed` | notice | nothing of it was seen for five minutes, it is part of another, or nobody watched any more |
+
+use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, StepBody, cut};
+use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED};
+use crate::history::{Event, Recorded, Severity, Stamp, WallTime};
+use crate::incident::{
+    Change, Harm, Incident, IncidentEvent, IncidentId, Incidents, Symptom, Victim,
+};
+use crate::lock;
+use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Standing, Status};
+use crate::verdict::{Cause, State};
+use hwshim::clock::Instant;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// There is a new incident.
+pub const INCIDENT_OPENED: &str = "incident-opened";
+/// Something new belongs to one.
+pub const INCIDENT_GREW: &str = "incident-grew";
+/// It became known who is at fault.
+pub const INCIDENT_ATTRIBUTED: &str = "incident-attributed";
+/// One is over.
+pub const INCIDENT_CLOSED: &str = "incident-closed";
+
+/// Kinds of events that tell of incidents.
+pub const KINDS: [&str; 4] = [
+    INCIDENT_OPENED,
+    INCIDENT_GREW,
+    INCIDENT_ATTRIBUTED,
+    INCIDENT_CLOSED,
+];
+
+/// Kinds of events that tell of a change, to be given to a casebook that begins.
+pub const CHANGES: [&str; 6] = [
+    lock::UNLOCK,
+    lock::CHANGE,
+    FIRMWARE,
+    OWNER_CHANGED,
+    SERVICE_RESTARTED,
+    CLOCK_STEP,
+];
+
+/// Changes that are older explain nothing.
+const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What is not known for less than that may be known in a moment: a monitor that has just started
+/// knows nothing.
+const UNKNOWN_FOR: f64 = 10.0;
+/// Closed incidents that are still shown.
+const CLOSED_MAX: usize = 16;
+/// Symptoms, victims and changes on record of one incident: an event has an end.
+const RECORDED_MAX: usize = 6;
+/// Host time begins with its boot, and what was changed before that has a time too.
+const BEFORE_BOOT: Duration = Duration::from_secs(2 * 24 * 3600);
+/// The code of what cannot be had any more.
+const CANNOT_SPAWN: u8 = 6;
+
+/// What is on record of an incident.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct IncidentBody {
+    /// How it is.
+    #[serde(flatten)]
+    pub figures: IncidentFigures,
+    /// Who was believed to be at fault, if that is another now.
+    #[serde(default)]
+    pub attributed_before: Option<Cause>,
+    /// The incident that has all of it from now on, if it was part of that.
+    #[serde(default)]
+    pub merged_into: Option<u64>,
+    /// Whether it was closed only because nobody watched any more.
+    #[serde(default)]
+    pub not_watched: bool,
+}
+
+/// Keeps incidents.
+#[derive(Debug)]
+pub struct Casebook {
+    incidents: Incidents,
+    /// Where the symptoms of each subject went, and whom they blamed.
+    subjects: BTreeMap<String, (IncidentId, Cause)>,
+    closed: VecDeque<Incident>,
+    /// Who is harmed now, so that they are told of once.
+    harmed: BTreeSet<(String, &'static str)>,
+    oom_kills: u64,
+}
+
+impl Casebook {
+    /// Goes on after what is on record: `incidents` are the latest events of the kinds
+    /// [`INCIDENT_OPENED`] and [`INCIDENT_CLOSED`], `changes` those of [`CHANGES`], in order.
+    /// Returns what is to be recorded: of incidents that were open when the last run ended, nobody
+    /// knows when they were over.
+    #[must_use]
+    pub fn begin(incidents: &[Recorded], changes: &[Recorded], now: Stamp) -> (Self, Vec<Event>) {
+        let mut open = BTreeMap::new();
+        let mut next = 1;
+        for recorded in incidents {
+            let Ok(body) = serde_json::from_str::<IncidentBody>(&recorded.event.body) else {
+                continue;
+            };
+            let number = body.figures.incident;
+            next = next.max(number.saturating_add(1));
+            if recorded.event.kind == INCIDENT_OPENED {
+                open.insert(number, (recorded.event.clone(), body));
+            } else {
+                open.remove(&number);
+            }
+        }
+        let mut casebook = Self {
+            incidents: Incidents::numbered_from(next),
+            subjects: BTreeMap::new(),
+            closed: VecDeque::new(),
+            harmed: BTreeSet::new(),
+            oom_kills: 0,
+        };
+        for recorded in changes {
+            casebook.changed(&recorded.event, now);
+        }
+        let events = open
+            .into_values()
+            .map(|(event, body)| abandoned(&event, body, now));
+        (casebook, events.collect())
+    }
+
+    /// Takes in an event that is on record, if it tells of a change.
+    pub fn changed(&mut self, event: &Event, now: Stamp) {
+        let age = if event.stamp.boot == now.boot {
+            now.monotonic.since(event.stamp.monotonic)
+        } else {
+            now.wall.since(event.stamp.wall)
+        };
+        if age >= CHANGES_FOR {
+            return;
+        }
+        let at = shifted(now.monotonic).as_nanos() - hwshim::clock::nanos(age);
+        if let Some((who, what)) = told(event) {
+            self.incidents.changed(Change {
+                at: Instant::from_nanos(at),
+                who: cut(&who, DETAIL_LEN_MAX).to_owned(),
+                what: cut(&what, DETAIL_LEN_MAX).to_owned(),
+            });
+        }
+    }
+
+    /// Takes in what a poll found. Of cards that are `drained`, and of their services, nobody is
+    /// alarmed.
+    pub fn poll(&mut self, status: &Status, drained: &BTreeSet<&str>, now: Stamp) -> Vec<Event> {
+        let at = shifted(now.monotonic);
+        let mut happened = Vec::new();
+        let is_drained = |card: Option<&str>| card.is_some_and(|card| drained.contains(card));
+        let cards = status.cards.iter().filter(|it| !is_drained(Some(&it.card)));
+        for card in cards {
+            if let Some((symptom, cause)) = of_card(card, at) {
+                self.take(symptom, cause, &mut happened);
+            }
+        }
+        self.host(status, at, &mut happened);
+        let services = status.services.iter();
+        for service in services.filter(|it| !is_drained(it.card.as_deref())) {
+            self.service(service, status, at, &mut happened);
+        }
+        self.blame_who_leaks(status, &mut happened);
+        happened.extend(self.incidents.poll(at));
+        let events = happened.into_iter();
+        events.filter_map(|event| self.event(event, now)).collect()
+    }
+
+    /// All that is open, and what was closed last, the oldest first.
+    #[must_use]
+    pub fn figures(&self, now: Instant) -> Vec<IncidentFigures> {
+        let now = shifted(now);
+        let figures = |open: bool| move |it: &Incident| IncidentFigures::new(it, open, now);
+        let closed = self.closed.iter().map(figures(false));
+        closed
+            .chain(self.incidents.open().iter().map(figures(true)))
+            .collect()
+    }
+
+    fn take(&mut self, symptom: Symptom, cause: Cause, happened: &mut Vec<IncidentEvent>) {
+        let subject = symptom.subject.clone();
+        if let Some((id, before)) = self.subjects.get(&subject)
+            && *before != cause
+            && cause != Cause::Undetermined
+            && self
+                .incidents
+                .get(*id)
+                .is_some_and(|it| is_only_about(it, &subject))
+        {
+            happened.extend(self.incidents.attribute(*id, cause));
+        }
+        // What nobody can tell any more of it still belongs to what was known of it.
+        let known = self.subjects.get(&subject);
+        let known = known.and_then(|(id, _)| self.incidents.get(*id));
+        let cause = match (cause, known) {
+            (Cause::Undetermined, Some(incident)) => incident.cause,
+            (cause, _) => cause,
+        };
+        happened.extend(self.incidents.symptom(symptom, cause));
+        let has = |it: &&Incident| it.symptoms.iter().any(|symptom| symptom.subject == subject);
+        let fitting =
+            |it: &&Incident| has(it) && (it.cause == cause || cause == Cause::Undetermined);
+        if let Some(incident) = self.incidents.open().iter().rfind(fitting) {
+            self.subjects.insert(subject, (incident.id, cause));
+        }
+    }
+
+    fn host(&mut self, status: &Status, at: Instant, happened: &mut Vec<IncidentEvent>) {
+        let Some(host) = &status.host else {
+            return;
+        };
+        if host.oom_kills > self.oom_kills {
+            let kills = host.oom_kills - self.oom_kills;
+            let victim = Victim {
+                at,
+                process: "processes of this host".to_owned(),
+                harm: Harm::OomKilled,
+                detail: format!("{kills} killed, {} since it is watched", host.oom_kills),
+            };
+            happened.extend(self.incidents.victim(victim));
+        }
+        self.oom_kills = host.oom_kills;
+        if matches!(host.cause, Cause::None | Cause::Undetermined) {
+            return;
+        }
+        if let Some(first) = host.evidence.first() {
+            let check = most_telling(&host.codes, host.cause);
+            let (code, detail) = (first.code.clone(), &first.detail);
+            self.take(
+                symptom(at, "host", code, check, detail),
+                host.cause,
+                happened,
+            );
+        }
+    }
+
+    fn service(
+        &mut self,
+        service: &ServiceStatus,
+        status: &Status,
+        at: Instant,
+        happened: &mut Vec<IncidentEvent>,
+    ) {
+        let harm = harm(service, status);
+        for known in [Harm::OomKilled, Harm::CouldNotStart, Harm::NoDescriptors] {
+            let name = (service.service.clone(), known.name());
+            if harm != Some(known) {
+                self.harmed.remove(&name);
+            } else if self.harmed.insert(name) {
+                let why = service.evidence.first();
+                let victim = Victim {
+                    at,
+                    process: named(service),
+                    harm: known,
+                    detail: cut(why.map_or("", |why| &why.detail), DETAIL_LEN_MAX).to_owned(),
+                };
+                happened.extend(self.incidents.victim(victim));
+            }
+        }
+        // A victim's own trouble is no symptom of its own fault; that of who leaks is.
+        let is_victim = matches!(harm, Some(Harm::OomKilled | Harm::CouldNotStart));
+        let is_known = service.cause != Cause::Undetermined || service.for_seconds >= UNKNOWN_FOR;
+        if is_victim || service.cause == Cause::None || !is_known {
+            return;
+        }
+        if let Some(first) = service.evidence.first() {
+            let check = most_telling(&service.codes, service.cause);
+            let (code, detail) = (first.code.clone(), &first.detail);
+            let symptom = symptom(at, &service.service, code, check, detail);
+            self.take(symptom, service.cause, happened);
+        }
+    }
+
+    /// A service that went away before it was known that another leaks was taken for a culprit.
+    fn blame_who_leaks(&mut self, status: &Status, happened: &mut Vec<IncidentEvent>) {
+        if !status.services.iter().any(leaks) {
+            return;
+        }
+        let victims: Vec<_> = status
+            .services
+            .iter()
+            .filter(|it| harm(it, status) == Some(Harm::CouldNotStart))
+            .collect();
+        for victim in victims {
+            let Some((id, Cause::ServiceGone)) = self.subjects.get(&victim.service).copied() else {
+                continue;
+            };
+            let is_only = |it: &Incident| is_only_about(it, &victim.service);
+            if self.incidents.get(id).is_some_and(is_only) {
+                happened.extend(self.incidents.attribute(id, Cause::ServiceLeak));
+            }
+        }
+    }
+
+    /// What is to be recorded of what became of an incident.
+    fn event(&mut self, happened: IncidentEvent, now: Stamp) -> Option<Event> {
+        let mut attributed_before = None;
+        let mut merged_into = None;
+        let (kind, incident) = match happened {
+            IncidentEvent::Opened(id) => (INCIDENT_OPENED, self.incidents.get(id)?.clone()),
+            IncidentEvent::Grew(id) => (INCIDENT_GREW, self.incidents.get(id)?.clone()),
+            IncidentEvent::Attributed { id, from, .. } => {
+                attributed_before = Some(from);
+                (INCIDENT_ATTRIBUTED, self.incidents.get(id)?.clone())
+            }
+            IncidentEvent::Merged { from, into } => {
+                merged_into = Some(into.0);
+                (INCIDENT_CLOSED, *from)
+            }
+            IncidentEvent::Closed(incident) => {
+                self.subjects.retain(|_, (id, _)| *id != incident.id);
+                self.closed.push_back(Incident::clone(&incident));
+                if self.closed.len() > CLOSED_MAX {
+                    self.closed.pop_front();
+                }
+                (INCIDENT_CLOSED, *incident)
+            }
+        };
+        let open = kind != INCIDENT_CLOSED;
+        let figures = IncidentFigures::new(&incident, open, shifted(now.monotonic));
+        let body = IncidentBody {
+            figures: fitting(figures),
+            attributed_before,
+            merged_into,
+            not_watched: false,
+        };
+        let severity = match kind {
+            INCIDENT_OPENED => Severity::Warning,
+            _ => Severity::Notice,
+        };
+        let about = subject(&incident);
+        Some(Event::new(now, kind, about, &body).with_severity(severity))
+    }
+}
+
+/// The incidents that events of [`KINDS`] tell of, the latest event first, each as it was told last;
+/// the oldest incident first. How long ago it all was is reckoned to `now`.
+#[must_use]
+pub fn on_record(events: &[Recorded], now: WallTime) -> Vec<IncidentFigures> {
+    let mut incidents = BTreeMap::new();
+    for recorded in events {
+        let Ok(body) = serde_json::from_str::<IncidentBody>(&recorded.event.body) else {
+            continue;
+        };
+        let since = now.since(recorded.event.stamp.wall).as_secs_f64();
+        let mut figures = body.figures;
+        if !incidents.contains_key(&figures.incident) {
+            figures.age(since);
+            incidents.insert(figures.incident, figures);
+        }
+    }
+    incidents.into_values().collect()
+}
+
+/// Host time, later than any change that is remembered.
+fn shifted(at: Instant) -> Instant {
+    at.plus(BEFORE_BOOT)
+}
+
+fn is_only_about(incident: &Incident, subject: &str) -> bool {
+    incident.symptoms.iter().all(|it| it.subject == subject)
+}
+
+fn subject(incident: &Incident) -> String {
+    let first = incident.symptoms.first();
+    let subject = first.map_or("host", |first| &first.subject);
+    super::subject(subject)
+}
+
+/// What is wrong with a card, if anything is, and who is to blame.
+fn of_card(card: &CardStatus, at: Instant) -> Option<(Symptom, Cause)> {
+    let is_wrong = match card.state {
+        State::Connected | State::Unavailable | State::Unreachable => card.cause != Cause::None,
+        State::Unknown => card.for_seconds >= UNKNOWN_FOR,
+        State::Disconnected => false,
+    };
+    if !is_wrong {
+        return None;
+    }
+    let check = most_telling(&card.codes, card.cause);
+    let verdict = card.evidence.first();
+    let verdict = verdict.map(|first| (first.code.clone(), &first.detail));
+    // What is at fault with a card that serves stands in what was weighed.
+    let weighed = card.assessment.as_ref().and_then(|assessment| {
+        let (speaks_for, _) = assessment.for_and_against(card.cause);
+        let first = speaks_for.into_iter().find(|it| it.seen)?;
+        Some((first.code.clone(), &first.detail))
+    });
+    let (code, detail) = match card.state {
+        State::Connected => weighed.or(verdict)?,
+        _ => verdict.or(weighed)?,
+    };
+    Some((symptom(at, &card.card, code, check, detail), card.cause))
+}
+
+fn symptom(
+    at: Instant,
+    subject: &str,
+    code: Cow<'static, str>,
+    check: Option<u8>,
+    detail: &str,
+) -> Symptom {
+    Symptom {
+        at,
+        subject: super::subject(subject),
+        code: match code {
+            Cow::Borrowed(code) => code.into(),
+            Cow::Owned(code) => cut(&code, DETAIL_LEN_MAX).to_owned().into(),
+        },
+        check,
+        detail: cut(detail, DETAIL_LEN_MAX).to_owned(),
+        times: 1,
+    }
+}
+
+/// The code that blames who is to blame, or the first.
+fn most_telling(codes: &[u8], cause: Cause) -> Option<u8> {
+    let blames = |code: &&u8| crate::code::lookup(**code).is_some_and(|it| it.cause == cause);
+    codes.iter().find(blames).or_else(|| codes.first()).copied()
+}
+
+/// How a service was harmed by others, or cannot help but be by itself, if it is.
+fn harm(service: &ServiceStatus, status: &Status) -> Option<Harm> {
+    let is_away = matches!(service.standing, Standing::Gone | Standing::Refused);
+    let others = status
+        .services
+        .iter()
+        .filter(|it| it.service != service.service);
+    let host = status.host.as_ref();
+    let was_killed = host.is_some_and(|it| it.oom_kills > 0 && it.codes.contains(&CANNOT_SPAWN));
+    match () {
+        () if is_away && was_killed => Some(Harm::OomKilled),
+        () if is_away && others.into_iter().any(leaks) => Some(Harm::CouldNotStart),
+        () if service.codes.contains(&CANNOT_SPAWN) => Some(Harm::NoDescriptors),
+        () => None,
+    }
+}
+
+fn leaks(service: &ServiceStatus) -> bool {
+    service.cause == Cause::ServiceLeak
+}
+
+fn named(service: &ServiceStatus) -> String {
+    let name = super::subject(&service.service);
+    match &service.process {
+        Some(process) => format!("{name} ({})", process.pid),
+        None => name,
+    }
+}
+
+/// Who changed what, by an event.
+fn told(event: &Event) -> Option<(String, String)> {
+    let subject = &event.subject;
+    Some(match &*event.kind {
+        lock::UNLOCK => {
+            let unlock: lock::Unlock = serde_json::from_str(&event.body).ok()?;
+            let (ticket, reason) = (unlock.ticket, unlock.reason);
+            (
+                unlock.by,
+                format!("opened a change window, {ticket}: {reason}"),
+            )
+        }
+        lock::CHANGE => {
+            let change: lock::Change = serde_json::from_str(&event.body).ok()?;
+            (
+                change.by,
+                format!("{} of {}", change.action, change.subject),
+            )
+        }
+        FIRMWARE => {
+            let body: FirmwareBody = serde_json::from_str(&event.body).ok()?;
+            // What was seen for the first time was there before.
+            let (from, to) = (body.from?, body.to);
+            let whether = if body.expected {
+                ""
+            } else {
+                ", in no change window"
+            };
+            let what = format!("firmware of {subject}: {from} -> {to}{whether}");
+            ("unknown".to_owned(), what)
+        }
+        OWNER_CHANGED => {
+            let what = format!("{subject} has another process for its owner");
+            ("unknown".to_owned(), what)
+        }
+        SERVICE_RESTARTED => ("unknown".to_owned(), format!("{subject} was started again")),
+        CLOCK_STEP => {
+            let body: StepBody = serde_json::from_str(&event.body).ok()?;
+            let what = format!("the calendar was set by {:.1} s", body.seconds);
+            ("unknown".to_owned(), what)
+        }
+        _ => return None,
+    })
+}
+
+/// As much of an incident as goes into an event, the first of it.
+fn fitting(mut figures: IncidentFigures) -> IncidentFigures {
+    let listed = figures.symptoms.len() + figures.victims.len();
+    figures.symptoms.truncate(RECORDED_MAX);
+    figures.victims.truncate(RECORDED_MAX);
+    let left = figures.symptoms.len() + figures.victims.len();
+    figures.not_listed += u64::try_from(listed - left).unwrap_or(u64::MAX);
+    // Of changes the latest are likelier to matter.
+    let excess = figures.changes.len().saturating_sub(RECORDED_MAX);
+    figures.changes.drain(..excess);
+    figures
+}
+
+/// The end of an incident that nobody saw.
+fn abandoned(opened: &Event, mut body: IncidentBody, now: Stamp) -> Event {
+    let since = now.wall.since(opened.stamp.wall).as_secs_f64();
+    body.figures.open = false;
+    body.figures.age(since);
+    body.not_watched = true;
+    Event::new(now, INCIDENT_CLOSED, opened.subject.clone(), &body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+//! What becomes an incident, with whom in it, and what of that is on record.
+
+use super::*;
+use crate::history::{BootId, Seq};
+use crate::status::HostFigures;
+use crate::verdict::{Evidence, Limits};
+use crate::watch::{Settings, Watch};
+use std::net::SocketAddr;
+
+const CARD: &str = "pci:0000:3b:00.0";
+
+fn at(seconds: u64) -> Stamp {
+    Stamp {
+        wall: WallTime::from_unix_millis(1_000_000_000).plus(Duration::from_secs(seconds)),
+        monotonic: Instant::from_nanos(seconds * 1_000_000_000),
+        boot: BootId::of_this_boot(),
+    }
+}
+
+/// A host with a card whose page cannot be read, and two services.
+fn status() -> Status {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("card.telemetry"), "").unwrap();
+    let named = |name: &str| {
+        let program = crate::probe::Whereabouts::PidFile(format!("/nonexistent/{name}").into());
+        crate::services::ServiceSettings::new(name, program)
+    };
+    let mut watch = Watch::new(Settings {
+        telemetry: directory.path().to_owned(),
+        root: "/".into(),
+        limits: Limits::default(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        simulation: None,
+        services: vec![named("hardserver"), named("web")],
+    });
+    let mut status = watch.poll(Instant::ORIGIN).status;
+    status.cards[0].card = CARD.to_owned();
+    becomes(&mut status.cards[0], State::Connected, Cause::None);
+    for index in 0..2 {
+        is(
+            &mut status.services[index],
+            Standing::Answers,
+            Cause::None,
+            &[],
+        );
+    }
+    let host = status.host.as_mut().unwrap();
+    (host.cause, host.oom_kills) = (Cause::None, 0);
+    host.codes.clear();
+    host.evidence.clear();
+    status
+}
+
+fn evidence(code: &'static str) -> Vec<Evidence> {
+    vec![Evidence {
+        code: code.into(),
+        detail: "why".to_owned(),
+    }]
+}
+
+fn becomes(card: &mut CardStatus, state: State, cause: Cause) {
+    (card.state, card.cause, card.for_seconds) = (state, cause, 0.0);
+    card.evidence = evidence("wrong-answer");
+    card.codes = vec![16];
+}
+
+fn is(service: &mut ServiceStatus, standing: Standing, cause: Cause, codes: &[u8]) {
+    (service.standing, service.cause, service.for_seconds) = (standing, cause, 0.0);
+    service.evidence = evidence("leak");
+    service.codes = codes.to_vec();
+}
+
+fn killed(status: &mut Status, kills: u64) {
+    let host: &mut HostFigures = status.host.as_mut().unwrap();
+    host.oom_kills = kills;
+    host.codes = vec![CANNOT_SPAWN];
+    host.cause = Cause::Undetermined;
+    host.evidence = evidence("oom-kill");
+}
+
+struct Case {
+    casebook: Casebook,
+    drained: BTreeSet<&'static str>,
+    second: u64,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            casebook: Casebook::begin(&[], &[], at(0)).0,
+            drained: BTreeSet::new(),
+            second: 0,
+        }
+    }
+
+    /// The events of the next poll, by kind.
+    fn poll(&mut self, status: &Status) -> Vec<Event> {
+        self.second += 1;
+        self.casebook.poll(status, &self.drained, at(self.second))
+    }
+
+    fn kinds(&mut self, status: &Status) -> String {
+        let events = self.poll(status);
+        let kinds: Vec<_> = events.iter().map(|event| &*event.kind).collect();
+        kinds.join(",")
+    }
+
+    fn open(&self) -> Vec<IncidentFigures> {
+        let figures = self.casebook.figures(at(self.second).monotonic);
+        figures.into_iter().filter(|it| it.open).collect()
+    }
+}
+
+fn body(event: &Event) -> IncidentBody {
+    serde_json::from_str(&event.body).unwrap()
+}
+
+fn recorded(event: Event) -> Recorded {
+    Recorded {
+        seq: Seq(1),
+        event,
+        prev: [0; 32],
+        hash: [0; 32],
+    }
+}
+
+#[test]
+fn what_is_well_drained_or_only_just_unknown_is_no_incident() {
+    let mut case = Case::new();
+    let mut status = status();
+    assert_eq!(case.kinds(&status), "");
+    becomes(&mut status.cards[0], State::Unknown, Cause::Undetermined);
+    assert_eq!(case.kinds(&status), "");
+    becomes(&mut status.cards[0], State::Unreachable, Cause::CardAbsent);
+    status.services[0].card = Some(CARD.to_owned());
+    is(
+        &mut status.services[0],
+        Standing::Silent,
+        Cause::ServiceHang,
+        &[17],
+    );
+    case.drained.insert(CARD);
+    assert_eq!(case.kinds(&status), "", "nobody is alarmed");
+    case.drained.clear();
+    assert_eq!(case.kinds(&status), "incident-opened,incident-opened");
+    is(&mut status.services[0], Standing::Answers, Cause::None, &[]);
+    status.cards[0].state = State::Unknown;
+    status.cards[0].cause = Cause::Undetermined;
+    status.cards[0].for_seconds = 20.0;
+    assert_eq!(case.kinds(&status), "", "it belongs to what is known");
+}
+
+#[test]
+fn an_incident_is_told_when_it_opens_and_when_it_is_over_and_counted_between() {
+    let mut case = Case::new();
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    let opened = case.poll(&status);
+    assert_eq!(
+        (&*opened[0].kind, &*opened[0].subject),
+        (INCIDENT_OPENED, CARD)
+    );
+    for _ in 0..9 {
+        assert_eq!(case.kinds(&status), "");
+    }
+    let open = case.open();
+    assert_eq!(
+        (open[0].symptoms[0].times, open[0].symptoms[0].check),
+        (10, Some(16))
+    );
+    assert_eq!(open[0].at_once, "CONTACT_SUPPORT");
+    becomes(&mut status.cards[0], State::Connected, Cause::None);
+    let mut events = Vec::new();
+    for _ in 0..300 {
+        events.extend(case.poll(&status));
+    }
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind, INCIDENT_CLOSED);
+    let body = body(&events[0]);
+    assert!(!body.figures.open && !body.not_watched);
+    assert_eq!(body.figures.lasted_seconds(), 9.0);
+    assert!(case.open().is_empty());
+    let shown = case.casebook.figures(at(case.second).monotonic);
+    assert_eq!(shown.len(), 1, "what was closed last is still shown");
+}
+
+#[test]
+fn who_went_away_while_another_leaks_is_a_victim_in_the_incident_of_who_leaks() {
+    let mut case = Case::new();
+    let mut status = status();
+    // The victim is seen first, and taken for a culprit.
+    is(
+        &mut status.services[1],
+        Standing::Gone,
+        Cause::ServiceGone,
+        &[],
+    );
+    assert_eq!(case.kinds(&status), "incident-opened");
+    assert_eq!(case.open()[0].cause, Cause::ServiceGone);
+    is(
+        &mut status.services[0],
+        Standing::Answers,
+        Cause::ServiceLeak,
+        &[24],
+    );
+    case.poll(&status);
+    let open = case.open();
+    assert_eq!(open.len(), 1, "{open:#?}");
+    assert_eq!(open[0].cause, Cause::ServiceLeak);
+    assert_eq!(open[0].victims.len(), 1, "told once");
+    assert_eq!(
+        (&*open[0].victims[0].process, open[0].victims[0].harm),
+        ("web", Harm::CouldNotStart)
+    );
+    assert_eq!(open[0].at_once, "RESTART_APP");
+    assert_eq!(case.kinds(&status), "");
+}
+
+#[test]
+fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
+    let mut case = Case::new();
+    let mut status = status();
+    killed(&mut status, 2);
+    is(
+        &mut status.services[1],
+        Standing::Gone,
+        Cause::ServiceGone,
+        &[],
+    );
+    assert_eq!(case.kinds(&status), "incident-opened,incident-grew");
+    assert_eq!(case.open()[0].cause, Cause::Undetermined);
+    is(
+        &mut status.services[0],
+        Standing::Answers,
+        Cause::ServiceLeak,
+        &[24],
+    );
+    assert_eq!(case.kinds(&status), "incident-grew");
+    let open = case.open();
+    assert_eq!((open.len(), open[0].cause), (1, Cause::ServiceLeak));
+    let harms: Vec<_> = open[0]
+        .victims
+        .iter()
+        .map(|it| (&*it.process, it.harm))
+        .collect();
+    assert_eq!(
+        harms,
+        [
+            ("processes of this host", Harm::OomKilled),
+            ("web", Harm::OomKilled)
+        ]
+    );
+}
+
+#[test]
+fn who_has_used_up_descriptors_is_a_victim_of_its_own_leak() {
+    let mut case = Case::new();
+    let mut status = status();
+    is(
+        &mut status.services[0],
+        Standing::Answers,
+        Cause::ServiceLeak,
+        &[6],
+    );
+    case.poll(&status);
+    let open = case.open();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].victims[0].harm, Harm::NoDescriptors);
+    assert_eq!(open[0].symptoms[0].subject, "hardserver");
+}
+
+#[test]
+fn a_cause_that_turns_out_to_be_another_is_told_and_is_no_second_incident() {
+    let mut case = Case::new();
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    case.poll(&status);
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Link);
+    let events = case.poll(&status);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind, INCIDENT_ATTRIBUTED);
+    assert_eq!(body(&events[0]).attributed_before, Some(Cause::Card));
+    assert_eq!(case.open().len(), 1);
+    assert_eq!(case.open()[0].cause, Cause::Link);
+}
+
+#[test]
+fn what_was_changed_in_the_day_before_is_told_with_who_did_it() {
+    let unlock = lock::Unlock {
+        ticket: "CHG1".to_owned(),
+        reason: "fan".to_owned(),
+        by: "uid=0 pid=7".to_owned(),
+        duration: Duration::from_secs(60),
+    };
+    let firmware = |from: Option<&str>| FirmwareBody {
+        from: from.map(str::to_owned),
+        to: "2.0".to_owned(),
+        expected: false,
+    };
+    let mut earlier = at(0);
+    earlier.boot = "01234567-89ab-cdef-0123-456789abcdef".parse().unwrap();
+    earlier.wall = earlier.wall.minus(Duration::from_secs(5 * 3600));
+    let mut long_ago = earlier;
+    long_ago.wall = long_ago.wall.minus(Duration::from_secs(20 * 3600));
+    let changes = [
+        Event::new(long_ago, lock::UNLOCK, "monitor", &unlock),
+        Event::new(earlier, lock::UNLOCK, "monitor", &unlock),
+        Event::new(at(0), FIRMWARE, CARD, &firmware(None)),
+        Event::new(at(0), FIRMWARE, CARD, &firmware(Some("1.0"))),
+    ];
+    let changes = changes.map(recorded);
+    let mut case = Case::new();
+    case.casebook = Casebook::begin(&[], &changes, at(0)).0;
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    let events = case.poll(&status);
+    let told = body(&events[0]).figures.changes;
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(told[0].who, "uid=0 pid=7");
+    assert!(told[0].what.contains("CHG1"), "{told:#?}");
+    assert_eq!(told[0].seconds_ago.round(), 5.0 * 3600.0 + 1.0);
+    assert!(
+        told[1].what.contains("1.0 -> 2.0, in no change window"),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed() {
+    let mut case = Case::new();
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    let opened = recorded(case.poll(&status).remove(0));
+    let (casebook, events) = Casebook::begin(std::slice::from_ref(&opened), &[], at(3_600));
+    assert_eq!(events.len(), 1);
+    let end = body(&events[0]);
+    assert!(end.not_watched && !end.figures.open);
+    assert_eq!(end.figures.began_seconds_ago, 3_599.0);
+    let shown = on_record(&[recorded(events[0].clone()), opened], at(7_200).wall);
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].began_seconds_ago, 7_199.0);
+    let mut case = Case {
+        casebook,
+        drained: BTreeSet::new(),
+        second: 3_600,
+    };
+    let opened = case.poll(&status);
+    assert_eq!(body(&opened[0]).figures.incident, end.figures.incident + 1);
+}
+
+#[test]
+fn whatever_others_say_an_incident_fits_into_an_event() {
+    let mut case = Case::new();
+    let mut status = status();
+    let long = "\u{1}é".repeat(10_000);
+    let mut services = Vec::new();
+    for index in 0..80 {
+        let mut service = status.services[0].clone();
+        service.service = format!("{index}{long}");
+        is(&mut service, Standing::Answers, Cause::ServiceLeak, &[6]);
+        service.evidence = vec![Evidence {
+            code: long.clone().into(),
+            detail: long.clone(),
+        }];
+        services.push(service);
+    }
+    status.services = services;
+    for index in 0..40 {
+        let change = lock::Change {
+            by: format!("{index}{long}"),
+            action: long.clone(),
+            subject: CARD.to_owned(),
+        };
+        let event = Event::new(at(0), lock::CHANGE, CARD, &change);
+        case.casebook.changed(&event, at(0));
+    }
+    for event in case.poll(&status) {
+        assert!(
+            event.body.len() <= Event::BODY_LEN_MAX,
+            "{}",
+            event.body.len()
+        );
+        assert!(event.subject.len() <= Event::SUBJECT_LEN_MAX);
+    }
+}

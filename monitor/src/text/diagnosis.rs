@@ -1,0 +1,176 @@
+//! Lays out what was weighed of a card or a service: in a line or two beside its row, and in full.
+
+use super::{clean, seconds, spoken};
+use crate::checks::Advice;
+use crate::status::{
+    AssessmentFigures, CardStatus, HostFigures, ServiceStatus, TestFigures, WeighingFigures,
+};
+use crate::verdict::Cause;
+
+/// Hypotheses with less are not worth a line.
+const WORTH_A_LINE: f64 = 0.005;
+
+/// How sure something is, and what would make it surer; nothing where nothing is wrong.
+pub(super) fn in_short(assessment: Option<&AssessmentFigures>, name: &str) -> Vec<String> {
+    let Some(assessment) = assessment.filter(|it| it.cause != Cause::None) else {
+        return Vec::new();
+    };
+    let mut lines = vec![format!("    {}", sure(assessment))];
+    if let Some(test) = &assessment.next_test {
+        lines.push(format!("    next: {}", how(test)));
+    }
+    lines.push(format!("    more: cardmon diagnose {}", clean(name)));
+    lines
+}
+
+/// What to do, a line for each code.
+pub(super) fn advised(advice: &[Advice]) -> Vec<String> {
+    let line = |it: &Advice| {
+        format!(
+            "    code {}: {}; {}: {}",
+            it.code,
+            clean(&it.meaning),
+            clean(&it.at_once),
+            clean(&it.investigate)
+        )
+    };
+    advice.iter().map(line).collect()
+}
+
+/// The host, if anything is wrong with it.
+pub(super) fn host(host: &HostFigures) -> Vec<String> {
+    if host.cause == Cause::None {
+        return Vec::new();
+    }
+    let since = spoken(seconds(host.for_seconds));
+    let mut lines = vec![format!("host: {} since {since}", host.cause)];
+    lines.extend(host.evidence.iter().map(super::reason));
+    lines.extend(advised(&host.advice));
+    lines
+}
+
+/// Everything that was weighed of a card.
+#[must_use]
+pub fn card(card: &CardStatus) -> Vec<String> {
+    let name = &card.card;
+    let since = spoken(seconds(card.for_seconds));
+    let head = format!(
+        "{}: {} ({}) since {since}",
+        clean(name),
+        card.state,
+        card.cause
+    );
+    let mut lines = vec![head];
+    if let Some(drained) = &card.drained {
+        lines.push(format!(
+            "drained by {}; it would be {} ({}) otherwise",
+            clean(&drained.by),
+            drained.otherwise,
+            drained.otherwise_cause
+        ));
+    }
+    lines.extend(card.evidence.iter().map(super::reason));
+    lines.extend(advised(&card.advice));
+    lines.extend(weighed(card.assessment.as_ref()));
+    lines
+}
+
+/// Everything that was weighed of a service.
+#[must_use]
+pub fn service(service: &ServiceStatus) -> Vec<String> {
+    let since = spoken(seconds(service.for_seconds));
+    let (name, standing) = (clean(&service.service), service.standing.name());
+    let mut lines = vec![format!(
+        "{name}: {standing} ({}) since {since}",
+        service.cause
+    )];
+    lines.extend(service.evidence.iter().map(super::reason));
+    lines.extend(advised(&service.advice));
+    lines.extend(weighed(service.assessment.as_ref()));
+    lines
+}
+
+/// What to find out next, and how; why nothing, if nothing is.
+#[must_use]
+pub fn next_test(assessment: Option<&AssessmentFigures>) -> String {
+    let Some(assessment) = assessment else {
+        return unweighed();
+    };
+    match (assessment.next_test.as_ref(), assessment.tests.first()) {
+        (Some(test), _) | (None, Some(test)) => how(test),
+        (None, None) if assessment.abstains() => {
+            "no test that is known would tell more; what was tried tells most: see `cardmon unlock`"
+                .to_owned()
+        }
+        (None, None) => format!("none is needed: {}", sure(assessment)),
+    }
+}
+
+fn weighed(assessment: Option<&AssessmentFigures>) -> Vec<String> {
+    let Some(assessment) = assessment else {
+        return vec![unweighed()];
+    };
+    let mut lines = vec![String::new(), sure(assessment)];
+    for veto in &assessment.vetoes {
+        lines.push(format!("out of the question: {}", clean(&veto.why)));
+    }
+    let worth = assessment
+        .hypotheses
+        .iter()
+        .filter(|it| it.probability >= WORTH_A_LINE);
+    for hypothesis in worth {
+        let percent = hypothesis.probability * 100.0;
+        lines.push(String::new());
+        lines.push(format!("{percent:5.1} %  {}", hypothesis.cause));
+        let (speaks_for, against) = assessment.for_and_against(hypothesis.cause);
+        let evidence = speaks_for.into_iter().chain(against);
+        lines.extend(evidence.map(|it| piece(it, hypothesis.cause)));
+    }
+    if !assessment.tests.is_empty() {
+        lines.push(String::new());
+        lines.push("what would tell more, the cheapest for what it tells first".to_owned());
+        lines.extend(assessment.tests.iter().map(|it| format!("  {}", how(it))));
+    }
+    lines
+}
+
+/// A piece of evidence with its weight for a cause.
+fn piece(evidence: &WeighingFigures, cause: Cause) -> String {
+    let seen = if evidence.seen { "" } else { "no " };
+    format!(
+        "  {:+5.1}  {seen}{}: {}",
+        evidence.weight(cause),
+        clean(&evidence.code),
+        clean(&evidence.detail)
+    )
+}
+
+/// Who is at fault, or that nobody knows, and how sure that is.
+fn sure(assessment: &AssessmentFigures) -> String {
+    let percent = assessment.confidence * 100.0;
+    let likely = |leading: Cause| {
+        let ranked = assessment.hypotheses.iter();
+        let known = ranked.filter(|it| it.cause != Cause::None && it.cause != Cause::Undetermined);
+        let other = known.map(|it| it.cause).find(|it| *it != leading);
+        other.map_or_else(String::new, |other| format!(", then {other}"))
+    };
+    match assessment.cause {
+        Cause::Undetermined => format!(
+            "undetermined: {} is likeliest{}, and that is not sure enough",
+            assessment.leading,
+            likely(assessment.leading)
+        ),
+        Cause::None => format!("nothing is at fault, {percent:.1} % sure"),
+        cause => format!("{cause} is at fault, {percent:.1} % sure"),
+    }
+}
+
+fn how(test: &TestFigures) -> String {
+    let takes = spoken(seconds(test.takes_seconds));
+    format!("{}, {takes}: {}", clean(&test.test), clean(&test.how))
+}
+
+fn unweighed() -> String {
+    "the monitor does not tell what it weighed; it is of another version than this program"
+        .to_owned()
+}
