@@ -133,11 +133,13 @@ async fn show_status(
         let why = format!("{}; the only parameter is card=ADDRESS", error.body_text());
         Refusal(StatusCode::BAD_REQUEST, why)
     })?;
-    let status = source.latest()?.status;
-    let Some(wanted) = query.card else {
-        return Ok(Json(&*status).into_response());
-    };
+    let Published { status, at } = source.latest()?;
     let mut status = Status::clone(&status);
+    // Whoever asks must be able to tell an answer from an old one.
+    status.age_seconds = Some(source.clock.now().since(at).as_secs_f64());
+    let Some(wanted) = query.card else {
+        return Ok(Json(status).into_response());
+    };
     status.cards.retain(|card| card.card == wanted);
     let services = &mut status.services;
     services.retain(|service| service.card.as_ref() == Some(&wanted));

@@ -36,5 +36,6 @@ pub mod sessions;
 pub mod status;
 pub mod text;
 pub mod trend;
+pub mod unknown;
 pub mod verdict;
 pub mod watch;

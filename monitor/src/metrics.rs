@@ -70,6 +70,13 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
             f64::from(u8::from(status.telemetry_error.is_none())),
         )],
     )?;
+    let open = status.incidents.iter().filter(|it| it.open).count();
+    to.gauge(
+        "cardmon_incidents_open",
+        "Incidents that are not over; known while a history is kept",
+        None,
+        [(vec![], lossy(u64::try_from(open).unwrap_or(u64::MAX)))],
+    )?;
     to.counter("cardmon_polls", "Polls", None, [(vec![], status.polls)])?;
     to.counter(
         "cardmon_polls_late",
@@ -104,6 +111,20 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
                 let labels = vec![("card", &*card.card), ("cause", cause.name())];
                 (labels, f64::from(u8::from(card.cause == cause)))
             })
+        }),
+    )?;
+    to.gauge(
+        "cardmon_card_confidence",
+        "How likely the likeliest cause is, from 0 to 1",
+        None,
+        each(cards, |card| Some(card.assessment.as_ref()?.confidence)),
+    )?;
+    to.gauge(
+        "cardmon_card_drained",
+        "Whether an operator wants the card without work",
+        None,
+        each(cards, |card| {
+            Some(f64::from(u8::from(card.drained.is_some())))
         }),
     )?;
     to.gauge(

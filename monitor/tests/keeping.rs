@@ -12,11 +12,13 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use tempfile::TempDir;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -95,8 +97,21 @@ impl Site {
     }
 
     fn start(&self) -> Monitor {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, more: &[&str]) -> Monitor {
+        let mut child = self.run().args(more).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let printed = Arc::new(Mutex::new(String::new()));
+        let reader = thread::spawn({
+            let printed = Arc::clone(&printed);
+            move || read_all(stdout, &printed)
+        });
         Monitor {
-            child: self.run().spawn().unwrap(),
+            child,
+            printed,
+            reader: Some(reader),
         }
     }
 
@@ -150,6 +165,10 @@ impl Site {
                 command.args(["--history", &self.text("history")]);
                 command.args(["--control", &self.text("control")]);
             }
+            "status" | "check" | "diagnose" => {}
+            "incidents" => {
+                command.args(["--history", &self.text("history")]);
+            }
             "dead-man" => {
                 command.args(["--file", &self.text("alive")]);
             }
@@ -161,19 +180,41 @@ impl Site {
     }
 }
 
+/// A monitor that runs. What it prints is read, or it would stand still when the pipe is full.
 struct Monitor {
     child: Child,
+    printed: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+fn read_all(stdout: ChildStdout, printed: &Mutex<String>) {
+    let mut stdout = BufReader::new(stdout);
+    let mut line = String::new();
+    while matches!(stdout.read_line(&mut line), Ok(len) if len > 0) {
+        printed.lock().unwrap().push_str(&line);
+        line.clear();
+    }
 }
 
 impl Monitor {
+    /// The status that it printed last.
+    fn status(&self) -> Value {
+        let printed = self.printed.lock().unwrap();
+        serde_json::from_str(printed.lines().last().unwrap()).unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.status()["listen"].as_str().unwrap())
+    }
+
     /// Ends it with a signal, and returns what it had printed, and its exit status if it has one.
     fn end(mut self, signal: Signal) -> (String, String, Option<i32>) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let (mut out, mut err) = (String::new(), String::new());
-        let mut stdout = self.child.stdout.take().unwrap();
+        let mut err = String::new();
         let mut stderr = self.child.stderr.take().unwrap();
-        stdout.read_to_string(&mut out).unwrap();
         stderr.read_to_string(&mut err).unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let out = self.printed.lock().unwrap().clone();
         (out, err, self.child.wait().unwrap().code())
     }
 }
@@ -546,4 +587,242 @@ fn a_silence_is_laid_beside_our_own_ticks() {
         let output = site.cardmon(&["explain", "--gap", wrong]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
     }
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn a_drained_card_reads_disconnected_by_an_operator_and_is_no_alarm() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let unlock = [
+        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
+    ];
+    assert!(site.cardmon(&unlock).status.success());
+    assert!(site.cardmon(&["drain", ADDRESS]).status.success());
+    site.page.card.state = card_state::GONE.into();
+    site.poll_until(became("unreachable"));
+    let url = monitor.url();
+    let card = json(&site.cardmon(&["status", "--json", "--url", &url]))["cards"][0].clone();
+    assert_eq!(
+        (&card["state"], &card["cause"]),
+        (&"disconnected".into(), &"none".into())
+    );
+    assert_eq!(card["drained"]["otherwise"], "unreachable");
+    assert!(card["drained"]["by"].as_str().unwrap().starts_with("uid="));
+    let table = site.cardmon(&["status", "--url", &url]).stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(table.contains("drained by uid="), "{table}");
+    let check = site.cardmon(&["check", "--url", &url]);
+    let line = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(0), "{line}");
+    assert!(
+        line.starts_with("CARDMON OK - 0 of 1 cards connected, 1 drained"),
+        "{line}"
+    );
+    let opened = site.events();
+    assert!(
+        of_kind(&opened, "incident-opened").is_empty(),
+        "nobody is alarmed"
+    );
+    assert!(site.cardmon(&["undrain", ADDRESS]).status.success());
+    let events = site.poll_until(|events| !of_kind(events, "incident-opened").is_empty());
+    let incident = of_kind(&events, "incident-opened").pop().unwrap();
+    assert_eq!(incident["body"]["cause"], "card-absent");
+    assert_eq!(
+        site.cardmon(&["check", "--url", &url]).status.code(),
+        Some(2)
+    );
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn an_incident_has_its_beginning_members_cause_and_what_was_changed_before() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    let unlock = [
+        "unlock", "--ticket", "CHG7", "--for", "30m", "--reason", "riser",
+    ];
+    assert!(site.cardmon(&unlock).status.success());
+    site.poll();
+    site.page.card.state = card_state::GONE.into();
+    let events = site.poll_until(|events| !of_kind(events, "incident-opened").is_empty());
+    let opened = of_kind(&events, "incident-opened").pop().unwrap();
+    assert_eq!(
+        (&opened["severity"], &opened["subject"]),
+        (&"warning".into(), &ADDRESS.into())
+    );
+    let number = opened["body"]["incident"].as_u64().unwrap();
+    site.poll();
+    let url = monitor.url();
+    let incidents = json(&site.cardmon(&["incidents", "--json", "--url", &url]));
+    let incident = &incidents[0];
+    assert_eq!(
+        (&incident["open"], &incident["cause"]),
+        (&true.into(), &"card-absent".into())
+    );
+    assert_eq!(incident["symptoms"][0]["code"], "gone");
+    assert!(
+        incident["changes"][0]["what"]
+            .as_str()
+            .unwrap()
+            .contains("CHG7"),
+        "{incident}"
+    );
+    let table = site.cardmon(&["incidents", "--url", &url]).stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(
+        table.contains("symptom  vfio-user:") && table.contains("CHG7: riser"),
+        "{table}"
+    );
+    let table = String::from_utf8(site.cardmon(&["status", "--url", &url]).stdout).unwrap();
+    assert!(
+        table.contains(&format!("incident {number}: {ADDRESS} (card-absent)")),
+        "{table}"
+    );
+    monitor.end(Signal::KILL);
+
+    // Nobody answers: what is on record is shown, and that it is no more than that.
+    let output = site.cardmon(&["incidents", "--json", "--url", &url]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("UNKNOWN") && said.contains("on record"),
+        "{said}"
+    );
+    assert_eq!(json(&output)[0]["incident"], number);
+    let again = site.start();
+    let ended = site.poll_until(|events| !of_kind(events, "incident-closed").is_empty());
+    let ended = of_kind(&ended, "incident-closed").pop().unwrap();
+    let body = &ended["body"];
+    assert_eq!(
+        (&body["incident"], &body["not_watched"]),
+        (&number.into(), &true.into())
+    );
+    again.end(Signal::TERM);
+}
+
+#[test]
+fn what_becomes_of_a_service_is_on_record_with_its_cause() {
+    let mut site = Site::new();
+    let mut service = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    fs::write(site.path("pid"), service.id().to_string()).unwrap();
+    let text = format!(
+        "[[service]]\nname = 'hardserver'\npid_file = '{}'\n",
+        site.text("pid")
+    );
+    fs::write(site.path("cardmon.toml"), text).unwrap();
+    let config = site.text("cardmon.toml");
+    let monitor = site.start_with(&["--config", &config]);
+    let last = |events: &[Value]| of_kind(events, "service-transition").pop().cloned();
+    let runs = |events: &[Value]| last(events).is_some_and(|it| it["body"]["to"] == "runs");
+    let events = site.poll_until(runs);
+    let begun = last(&events).unwrap();
+    assert_eq!(
+        (&begun["severity"], &begun["body"]["cause"]),
+        (&"notice".into(), &"none".into())
+    );
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let gone = |events: &[Value]| last(events).is_some_and(|it| it["body"]["to"] == "gone");
+    let events = site.poll_until(gone);
+    let event = last(&events).unwrap();
+    assert_eq!(
+        (&event["severity"], &event["subject"]),
+        (&"alert".into(), &"hardserver".into())
+    );
+    let body = &event["body"];
+    assert_eq!(
+        (&body["from"], &body["cause"]),
+        (&"runs".into(), &"service-gone".into())
+    );
+    assert_eq!(body["evidence"][0]["code"], "process-gone");
+    site.poll();
+    let shown = monitor.status();
+    let shown = shown["service_transitions"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (&shown["service"], &shown["to"]),
+        (&"hardserver".into(), &"gone".into())
+    );
+    let history = site
+        .cardmon(&["history", "--kind", "service-transition"])
+        .stdout;
+    let history = String::from_utf8(history).unwrap();
+    assert!(
+        history.contains("runs -> gone (service-gone): process-gone"),
+        "{history}"
+    );
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn firmware_that_changes_in_no_window_is_on_record_and_a_failed_check() {
+    let mut site = Site::new();
+    site.card.firmware_revision = *b"1.0.0   ";
+    let monitor = site.start();
+    let events = site.poll_until(|events| !of_kind(events, "firmware").is_empty());
+    let first = of_kind(&events, "firmware").pop().unwrap();
+    let body = &first["body"];
+    assert_eq!(
+        (&body["from"], &body["to"]),
+        (&Value::Null, &"1.0.0".into())
+    );
+    monitor.end(Signal::TERM);
+    site.card.firmware_revision = *b"2.0.0   ";
+    // What it was is on record, so the next run knows.
+    let monitor = site.start();
+    let events = site.poll_until(|events| of_kind(events, "firmware").len() == 2);
+    let second = of_kind(&events, "firmware").pop().unwrap();
+    assert_eq!(
+        (&second["severity"], &second["body"]["expected"]),
+        (&"warning".into(), &false.into())
+    );
+    site.poll();
+    let card = monitor.status()["cards"][0].clone();
+    assert_eq!(card["codes"], serde_json::json!([23]));
+    assert_eq!(card["advice"][0]["at_once"], "IGNORE");
+    assert_eq!(card["identity"]["firmware"], "2.0.0");
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn a_monitor_that_is_dead_or_stands_still_reads_unknown_with_its_age() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    site.poll();
+    let (url, alive) = (monitor.url(), site.text("alive"));
+    let asked = |site: &Site, command: &str| {
+        site.cardmon(&[command, "--url", &url, "--sign-of-life", &alive])
+    };
+    assert_eq!(asked(&site, "check").status.code(), Some(0));
+    let pid = Pid::from_child(&monitor.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    let check = asked(&site, "check");
+    let line = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(3), "{line}");
+    assert!(
+        line.contains("its 1 cards are unknown") && line.contains("start it again"),
+        "{line}"
+    );
+    kill_process(pid, Signal::CONT).unwrap();
+    monitor.end(Signal::KILL);
+    let status = site.cardmon(&["status", "--json", "--url", &url, "--sign-of-life", &alive]);
+    assert_eq!(status.status.code(), Some(1));
+    let unknown = json(&status);
+    assert_eq!(
+        (&unknown["state"], &unknown["cards"]),
+        (&"unknown".into(), &1.into())
+    );
+    assert!(unknown["age_seconds"].as_f64().unwrap() >= 0.0);
+    let said = String::from_utf8(status.stderr).unwrap();
+    assert!(said.contains("UNKNOWN: no monitor answers"), "{said}");
 }

@@ -190,6 +190,10 @@ fn a_card_that_beats_is_connected_wherever_one_looks() {
     let (code, body) = get(&status, "/api/v1/status");
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &answer["cards"][0]["state"]), (200, &card["state"]));
+    assert!(
+        answer["age_seconds"].as_f64().unwrap() >= 0.0,
+        "old answers can be told"
+    );
     let (code, _) = get(&status, &format!("/api/v1/status?card={ADDRESS}"));
     assert_eq!(code, 200);
     assert_eq!(get(&status, "/healthz").0, 200);
@@ -502,4 +506,115 @@ fn services_are_shown_wherever_cards_are() {
         line.starts_with("CARDMON CRITICAL - 1 of 1 cards connected, 1 of 2 services well; gone gone (service-gone): "),
         "{line}"
     );
+}
+
+#[test]
+fn what_was_weighed_of_a_card_and_a_service_is_shown_with_what_to_do() {
+    let directory = directory();
+    let file = directory.path().join("cardmon.toml");
+    let gone = directory.path().join("gone");
+    let text = format!(
+        "[[service]]\nname = 'hardserver'\npid_file = '{}'\n",
+        gone.display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut owner = Owner::new(directory.path());
+    let mut monitor = Monitor::start_with(directory.path(), &["--config", file.to_str().unwrap()]);
+    monitor.card_until(|| owner.publish(), is("connected"));
+    owner.page.checks.last_result = check_result::WRONG_ANSWER.into();
+    let named = |card: &Value| card["assessment"]["cause"] == "card";
+    let status = monitor.card_until(|| owner.publish(), named);
+    let card = &status["cards"][0];
+    assert_eq!(card["cause"], "card");
+    assert_eq!(card["codes"], serde_json::json!([16]));
+    assert_eq!(card["advice"][0]["at_once"], "CONTACT_SUPPORT");
+    let assessment = &card["assessment"];
+    assert!(assessment["confidence"].as_f64().unwrap() >= 0.8);
+    let evidence = assessment["evidence"].as_array().unwrap();
+    let wrong = evidence
+        .iter()
+        .find(|it| it["code"] == "wrong-answer")
+        .unwrap();
+    assert_eq!(wrong["seen"], true);
+    assert!(wrong["weights"]["card"].as_f64().unwrap() > 1.0, "{wrong}");
+    assert!(
+        wrong["weights"]["card-absent"].as_f64().unwrap() < -1.0,
+        "{wrong}"
+    );
+    let sum: f64 = assessment["hypotheses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["probability"].as_f64().unwrap())
+        .sum();
+    assert!((sum - 1.0).abs() < 0.01, "{sum}");
+
+    let url = format!("http://{}", status["listen"].as_str().unwrap());
+    let said = |arguments: &[&str]| {
+        let output = cardmon(&[arguments, &["--url", &url]].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for text in [
+        said(&["diagnose", ADDRESS]),
+        said(&["status", "--why", ADDRESS]),
+    ] {
+        assert!(text.contains("card is at fault"), "{text}");
+        assert!(
+            text.contains("wrong-answer: the last known-answer test"),
+            "{text}"
+        );
+        assert!(text.contains("code 16: "), "{text}");
+    }
+    let found: Value = serde_json::from_str(&said(&["diagnose", "--json", "hardserver"])).unwrap();
+    assert_eq!(found["cause"], "service-gone");
+    assert_eq!(found["assessment"]["cause"], "service-gone", "{found}");
+    assert!(said(&["diagnose", "hardserver"]).contains("owner-gone"));
+    assert!(said(&["status"]).contains("more: cardmon diagnose vfio-user:"));
+    let next = said(&["diagnose", "--next-test", "hardserver"]);
+    assert!(next.contains(": "), "{next}");
+    let (_, metrics) = get(&status, "/metrics");
+    let is_confidence =
+        |line: &&str| line.starts_with(r#"cardmon_card_confidence{card="vfio-user:"#);
+    assert!(
+        metrics.lines().any(|line| is_confidence(&line)),
+        "{metrics}"
+    );
+    let slip = cardmon(&["diagnose", "pci:nowhere", "--url", &url]);
+    assert_eq!(slip.status.code(), Some(1));
+    let text = String::from_utf8(slip.stderr).unwrap();
+    assert!(
+        text.contains("watched: vfio-user:/run/card.sock, hardserver"),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_is_not_sure_names_what_would_tell() {
+    let directory = directory();
+    let mut owner = Owner::new(directory.path());
+    let mut monitor = Monitor::start(directory.path());
+    monitor.card_until(|| owner.publish(), is("connected"));
+    owner.page.checks.last_result = check_result::TIMED_OUT.into();
+    let unsure = |card: &Value| {
+        card["state"] == "unavailable" && card["assessment"]["cause"] == "undetermined"
+    };
+    let status = monitor.card_until(|| owner.publish(), unsure);
+    let card = &status["cards"][0];
+    assert_eq!(card["codes"], serde_json::json!([17]));
+    let next = &card["assessment"]["next_test"];
+    let how = next["how"].as_str().unwrap();
+    let url = format!("http://{}", status["listen"].as_str().unwrap());
+    let output = cardmon(&["diagnose", ADDRESS, "--next-test", "--json", "--url", &url]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        shown["how"].as_str().is_some_and(|shown| !shown.is_empty()),
+        "{shown}"
+    );
+    let (_, table) = ask(&status, "status");
+    assert!(
+        table.contains("not sure enough") && table.contains("next: "),
+        "{table}"
+    );
+    assert!(how.len() > 10 && next["takes_seconds"].as_f64().unwrap() > 0.0);
 }

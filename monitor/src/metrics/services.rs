@@ -18,6 +18,21 @@ pub(super) fn encode(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         None,
         kills,
     )?;
+    let starvation = status.host.iter().filter_map(|it| it.starvation);
+    to.gauge(
+        "cardmon_host_starvation",
+        "How starved the host is, from 0 to 7",
+        None,
+        starvation.map(|score| (vec![], f64::from(score))),
+    )?;
+    to.gauge(
+        "cardmon_host_cause",
+        "What is at fault with the host: 1 for the cause that the evidence names",
+        None,
+        status.host.iter().flat_map(|host| {
+            Cause::ALL.map(|cause| (vec![("cause", cause.name())], is(host.cause == cause)))
+        }),
+    )?;
     encode_verdicts(to, &status.services)?;
     encode_processes(to, &status.services)?;
     encode_leaks(to, &status.services)
@@ -44,6 +59,15 @@ fn encode_verdicts(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Re
                 let labels = with(service, "cause", cause.name());
                 (labels, is(service.cause == cause))
             })
+        }),
+    )?;
+    to.gauge(
+        "cardmon_service_confidence",
+        "How likely the likeliest cause is, from 0 to 1",
+        None,
+        services.iter().filter_map(|service| {
+            let confidence = service.assessment.as_ref()?.confidence;
+            Some((by_service(service), confidence))
         }),
     )?;
     to.counter(

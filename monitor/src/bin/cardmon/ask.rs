@@ -1,30 +1,47 @@
-//! `cardmon status` and `cardmon check`: ask the monitor that runs, and print its answer.
+//! `cardmon status` and `cardmon check`: ask the monitor that runs, and print its answer; or say that
+//! nothing is known, and since when.
 
-use crate::{PLUGIN_UNKNOWN, services};
+use crate::{PLUGIN_UNKNOWN, diagnose, places, services};
 use anyhow::Context as _;
-use monitor::client::{self, ClientError};
+use hwshim::clock::SystemClock;
+use monitor::client;
+use monitor::dead_man;
+use monitor::history::{BootId, Stamp};
 use monitor::status::{CardStatus, Status};
 use monitor::text;
+use monitor::unknown::{self, Unknown};
 use monitor::verdict::State;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Where a monitor answers unless somebody says otherwise.
+const URL: &str = "http://127.0.0.1:9180";
+
+pub(crate) const STATUS_HELP: &str = "\
+Exit status:
+  0  shown is what the monitor found in one of its last three polls
+  1  nothing is known: no monitor answers, or with an old poll; said is for how long, and what to do";
 
 pub(crate) const CHECK_HELP: &str = "\
 Exit status, after the conventions of monitoring plugins; of several cards and services the worst
 counts:
-  0  OK        every card is connected, every service well
+  0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
                a service hangs, leaks or is configured wrongly
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone, or
                leaks and will have used up a limit within a day
   3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither, or no
-               monitor runs";
+               monitor runs, is reached or has polled of late: its sign of life says for how long";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {
     /// Print the monitor's JSON instead of a table.
     #[arg(long)]
     json: bool,
+    /// Print all that was weighed of this card or service, as `cardmon diagnose` does.
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    why: Option<String>,
     #[command(flatten)]
     service: Service,
 }
@@ -41,29 +58,56 @@ pub(crate) struct CheckArguments {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Service {
     /// Where the monitor answers.
-    #[arg(long, default_value = "http://127.0.0.1:9180")]
+    #[arg(long, default_value = URL)]
     url: String,
+    /// Its sign of life, which tells a monitor that is dead from one that is not reached [default:
+    /// as for `cardmon dead-man`, if --url is not given].
+    #[arg(long, value_name = "FILE")]
+    sign_of_life: Option<PathBuf>,
 }
 
 impl Service {
+    /// What the monitor says, if it can be believed.
     pub(crate) fn ask(&self) -> anyhow::Result<Status> {
+        let answer = self.ask_or_know()?;
+        answer.map_err(|unknown| anyhow::anyhow!("UNKNOWN: {unknown}"))
+    }
+
+    /// The same, or what is known instead.
+    pub(crate) fn ask_or_know(&self) -> anyhow::Result<Result<Status, Box<Unknown>>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("the program could not start its event loop")?;
-        // The message names the cause already.
-        runtime
-            .block_on(client::status(&self.url))
-            .map_err(|error: ClientError| anyhow::anyhow!(error.to_string()))
+        let asked = runtime.block_on(client::status(&self.url));
+        // The monitor of another address signs elsewhere.
+        let by_default = (self.url == URL).then(places::sign_of_life);
+        let sign = self.sign_of_life.clone().or(by_default);
+        let sign = sign.map(|path| dead_man::read(&path));
+        let now = Stamp::now(&SystemClock, BootId::of_this_boot());
+        Ok(unknown::believe(asked, sign, now))
     }
 }
 
 pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
-    let status = arguments.service.ask()?;
     let mut out = anstream::stdout();
+    let status = match arguments.service.ask_or_know()? {
+        Ok(status) => status,
+        Err(unknown) => {
+            if arguments.json {
+                serde_json::to_writer_pretty(&mut out, &unknown)?;
+                writeln!(out)?;
+            }
+            anyhow::bail!("UNKNOWN: {unknown}");
+        }
+    };
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &status)?;
         writeln!(out)?;
+    } else if let Some(name) = &arguments.why {
+        for line in diagnose::found(&status, name)?.lines() {
+            writeln!(out, "{line}")?;
+        }
     } else {
         for line in text::block(&status) {
             writeln!(out, "{line}")?;
@@ -73,8 +117,12 @@ pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
-    let (code, line) = match arguments.service.ask() {
-        Ok(status) => judged(&status, arguments.card.as_deref()),
+    let (code, line) = match arguments.service.ask_or_know() {
+        Ok(Ok(status)) => judged(&status, arguments.card.as_deref()),
+        Ok(Err(unknown)) => {
+            let why = without_bars(&unknown.to_string());
+            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
+        }
         Err(error) => (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {error:#}")),
     };
     let _ = writeln!(anstream::stdout(), "{line}");
@@ -86,13 +134,22 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let wanted = |card: &&CardStatus| only.is_none_or(|only| only == card.card);
     let cards: Vec<_> = status.cards.iter().filter(wanted).collect();
     let services = services::of(status, only);
-    let on_cards = cards.iter().map(|card| {
+    let drained: Vec<_> = cards.iter().filter(|card| card.drained.is_some()).collect();
+    let alarming = cards.iter().filter(|card| card.drained.is_none());
+    let on_cards = alarming.map(|card| {
         let (code, word) = plugin_status(card.state);
         (severity(card.state), code, word, complaint(card))
     });
-    let on_services = services.iter().map(|service| services::plugin(service));
+    // Nobody is alarmed about a card that an operator wants without work, nor about who serves it.
+    let serves = |card: &str| drained.iter().any(|drained| drained.card == card);
+    let on_services = services
+        .iter()
+        .filter(|service| !service.card.as_deref().is_some_and(serves))
+        .map(|service| services::plugin(service));
+    let on_drained = drained.iter().map(|_| (0, 0, "OK", String::new()));
     // Of equals the card, from which a service may merely suffer.
-    let worst = on_services.chain(on_cards).max_by_key(|found| found.0);
+    let all = on_drained.chain(on_services).chain(on_cards);
+    let worst = all.max_by_key(|found| found.0);
     let is_about = !cards.is_empty() || only.is_none();
     let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
         let which = only.map_or_else(String::new, |only| format!(" {}", text::clean(only)));
@@ -107,10 +164,14 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     } else {
         ""
     };
+    let out_of_work = match drained.len() {
+        0 => String::new(),
+        count => format!(", {count} drained"),
+    };
     let (said, figures) = services::summary(&services);
     let count = cards.len();
     let line = format!(
-        "CARDMON {word} - {connected} of {count} cards connected{simulated}{said}{complaint} | \
+        "CARDMON {word} - {connected} of {count} cards connected{out_of_work}{simulated}{said}{complaint} | \
          connected={connected};;;0;{count}{figures}"
     );
     (code, line)

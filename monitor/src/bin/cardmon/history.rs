@@ -7,7 +7,7 @@ mod gap;
 mod when;
 
 pub(crate) use gap::{EXPLAIN_HELP, ExplainArguments, explain};
-pub(crate) use when::time;
+pub(crate) use when::{now, time};
 
 use crate::places::{self, Found, ReadPlace};
 use hwshim::clock::SystemClock;
@@ -16,7 +16,10 @@ use monitor::history::{
     Anchor, Events, FileAnchors, Filter, HistoryError, Place, Reader, Recorded, SampleReader,
     Samples, Severity, Snapshot, Source, WallTime, restore_verify,
 };
-use monitor::record::{TRANSITION, TransitionBody, said};
+use monitor::record::casebook::{self, IncidentBody};
+use monitor::record::{
+    SERVICE_TRANSITION, ServiceTransitionBody, TRANSITION, TransitionBody, said,
+};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -135,6 +138,8 @@ fn line(recorded: &Recorded) -> String {
         .map_or_else(String::new, |seq| format!(" (of event {seq})"));
     let said = match &*event.kind {
         TRANSITION => transition(&event.body),
+        SERVICE_TRANSITION => service_transition(&event.body),
+        kind if casebook::KINDS.contains(&kind) => incident(&event.body),
         _ => fields(&event.body),
     };
     format!(
@@ -156,6 +161,47 @@ fn transition(body: &str) -> String {
     let drained = if body.drained { ", drained" } else { "" };
     let (from, to, cause) = (body.from, body.to, body.cause);
     format!("{from} -> {to} ({cause}{drained}){why}")
+}
+
+fn service_transition(body: &str) -> String {
+    let Ok(body) = serde_json::from_str::<ServiceTransitionBody>(body) else {
+        return body.to_owned();
+    };
+    let why = body.evidence.first().map_or_else(String::new, |first| {
+        format!(": {}: {}", first.code, first.detail)
+    });
+    let drained = if body.drained { ", drained" } else { "" };
+    let (from, to, cause) = (body.from.name(), body.to.name(), body.cause);
+    format!("{from} -> {to} ({cause}{drained}){why}")
+}
+
+fn incident(body: &str) -> String {
+    let Ok(body) = serde_json::from_str::<IncidentBody>(body) else {
+        return body.to_owned();
+    };
+    let IncidentBody {
+        figures,
+        attributed_before,
+        merged_into,
+        not_watched,
+    } = body;
+    let before = attributed_before.map(|before| format!(", taken for {before} before"));
+    let into = merged_into.map(|into| format!(", part of incident {into}"));
+    let unseen = not_watched.then(|| ", nobody watched how it ended".to_owned());
+    let first = figures.symptoms.first().map_or_else(String::new, |first| {
+        format!(": {}: {}", first.code, first.detail)
+    });
+    format!(
+        "incident {} ({}), {} symptoms, {} victims, {} changes{}{}{}{first}",
+        figures.incident,
+        figures.cause,
+        figures.symptoms.len(),
+        figures.victims.len(),
+        figures.changes.len(),
+        before.unwrap_or_default(),
+        into.unwrap_or_default(),
+        unseen.unwrap_or_default(),
+    )
 }
 
 /// A body as `name=value` pairs; as it stands if it is something else.
@@ -335,7 +381,7 @@ fn quiesced(found: &Found, to: &Path, control: Option<&Path>) -> anyhow::Result<
         };
         anyhow::anyhow!("{}{hint}", said(&error))
     })?;
-    let now = when::now();
+    let now = now();
     let mut samples = open(Samples::open(&place, now))?.samples;
     let source = Source::Quiesced {
         events: &mut events,

@@ -4,7 +4,9 @@
 
 mod ask;
 mod dead_man;
+mod diagnose;
 mod history;
+mod incidents;
 mod order;
 mod places;
 mod run;
@@ -32,10 +34,16 @@ enum Command {
     /// Watch every card of this host until interrupted.
     Run(run::Arguments),
     /// Ask the monitor that runs on this host, and print a table.
+    #[command(after_help = ask::STATUS_HELP)]
     Status(ask::StatusArguments),
     /// Ask it as a monitoring plugin: one line, and an exit status.
     #[command(after_help = ask::CHECK_HELP)]
     Check(ask::CheckArguments),
+    /// Ask it what it weighed of a card or a service: who may be at fault, why, and what would tell.
+    #[command(after_help = diagnose::HELP)]
+    Diagnose(diagnose::Arguments),
+    /// Show what belongs together: symptoms and victims under one cause, and what was changed before.
+    Incidents(incidents::Arguments),
     /// Ask it what host services hold, and what of that only ever grows.
     Leaks(services::LeaksArguments),
     /// Ask it what host services hold, the most memory first.
@@ -101,6 +109,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => ask::status(&arguments),
         Command::Check(arguments) => return ask::check(&arguments),
+        Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
+        Command::Incidents(arguments) => incidents::incidents(&arguments),
         Command::Leaks(arguments) => services::leaks(&arguments),
         Command::Top(arguments) => services::top(&arguments),
         Command::History(arguments) => history::history(&arguments),

@@ -1,0 +1,75 @@
+//! `cardmon incidents`: asks the monitor that runs for its incidents; if none answers, shows those on
+//! record, and says so.
+
+use crate::ask::Service;
+use crate::history::now;
+use crate::places::ReadPlace;
+use monitor::history::{Filter, Reader};
+use monitor::record::{casebook, said};
+use monitor::status::IncidentFigures;
+use monitor::text;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Events that are looked through: what is older is in `cardmon history`.
+const EVENTS_MAX: u32 = 1_000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Do not ask the monitor; show what is on record, of earlier runs too.
+    #[arg(long)]
+    recorded: bool,
+    #[command(flatten)]
+    service: Service,
+    #[command(flatten)]
+    place: ReadPlace,
+}
+
+pub(crate) fn incidents(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let incidents = if arguments.recorded {
+        on_record(&arguments.place)?
+    } else {
+        match arguments.service.ask_or_know()? {
+            Ok(status) => status.incidents,
+            Err(unknown) => {
+                let recorded = on_record(&arguments.place);
+                let recorded = recorded.map_err(|error| anyhow::anyhow!("{unknown}; {error}"))?;
+                crate::complain(&format!(
+                    "UNKNOWN: {unknown}; shown is what is on record, and whether it goes on is not known"
+                ));
+                recorded
+            }
+        }
+    };
+    let mut out = anstream::stdout();
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut out, &incidents)?;
+        writeln!(out)?;
+    } else {
+        for line in text::incidents(&incidents) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn on_record(place: &ReadPlace) -> anyhow::Result<Vec<IncidentFigures>> {
+    let found = place.find()?;
+    let filter = Filter {
+        kinds: casebook::KINDS.map(str::to_owned).into(),
+        latest_first: true,
+        limit: Some(EVENTS_MAX),
+        ..Filter::default()
+    };
+    let events = Reader::open(&found.directory).and_then(|reader| reader.query(&filter));
+    let events = events.map_err(|error| {
+        anyhow::anyhow!(
+            "{}; if the history is elsewhere, name it with --history",
+            said(&error)
+        )
+    })?;
+    Ok(casebook::on_record(&events, now()))
+}
