@@ -26,6 +26,7 @@ use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
 use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_paused};
+use crate::verdict::Cause;
 use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
@@ -84,9 +85,13 @@ impl Diagnosis {
         weigh(&self.dossier, &self.priors, self.assessed_at)
     }
 
-    /// What would tell more, as of the last poll, the cheapest for what it tells first.
+    /// What would tell more, as of the last poll, the cheapest for what it tells first; nothing
+    /// where nothing is wrong.
     #[must_use]
     pub fn prospects(&self) -> Vec<Prospect> {
+        if self.assessment.cause == Cause::None {
+            return Vec::new();
+        }
         let (dossier, circumstances) = (&self.dossier, &self.circumstances);
         prospects(dossier, circumstances, &self.priors, self.assessed_at)
     }

@@ -13,6 +13,7 @@ use crate::leak::{Level, Scope};
 use crate::local_health::{Limits, Sample};
 use crate::probe::Reach;
 use crate::status::{AssessmentFigures, LeakFigures};
+use crate::verdict::Cause;
 use hwshim::clock::Instant;
 
 /// A rise that is no more than suspected tells half.
@@ -87,7 +88,10 @@ impl Evidences {
 
     pub(super) fn figures(&self, now: Instant) -> AssessmentFigures {
         let (dossier, priors) = (&self.dossier, &self.priors);
-        let prospects = prospects(dossier, &self.circumstances, priors, now);
+        let prospects = match self.assessment.cause {
+            Cause::None => Vec::new(),
+            _ => prospects(dossier, &self.circumstances, priors, now),
+        };
         AssessmentFigures::new(&self.assessment, weigh(dossier, priors, now), &prospects)
     }
 
@@ -206,7 +210,6 @@ mod tests {
     use crate::probe::ProbeError;
     use crate::services::judge;
     use crate::status::Unit;
-    use crate::verdict::Cause;
     use std::time::Duration;
 
     fn leak(level: Level) -> LeakFigures {

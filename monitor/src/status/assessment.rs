@@ -90,8 +90,7 @@ impl AssessmentFigures {
         let mut evidence: Vec<_> = weighings.into_iter().map(WeighingFigures::from).collect();
         let weight = |it: &WeighingFigures| it.weight(leading).abs();
         evidence.sort_by(|one, other| weight(other).total_cmp(&weight(one)));
-        let is_known = assessment.cause == Cause::None;
-        let tests = prospects.iter().take(if is_known { 0 } else { TESTS_MAX });
+        let tests = prospects.iter().take(TESTS_MAX);
         Self {
             cause: assessment.cause,
             confidence: rounded(assessment.ranked.first().map_or(0.0, |first| first.1), 1e4),
