@@ -381,7 +381,9 @@ fn subject(incident: &Incident) -> String {
 /// What is wrong with a card, if anything is, and who is to blame.
 fn of_card(card: &CardStatus, at: Instant) -> Option<(Symptom, Cause)> {
     let is_wrong = match card.state {
-        State::Connected | State::Unavailable | State::Unreachable => card.cause != Cause::None,
+        // A host that is busy for a moment is its own matter as long as the card serves.
+        State::Connected => !matches!(card.cause, Cause::None | Cause::HostStarvation),
+        State::Unavailable | State::Unreachable => card.cause != Cause::None,
         State::Unknown => card.for_seconds >= UNKNOWN_FOR,
         State::Disconnected => false,
     };

@@ -207,7 +207,7 @@ fn is_warming_up(leaks: &[LeakFigures]) -> bool {
 mod tests {
     use super::*;
     use crate::leak::Speed;
-    use crate::probe::ProbeError;
+    use crate::probe::{Enquiry, ProbeError, ServiceAnswer, Statistics};
     use crate::services::judge;
     use crate::status::Unit;
     use std::time::Duration;
@@ -263,6 +263,11 @@ mod tests {
         };
         let silent = Ok(Reach::Silent { received: 0 });
         let refused = Ok(Reach::Refused);
+        let answered = Ok(Reach::Answered(Box::new(ServiceAnswer {
+            enquiry: Enquiry::default(),
+            statistics: Statistics::default(),
+            took: Duration::ZERO,
+        })));
         let (watching, leaking) = ([leak(Level::Watching)], [leak(Level::Leaking)]);
         let facts = |process, reach, leaks| Facts {
             process,
@@ -285,7 +290,10 @@ mod tests {
                 facts(Found::Running, Some(&refused), &watching),
                 Cause::ServiceGone,
             ),
-            (facts(Found::Running, None, &leaking), Cause::ServiceLeak),
+            (
+                facts(Found::Running, Some(&answered), &leaking),
+                Cause::ServiceLeak,
+            ),
         ] {
             let assessment = assessed(&facts, &QUIET);
             assert_eq!(judge(&facts).cause, cause);

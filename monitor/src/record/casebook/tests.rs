@@ -129,6 +129,12 @@ fn what_is_well_drained_or_only_just_unknown_is_no_incident() {
     let mut case = Case::new();
     let mut status = status();
     assert_eq!(case.kinds(&status), "");
+    becomes(
+        &mut status.cards[0],
+        State::Connected,
+        Cause::HostStarvation,
+    );
+    assert_eq!(case.kinds(&status), "", "a busy host is its own matter");
     becomes(&mut status.cards[0], State::Unknown, Cause::Undetermined);
     assert_eq!(case.kinds(&status), "");
     becomes(&mut status.cards[0], State::Unreachable, Cause::CardAbsent);
