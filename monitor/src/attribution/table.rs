@@ -104,8 +104,7 @@ pub const ROWS: [Row; 29] = [
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [MM, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
-    // What is only suspected is told with half of it, and what is more has passed every gate.
-    state(HOUR,        &[Kind::FloorTrend],                           [NN, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),
+    state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),
     event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
     state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]).defining(Cause::Overload),
     state(30 * SECOND, &[Kind::AcceptQueue],                          [MM, M_,  M_,  M_,  M_,  P_,  O_,  P_,  PP,  O_,  O_]),

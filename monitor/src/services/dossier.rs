@@ -171,10 +171,17 @@ impl Evidences {
             let detail = "nothing that it holds only ever grows";
             self.dossier.not_seen(Kind::FloorTrend, detail, now);
         }
-        let fails = own.filter(|leak| leak.level > Level::Watching);
-        let mut fails = fails.filter(|leak| leak.per_failed_open.is_some_and(|each| each > 0.0));
-        if let Some(leak) = fails.next() {
-            let detail = format!("{} grow with opens that fail", leak.resource);
+        let mut rising = own.filter(|leak| leak.level > Level::Watching);
+        let is_seen = |each: Option<f64>| each.is_some_and(|each| each > 0.0);
+        let explained =
+            rising.find(|leak| is_seen(leak.per_failed_open) || is_seen(leak.per_hour_absent));
+        if let Some(leak) = explained {
+            let resource = &leak.resource;
+            let detail = if is_seen(leak.per_failed_open) {
+                format!("{resource}: more is held with each open that fails")
+            } else {
+                format!("{resource}: more is held the longer the card is away")
+            };
             self.dossier.seen(Kind::FailedOpens, strength, detail, now);
         }
     }
@@ -290,15 +297,20 @@ mod tests {
                 facts(Found::Running, Some(&refused), &watching),
                 Cause::ServiceGone,
             ),
-            (
-                facts(Found::Running, Some(&answered), &leaking),
-                Cause::ServiceLeak,
-            ),
         ] {
             let assessment = assessed(&facts, &QUIET);
             assert_eq!(judge(&facts).cause, cause);
             assert_eq!(assessment.cause, cause, "{assessment:#?}");
         }
+        // A rise alone is one of the things that happen to services that are well.
+        let rises = facts(Found::Running, Some(&answered), &leaking[..]);
+        assert_eq!(judge(&rises).cause, Cause::ServiceLeak);
+        assert_eq!(assessed(&rises, &QUIET).leading, Cause::ServiceLeak);
+        let mut explained = leaking.clone();
+        explained[0].per_hour_absent = Some(40.0);
+        let explained = facts(Found::Running, Some(&answered), &explained);
+        let assessment = assessed(&explained, &QUIET);
+        assert_eq!(assessment.cause, Cause::ServiceLeak, "{assessment:#?}");
     }
 
     #[test]
