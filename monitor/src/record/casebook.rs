@@ -354,11 +354,11 @@ pub fn on_record(events: &[Recorded], now: WallTime) -> Vec<IncidentFigures> {
             continue;
         };
         let since = now.since(recorded.event.stamp.wall).as_secs_f64();
-        let mut figures = body.figures;
-        if !incidents.contains_key(&figures.incident) {
+        incidents.entry(body.figures.incident).or_insert_with(|| {
+            let mut figures = body.figures;
             figures.age(since);
-            incidents.insert(figures.incident, figures);
-        }
+            figures
+        });
     }
     incidents.into_values().collect()
 }
