@@ -45,7 +45,8 @@ pub(crate) fn diagnose(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout();
     match (arguments.json, arguments.next_test) {
         (true, true) => {
-            let first = assessment.and_then(|it| it.next_test.as_ref().or(it.tests.first()));
+            let first =
+                assessment.and_then(|it| it.next_test.as_ref().or_else(|| it.tests.first()));
             serde_json::to_writer_pretty(&mut out, &first)?;
             writeln!(out)?;
         }
