@@ -31,6 +31,7 @@
 //! shim = "what it must do"
 //! ```
 
+mod effect;
 pub mod injection;
 mod listing;
 
@@ -61,7 +62,7 @@ pub struct Scenario {
     /// What happens, and where it happened before.
     pub story: String,
     /// How long there is something to see, since the card started.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub duration: Duration,
     /// Seed of everything random about it, unless somebody says otherwise.
     #[serde(default = "first_seed")]
@@ -81,6 +82,9 @@ pub struct Scenario {
     pub host: Option<HostPart>,
     /// What should come of it.
     pub expect: Expectation,
+    /// The file it was read from, if it is not built in.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
 }
 
 /// A time with one kind of load.
@@ -90,9 +94,10 @@ pub struct Phase {
     /// What it is called: idle, steady, peak.
     pub phase: String,
     /// How long it takes.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub lasting: Duration,
     /// How many operations a second are asked for.
+    #[serde(deserialize_with = "operations_per_second")]
     pub operations_per_second: f64,
 }
 
@@ -130,7 +135,7 @@ pub struct TimedFault<F> {
     #[serde(default, deserialize_with = "duration")]
     pub at: Duration,
     /// For how long; to the end if `None`.
-    #[serde(default, deserialize_with = "some_duration")]
+    #[serde(default, deserialize_with = "some_lasting")]
     pub lasting: Option<Duration>,
 }
 
@@ -254,14 +259,17 @@ impl Scenario {
     ///
     /// [`ScenarioError::Wrong`], for the first thing that is.
     pub fn parse(text: &str, file: &str) -> Result<Self, ScenarioError> {
-        toml::from_str(text).map_err(|error| {
+        let wrong = |at: usize, problem: String| ScenarioError::Wrong {
+            file: file.to_owned(),
+            line: 1 + text[..at].matches('\n').count(),
+            problem,
+        };
+        let scenario: Self = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            ScenarioError::Wrong {
-                file: file.to_owned(),
-                line: 1 + text[..at].matches('\n').count(),
-                problem: explained(error.message()),
-            }
-        })
+            wrong(at, explained(error.message()))
+        })?;
+        effect::check(&scenario, text).map_err(|it| wrong(it.at, it.problem))?;
+        Ok(scenario)
     }
 
     /// Reads the file at `path`.
@@ -274,7 +282,11 @@ impl Scenario {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, &path.display().to_string())
+        let scenario = Self::parse(&text, &path.display().to_string())?;
+        Ok(Self {
+            path: Some(path.to_owned()),
+            ..scenario
+        })
     }
 
     /// The one that is built in under this name.
@@ -300,6 +312,13 @@ impl Scenario {
         parsed
             .map(|scenario| scenario.expect("every built-in scenario parses, which a test holds"))
             .collect()
+    }
+
+    /// What [`Scenario::from_str`] finds it under: its name, or its file.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let path = self.path.as_ref().map(|path| path.display().to_string());
+        path.unwrap_or_else(|| self.name.clone())
     }
 
     /// The card's part of it.
@@ -344,8 +363,25 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parsed::<Span, D>(deserializer).map(|span| span.0)
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    injection::some_time(deserializer).map(|span| span.0)
+}
+
+fn some_lasting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    some_time(deserializer).map(Some)
+}
+
+fn operations_per_second<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    /// A hundred times what cards do.
+    const PER_SECOND_MAX: f64 = 1e7;
+    let rate = f64::deserialize(deserializer)?;
+    if (0.0..=PER_SECOND_MAX).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(D::Error::custom(format!(
+            "nobody can ask for {rate} operations a second: from 0 to {PER_SECOND_MAX}"
+        )))
+    }
 }
 
 fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Profile, D::Error> {

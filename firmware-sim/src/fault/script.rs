@@ -469,6 +469,11 @@ impl FromStr for Injection {
             trigger.at = time(at)?;
             if times.contains('+') {
                 trigger.lasting = Some(time(lasting)?);
+                if trigger.lasting == Some(Duration::ZERO) {
+                    return Err(InjectionError::Time {
+                        text: lasting.to_owned(),
+                    });
+                }
             }
         }
         let fault = fault.parse()?;
@@ -621,7 +626,7 @@ mod tests {
             read("led-sos"),
             Ok(Injection::from("led-sos".parse::<Fault>().unwrap()))
         );
-        for wrong in ["slow@", "slow@soon", "slow@5s+", "slow@+5s"] {
+        for wrong in ["slow@", "slow@soon", "slow@5s+", "slow@+5s", "slow@5s+0s"] {
             let error = read(wrong).unwrap_err();
             assert!(matches!(error, InjectionError::Time { .. }), "{wrong}");
         }

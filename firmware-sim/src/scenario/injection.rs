@@ -21,13 +21,21 @@ pub struct InjectionText {
     #[serde(default)]
     pub at: Span,
     /// For how long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "some_lasting",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub lasting: Option<Span>,
     /// How many matching requests it leaves alone first.
     #[serde(default)]
     pub after_requests: u64,
     /// How often it may act.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "some_times",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub times: Option<u64>,
     /// Chance of each matching request that it acts.
     #[serde(default)]
@@ -148,6 +156,30 @@ where
 {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(D::Error::custom)
+}
+
+/// A duration in which something can happen.
+pub(super) fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    let span: Span = parsed(deserializer)?;
+    if span.0.is_zero() {
+        return Err(D::Error::custom(
+            "no time at all is too short for anything to happen: say how long, such as 3s",
+        ));
+    }
+    Ok(span)
+}
+
+fn some_lasting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    some_time(deserializer).map(Some)
+}
+
+fn some_times<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(D::Error::custom(
+            "what may act 0 times never acts: say 1 or more, or leave it out for any number",
+        )),
+        times => Ok(Some(times)),
+    }
 }
 
 fn shown<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -134,6 +134,8 @@ fn document(scenario: &Scenario) -> Value {
         service,
         host,
         expect,
+        // Where it was read does not belong to the story.
+        path: _,
     } = scenario;
     object!({
         "name": name,

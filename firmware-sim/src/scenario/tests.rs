@@ -152,14 +152,86 @@ fn errors_name_file_line_and_what_would_be_right() {
         ),
         (HEAD.to_owned(), "x.toml line 1: missing field `expect`"),
     ];
-    for (text, expected) in table {
-        let error = Scenario::parse(&text, "x.toml").unwrap_err().to_string();
-        assert_eq!(error, expected, "in {text}");
-    }
+    refused(&table);
     let syntax = Scenario::parse("name = = 1", "x.toml")
         .unwrap_err()
         .to_string();
     assert!(syntax.starts_with("x.toml line 1: "), "{syntax}");
+}
+
+/// Each text is refused with these words.
+fn refused(table: &[(String, &str)]) {
+    for (text, expected) in table {
+        let error = Scenario::parse(text, "x.toml").unwrap_err().to_string();
+        assert_eq!(error, *expected, "in {text}");
+    }
+}
+
+#[test]
+fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
+    let load = "[[load]]\nphase = \"p\"\nlasting = \"4s\"\noperations_per_second = 10.0\n";
+    let hang = "[[inject]]\nfault = \"hang\"\n";
+    let table = [
+        (
+            format!("{}{TAIL}", HEAD.replace("5s", "0s")),
+            "x.toml line 4: no time at all is too short for anything to happen: say how long, such as 3s",
+        ),
+        (
+            format!("{HEAD}{hang}lasting = \"0s\"\n{TAIL}"),
+            "x.toml line 7: no time at all is too short for anything to happen: say how long, such as 3s",
+        ),
+        (
+            format!("{HEAD}{hang}times = 0\n{TAIL}"),
+            "x.toml line 7: what may act 0 times never acts: say 1 or more, or leave it out for any number",
+        ),
+        (
+            format!("{HEAD}{hang}at = \"5s\"\n{TAIL}"),
+            "x.toml line 7: it never begins: the scenario is over at 5s; let it begin before that, \
+             or give `duration` more",
+        ),
+        (
+            format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 10\n{TAIL}"),
+            "x.toml line 12: it never acts: it waits for 10 requests, and the load asks for 10 in its \
+             time; wait for fewer, or ask for more",
+        ),
+        (
+            format!("{HEAD}load = []\n{TAIL}"),
+            "x.toml line 5: this load asks for nothing: give a phase operations_per_second above 0, \
+             or leave out the load, and it is as it comes",
+        ),
+        (
+            format!("{HEAD}{}{TAIL}", load.replace("10.0", "0.0")),
+            "x.toml line 5: this load asks for nothing: give a phase operations_per_second above 0, \
+             or leave out the load, and it is as it comes",
+        ),
+        (
+            format!("{HEAD}{}{TAIL}", load.replace("10.0", "nan")),
+            "x.toml line 8: nobody can ask for NaN operations a second: from 0 to 10000000",
+        ),
+        (
+            format!("{HEAD}{}{TAIL}", load.replace("4s", "0s")),
+            "x.toml line 7: no time at all is too short for anything to happen: say how long, such as 3s",
+        ),
+        (
+            format!("{HEAD}{load}{load}{load}{TAIL}"),
+            "x.toml line 13: phase p never comes: it would begin at 8s, and the scenario is over at \
+             5s; shorten what is before it, or give `duration` more",
+        ),
+        (
+            format!("{HEAD}[service]\ninject = [{{ fault = \"refuse\", at = \"9s\" }}]\n{TAIL}"),
+            "x.toml line 6: it never begins: the scenario is over at 5s; let it begin before that, \
+             or give `duration` more",
+        ),
+        (
+            format!("{HEAD}[host]\nstory = \"it\"\ninject = []\n{TAIL}"),
+            "x.toml line 7: a host that has nothing does nothing: say what it has, such as \
+             { fault = \"steal\" }, or leave out [host]",
+        ),
+    ];
+    refused(&table);
+    // One request less, and it acts.
+    let text = format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 9\n{TAIL}");
+    Scenario::parse(&text, "x.toml").unwrap();
 }
 
 #[test]
