@@ -5,6 +5,7 @@
 //! failure prints its seed and the command that replays it.
 
 use firmware_sim::scenario::Scenario;
+use simulation::verdict::{Cause, State};
 use simulation::{Filter, Incident, IncidentOutcome, Outcome, Phase, Plan, Trouble, run};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const SEEDS: u64 = 5;
 const LASTING_MAX: Duration = Duration::from_secs(60);
 
 #[track_caller]
-fn live(plan: &Plan, filter: &Filter) -> Outcome {
+fn live(plan: &Plan) -> Outcome {
     run(plan).unwrap_or_else(|failure| {
         panic!(
             "{} does not hold: {}\n{}\nin {}, step {}\n{}\n{}",
@@ -25,70 +26,83 @@ fn live(plan: &Plan, filter: &Filter) -> Outcome {
             failure.phase,
             failure.step,
             failure.last_lines.join("\n"),
-            failure.replay(filter)
+            failure.replay()
         )
     })
 }
 
-/// Every fault in `phase`: nothing that must be true is ever untrue.
+/// Every fault in `phase`: nothing that must be true is ever untrue, and every fault acts but in as
+/// many runs as `idle` says.
 #[track_caller]
-fn every_fault_in(phase: Phase) {
+fn every_fault_in(phase: Phase, idle: &[(&str, u64)]) {
+    let mut found = Vec::new();
     for trouble in Trouble::all() {
         let filter = Filter {
-            troubles: vec![trouble],
+            troubles: vec![trouble.clone()],
             phase: Some(phase),
             lasting_max: Some(LASTING_MAX),
             ..Filter::default()
         };
+        let mut count = 0;
         for seed in 0..SEEDS {
-            live(&Plan::draw(seed, &filter), &filter);
+            let outcome = live(&Plan::draw(seed, &filter));
+            count += u64::from(outcome.incidents[0].acted_at.is_none());
+        }
+        let name = trouble.to_string();
+        let known = idle.iter().find(|(known, _)| *known == name);
+        if count > known.map_or(0, |(_, known)| *known) {
+            found.push((name, count));
         }
     }
+    assert!(
+        found.is_empty(),
+        "faults do nothing in {phase} in so many runs of {SEEDS}: {found:?}"
+    );
 }
 
 #[test]
 fn every_fault_while_the_card_boots() {
-    every_fault_in(Phase::Boot);
+    every_fault_in(Phase::Boot, &[]);
 }
 
 #[test]
 fn every_fault_in_days_without_work() {
-    every_fault_in(Phase::Idle);
+    every_fault_in(Phase::Idle, &[]);
 }
 
 #[test]
 fn every_fault_under_steady_load() {
-    every_fault_in(Phase::Steady);
+    every_fault_in(Phase::Steady, &[]);
 }
 
 #[test]
 fn every_fault_at_the_peak() {
-    every_fault_in(Phase::Peak);
+    every_fault_in(Phase::Peak, &[]);
 }
 
 #[test]
 fn every_fault_while_work_drains() {
-    every_fault_in(Phase::Draining);
+    every_fault_in(Phase::Draining, &[]);
 }
 
 #[test]
 fn every_fault_while_the_breaker_is_open() {
-    every_fault_in(Phase::BreakerOpen);
+    every_fault_in(Phase::BreakerOpen, &[]);
 }
 
 #[test]
 fn every_fault_during_the_trial() {
-    every_fault_in(Phase::HalfOpen);
+    every_fault_in(Phase::HalfOpen, &[]);
 }
 
 #[test]
 fn every_fault_when_work_returns() {
-    every_fault_in(Phase::ReturnToService);
+    every_fault_in(Phase::ReturnToService, &[]);
 }
 
 #[test]
 fn every_fault_at_shutdown() {
-    every_fault_in(Phase::Shutdown);
+    every_fault_in(Phase::Shutdown, &[]);
 }
 
 #[test]
@@ -98,10 +112,36 @@ fn a_card_that_is_well_is_never_given_up() {
         ..Filter::default()
     };
     for seed in 0..20 {
-        let outcome = live(&Plan::draw(seed, &filter), &filter);
+        let outcome = live(&Plan::draw(seed, &filter));
         assert_eq!(outcome.wrong_answers_caught, 0);
         assert!(outcome.by_card > outcome.by_software, "{outcome:?}");
     }
+}
+
+/// Beat by beat and poll by poll, under a load that comes and goes.
+#[test]
+fn an_hour_of_a_card_that_is_well_is_an_hour_of_work() {
+    let path = "tests/simulation/scenarios/healthy-hour.toml";
+    let scenario = path.parse().unwrap_or_else(|error| panic!("{error}"));
+    let filter = Filter {
+        scenario: Some(Arc::new(scenario)),
+        watched: true,
+        ..Filter::default()
+    };
+    let outcome = live(&Plan::draw(1, &filter));
+    assert!(outcome.simulated >= Duration::from_secs(60 * 60));
+    assert_eq!(outcome.opened, []);
+    assert!(outcome.ended_in_use);
+    // Of what the load asks for, all but what is asked before the card is up.
+    assert!(outcome.requests > 20_000, "{outcome:?}");
+    assert!(outcome.by_software <= 1, "{outcome:?}");
+    let looks = outcome.polls;
+    assert!(looks >= 60 * 60 - 1, "{looks} looks of the monitor");
+    let beats = outcome.rounds;
+    assert!(beats >= 10 * 60 * 60 - 1, "{beats} rounds of the owner");
+    let blamed = outcome.opinions.iter();
+    let blamed = blamed.filter(|it| it.state != State::Connected || it.cause != Cause::None);
+    assert_eq!(blamed.count(), 0, "{:?}", outcome.opinions);
 }
 
 #[test]
@@ -109,12 +149,12 @@ fn a_seed_is_one_course_of_events() {
     let filter = Filter::default();
     for seed in 0..20 {
         let plan = Plan::draw(seed, &filter);
-        let [once, again] = [(); 2].map(|()| live(&plan, &filter));
+        let [once, again] = [(); 2].map(|()| live(&plan));
         assert_eq!(
             (once.trace_hash, once.steps),
             (again.trace_hash, again.steps)
         );
-        let other = live(&Plan::draw(seed + 1000, &filter), &filter);
+        let other = live(&Plan::draw(seed + 1000, &filter));
         assert_ne!(once.trace_hash, other.trace_hash);
     }
 }
@@ -280,7 +320,7 @@ fn the_shim_does_about_each_scenario_what_the_table_says() {
             ..Filter::default()
         };
         for seed in 1..=2 {
-            let outcome = live(&Plan::draw(seed, &filter), &filter);
+            let outcome = live(&Plan::draw(seed, &filter));
             let problem = disagreement(answer, outcome.opened.first().copied());
             assert_eq!(problem, None, "{name}, seed {seed}: {:?}", outcome.opened);
             let in_use = in_use.unwrap_or(outcome.ended_in_use);
@@ -333,7 +373,7 @@ fn under_steady_load(trouble: &Trouble, seed: u64) -> IncidentOutcome {
         probability: 1.0,
     };
     let plan = Plan::with(seed, vec![incident]);
-    let mut outcome = live(&plan, &Filter::default());
+    let mut outcome = live(&plan);
     outcome.incidents.pop().expect("the plan has one")
 }
 

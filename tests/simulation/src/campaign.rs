@@ -1,7 +1,7 @@
 //! Many runs, and what they add up to.
 
+use crate::invariant::Invariant;
 use crate::plan::{Filter, Plan};
-use crate::trouble::Trouble;
 use crate::world::{Failure, IncidentOutcome, Outcome, run_traced};
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +46,14 @@ pub struct Report {
     pub refused: u64,
     /// Wrong answers that the card has given.
     pub wrong_answers_told: u64,
+    /// Of those, the ones to callers; the others were to known-answer tests.
+    pub wrong_answers_to_callers: u64,
     /// Wrong answers that the router has caught.
     pub wrong_answers_caught: u64,
+    /// Wrong answers that were released.
+    pub released: u64,
+    /// Requests that were in no place, or in two, when somebody looked.
+    pub lost: u64,
     /// By name of what went wrong.
     pub troubles: BTreeMap<String, TroubleReport>,
     /// Runs in which something was not true.
@@ -95,6 +101,8 @@ impl Report {
         let outcome = match ended {
             Ok(outcome) => outcome,
             Err(failure) => {
+                self.released += u64::from(failure.invariant == Invariant::OnlyTruthReleased);
+                self.lost += failure.lost;
                 self.failures.push(*failure);
                 return;
             }
@@ -106,6 +114,7 @@ impl Report {
         self.by_software += outcome.by_software;
         self.refused += outcome.refused;
         self.wrong_answers_told += outcome.wrong_answers_told;
+        self.wrong_answers_to_callers += outcome.wrong_answers_to_callers;
         self.wrong_answers_caught += outcome.wrong_answers_caught;
         for incident in &outcome.incidents {
             let name = incident.trouble.to_string();
@@ -164,44 +173,4 @@ pub(crate) fn live_all(
             });
         }
     });
-}
-
-impl Failure {
-    /// The command that replays the run.
-    #[must_use]
-    pub fn replay(&self, filter: &Filter) -> String {
-        self.plan.replay(filter)
-    }
-}
-
-impl Plan {
-    /// The command that replays it.
-    #[must_use]
-    pub fn replay(&self, filter: &Filter) -> String {
-        let mut command = format!("cargo xtask simulate --runs 1 --seed {}", self.seed);
-        if let Some(scenario) = &filter.scenario {
-            command.push_str(" --scenario ");
-            command.push_str(&scenario.name);
-            return command;
-        }
-        if filter.healthy {
-            command.push_str(" --healthy");
-        }
-        if filter.watched {
-            command.push_str(" --watched");
-        }
-        if !filter.troubles.is_empty() {
-            let names: Vec<_> = filter.troubles.iter().map(Trouble::to_string).collect();
-            command.push_str(" --faults ");
-            command.push_str(&names.join(","));
-        }
-        if let Some(longest) = filter.lasting_max {
-            command.push_str(&format!(" --lasting-max {}s", longest.as_secs()));
-        }
-        if let Some(phase) = filter.phase {
-            command.push_str(" --phase ");
-            command.push_str(phase.name());
-        }
-        command
-    }
 }

@@ -21,8 +21,10 @@ pub enum Invariant {
     ProvenFirst,
     /// Work returns to the card within the longest backoff after what was wrong has ended.
     WorkReturns,
-    /// The breaker of a card that is well does not open.
+    /// The breaker opens for a reason that what is wrong can be, and for none if nothing is.
     NoFalseAlarm,
+    /// What happens at one instant comes to an end.
+    ComesToRest,
     /// Nothing panics.
     NoPanic,
 }
@@ -39,6 +41,7 @@ impl Invariant {
             Self::ProvenFirst => "proven-first",
             Self::WorkReturns => "work-returns",
             Self::NoFalseAlarm => "no-false-alarm",
+            Self::ComesToRest => "comes-to-rest",
             Self::NoPanic => "no-panic",
         }
     }
@@ -55,6 +58,8 @@ impl fmt::Display for Invariant {
 pub(crate) struct Violation {
     pub(crate) invariant: Invariant,
     pub(crate) detail: String,
+    /// Requests of which nobody knows any more where they are.
+    pub(crate) lost: u64,
 }
 
 impl Violation {
@@ -62,6 +67,15 @@ impl Violation {
         Self {
             invariant,
             detail: detail.to_string(),
+            lost: 0,
+        }
+    }
+
+    /// [`Invariant::OnePlace`]: so many requests are in none, or in another than they should be.
+    pub(crate) fn misplaced(lost: u64, detail: impl fmt::Display) -> Self {
+        Self {
+            lost,
+            ..Self::new(Invariant::OnePlace, detail)
         }
     }
 }

@@ -7,10 +7,13 @@
 //! found in a million runs is found again in one.
 
 pub mod campaign;
+mod evidence;
+mod incident;
 mod invariant;
 mod kernel;
 pub mod matrix;
 mod plan;
+mod replay;
 mod slot;
 mod trace;
 mod trouble;
@@ -19,8 +22,10 @@ mod witness;
 mod workload;
 mod world;
 
+pub use incident::Incident;
 pub use invariant::Invariant;
-pub use plan::{Filter, Incident, Phase, Plan};
-pub use trouble::{HostTrouble, Trouble};
+pub use monitor::verdict;
+pub use plan::{Filter, Phase, Plan};
+pub use trouble::{HostTrouble, Trouble, Troubles};
 pub use watcher::Opinion;
 pub use world::{Failure, IncidentOutcome, Outcome, run, run_traced};

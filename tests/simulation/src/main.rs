@@ -14,7 +14,7 @@ use hwshim::clock::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
 use simulation::matrix::Matrix;
-use simulation::{Filter, Phase, Trouble};
+use simulation::{Filter, Incident, Phase, Trouble, Troubles};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,24 +32,36 @@ struct Arguments {
     /// End after so many minutes
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
-    /// Only these faults, by name and separated by commas [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    faults: Vec<Trouble>,
+    /// Only these faults, as `firmware-sim faults` has them and separated by commas; parameters of
+    /// a fault, as in downtrained=2,speed=3, stay with it [default: all]
+    #[arg(long, value_name = "FAULTS")]
+    faults: Option<Troubles>,
     /// Faults only in this phase [default: any]
     #[arg(long, value_name = "PHASE")]
     phase: Option<Phase>,
-    /// No fault at all: whatever opens the breaker is a false alarm
+    /// Only faults that make answers wrong, on a card that is busy with cheap operations: as many
+    /// wrong answers as can be had
     #[arg(long, conflicts_with_all = ["faults", "phase"])]
+    lies: bool,
+    /// This goes wrong, and nothing else; may be given more than once. A run that failed prints it
+    #[arg(long, value_name = "FAULT@PHASE+OFFSET+LASTING[*PROBABILITY]",
+        conflicts_with_all = ["faults", "phase", "lies", "healthy", "scenario", "matrix"])]
+    incident: Vec<Incident>,
+    /// No fault at all: whatever opens the breaker is a false alarm
+    #[arg(long, conflicts_with_all = ["faults", "phase", "lies"])]
     healthy: bool,
+    /// Callers ask for no RSA signatures, which are dear, unless a fault is only about those
+    #[arg(long)]
+    cheap: bool,
     /// Have a monitor watch, days being minutes
     #[arg(long)]
     watched: bool,
     /// Instead, every fault in every phase with so many seeds each, watched: what is said to be at
     /// fault, held against the truth
-    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["runs", "minutes", "healthy", "lasting_max", "scenario", "trace"])]
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["runs", "minutes", "healthy", "lasting_max", "scenario", "trace", "lies", "cheap"])]
     matrix: Option<u64>,
     /// This scenario of `firmware-sim scenarios`, or of a file, under its own load
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "healthy", "lasting_max"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "lies", "healthy", "lasting_max", "cheap"])]
     scenario: Option<Scenario>,
     /// No fault lasts longer, such as 60s [default: 20 minutes]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -67,9 +79,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let is_json = arguments.json;
     if let Some(seeds) = arguments.matrix {
         return run_matrix(seeds, arguments);
     }
+    let minutes = arguments.minutes;
     let endless = if arguments.minutes.is_some() {
         u64::MAX
     } else {
@@ -78,22 +92,13 @@ fn main() -> ExitCode {
     let campaign = Campaign {
         seed: arguments.seed,
         runs: arguments.runs.unwrap_or(endless),
-        filter: Filter {
-            troubles: arguments.faults,
-            phase: arguments.phase,
-            healthy: arguments.healthy,
-            watched: arguments.watched,
-            lasting_max: arguments.lasting_max,
-            scenario: arguments.scenario.map(Arc::new),
-        },
         jobs: arguments.jobs.unwrap_or_else(all_cpus),
         listener: arguments.trace.then_some(|line| println!("{line}")),
+        filter: filter(arguments),
     };
     let clock = SystemClock;
     let started = clock.now();
-    let limit = arguments
-        .minutes
-        .map(|minutes| Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9)));
+    let limit = minutes.map(|minutes| Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9)));
     let bar = progress_bar(campaign.runs);
     let report = campaign.run(|failures| {
         bar.inc(1);
@@ -104,13 +109,13 @@ fn main() -> ExitCode {
     });
     bar.finish_and_clear();
     let took = clock.now().since(started);
-    if arguments.json {
-        println!("{:#}", report::json(&report, &campaign.filter, took));
+    if is_json {
+        println!("{:#}", report::json(&report, took));
     } else {
         print!("{}", report::table(&report, took));
     }
     for failure in &report.failures {
-        eprint!("{}", report::failure(failure, &campaign.filter));
+        eprint!("{}", report::failure(failure));
     }
     if report.failures.is_empty() {
         ExitCode::SUCCESS
@@ -119,11 +124,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// What may be drawn.
+fn filter(arguments: Arguments) -> Filter {
+    let named = arguments.faults.map(|Troubles(troubles)| troubles);
+    let (troubles, phase) = if arguments.lies {
+        // Bursts have many requests in flight, and each is answered wrongly.
+        (Trouble::lies(), Some(Phase::Peak))
+    } else {
+        (named.unwrap_or_default(), arguments.phase)
+    };
+    Filter {
+        troubles,
+        phase,
+        healthy: arguments.healthy,
+        incidents: arguments.incident,
+        watched: arguments.watched,
+        cheap: arguments.cheap || arguments.lies,
+        lasting_max: arguments.lasting_max,
+        scenario: arguments.scenario.map(Arc::new),
+    }
+}
+
 fn run_matrix(seeds: u64, arguments: Arguments) -> ExitCode {
     let matrix = Matrix {
         seed: arguments.seed,
         seeds,
-        troubles: arguments.faults,
+        troubles: arguments.faults.map_or_else(Vec::new, |named| named.0),
         phase: arguments.phase,
         jobs: arguments.jobs.unwrap_or_else(all_cpus),
     };
@@ -135,12 +161,8 @@ fn run_matrix(seeds: u64, arguments: Arguments) -> ExitCode {
     } else {
         print!("{}", report::matrix_table(&scores));
     }
-    let filter = Filter {
-        watched: true,
-        ..Filter::default()
-    };
     for failure in &scores.failures {
-        eprint!("{}", report::failure(failure, &filter));
+        eprint!("{}", report::failure(failure));
     }
     if scores.failures.is_empty() {
         ExitCode::SUCCESS
@@ -161,4 +183,105 @@ fn progress_bar(runs: u64) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs {elapsed} {msg}");
     ProgressBar::new(runs).with_style(style.expect("the template is one"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simulation::Plan;
+
+    /// Words as a shell takes them apart.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        for character in command.chars() {
+            match character {
+                '\'' => is_quoted = !is_quoted,
+                ' ' if !is_quoted => words.push(String::new()),
+                other => words.last_mut().expect("there is one").push(other),
+            }
+        }
+        words
+    }
+
+    /// The plan that a replay command means to this program.
+    fn replayed(command: &str) -> Plan {
+        let words = words(command);
+        assert_eq!(words[..3], ["cargo", "xtask", "simulate"]);
+        let arguments = Arguments::try_parse_from(&words[2..]);
+        let arguments = arguments.unwrap_or_else(|error| panic!("{command}: {error}"));
+        assert_eq!(arguments.runs, Some(1));
+        Plan::draw(arguments.seed, &filter(arguments))
+    }
+
+    #[track_caller]
+    fn means_the_same(plan: &Plan) {
+        let again = replayed(&plan.replay());
+        assert_eq!(
+            format!("{plan:?}"),
+            format!("{again:?}"),
+            "{}",
+            plan.replay()
+        );
+    }
+
+    fn drawn_from(command: &str) -> Vec<Plan> {
+        let arguments = Arguments::parse_from(words(command));
+        let filter = filter(arguments);
+        (0..200).map(|seed| Plan::draw(seed, &filter)).collect()
+    }
+
+    #[test]
+    fn what_a_failed_run_prints_is_the_same_run() {
+        for command in [
+            "simulate",
+            "simulate --watched",
+            "simulate --healthy",
+            "simulate --healthy --watched",
+            "simulate --lies",
+            "simulate --cheap --lasting-max 60s --phase peak",
+            "simulate --faults interrupt-storm=500,vector=1,downtrained=2,speed=3",
+        ] {
+            drawn_from(command).iter().for_each(means_the_same);
+        }
+        // As the table of faults has them.
+        let incident = "hang@steady+5s+1m".parse().expect("it is an incident");
+        means_the_same(&Plan::with(3, vec![incident]));
+    }
+
+    #[test]
+    fn a_scenario_is_replayed_from_where_it_was_read() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let path = directory.path().join("it's one.toml");
+        let text = include_str!("../scenarios/healthy-hour.toml");
+        std::fs::write(&path, text).expect("there is room");
+        let of_a_file = Scenario::read(&path).expect("it is a scenario");
+        let built_in = Scenario::builtin("bellcore").expect("it is a scenario");
+        for scenario in [of_a_file, built_in].map(Arc::new) {
+            for watched in [false, true] {
+                let filter = Filter {
+                    scenario: Some(Arc::clone(&scenario)),
+                    watched,
+                    ..Filter::default()
+                };
+                let plan = Plan::draw(7, &filter);
+                // The quote in its name takes three more.
+                let command = plan.replay().replace(r"'\''", "\u{1}");
+                let words = words(&command).into_iter();
+                let words = words.map(|word| word.replace('\u{1}', "'")).skip(2);
+                let arguments = Arguments::parse_from(words);
+                let again = Plan::draw(arguments.seed, &self::filter(arguments));
+                assert_eq!(format!("{plan:?}"), format!("{again:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn commas_inside_a_fault_do_not_split_it() {
+        let plans = drawn_from("simulate --faults downtrained=2,speed=3");
+        let troubles = plans.iter().flat_map(|plan| &plan.incidents);
+        for incident in troubles {
+            assert_eq!(incident.trouble.to_string(), "downtrained=2,speed=3");
+        }
+    }
 }

@@ -125,9 +125,9 @@ impl Matrix {
             None,
             |number, outcome| {
                 ended();
-                let (plan, filter) = &plans[usize::try_from(number).unwrap_or(usize::MAX)];
+                let (plan, _) = &plans[usize::try_from(number).unwrap_or(usize::MAX)];
                 match outcome {
-                    Ok(outcome) => scores.add(&outcome, &plan.replay(filter)),
+                    Ok(outcome) => scores.add(&outcome, &plan.replay()),
                     Err(failure) => scores.failures.push(*failure),
                 }
                 true

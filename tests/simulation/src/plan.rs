@@ -1,5 +1,6 @@
 //! What a seed means: how long each phase of a run takes, what goes wrong, when and for how long.
 
+use crate::incident::Incident;
 use crate::trouble::Trouble;
 use fastrand::Rng;
 use firmware_sim::fault::Fault;
@@ -129,25 +130,14 @@ pub struct Filter {
     pub healthy: bool,
     /// Nothing lasts longer.
     pub lasting_max: Option<Duration>,
+    /// These go wrong, and nothing is drawn but what callers ask.
+    pub incidents: Vec<Incident>,
     /// A monitor watches, and days are minutes so that it need not look at them all.
     pub watched: bool,
+    /// Callers ask for what is cheap to simulate, where that can meet what goes wrong.
+    pub cheap: bool,
     /// This is played, and nothing drawn.
     pub scenario: Option<Arc<Scenario>>,
-}
-
-/// What goes wrong once.
-#[derive(Clone, Debug)]
-pub struct Incident {
-    /// What.
-    pub trouble: Trouble,
-    /// In which phase.
-    pub phase: Phase,
-    /// How long after its beginning.
-    pub offset: Duration,
-    /// For how long.
-    pub lasting: Duration,
-    /// Chance of each request that it concerns.
-    pub probability: f64,
 }
 
 /// What happens in one run.
@@ -159,6 +149,8 @@ pub struct Plan {
     pub incidents: Vec<Incident>,
     /// Whether a monitor watches.
     pub is_watched: bool,
+    /// Whether callers ask for no RSA signatures, of which software makes a few thousand a second.
+    pub is_cheap: bool,
     /// The scenario that is played instead, if one is.
     pub scenario: Option<Arc<Scenario>>,
     lengths: [Duration; Phase::ALL.len()],
@@ -169,7 +161,10 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64, filter: &Filter) -> Self {
         if let Some(scenario) = &filter.scenario {
-            return Self::play(Arc::clone(scenario), seed);
+            return Self {
+                is_watched: filter.watched,
+                ..Self::play(Arc::clone(scenario), seed)
+            };
         }
         let mut rng = Rng::with_seed(seed);
         let lengths = Phase::ALL.map(|phase| between(&phase.length(), &mut rng));
@@ -177,6 +172,7 @@ impl Plan {
             seed,
             incidents: Vec::new(),
             is_watched: filter.watched,
+            is_cheap: false,
             scenario: None,
             lengths,
         };
@@ -184,6 +180,15 @@ impl Plan {
             // Long enough to learn how long each known-answer test takes.
             plan.lengths[Phase::Idle as usize] = Duration::from_secs(200);
         }
+        plan.incidents = match &filter.incidents[..] {
+            [] => plan.draw_incidents(filter, &mut rng),
+            given => given.to_vec(),
+        };
+        plan.is_cheap = filter.cheap && !plan.needs_rsa();
+        plan
+    }
+
+    fn draw_incidents(&self, filter: &Filter, rng: &mut Rng) -> Vec<Incident> {
         let count = match rng.u8(0..10) {
             _ if filter.healthy => 0,
             _ if filter.watched => 1,
@@ -195,24 +200,25 @@ impl Plan {
         } else {
             filter.troubles.clone()
         };
-        for _ in 0..count {
-            let incident = plan.draw_incident(&possible, filter, &mut rng);
-            plan.incidents.push(incident);
-        }
-        plan
+        let draw = |_| self.draw_incident(&possible, filter, rng);
+        (0..count).map(draw).collect()
+    }
+
+    /// Whether what goes wrong does only with RSA.
+    fn needs_rsa(&self) -> bool {
+        let mut troubles = self.incidents.iter().map(|incident| &incident.trouble);
+        troubles.any(|trouble| *trouble == Trouble::Card(Fault::CrtFault))
     }
 
     /// A plan with the phases of `seed`, in which this goes wrong.
     #[must_use]
     pub fn with(seed: u64, incidents: Vec<Incident>) -> Self {
-        let healthy = Filter {
-            healthy: true,
+        let filter = Filter {
+            healthy: incidents.is_empty(),
+            incidents,
             ..Filter::default()
         };
-        Self {
-            incidents,
-            ..Self::draw(seed, &healthy)
-        }
+        Self::draw(seed, &filter)
     }
 
     /// Plays `scenario`, under the load that it gives.

@@ -1,9 +1,9 @@
 //! How a campaign is told: a table, JSON, and failures with what replays them.
 
 use serde_json::{Value, json};
+use simulation::Failure;
 use simulation::campaign::{Report, TroubleReport};
 use simulation::matrix::{Said, Score, Scores};
-use simulation::{Failure, Filter};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -26,13 +26,11 @@ pub(crate) fn table(report: &Report, took: Duration) -> String {
     line("  answered by the card", report.by_card.to_string());
     line("  answered by software", report.by_software.to_string());
     line("  caller's own errors", report.refused.to_string());
-    line("  lost", lost(report).to_string());
+    line("  lost", report.lost.to_string());
     line("wrong answers", report.wrong_answers_told.to_string());
-    line(
-        "  to callers, caught",
-        report.wrong_answers_caught.to_string(),
-    );
-    line("  released", released(report).to_string());
+    line("  to callers", report.wrong_answers_to_callers.to_string());
+    line("    caught", report.wrong_answers_caught.to_string());
+    line("    released", report.released.to_string());
     line("failed runs", report.failures.len().to_string());
     line("wall time", format!("{:.1} s", took.as_secs_f64()));
     if report.troubles.is_empty() {
@@ -58,17 +56,6 @@ pub(crate) fn table(report: &Report, took: Duration) -> String {
     text
 }
 
-/// Requests of runs that have ended well, and whose end nobody has seen.
-const fn lost(report: &Report) -> u64 {
-    report.requests - report.by_card - report.by_software - report.refused
-}
-
-fn released(report: &Report) -> usize {
-    let released =
-        |failure: &&Failure| failure.invariant == simulation::Invariant::OnlyTruthReleased;
-    report.failures.iter().filter(released).count()
-}
-
 fn codes(trouble: &TroubleReport) -> String {
     let codes: Vec<_> = trouble.opened_by.iter().copied().collect();
     codes.join(" ")
@@ -87,7 +74,7 @@ fn quantile(trouble: &TroubleReport, quantile: f64) -> String {
 }
 
 /// The report as JSON.
-pub(crate) fn json(report: &Report, filter: &Filter, took: Duration) -> Value {
+pub(crate) fn json(report: &Report, took: Duration) -> Value {
     let troubles: serde_json::Map<_, _> = report
         .troubles
         .iter()
@@ -118,7 +105,7 @@ pub(crate) fn json(report: &Report, filter: &Filter, took: Duration) -> Value {
                 "at_ns": failure.at.as_nanos(),
                 "invariant": failure.invariant,
                 "detail": failure.detail,
-                "replay": failure.replay(filter),
+                "replay": failure.replay(),
             })
         })
         .collect();
@@ -131,9 +118,14 @@ pub(crate) fn json(report: &Report, filter: &Filter, took: Duration) -> Value {
             "card": report.by_card,
             "software": report.by_software,
             "refused": report.refused,
-            "lost": lost(report),
+            "lost": report.lost,
         },
-        "wrong_answers": { "told": report.wrong_answers_told, "caught": report.wrong_answers_caught, "released": released(report) },
+        "wrong_answers": {
+            "told": report.wrong_answers_told,
+            "to_callers": report.wrong_answers_to_callers,
+            "caught": report.wrong_answers_caught,
+            "released": report.released,
+        },
         "wall_s": took.as_secs_f64(),
         "faults": troubles,
         "failures": failures,
@@ -141,7 +133,7 @@ pub(crate) fn json(report: &Report, filter: &Filter, took: Duration) -> Value {
 }
 
 /// A failed run: what was not true, what led to it, and how to see it again.
-pub(crate) fn failure(failure: &Failure, filter: &Filter) -> String {
+pub(crate) fn failure(failure: &Failure) -> String {
     let mut text = format!(
         "\nseed {}: {} does not hold\n",
         failure.plan.seed, failure.invariant
@@ -154,7 +146,7 @@ pub(crate) fn failure(failure: &Failure, filter: &Filter) -> String {
     line("phase", failure.phase.to_string());
     let seconds = Duration::from_nanos(failure.at.as_nanos()).as_secs_f64();
     line("step", format!("{}, at {seconds:.6} s", failure.step));
-    line("replay", failure.replay(filter));
+    line("replay", failure.replay());
     let _ = writeln!(text, "  what happened last:");
     for last in &failure.last_lines {
         let _ = writeln!(text, "    {last}");

@@ -6,6 +6,7 @@
 
 use crate::witness::Witness;
 use card_device::{Batch, Card};
+use firmware_sim::fault::SharedScript;
 use hwshim::bus::loopback::LoopbackFunction;
 use hwshim::bus::{BusError, Function};
 use hwshim::clock::Instant;
@@ -24,6 +25,10 @@ pub(crate) struct Slot {
     function: Arc<Mutex<Weak<LoopbackFunction>>>,
     engines: Vec<VirtualEngine>,
     witness: Arc<Witness>,
+    /// Who counts the wrong answers.
+    script: SharedScript,
+    /// Wrong answers to callers, of those.
+    spoiled_for_callers: u64,
     /// Some engine looks at the queues without being told.
     attentive: bool,
     /// When the card wants to be told the time next.
@@ -37,8 +42,8 @@ struct VirtualEngine {
 }
 
 impl Slot {
-    /// A slot with `card` in it.
-    pub(crate) fn new(card: Card, witness: Arc<Witness>) -> Self {
+    /// A slot with `card` in it, which lies as `script` says.
+    pub(crate) fn new(card: Card, witness: Arc<Witness>, script: &SharedScript) -> Self {
         let engine = |index| VirtualEngine {
             batch: Batch::new(index),
             done_at: None,
@@ -48,6 +53,8 @@ impl Slot {
             card: Arc::new(Mutex::new(card)),
             function: Arc::default(),
             witness,
+            script: Arc::clone(script),
+            spoiled_for_callers: 0,
             attentive: false,
             next_tick: Instant::ORIGIN,
         }
@@ -152,7 +159,12 @@ impl Slot {
                 self.attentive = false;
                 break;
             }
+            let (callers, spoiled) = (self.witness.callers(), lock(&self.script).spoiled());
             engine.batch.execute();
+            // It has been one request, so it is known whose the wrong answer was.
+            if self.witness.callers() > callers {
+                self.spoiled_for_callers += lock(&self.script).spoiled() - spoiled;
+            }
             engine.done_at = Some(now.plus(self.witness.take_cost()));
             progress = true;
         }
@@ -165,6 +177,11 @@ impl Slot {
             let gone = function.read_config(0, &mut [0; 2]);
             debug_assert!(gone.is_err(), "a card that is gone answers nobody");
         }
+    }
+
+    /// Wrong answers to callers so far.
+    pub(crate) const fn spoiled_for_callers(&self) -> u64 {
+        self.spoiled_for_callers
     }
 
     /// When an engine is done next.

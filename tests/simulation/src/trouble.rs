@@ -87,6 +87,12 @@ impl Trouble {
         faults.chain([Self::BusError]).chain(hosts).collect()
     }
 
+    /// Those that make answers wrong.
+    #[must_use]
+    pub fn lies() -> Vec<Self> {
+        Self::all().into_iter().filter(Self::is_a_lie).collect()
+    }
+
     /// What a monitor may be asked about: storms that last, and nothing twice.
     #[must_use]
     pub fn watchable() -> Vec<Self> {
@@ -168,9 +174,55 @@ impl FromStr for Trouble {
     }
 }
 
+/// Several, by name and separated by commas; the parameters of each, which commas separate too, stay
+/// with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Troubles(pub Vec<Trouble>);
+
+impl FromStr for Troubles {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut texts: Vec<String> = Vec::new();
+        for part in text.split(',') {
+            // No parameter is called as a fault is, which a test holds.
+            let is_parameter = part
+                .split_once('=')
+                .is_some_and(|(name, _)| name.parse::<Trouble>().is_err());
+            match texts.last_mut().filter(|_| is_parameter) {
+                Some(last) => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                None => texts.push(part.to_owned()),
+            }
+        }
+        let troubles = texts.iter().map(|text| text.parse());
+        troubles.collect::<Result<_, _>>().map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_leaves_each_fault_its_parameters() {
+        let all = Trouble::all();
+        let text: Vec<_> = all.iter().map(Trouble::to_string).collect();
+        assert_eq!(text.join(",").parse(), Ok(Troubles(all)));
+        let few: Troubles = "downtrained=2,speed=3,hang=reset,slow=3".parse().unwrap();
+        let few: Vec<_> = few.0.iter().map(Trouble::to_string).collect();
+        assert_eq!(few, ["downtrained=2,speed=3", "hang=reset", "slow=3"]);
+        for wrong in ["hagn=3", "speed=3", "hang,sped=3"] {
+            wrong.parse::<Troubles>().unwrap_err();
+        }
+        for fault in Fault::all() {
+            for (parameter, _) in fault.values() {
+                parameter.parse::<Trouble>().unwrap_err();
+            }
+        }
+    }
 
     #[test]
     fn each_is_read_as_it_is_written_and_none_stands_there_twice() {

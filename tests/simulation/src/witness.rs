@@ -4,7 +4,7 @@
 //! of ECDSA by RFC 6979, so that runs repeat to the byte; and it adds up how long a card would
 //! have taken, which is when the world has the answers delivered.
 
-use crate::workload::CALLERS_MARK;
+use crate::workload::is_a_callers;
 use card_device::engine::{Curve, Engine, KeyType, Offer, Operation, Session, SessionSpec};
 use firmware_sim::engine::{Memoised, RustCrypto};
 use hwshim::spec::crypto::Status;
@@ -23,7 +23,7 @@ const OPENING: Duration = Duration::from_micros(150);
 pub(crate) struct Witness {
     /// Nanoseconds since this was last taken.
     cost_ns: AtomicU64,
-    /// Callers' messages seen.
+    /// Callers' requests seen.
     callers: AtomicU64,
 }
 
@@ -74,10 +74,8 @@ struct WitnessedSession {
 impl Session for WitnessedSession {
     fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status> {
         let source = source(operation);
-        self.witness.saw(
-            nominal(&self.spec, source.len()),
-            source.starts_with(CALLERS_MARK),
-        );
+        self.witness
+            .saw(nominal(&self.spec, source.len()), is_a_callers(source));
         self.inner.execute(operation, output)
     }
 }

@@ -9,11 +9,11 @@ use hwshim::accelerator::software::{self, OperationError};
 use hwshim::accelerator::{Direction, Operation, Secret};
 use hwshim::key::{AeadKey, CipherKey, Curve, HashAlgorithm, MacKey, SignatureScheme, SigningKey};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Every message of a caller begins with this, and no known-answer test does.
-pub(crate) const CALLERS_MARK: &[u8] = b"a caller's ";
+const CALLERS_MARK: &[u8] = b"a caller's ";
 
 /// Different questions of each kind.
 const VARIANTS: usize = 32;
@@ -76,6 +76,16 @@ impl Question {
             at -= weight;
         }
         unreachable!("the weights add up to a hundred")
+    }
+
+    /// Draws one that is cheap to answer in software, and to simulate.
+    pub(crate) fn draw_cheap(rng: &mut Rng) -> Self {
+        loop {
+            let question = Self::draw(rng);
+            if question.kind != Kind::SignRsa {
+                return question;
+            }
+        }
     }
 
     /// Draws one of a kind.
@@ -209,6 +219,60 @@ fn nonce(variant: usize) -> [u8; 12] {
     nonce
 }
 
+/// Whether an engine that is given `source` has been given a caller's request: a message, a sealed
+/// message or what a signature is of, even if a faulty card has changed its middle.
+pub(crate) fn is_a_callers(source: &[u8]) -> bool {
+    static MARKS: LazyLock<Marks> = LazyLock::new(Marks::new);
+    source.starts_with(CALLERS_MARK)
+        || source
+            .first_chunk()
+            .is_some_and(|start| MARKS.sealed.contains(start))
+        || source
+            .last_chunk()
+            .is_some_and(|end| MARKS.digests.contains(end))
+}
+
+/// What callers' requests look like that show no message.
+struct Marks {
+    /// How sealed messages begin.
+    sealed: HashSet<[u8; 8]>,
+    /// How digests of messages end, and so do the blocks that RSA signs.
+    digests: HashSet<[u8; 8]>,
+}
+
+impl Marks {
+    fn new() -> Self {
+        let messages = (0..VARIANTS).map(message);
+        let digests = messages.map(|message| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &message);
+            *digest.as_ref().last_chunk().expect("a digest has 32 bytes")
+        });
+        let sealed = LIBRARY.truths.iter().filter_map(|(question, truth)| {
+            let Truth::Exactly(Ok(sealed)) = truth else {
+                return None;
+            };
+            (question.kind == Kind::Seal).then(|| sealed.first_chunk().copied())?
+        });
+        let mut sealed: HashSet<_> = sealed.collect();
+        // A forgery differs in one bit, which may be one of the first.
+        let forged = (0..VARIANTS).map(|variant| {
+            let question = Question {
+                kind: Kind::OpenForged,
+                variant,
+            };
+            LIBRARY.operation(question, None)
+        });
+        sealed.extend(forged.filter_map(|operation| match operation {
+            Operation::Open { sealed, .. } => sealed.first_chunk().copied(),
+            _ => None,
+        }));
+        Self {
+            sealed,
+            digests: digests.collect(),
+        }
+    }
+}
+
 /// The callers of one run.
 ///
 /// They have an ECDSA key object of their own: each remembers the nonces it has seen, and what
@@ -216,6 +280,9 @@ fn nonce(variant: usize) -> [u8; 12] {
 #[derive(Debug)]
 pub(crate) struct Callers {
     p256: Arc<SigningKey>,
+    /// Of which message the signature was that had this `r`, of all that were released: two
+    /// messages with one nonce, and whoever has both signatures has the key.
+    signed: HashMap<Vec<u8>, usize>,
 }
 
 impl Callers {
@@ -223,6 +290,7 @@ impl Callers {
         let key = SigningKey::from_sec1(Curve::P256, P256_KEY).expect("it is a P-256 key");
         Self {
             p256: Arc::new(key),
+            signed: HashMap::new(),
         }
     }
 
@@ -231,12 +299,31 @@ impl Callers {
         LIBRARY.operation(question, Some(&self.p256))
     }
 
-    /// Whether `output` is the truth.
-    pub(crate) fn is_true(
-        &self,
+    /// Takes what was released.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, if it is not the truth or gives the key away.
+    pub(crate) fn judge(
+        &mut self,
         question: Question,
         output: &Result<Vec<u8>, OperationError>,
-    ) -> bool {
+    ) -> Result<(), &'static str> {
+        if !self.is_true(question, output) {
+            return Err("a wrong answer");
+        }
+        let (Kind::SignP256, Ok(signature)) = (question.kind, output) else {
+            return Ok(());
+        };
+        let r = r_of(signature).ok_or("a wrong answer")?;
+        match self.signed.insert(r.to_vec(), question.variant) {
+            Some(other) if other != question.variant => Err("a nonce for the second time"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `output` is the truth.
+    fn is_true(&self, question: Question, output: &Result<Vec<u8>, OperationError>) -> bool {
         let index = question.kind as usize * VARIANTS + question.variant;
         let (asked, truth) = &LIBRARY.truths[index];
         assert_eq!(*asked, question, "truths stand in the order of the kinds");
@@ -269,9 +356,60 @@ impl Callers {
     }
 }
 
+/// `r` of an ECDSA signature in DER, which has been verified (RFC 3279 §2.2.3 "ECDSA Signature
+/// Algorithm"): `SEQUENCE { r INTEGER, s INTEGER }`, with lengths of one byte.
+fn r_of(signature: &[u8]) -> Option<&[u8]> {
+    let r = signature.strip_prefix(&[0x30])?.get(1..)?;
+    let (len, r) = r.strip_prefix(&[0x02])?.split_first()?;
+    r.get(..usize::from(*len))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ecdsa::hazmat::sign_prehashed;
+    use p256::NistP256;
+
+    /// A signature of a caller's message with a nonce of one's choosing.
+    fn signed_with(nonce: u8, variant: usize) -> Result<Vec<u8>, OperationError> {
+        let parsed = sec1::EcPrivateKey::try_from(P256_KEY).unwrap();
+        let key = p256::SecretKey::from_slice(parsed.private_key).unwrap();
+        let nonce = p256::SecretKey::from_slice(&[nonce; 32]).unwrap();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &message(variant));
+        let (signature, _) = sign_prehashed::<NistP256>(
+            &key.to_nonzero_scalar(),
+            &nonce.to_nonzero_scalar(),
+            digest.as_ref(),
+        )
+        .unwrap();
+        Ok(signature.to_der().as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_nonce_that_comes_again_under_another_message_is_a_lie_although_both_verify() {
+        let mut callers = Callers::new();
+        let [one, other] = [1, 2].map(|variant| Question {
+            kind: Kind::SignP256,
+            variant,
+        });
+        assert_eq!(callers.judge(one, &signed_with(7, 1)), Ok(()));
+        assert_eq!(
+            callers.judge(one, &signed_with(7, 1)),
+            Ok(()),
+            "the same again"
+        );
+        assert_eq!(callers.judge(other, &signed_with(8, 2)), Ok(()));
+        let repeated = signed_with(7, 2);
+        assert!(callers.is_true(other, &repeated), "it verifies");
+        assert_eq!(
+            callers.judge(other, &repeated),
+            Err("a nonce for the second time")
+        );
+        assert_eq!(
+            callers.judge(one, &signed_with(9, 2)),
+            Err("a wrong answer")
+        );
+    }
 
     #[test]
     fn software_tells_the_truth_and_any_flipped_bit_is_a_lie() {

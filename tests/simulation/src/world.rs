@@ -11,8 +11,9 @@
 //! Nothing sleeps and nothing is real but the code under test. What is left out: a reset takes no
 //! time, and neither does software.
 
+use crate::incident::Incident;
 use crate::invariant::{BreakerWatch, Invariant, Transition, Violation};
-use crate::plan::{Incident, Phase, Plan};
+use crate::plan::{Phase, Plan};
 use crate::slot::{NAME, Slot};
 use crate::trace::{Time, Trace};
 use crate::trouble::{HostTrouble, Trouble};
@@ -21,7 +22,7 @@ use crate::witness::{Witness, Witnessed};
 use crate::workload::{Callers, Kind, Question};
 use card_device::{Card, CardConfig};
 use fastrand::Rng;
-use firmware_sim::fault::{Injection, InjectionId, Record, Script, SharedScript, Trigger, beset};
+use firmware_sim::fault::{Injection, InjectionId, Script, SharedScript, Trigger, beset};
 use firmware_sim::scenario::Scenario;
 use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
 use hwshim::clock::{Clock, Instant, ManualClock};
@@ -75,6 +76,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Wrong answers that the card has given, tests included.
     pub wrong_answers_told: u64,
+    /// Of those, the ones to callers.
+    pub wrong_answers_to_callers: u64,
     /// Wrong answers to callers that were caught.
     pub wrong_answers_caught: u64,
     /// What went wrong, and what came of it.
@@ -88,7 +91,11 @@ pub struct Outcome {
     /// From the error of the bus that opens the breaker in its phase to when a monitor must have
     /// got over it.
     pub primed: (Instant, Instant),
-    /// What the monitor believed, if there was one.
+    /// How often the card's owner has looked at it.
+    pub rounds: u64,
+    /// How often the monitor has looked, if there was one.
+    pub polls: u64,
+    /// What it believed.
     pub opinions: Vec<Opinion>,
 }
 
@@ -123,6 +130,8 @@ pub struct Failure {
     pub invariant: Invariant,
     /// In which way.
     pub detail: String,
+    /// Requests that were lost, or were in two places.
+    pub lost: u64,
     /// What happened last.
     pub last_lines: Vec<String>,
 }
@@ -226,6 +235,8 @@ struct Happening {
     injection: Option<InjectionId>,
     /// When a driver was told of an error of the bus, or the host began to suffer.
     told_at: Option<Instant>,
+    /// It is over, and the card has all its work again: nothing can come of it any more.
+    is_settled: bool,
     opened: Option<(&'static str, Duration)>,
 }
 
@@ -249,8 +260,10 @@ enum Progress {
 
 /// What may still be held against the card.
 struct Standing {
-    /// Its breaker may open for what is wrong, or was.
-    suspect: bool,
+    /// The error of the bus that a phase began with has not been noticed yet.
+    is_primed: bool,
+    /// When its breaker opened last, having been closed.
+    opened_at: Instant,
     /// When what was wrong ended, until work has returned.
     recovering_since: Option<Instant>,
     /// Kinds of questions that the card has answered since.
@@ -268,9 +281,8 @@ impl World {
             Some(scenario) => scenario.script(plan.seed),
             None => Script::new(plan.seed).with_led_profile(shines_like),
         };
-        let has_a_story = !script.record().is_empty();
         let script = script.shared();
-        let slot = Slot::new(card(&witness, &script), Arc::clone(&witness));
+        let slot = Slot::new(card(&witness, &script), Arc::clone(&witness), &script);
         let options = virtio::Options {
             depth: DEPTH,
             // A reset that has not ended when it is looked at never ends.
@@ -312,7 +324,8 @@ impl World {
             stalled_until: Instant::ORIGIN,
             next_stall: Instant::NEVER,
             standing: Standing {
-                suspect: has_a_story,
+                is_primed: false,
+                opened_at: Instant::ORIGIN,
                 recovering_since: None,
                 returned: HashSet::new(),
                 callers_seen: 0,
@@ -324,16 +337,34 @@ impl World {
 
     fn live(&mut self) -> Result<(), Violation> {
         for &phase in self.plan.phases() {
-            self.enter(phase);
-            loop {
-                self.settle()?;
-                if self.phase_is_over()? {
-                    break;
-                }
-                self.advance();
+            if phase == Phase::BreakerOpen {
+                self.await_work()?;
             }
+            self.enter(phase);
+            self.live_through()?;
         }
         self.shut_down()
+    }
+
+    fn live_through(&mut self) -> Result<(), Violation> {
+        loop {
+            self.settle()?;
+            if self.phase_is_over()? {
+                return Ok(());
+            }
+            self.advance();
+        }
+    }
+
+    /// Waits until the card has its work again, if anything was wrong. The error of the bus that a
+    /// phase begins with has the card reset, and a reset heals much that nothing else would.
+    fn await_work(&mut self) -> Result<(), Violation> {
+        let is_well = self.standing.recovering_since.is_none();
+        if is_well && !self.is_anything(Progress::Active) && !self.is_anything(Progress::Ahead) {
+            return Ok(());
+        }
+        self.begin_phase(Phase::ReturnToService);
+        self.live_through()
     }
 
     fn now(&self) -> Instant {
@@ -351,17 +382,21 @@ impl World {
 
     // Phases.
 
-    fn enter(&mut self, phase: Phase) {
+    fn begin_phase(&mut self, phase: Phase) {
         let now = self.now();
         self.phase = phase;
         self.phase_since = now;
         self.trace.note(now, format_args!("phase {phase}"));
         self.next_arrival = now.plus(self.gap());
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.begin_phase(phase);
+        let now = self.now();
         if phase == Phase::BreakerOpen {
             // The first backoff, a trial, and a poll.
             self.outcome.primed = (now, now.plus(Duration::from_millis(6500)));
-            self.slot.report_error();
-            self.standing.suspect = true;
+            self.standing.is_primed = self.slot.report_error();
             self.begin_to_recover();
         }
         for incident in &self.plan.incidents {
@@ -374,6 +409,7 @@ impl World {
                     state: Progress::Ahead,
                     injection: None,
                     told_at: None,
+                    is_settled: false,
                     opened: None,
                 });
             }
@@ -443,13 +479,26 @@ impl World {
             self.trace
                 .note(now, format_args!("the card has its work again"));
             self.standing.recovering_since = None;
-            self.standing.suspect = false;
+            for happening in &mut self.incidents {
+                happening.is_settled = happening.state == Progress::Over;
+            }
             return Ok(true);
         }
         // A request that was lost is found out, at the latest, at the end of its time; then the
         // backoff runs; and then it takes some questions to see it.
         let bound = STRAGGLER_MAX + options.timeout + options.limits.backoff_max;
         let sampled = Duration::from_secs(30);
+        // Whoever asks for nothing finds nothing out, but a trial needs nobody to ask.
+        let is_tried = now.since(since.max(self.standing.opened_at)) > bound;
+        if is_tried && !is_closed {
+            let detail = format!(
+                "{:.1?} after what was wrong has ended, the breaker is {:?}, opened by {:?}",
+                now.since(since),
+                status.breaker,
+                status.breaker_opened_by
+            );
+            return Err(Violation::new(Invariant::WorkReturns, detail));
+        }
         if now.since(since.max(self.phase_since)) > bound + sampled
             && self.phase == Phase::ReturnToService
         {
@@ -482,8 +531,9 @@ impl World {
         }
         self.check_books()?;
         if !self.outstanding.is_empty() {
-            let detail = format!("{} requests are lost", self.outstanding.len());
-            return Err(Violation::new(Invariant::OnePlace, detail));
+            let lost = self.outstanding.len() as u64;
+            let detail = format!("{lost} requests are lost");
+            return Err(Violation::misplaced(lost, detail));
         }
         let status = self.status();
         self.outcome.wrong_answers_caught = status.requests.wrong_answers;
@@ -520,9 +570,7 @@ impl World {
                 break;
             }
             if round == ROUNDS_PER_INSTANT {
-                // Such as an interrupt that never stops. Time goes on all the same.
-                self.trace
-                    .note(now, format_args!("no rest at this instant"));
+                self.check_rest()?;
                 break;
             }
         }
@@ -588,7 +636,6 @@ impl World {
             match happening.state {
                 Progress::Ahead if now >= happening.begins => {
                     happening.state = Progress::Active;
-                    self.standing.suspect = true;
                     self.standing.recovering_since = None;
                     let Incident {
                         trouble,
@@ -692,6 +739,7 @@ impl World {
         if now < self.owner.next() || self.is_quiet() {
             return Ok(());
         }
+        self.outcome.rounds += 1;
         let router = self.router.as_mut().expect("it is there until the end");
         let sequence = self.page.sequence.get() + 2;
         *self.page = *self.owner.round(&mut CardOf(router), now);
@@ -709,6 +757,7 @@ impl World {
         if !self.plan.is_watched || !is_published {
             return;
         }
+        self.outcome.polls += u64::from(now >= self.watcher.next_poll());
         self.watcher.handle_errors(&self.slot);
         if let Some(opinion) = self.watcher.poll(&self.page, &self.slot, now) {
             let Opinion { state, cause, .. } = opinion;
@@ -738,6 +787,7 @@ impl World {
         if published.map(|count| count.get()) == [submitted, card, software, refused, in_flight] {
             return Ok(());
         }
+        // Misreported, and not lost.
         let detail = format!("the telemetry page says {page:?}");
         Err(Violation::new(Invariant::OnePlace, detail))
     }
@@ -767,6 +817,7 @@ impl World {
             Some(kind) if self.phase == Phase::ReturnToService && self.rng.bool() => {
                 Question::of(kind, &mut self.rng)
             }
+            _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             _ => Question::draw(&mut self.rng),
         }
     }
@@ -794,7 +845,7 @@ impl World {
                 let outstanding = Outstanding { question, deadline };
                 if self.outstanding.insert(id, outstanding).is_some() {
                     let detail = format!("{id:?} was given to two requests");
-                    return Err(Violation::new(Invariant::OnePlace, detail));
+                    return Err(Violation::misplaced(1, detail));
                 }
             }
         }
@@ -807,12 +858,12 @@ impl World {
         let Done { id, output, ending } = done;
         let Some(Outstanding { question, deadline }) = self.outstanding.remove(&id) else {
             let detail = format!("{id:?} ended and was not in flight");
-            return Err(Violation::new(Invariant::OnePlace, detail));
+            return Err(Violation::misplaced(1, detail));
         };
         self.trace
             .note(now, format_args!("{:?} ended: {ending:?}", question.kind));
-        if !self.callers.is_true(question, &output) {
-            let detail = format!("a wrong answer to {question:?} was released, {ending:?}");
+        if let Err(lie) = self.callers.judge(question, &output) {
+            let detail = format!("{lie} to {question:?} was released, {ending:?}");
             return Err(Violation::new(Invariant::OnlyTruthReleased, detail));
         }
         // Nobody can be in time while nobody runs.
@@ -825,6 +876,12 @@ impl World {
             Ending::Card => {
                 self.outcome.by_card += 1;
                 self.standing.returned.insert(question.kind);
+                // What nobody has executed cannot be the card's answer; and if the engines do not
+                // know a caller's request when they see it, they see none during a trial either.
+                if self.outcome.by_card > self.witness.callers() {
+                    let detail = format!("the card answered {question:?}, and no engine was asked");
+                    return Err(Violation::new(Invariant::ProvenFirst, detail));
+                }
             }
             Ending::Software => self.outcome.by_software += 1,
             Ending::Refused | Ending::Abandoned => self.outcome.refused += 1,
@@ -877,16 +934,51 @@ impl World {
         self.trace.note(now, format_args!("breaker {transition:?}"));
         match transition {
             Transition::Opened(code) => {
-                if !self.standing.suspect {
-                    let detail = format!("it opened ({code}), and nothing was wrong");
-                    return Err(Violation::new(Invariant::NoFalseAlarm, detail));
-                }
+                self.check_reason(code)?;
+                self.standing.opened_at = now;
                 self.outcome.opened.push((code, now.since(Instant::ORIGIN)));
                 self.credit(code);
             }
-            Transition::StayedOpen(_) | Transition::HalfOpened | Transition::Closed => {}
+            Transition::StayedOpen(code) => self.check_reason(code)?,
+            Transition::HalfOpened | Transition::Closed => {}
         }
         Ok(())
+    }
+
+    /// The breaker opens, or stays open, for something that is wrong, or that was and may still show.
+    fn check_reason(&mut self, code: &'static str) -> Result<(), Violation> {
+        if code == "bus-error" && std::mem::take(&mut self.standing.is_primed) {
+            return Ok(());
+        }
+        let mut suspects = self.suspects();
+        if suspects.iter().any(|trouble| trouble.explains(code)) {
+            return Ok(());
+        }
+        suspects.dedup();
+        let names: Vec<_> = suspects.iter().map(Trouble::to_string).collect();
+        let detail = match &names[..] {
+            [] => format!("it opened ({code}), and nothing was wrong"),
+            names => format!(
+                "it opened ({code}), and that does not come of {}",
+                names.join(" or ")
+            ),
+        };
+        Err(Violation::new(Invariant::NoFalseAlarm, detail))
+    }
+
+    /// What the breaker may open for: what is wrong now, or was until the card has its work again;
+    /// of a story, what has been told.
+    fn suspects(&self) -> Vec<Trouble> {
+        if self.plan.scenario.is_some() {
+            let script = self.script();
+            let told = script.record().iter();
+            let told = told.filter(|record| record.first_acted_at.is_some());
+            let told: Vec<_> = told.map(|it| Trouble::Card(it.fault.clone())).collect();
+            return told;
+        }
+        let open = self.incidents.iter();
+        let open = open.filter(|it| it.state != Progress::Ahead && !it.is_settled);
+        open.map(|it| it.incident.trouble.clone()).collect()
     }
 
     /// The breaker has opened: for what goes wrong, if that is one thing and it has not been over
@@ -942,7 +1034,23 @@ impl World {
         let detail = format!(
             "{submitted} were submitted and {in_flight} are in flight, and the router says {requests:?}"
         );
-        Err(Violation::new(Invariant::OnePlace, detail))
+        let lost = requests.in_flight.abs_diff(in_flight);
+        let lost = lost.max(requests.submitted.abs_diff(submitted)).max(1);
+        Err(Violation::misplaced(lost, detail))
+    }
+
+    /// Something goes on at this instant without end. An interrupt that never stops does that, and
+    /// time goes on all the same; nothing else may.
+    fn check_rest(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        let has_a_storm = self.suspects().iter().any(Trouble::never_rests);
+        if has_a_storm {
+            self.trace
+                .note(now, format_args!("no rest in this storm of interrupts"));
+            return Ok(());
+        }
+        let detail = format!("{ROUNDS_PER_INSTANT} rounds at one instant, and no end");
+        Err(Violation::new(Invariant::ComesToRest, detail))
     }
 
     fn check_deadlines(&self) -> Result<(), Violation> {
@@ -982,18 +1090,14 @@ impl World {
             ended_at: self.over_at(happening),
             opened: happening.opened,
         };
-        let is_a_lie = |record: &&Record| Trouble::Card(record.fault.clone()).is_a_lie();
-        let wrong_answers_told = {
-            let script = self.script();
-            let lies = script.record().iter().filter(is_a_lie);
-            lies.map(|record| record.times).sum()
-        };
+        let wrong_answers_told = self.script().spoiled();
         Outcome {
             trace_hash: self.trace.hash(),
             steps: self.trace.steps(),
             simulated: self.now().since(STARTED),
             incidents: self.incidents.iter().map(incident_outcome).collect(),
             wrong_answers_told,
+            wrong_answers_to_callers: self.slot.spoiled_for_callers(),
             ended_at: self.now(),
             opinions: self.watcher.into_opinions(),
             ..self.outcome
@@ -1001,7 +1105,11 @@ impl World {
     }
 
     fn failure(&self, violation: Violation) -> Failure {
-        let Violation { invariant, detail } = violation;
+        let Violation {
+            invariant,
+            detail,
+            lost,
+        } = violation;
         Failure {
             plan: self.plan.clone(),
             phase: self.phase,
@@ -1009,6 +1117,7 @@ impl World {
             at: self.now(),
             invariant,
             detail,
+            lost,
             last_lines: self.trace.last_lines(),
         }
     }
@@ -1034,4 +1143,104 @@ fn card(witness: &Arc<Witness>, script: &SharedScript) -> Card {
     };
     let engine = Arc::new(Witnessed(Arc::clone(witness)));
     beset(&config, engine, Arc::clone(script)).expect("a card can be like that")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    fn world(incidents: &[&str]) -> World {
+        let incidents = incidents.iter().map(|text| text.parse().unwrap());
+        World::new(Plan::with(1, incidents.collect()), None)
+    }
+
+    fn in_the_middle(incidents: &[&str]) -> World {
+        let mut world = world(incidents);
+        for phase in [Phase::Boot, Phase::Steady] {
+            world.enter(phase);
+            world.live_through().unwrap();
+        }
+        world
+    }
+
+    #[test]
+    fn a_card_has_its_work_again_before_anything_resets_it_from_outside() {
+        static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let incident = "hang@draining+0s+1s".parse().unwrap();
+        run_traced(
+            &Plan::with(1, vec![incident]),
+            Some(|line| LINES.lock().unwrap().push(line.to_owned())),
+        )
+        .unwrap();
+        let lines = LINES.lock().unwrap();
+        let place = |what: &str| lines.iter().position(|line| line.ends_with(what));
+        let returned = place("the card has its work again").unwrap();
+        assert!(returned < place("phase breaker-open").unwrap());
+    }
+
+    #[test]
+    fn a_breaker_that_opens_for_what_is_not_wrong_is_a_false_alarm() {
+        let mut world = in_the_middle(&["hang@steady+0s+1h"]);
+        world.check_reason("timed-out").unwrap();
+        let violation = world.check_reason("wrong-answer").unwrap_err();
+        assert_eq!(violation.invariant, Invariant::NoFalseAlarm);
+        assert!(
+            violation.detail.ends_with("does not come of hang"),
+            "{violation:?}"
+        );
+        let mut world = in_the_middle(&[]);
+        world.check_reason("timed-out").unwrap_err();
+        world.enter(Phase::BreakerOpen);
+        world.check_reason("bus-error").unwrap();
+        world.check_reason("bus-error").unwrap_err();
+    }
+
+    #[test]
+    fn a_request_that_the_router_knows_nothing_of_is_lost() {
+        let mut world = in_the_middle(&[]);
+        world.check_books().unwrap();
+        for number in 0..3 {
+            let question = world.next_question();
+            let deadline = world.now();
+            let id = RequestId {
+                index: 1000 + number,
+                generation: 0,
+            };
+            let outstanding = Outstanding { question, deadline };
+            world.outstanding.insert(id, outstanding);
+        }
+        let violation = world.check_books().unwrap_err();
+        assert_eq!(
+            (violation.invariant, violation.lost),
+            (Invariant::OnePlace, 3)
+        );
+        assert_eq!(world.failure(violation).lost, 3);
+    }
+
+    #[test]
+    fn what_has_no_end_is_forgiven_to_a_storm_of_interrupts_alone() {
+        let violation = in_the_middle(&["hang@steady+0s+1h"]).check_rest();
+        assert_eq!(violation.unwrap_err().invariant, Invariant::ComesToRest);
+        let mut stormy = in_the_middle(&["interrupt-storm=500@steady+0s+1h"]);
+        stormy.check_rest().unwrap();
+    }
+
+    #[test]
+    fn engines_know_a_callers_request_of_each_kind_when_they_see_it() {
+        let mut world = in_the_middle(&[]);
+        for kind in Kind::answerable() {
+            let before = (world.outcome.by_card, world.witness.callers());
+            let question = Question::of(kind, &mut world.rng);
+            world.ask(question).unwrap();
+            while !world.outstanding.is_empty() {
+                world.settle().unwrap();
+                world.advance();
+            }
+            let (by_card, seen) = (world.outcome.by_card, world.witness.callers());
+            assert!(by_card > before.0, "{kind:?}");
+            // Others may ask in between.
+            assert_eq!(seen - before.1, by_card - before.0, "{kind:?}");
+        }
+    }
 }
