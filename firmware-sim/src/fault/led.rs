@@ -69,6 +69,9 @@ const DOT: Duration = Duration::from_millis(200);
 /// Nothing changes before that.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Time for more changes than a card remembers, even of a light that blinks seldom.
+const SHOWN_MAX: Duration = Duration::from_secs(10 * 60);
+
 impl Light {
     /// A light that has not been looked at yet, and draws what is random from `random`.
     pub(super) fn new(random: fastrand::Rng) -> Self {
@@ -81,7 +84,7 @@ impl Light {
     }
 
     /// Lets time pass, and returns what the light became meanwhile, and when. `load` is requests
-    /// per second.
+    /// per second. Whoever lets days pass at once gets the end of them.
     pub(super) fn advance(
         &mut self,
         now: Duration,
@@ -93,6 +96,10 @@ impl Light {
             self.showing = showing.clone();
             self.segments.clear();
             self.until = now;
+        }
+        if now.saturating_sub(self.until) > SHOWN_MAX {
+            self.segments.clear();
+            self.until = now - SHOWN_MAX;
         }
         let mut changes = Vec::new();
         while self.until <= now {
@@ -215,4 +222,20 @@ const fn marks(letter: char) -> Option<&'static str> {
         '9' => "----.",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_days_that_pass_at_once_only_the_end_is_shown() {
+        let mut light = Light::new(fastrand::Rng::with_seed(1));
+        let now = Duration::from_secs(30 * 24 * 60 * 60);
+        let changes = light.advance(now, &Showing::Healthy, Profile::Nfast500, 0.0);
+        let remembered = card_spec::health::LED_EDGES_MAX;
+        assert!(changes.len() > remembered, "{}", changes.len());
+        assert!(changes.iter().all(|(at, _)| *at + SHOWN_MAX >= now));
+        assert!(light.next_edge() > now);
+    }
 }
