@@ -4,6 +4,7 @@
 //! The runs are those of the package `simulation`, which says what is checked at every step. A
 //! failure prints its seed and the command that replays it.
 
+use firmware_sim::fault::Fault;
 use firmware_sim::scenario::Scenario;
 use simulation::verdict::{Cause, State};
 use simulation::{Filter, Incident, IncidentOutcome, Outcome, Phase, Plan, Trouble, run};
@@ -31,78 +32,118 @@ fn live(plan: &Plan) -> Outcome {
     })
 }
 
-/// Every fault in `phase`: nothing that must be true is ever untrue, and every fault acts but in as
-/// many runs as `idle` says.
+/// Faults that act on a request, an answer, a session or an interrupt, and so may find none in their
+/// time. All others act by themselves.
+const WAITING: [&str; 17] = [
+    "flipped-bit",
+    "crt-fault",
+    "wrong-message",
+    "repeated-nonce",
+    "rng-stuck",
+    "short-result",
+    "overlong-result",
+    "overlong-result=1",
+    "duplicate-completion",
+    "unknown-completion",
+    "late-completion",
+    "dropped-completion",
+    "reordered-completion",
+    "sessions-exhausted",
+    "error-status",
+    "lost-interrupt",
+    // An error of the bus is told to whoever has the card open: not before it is brought up, and not
+    // between an error and the reset after it.
+    "bus-error",
+];
+
+/// Whether there is a reason for an incident to do nothing. What is there by chance only, begins
+/// with a request even if it would act by itself.
+fn may_be_idle(incident: &Incident) -> bool {
+    let name = incident.trouble.to_string();
+    let before_the_card_is_open = [Phase::Boot, Phase::BreakerOpen, Phase::HalfOpen];
+    match &name[..] {
+        "bus-error" => before_the_card_is_open.contains(&incident.phase),
+        name if WAITING.contains(&name) => true,
+        _ => incident.probability < 1.0 && matches!(incident.trouble, Trouble::Card(_)),
+    }
+}
+
+/// Every fault in `phase`: nothing that must be true is ever untrue, and each fault acts unless there
+/// is a reason that it does not.
 #[track_caller]
-fn every_fault_in(phase: Phase, idle: &[(&str, u64)]) {
-    let mut found = Vec::new();
+fn every_fault_in(phase: Phase) {
+    let mut must_act = 0;
     for trouble in Trouble::all() {
         let filter = Filter {
-            troubles: vec![trouble.clone()],
+            troubles: vec![trouble],
             phase: Some(phase),
             lasting_max: Some(LASTING_MAX),
             ..Filter::default()
         };
-        let mut count = 0;
         for seed in 0..SEEDS {
-            let outcome = live(&Plan::draw(seed, &filter));
-            count += u64::from(outcome.incidents[0].acted_at.is_none());
-        }
-        let name = trouble.to_string();
-        let known = idle.iter().find(|(known, _)| *known == name);
-        if count > known.map_or(0, |(_, known)| *known) {
-            found.push((name, count));
+            let plan = Plan::draw(seed, &filter);
+            let outcome = live(&plan);
+            if !may_be_idle(&plan.incidents[0]) {
+                must_act += 1;
+                let acted = outcome.incidents[0].acted_at.is_some();
+                assert!(acted, "{plan} did nothing\n{}", plan.replay());
+            }
         }
     }
-    assert!(
-        found.is_empty(),
-        "faults do nothing in {phase} in so many runs of {SEEDS}: {found:?}"
-    );
+    assert!(must_act >= 40, "only {must_act} runs had to show anything");
+}
+
+#[test]
+fn what_may_find_nothing_to_act_on_is_a_fault_that_there_is() {
+    let all: Vec<_> = Trouble::all().iter().map(Trouble::to_string).collect();
+    for name in WAITING {
+        assert!(all.iter().any(|known| known == name), "{name}");
+    }
 }
 
 #[test]
 fn every_fault_while_the_card_boots() {
-    every_fault_in(Phase::Boot, &[]);
+    every_fault_in(Phase::Boot);
 }
 
 #[test]
 fn every_fault_in_days_without_work() {
-    every_fault_in(Phase::Idle, &[]);
+    every_fault_in(Phase::Idle);
 }
 
 #[test]
 fn every_fault_under_steady_load() {
-    every_fault_in(Phase::Steady, &[]);
+    every_fault_in(Phase::Steady);
 }
 
 #[test]
 fn every_fault_at_the_peak() {
-    every_fault_in(Phase::Peak, &[]);
+    every_fault_in(Phase::Peak);
 }
 
 #[test]
 fn every_fault_while_work_drains() {
-    every_fault_in(Phase::Draining, &[]);
+    every_fault_in(Phase::Draining);
 }
 
 #[test]
 fn every_fault_while_the_breaker_is_open() {
-    every_fault_in(Phase::BreakerOpen, &[]);
+    every_fault_in(Phase::BreakerOpen);
 }
 
 #[test]
 fn every_fault_during_the_trial() {
-    every_fault_in(Phase::HalfOpen, &[]);
+    every_fault_in(Phase::HalfOpen);
 }
 
 #[test]
 fn every_fault_when_work_returns() {
-    every_fault_in(Phase::ReturnToService, &[]);
+    every_fault_in(Phase::ReturnToService);
 }
 
 #[test]
 fn every_fault_at_shutdown() {
-    every_fault_in(Phase::Shutdown, &[]);
+    every_fault_in(Phase::Shutdown);
 }
 
 #[test]
@@ -354,6 +395,11 @@ fn the_shim_does_about_each_fault_what_the_table_says() {
         let trouble: Trouble = name.parse().expect("it is the name of a fault");
         for seed in 0..SEEDS {
             let incident = under_steady_load(&trouble, seed);
+            // Two requests in a hundred sign with RSA, and sessions are kept; everything else finds
+            // something to act on in its minute.
+            let rare = [Fault::CrtFault, Fault::SessionsExhausted].map(Trouble::Card);
+            let may_be_idle = rare.contains(&trouble);
+            assert!(incident.acted_at.is_some() || may_be_idle, "{name}, seed {seed}");
             let problem = match answer {
                 Answer::Opens(..) if incident.acted_at.is_none() => None,
                 _ => disagreement(answer, incident.opened),
