@@ -10,11 +10,8 @@
 #[path = "../tests/leaks/bench.rs"]
 mod bench;
 
-use bench::{Report, Series, measure};
+use bench::{Part, Report, Series, measure};
 use std::process::ExitCode;
-
-/// Rules were tuned on these and on nothing else.
-const TUNED_ON: [&str; 2] = ["bozo-20170904", "bug-1044"];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -23,11 +20,18 @@ fn main() -> ExitCode {
         .iter()
         .find(|argument| !argument.starts_with("--"))
     else {
-        eprintln!("leaks SERIES.jsonl [--json] [--tuning]");
+        eprintln!("leaks SERIES.jsonl [--json] [--tuning | --seen]");
         return ExitCode::FAILURE;
     };
+    let part = if has("--tuning") {
+        Part::Tuning
+    } else if has("--seen") {
+        Part::Seen
+    } else {
+        Part::Final
+    };
     match read(path) {
-        Ok(series) => report(&series, has("--tuning"), has("--json")),
+        Ok(series) => report(&series, part, has("--json")),
         Err(error) => {
             eprintln!("{path}: {error}");
             return ExitCode::FAILURE;
@@ -43,11 +47,8 @@ fn read(path: &str) -> Result<Vec<Series>, Box<dyn std::error::Error>> {
     Ok(series.into_iter().filter(Series::is_usable).collect())
 }
 
-fn report(series: &[Series], tuning: bool, json: bool) {
-    let series = || {
-        let series = series.iter();
-        series.filter(move |it| TUNED_ON.contains(&it.archive.as_str()) == tuning)
-    };
+fn report(series: &[Series], part: Part, json: bool) {
+    let series = || series.iter().filter(move |it| it.part() == part);
     let reports = [
         ("processes", measure(series().filter(|it| !it.host))),
         ("hosts", measure(series().filter(|it| it.host))),
@@ -62,10 +63,10 @@ fn report(series: &[Series], tuning: bool, json: bool) {
     }
     println!(
         "{}\n",
-        if tuning {
-            "archives that the rules were tuned on"
-        } else {
-            "archives held out while rules were tuned"
+        match part {
+            Part::Tuning => "series that the rules were tuned on",
+            Part::Seen => "series that were held out, and then looked at",
+            Part::Final => "series that nothing was tuned on",
         }
     );
     println!("without a leak  series   days  suspected  leaking  pages  right");

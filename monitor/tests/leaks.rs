@@ -6,7 +6,7 @@
 #[path = "leaks/bench.rs"]
 mod bench;
 
-use bench::{Series, measure};
+use bench::{Part, Series, measure};
 use hwshim::clock::Instant;
 use monitor::leak::{
     LeakVerdict, Level, Limit, Resource, Sample, Scope, Speed, Watch, rising_together,
@@ -418,6 +418,30 @@ fn leaks_of_made_up_services_are_found_and_paged_before_they_exhaust() {
             "{leaks:?}"
         );
     }
+}
+
+#[test]
+fn what_judges_the_rules_is_decided_by_names_and_keeps_a_process_whole() {
+    let series = |archive: &str, gauge: &str, instance: &str, host: bool| Series {
+        archive: archive.to_owned(),
+        gauge: gauge.to_owned(),
+        instance: instance.to_owned(),
+        bytes: true,
+        host,
+        at: Vec::new(),
+        values: Vec::new(),
+    };
+    let of = |number: u32, gauge| series("20180606", gauge, &format!("{number} sshd"), false);
+    let parts: Vec<_> = (0..1000).map(|pid| of(pid, "rss").part()).collect();
+    let held_back = parts.iter().filter(|part| **part == Part::Final).count();
+    assert!((450..550).contains(&held_back), "{held_back} of 1000");
+    assert!(!parts.contains(&Part::Tuning));
+    for (pid, part) in (0..).zip(parts) {
+        assert_eq!(of(pid, "fd").part(), part);
+    }
+    let host = |gauge, instance| series("20130706", gauge, instance, true).part();
+    assert_eq!(host("swap", ""), host("slab", "node0"));
+    assert_eq!(series("bug-1044", "rss", "1", false).part(), Part::Tuning);
 }
 
 proptest! {

@@ -21,9 +21,12 @@ pub(crate) struct Arguments {
     /// Prints JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Reports on the two archives that the rules were tuned on, and not on the rest.
+    /// Reports on the two archives that the rules were tuned on, and not on what was held out.
     #[arg(long)]
     tuning: bool,
+    /// Reports on that half of what was held out that has been looked at since.
+    #[arg(long, conflicts_with = "tuning")]
+    seen: bool,
 }
 
 /// Fetches the series, unless they are there, and has the leaks found in them.
@@ -47,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .args(["--package", "monitor", "--example", "leaks", "--"])
         .arg(series)
         .args(arguments.json.then_some("--json"))
-        .args(arguments.tuning.then_some("--tuning"));
+        .args(arguments.tuning.then_some("--tuning"))
+        .args(arguments.seen.then_some("--seen"));
     run_command(&mut command)
 }
