@@ -6,7 +6,8 @@
 //! not know the card: that one is at fault is attribution's to say.
 //!
 //! ```text
-//!   samples -> record -> fast    1 h of minutes          runaway             \
+//!   samples -> record -> steep   the climb of minutes    near its limit      \
+//!                     -> fast    1 h of minutes          runaway              \
 //!                     -> medium  6 h of floors of 10 min  the usual leak       > ladder -> verdict
 //!                     -> slow    14 d of floors of 6 h    a leak of weeks     /
 //!                     -> idle floors, failed opens, absent card              /
@@ -127,6 +128,7 @@ pub struct Watch {
     began: Option<Instant>,
     record: Record,
     idle: IdleFloors,
+    steep: Alarm,
     fast: Alarm,
     medium: Alarm,
     slow: Alarm,
@@ -143,6 +145,7 @@ impl Watch {
             began: None,
             record: Record::default(),
             idle: IdleFloors::new(recycle::period(&resource)),
+            steep: Alarm::new(rules::STEEP_HOLD, rules::STEEP_HOLD),
             fast: Alarm::new(rules::FAST_HOLD, rules::FAST_HOLD),
             medium: Alarm::new(rules::MEDIUM_HOLD, PAGE_WITHIN),
             slow: Alarm::new(rules::SLOW_HOLD, PAGE_WITHIN),
@@ -187,6 +190,7 @@ impl Watch {
             resource,
             record,
             idle,
+            steep,
             fast,
             medium,
             slow,
@@ -198,6 +202,7 @@ impl Watch {
             let left = finding.as_ref().map(|it| it.left(resource, held));
             alarm.observe(at, finding, left.unwrap_or(f64::INFINITY));
         };
+        observe(steep, rules::steep(resource, record));
         observe(fast, rules::fast(resource, record));
         if closed.epoch {
             observe(medium, rules::medium(resource, record));
@@ -220,6 +225,7 @@ impl Watch {
         let proven = failed_opens.is_some();
         let alarms = [
             (Speed::Fast, &self.fast),
+            (Speed::Steep, &self.steep),
             (Speed::Medium, &self.medium),
             (Speed::Slow, &self.slow),
         ];
@@ -236,7 +242,7 @@ impl Watch {
         let idle = idle.map(|finding| (self.level(finding, true, true), Speed::Idle, finding));
         let strongest = alarms
             .chain(idle)
-            // Of equals the first, which is the more urgent.
+            // Of equals the first, which is the more urgent; but an hour says more than a climb.
             .rev()
             .max_by_key(|(level, ..)| *level);
         let mut verdict = LeakVerdict::watching(&self.resource);

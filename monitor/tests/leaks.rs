@@ -116,6 +116,61 @@ fn a_runaway_pages_within_the_hour() {
     assert_eq!((worst, verdict.speed), (Level::Page, Some(Speed::Fast)));
 }
 
+/// What was held in each sample, five minutes apart, after two level hours.
+fn every_five_minutes(resource: Resource, then: &[f64]) -> (Level, LeakVerdict) {
+    let mut watched = Watch::new(resource);
+    let worst = watch(&mut watched, 300.0, 2.0 * HOURS, |_| held(500.0));
+    let mut worst = worst;
+    for (value, number) in then.iter().zip(1..) {
+        watched.observe(at(2.0 * HOURS + f64::from(number) * 300.0), &held(*value));
+        worst = worst.max(watched.verdict().level);
+    }
+    (worst, watched.verdict().clone())
+}
+
+#[test]
+fn a_runaway_that_takes_an_hour_pages_on_samples_five_minutes_apart() {
+    let climb = [540.0, 620.0, 690.0, 760.0];
+    let (worst, verdict) = every_five_minutes(resource(1000.0), &climb);
+    assert_eq!((worst, verdict.speed), (Level::Page, Some(Speed::Steep)));
+    assert!(verdict.failed_gates().next().is_none(), "{verdict:#?}");
+    let left = verdict.exhaustion.unwrap();
+    let [earliest, latest] = [left.earliest, left.latest.unwrap()].map(|it| it.as_secs_f64());
+    // At its own pace it takes 18 minutes.
+    assert!(earliest < 1110.0 && 1110.0 < latest, "{left:?}");
+    // The latest sample is told of, and not the one before.
+    assert_eq!(verdict.held, 760.0);
+}
+
+#[test]
+fn a_climb_that_is_a_step_or_falls_back_or_is_far_from_its_limit_pages_nobody() {
+    let large = |climb: &[f64]| every_five_minutes(resource(1000.0), climb).0;
+    assert!(large(&[750.0, 750.0, 751.0, 752.0]) < Level::Page);
+    assert!(large(&[700.0, 560.0, 740.0, 610.0, 760.0]) < Level::Page);
+    let far = every_five_minutes(resource(1500.0), &[540.0, 620.0, 690.0, 760.0]).0;
+    assert!(far < Level::Page);
+    // As many ports as are opened in a recycle time, at a rate that rises.
+    let mut watched = Watch::new(ports(1000.0));
+    let rising = recycling(|now| 0.5 + (now / HOURS - 2.0).max(0.0) * 4.0, |_| 0.0);
+    let worst = watch(&mut watched, 300.0, 2.75 * HOURS, rising);
+    assert!(worst < Level::Page, "{:#?}", watched.verdict());
+}
+
+#[test]
+fn what_is_watched_for_less_than_six_hours_does_not_page_before_its_limit_is_near() {
+    let grows = |now: f64| 300.0 + 150.0 * now / HOURS + 5.0 * noise(now);
+    let (young, verdict) = judge(resource(1000.0), 2.9 * HOURS, grows);
+    assert_eq!(young, Level::Leaking, "{verdict:#?}");
+    assert!(
+        verdict
+            .failed_gates()
+            .any(|gate| gate.name.ends_with("to page")),
+        "{verdict:#?}"
+    );
+    let (near, _) = judge(resource(1000.0), 4.4 * HOURS, grows);
+    assert_eq!(near, Level::Page);
+}
+
 #[test]
 fn a_step_is_no_leak() {
     for grown in [560.0, 700.0, 900.0] {

@@ -109,8 +109,17 @@ impl Record {
     }
 
     /// The minutes of the last hour.
+    ///
+    /// A minute that is not over may yet have a lower floor, and is left out; unless samples are
+    /// minutes apart, when it has no other, and the next would come too late for a runaway.
     pub(super) fn minutes(&self) -> Vec<Point> {
-        self.minutes.iter().copied().collect()
+        let mut minutes: Vec<_> = self.minutes.iter().copied().collect();
+        if let (Some(last), Some(current)) = (minutes.last(), self.minute.last())
+            && current.at - last.at > 1.5 * MINUTE
+        {
+            minutes.push(current);
+        }
+        minutes
     }
 
     /// The epochs of so many seconds, at most a day, before the last.

@@ -1,4 +1,4 @@
-//! The three speeds: each measures a window of its own and says which of its gates it passes.
+//! The four speeds: each measures a window of its own and says which of its gates it passes.
 //!
 //! A rule does not decide. That its gates hold for some time is for the [`Alarm`](super::Alarm),
 //! and what follows from it for the ladder.
@@ -6,18 +6,23 @@
 use super::record::{Epoch, QUARTER, Record};
 use super::{DAY, Gate, HOUR, Interval, Resource, recycle};
 use crate::trend::{
-    Line, Point, Sen, mann_kendall_autocorrelated, mann_kendall_seasonal, ols, sen, sen_seasonal,
-    shape,
+    Line, Point, Sen, float, mann_kendall_autocorrelated, mann_kendall_seasonal, ols, sen,
+    sen_seasonal, shape,
 };
 
 /// How long gates must hold before an alarm, in seconds.
 pub(super) const FAST_HOLD: f64 = 600.0;
+/// At the pace of a climb that is steep ten minutes may be half of what is left.
+pub(super) const STEEP_HOLD: f64 = 300.0;
 pub(super) const MEDIUM_HOLD: f64 = HOUR;
 /// Floors of two weeks do not flicker.
 pub(super) const SLOW_HOLD: f64 = 0.0;
 
 /// Caches and pools fill in the first hour that a process is watched.
 const WARM_UP: f64 = HOUR;
+/// Until a process has been watched for this long, nobody knows whether it has ever come to rest:
+/// it may still be taking what it needs to begin with.
+const YOUNG: f64 = 6.0 * HOUR;
 /// Of intervals.
 const CONFIDENCE: f64 = 0.99;
 /// Standard deviations that chance exceeds once in a thousand.
@@ -66,6 +71,10 @@ impl Finding {
 pub(super) fn fast(resource: &Resource, record: &Record) -> Option<Finding> {
     /// Hours.
     const FORECAST: f64 = 4.0;
+    const SOON: f64 = 1.0;
+    /// Caches come to rest between the share that makes it a leak and this one. What grows too
+    /// fast for waiting is left to [`steep`].
+    const NEAR: f64 = 0.75;
     let limit = resource.limit.as_ref()?.value;
     let mut minutes = record.minutes();
     minutes.retain(|minute| minute.at >= WARM_UP);
@@ -90,12 +99,88 @@ pub(super) fn fast(resource: &Resource, record: &Record) -> Option<Finding> {
         ]);
         gates.extend(recycle::gates(resource, &record.epochs(HOUR)));
     }
+    let page = [
+        Gate::at_least("share of the limit used, to page", last.value / limit, NEAR),
+        Gate::at_most(
+            "hours left, to page",
+            left,
+            if last.at < YOUNG { SOON } else { FORECAST },
+        ),
+    ];
+    let needed_to_page = page.len();
+    gates.extend(page);
+    Some(Finding {
+        rate_per_hour: rate,
+        p: None,
+        gates,
+        needed_to_page,
+    })
+}
+
+/// A runaway that began minutes ago: the climb that goes on now, since what is held was last at
+/// its least. An hour that was level for the most part says nothing of that yet.
+///
+/// A few samples prove little by themselves. So this asks for more of everything else: more of
+/// the limit is used, the climb has taken a part of it that cannot be overlooked, in several
+/// steps, without falling back much, and the limit is near even without the largest step.
+pub(super) fn steep(resource: &Resource, record: &Record) -> Option<Finding> {
+    /// Hours.
+    const SOON: f64 = 2.0;
+    const USED: f64 = 0.7;
+    /// Two rises may be one cache and another.
+    const LEAST_RISES: f64 = 3.0;
+    let limit = resource.limit.as_ref()?.value;
+    let mut minutes = record.minutes();
+    minutes.retain(|minute| minute.at >= WARM_UP);
+    let climb = climb(&minutes);
+    let (first, last) = (climb.first()?, climb.last()?);
+    let steps = climb.windows(2);
+    let steps: Vec<_> = steps.map(|pair| pair[1].value - pair[0].value).collect();
+    let growth = last.value - first.value;
+    if growth <= 0.0 {
+        return None;
+    }
+    let largest = steps.iter().copied().fold(0.0, f64::max);
+    let path: f64 = steps.iter().copied().map(f64::abs).sum();
+    let rises = steps.iter().filter(|step| **step > 0.0).count();
+    let each = HOUR / (last.at - first.at);
+    // Too few for statistics: between one large step less and one more.
+    let rate = Interval {
+        low: (growth - largest) * each,
+        middle: growth * each,
+        high: (growth + largest) * each,
+    };
+    let left = (limit - last.value).max(0.0) / rate.low.max(0.0);
+    let mut gates = vec![
+        Gate::at_least("share of the limit used", last.value / limit, USED),
+        Gate::at_least("rises in this climb", float(rises), LEAST_RISES),
+        Gate::at_least("growth, of the limit", growth / limit, 0.1),
+        Gate::at_least("growth", growth, resource.negligible()),
+        Gate::at_least("growth, of all ups and downs", growth / path, 0.8),
+        Gate::at_most("hours left, without the largest step", left, SOON),
+    ];
+    if gates.iter().all(|gate| gate.passed) {
+        let above = above(record, first.at, last.value);
+        gates.push(Gate::at_least("above all of the day", above, 0.0));
+        gates.extend(recycle::gates(resource, &record.epochs(HOUR)));
+    }
     Some(Finding {
         rate_per_hour: rate,
         p: None,
         gates,
         needed_to_page: 0,
     })
+}
+
+/// From where what is held was last at its least, to the end.
+fn climb(minutes: &[Point]) -> &[Point] {
+    let mut least = minutes.len().saturating_sub(1);
+    for (index, minute) in minutes.iter().enumerate().rev() {
+        if minute.value < minutes[least].value {
+            least = index;
+        }
+    }
+    &minutes[least..]
 }
 
 fn rate(line: &Line) -> Interval {
@@ -152,6 +237,7 @@ pub(super) fn medium(resource: &Resource, record: &Record) -> Option<Finding> {
             above(record, first.at, last.value),
             0.0,
         ),
+        Gate::at_least("hours watched", last.at / HOUR, YOUNG / HOUR),
     ];
     let needed_to_page = page.len();
     gates.extend(page);

@@ -48,6 +48,8 @@ impl fmt::Display for Level {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Speed {
+    /// The climb that goes on now, minute by minute.
+    Steep,
     /// The last hour, minute by minute.
     Fast,
     /// The last six hours, by floors of ten minutes.
@@ -63,6 +65,7 @@ impl Speed {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Steep => "steep",
             Self::Fast => "fast",
             Self::Medium => "medium",
             Self::Slow => "slow",
