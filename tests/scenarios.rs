@@ -14,7 +14,7 @@ use hwshim::clock::{Clock, SystemClock};
 use hwshim::kat;
 use hwshim::key::SignatureScheme;
 use hwshim::router::breaker::{Limits, State};
-use hwshim::router::core::Options;
+use hwshim::router::core::{Offload, Options};
 use hwshim::router::{Router, verify};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -63,6 +63,8 @@ fn router(card: &CardProcess) -> Router {
             backoff_max: Duration::from_millis(400),
             ..Limits::default()
         },
+        // The card is what is tested, whether it pays or not.
+        offload: Offload::default().always(),
         ..Options::default()
     };
     Router::start(vec![opened.accelerator], options).unwrap()

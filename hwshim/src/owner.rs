@@ -15,7 +15,7 @@ use crate::bus::BusError;
 use crate::clock::{Clock, Instant, SystemClock};
 use crate::kat;
 use crate::key::SignatureScheme;
-use crate::router::core::{LaneStatus, Options};
+use crate::router::core::{LaneStatus, Offload, Options};
 use crate::router::{Router, StartError};
 use crate::stop::Stop;
 use crate::telemetry::{PublishError, Publisher};
@@ -102,7 +102,12 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
         accelerator,
         health,
     } = opened;
-    let router = Router::start(vec![accelerator], Options::default())?;
+    let options = Options {
+        // Whatever load there is, is there for the card.
+        offload: Offload::default().always(),
+        ..Options::default()
+    };
+    let router = Router::start(vec![accelerator], options)?;
     let mut owner = Owner::new(
         router.clone(),
         0,

@@ -13,24 +13,34 @@
 //!     settle --------------- core
 //! ```
 
+pub mod admission;
 pub mod breaker;
+pub mod choice;
+pub mod class;
 pub mod core;
 pub mod direct;
+pub mod hedge;
 pub mod verify;
 
 mod driver;
 mod events;
 #[cfg(test)]
 mod models;
+mod outlook;
+mod quantile;
 mod release;
+mod speed;
 
-use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
+use self::choice::{Caller, Choice, Reason};
+use self::class::Class;
+use self::core::{Arrival, Core, LaneStatus, Offload, Options, Placed, Requests};
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
 use driver::{Inner, Waiter};
-use release::{in_software, release};
+use outlook::Outlook;
+use release::{Released, in_software, release};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -57,8 +67,8 @@ struct Shared {
     /// `None` if there is no accelerator, and so nothing to decide.
     inner: Option<Mutex<Inner>>,
     clock: Arc<dyn Clock>,
-    offload: Offload,
-    timeout: Duration,
+    options: Options,
+    outlook: Outlook,
     inline: InlineCount,
     wake: driver::Wake,
 }
@@ -83,8 +93,9 @@ impl Router {
         }))
     }
 
-    /// A router over `accelerators`, most wanted first, driven by a thread of its own. They are
-    /// brought up in the background; until then, and whenever they fail, software answers.
+    /// A router over `accelerators`, driven by a thread of its own; of those that answer equally soon
+    /// the first is preferred. They are brought up in the background; until then, and whenever they
+    /// fail or do not [pay](choice), software answers.
     ///
     /// # Errors
     ///
@@ -152,7 +163,7 @@ impl Router {
     /// [`OperationError`]: what software will not do either. An accelerator's failure is never
     /// the caller's error.
     pub fn perform(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
-        self.perform_within(operation, self.0.shared.timeout)
+        self.perform_within(operation, self.0.shared.options.timeout)
     }
 
     /// Like [`Router::perform`], with `timeout` for accelerators instead of the router's own.
@@ -167,8 +178,11 @@ impl Router {
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         let (sender, receiver) = mpsc::sync_channel(1);
-        match shared.place(operation, timeout, || Waiter::Thread(sender)) {
+        match shared.place(Caller::Thread, operation, timeout, || {
+            Waiter::Thread(sender)
+        }) {
             Work::Inline(operation) => shared.perform_inline(&operation),
+            Work::Refused(error) => Err(error),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
             Work::OnCard(guard) => match receiver.recv() {
                 Ok(arrival) => guard.settle(arrival),
@@ -186,7 +200,7 @@ impl Router {
     ///
     /// As for [`Router::perform`].
     pub async fn perform_async(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
-        self.perform_async_within(operation, self.0.shared.timeout)
+        self.perform_async_within(operation, self.0.shared.options.timeout)
             .await
     }
 
@@ -202,8 +216,9 @@ impl Router {
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
         let (sender, receiver) = oneshot::channel();
-        let output = match shared.place(operation, timeout, || Waiter::Task(sender)) {
+        let output = match shared.place(Caller::Task, operation, timeout, || Waiter::Task(sender)) {
             Work::Inline(operation) => shared.perform_inline(&operation),
+            Work::Refused(error) => Err(error),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
             Work::OnCard(guard) => {
                 return match receiver.await {
@@ -310,6 +325,38 @@ impl Router {
         Ok(())
     }
 
+    /// Whether a signature would go to an accelerator if it were asked for now, and if not, why.
+    ///
+    /// For callers to whom handing over is work of their own, so that they need not begin in vain. It takes
+    /// no lock, and what it says is advice: the request, when it comes, is decided about anew.
+    #[must_use]
+    pub fn would_offload(
+        &self,
+        scheme: SignatureScheme,
+        key: &SigningKey,
+        caller: Caller,
+    ) -> Choice {
+        let shared = &self.0.shared;
+        if shared.inner.is_none() {
+            return Choice::Software(Reason::NoAccelerator);
+        }
+        let class = Class::of_signature(scheme, key);
+        shared
+            .outlook
+            .choose(Algorithm::Sign(scheme), class, caller, &shared.options)
+    }
+
+    /// Announces a signature that will be asked for soon, until what is returned is dropped.
+    ///
+    /// A server whose one thread signs in software sees one request at a time, however many
+    /// connections wait: each is over before the next is asked for. Announced when a connection
+    /// is accepted and dropped when it has signed, they count, and offloading begins with the second.
+    #[must_use = "it is withdrawn when it is dropped"]
+    pub fn announce(&self) -> Announced {
+        self.0.shared.outlook.announce();
+        Announced(Arc::clone(&self.0.shared))
+    }
+
     /// What is known of each accelerator, in the order given at the start.
     #[must_use]
     pub fn status(&self) -> Vec<LaneStatus> {
@@ -363,6 +410,22 @@ impl Router {
     }
 }
 
+/// A signature that will be asked for; see [`Router::announce`].
+#[must_use = "it is withdrawn when it is dropped"]
+pub struct Announced(Arc<Shared>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.outlook.withdraw();
+    }
+}
+
+impl fmt::Debug for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Announced(..)")
+    }
+}
+
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router")
@@ -390,13 +453,14 @@ enum Work<'a> {
     Inline(Operation),
     InSoftware(Guard<'a>, Operation),
     OnCard(Guard<'a>),
+    Refused(OperationError),
 }
 
 impl Shared {
     fn new(inner: Option<Mutex<Inner>>, options: Options, wake: driver::Wake) -> Self {
         Self {
-            offload: options.offload,
-            timeout: options.timeout,
+            options,
+            outlook: Outlook::new(),
             inner,
             clock: Arc::new(SystemClock),
             inline: InlineCount::new(),
@@ -406,7 +470,7 @@ impl Shared {
 
     #[inline]
     fn offloads(&self, algorithm: Algorithm) -> bool {
-        self.offload.includes(algorithm)
+        self.options.offload.includes(algorithm)
     }
 
     fn lock(&self) -> Option<MutexGuard<'_, Inner>> {
@@ -419,6 +483,7 @@ impl Shared {
 
     fn place(
         &self,
+        caller: Caller,
         operation: Operation,
         timeout: Duration,
         waiter: impl FnOnce() -> Waiter,
@@ -429,7 +494,10 @@ impl Shared {
             return Work::Inline(operation);
         };
         let now = self.clock.now();
-        let placed = inner.core.submit(operation, now.plus(timeout), now);
+        inner.core.announce(self.outlook.announced());
+        let deadline = now.plus(timeout);
+        let placed = inner.core.submit_for(caller, operation, deadline, now);
+        inner.core.publish(&self.outlook);
         let guard = |id| Guard {
             shared: self,
             id,
@@ -441,6 +509,7 @@ impl Shared {
                 guard.arrived = true;
                 Work::InSoftware(guard, operation)
             }
+            Placed::Refused(_, error) => Work::Refused(error),
             Placed::OnCard(id) => {
                 inner.wait(id, waiter());
                 inner.core.flush();
@@ -474,23 +543,30 @@ impl Guard<'_> {
         let Arrival {
             operation, answer, ..
         } = arrival;
+        let begun = self.shared.clock.now();
         let released = release(&operation, answer, |rule| self.reject(rule));
-        self.end(&released.ending);
-        released.output
+        self.end(begun, released)
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
-        let released = in_software(operation);
-        self.end(&released.ending);
-        released.output
+        let begun = self.shared.clock.now();
+        self.end(begun, in_software(operation))
     }
 
-    fn end(self, ending: &Ending) {
+    fn end(self, begun: Instant, released: Released) -> Result<Vec<u8>, OperationError> {
+        let now = self.shared.clock.now();
+        let took = released.took(now.since(begun));
+        let Released { output, ending, .. } = released;
         if let Some(mut inner) = self.shared.lock() {
-            inner.core.settle(self.id, ending, self.shared.clock.now());
+            if let Some(took) = took {
+                inner.core.took(self.id, took);
+            }
+            inner.core.settle(self.id, &ending, now);
+            inner.core.publish(&self.shared.outlook);
         }
         // Settled, so there is nothing to give up.
         std::mem::forget(self);
+        output
     }
 
     fn reject(&self, rule: &DeviceMisbehaved) {

@@ -126,6 +126,7 @@ impl Setup {
                 backoff_max: BACKOFF * 4,
             },
             offload: Offload::EVERYTHING,
+            ..Options::default()
         };
         let core = Core::new(vec![Box::new(card) as Box<dyn Accelerator>], options);
         let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);

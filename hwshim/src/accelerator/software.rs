@@ -125,6 +125,12 @@ pub enum OperationError {
     /// The system gives no random numbers, or the key is unusable.
     #[error("software could not sign: no random numbers, or a key that fails its own check")]
     SigningFailed,
+    /// Accelerators and this CPU have so much to do already that the answer would come too late.
+    #[error(
+        "overloaded: accelerators are full, and so is the queue for software; try again later, or \
+         raise the router's limits of admission"
+    )]
+    Overloaded,
     /// The router's driver has ended, with the tokio runtime that it ran on.
     #[error("the router was stopped while the operation was in flight")]
     RouterStopped,

@@ -220,6 +220,11 @@ fn requests_of(requests: &Requests) -> telemetry::Requests {
         failed,
         misbehaved,
         wrong_answers,
+        // What the router made of it, and no evidence about the card: these stay with the library.
+        hedged: _,
+        stragglers: _,
+        shed: _,
+        overloaded: _,
     } = *requests;
     telemetry::Requests {
         submitted: submitted.into(),

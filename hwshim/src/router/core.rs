@@ -7,9 +7,12 @@
 //!            submit                 poll                     settle
 //!  caller  --------->  in flight  -------->  arrived  ----------------------->  card
 //!             |        on a card             (answer, or      |  verified
-//!             |                               device error)   |
+//!             |                               device error,   |
+//!             |                               or it is late)  |
 //!             +------------------------------> software ------+-------------->  software
-//!               no card takes it                    caller's own error ----->  refused
+//!             | no card takes it, or it pays not    caller's own error ----->  refused
+//!             +-------------------------------------------------------------->  refused
+//!               nobody has room
 //! ```
 //!
 //! Each request is in one of these places, and one counter or the other counts it:
@@ -36,7 +39,14 @@
 //! What is refused or lacking goes to software until the next reset, which forgets all of this. A
 //! card that refuses everything also refuses the known answers, and those count.
 
+mod placing;
+
+use super::admission;
 use super::breaker::{self, Breaker, Limits, Outcome, Permit};
+use super::class::Class;
+use super::hedge::{self, Budget};
+use super::speed::{Costs, Speed};
+use crate::accelerator::software::OperationError;
 use crate::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, DeviceMisbehaved, Operation,
     Request, RequestId, State, Unverified,
@@ -44,8 +54,9 @@ use crate::accelerator::{
 use crate::clock::Instant;
 use crate::kat::{self, KnownAnswer};
 use crate::key::KeyId;
-use crate::spec::crypto::Status;
-use std::collections::VecDeque;
+use placing::{Candidate, Place};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -59,6 +70,13 @@ pub struct Options {
     pub limits: Limits,
     /// What is offloaded at all.
     pub offload: Offload,
+    /// When software is asked as well, because an accelerator is late.
+    pub hedge: hedge::Limits,
+    /// How much may be under way at once.
+    pub admission: admission::Limits,
+    /// Cores that software can have: what it takes of them is what offloading saves. By default
+    /// those that the system gives this process; a server with one thread has one.
+    pub cores: usize,
 }
 
 impl Default for Options {
@@ -67,35 +85,71 @@ impl Default for Options {
             timeout: Duration::from_millis(200),
             limits: Limits::default(),
             offload: Offload::default(),
+            hedge: hedge::Limits::DEFAULT,
+            admission: admission::Limits::DEFAULT,
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
 }
 
 /// Which algorithms go to accelerators; the others are done in software where they are asked for.
+///
+/// Of those that are included, a request goes to an accelerator if that pays at the time, see
+/// [`choice`](super::choice), unless they go there [always](Offload::always).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Offload(u32);
+pub struct Offload {
+    algorithms: u32,
+    always: bool,
+}
 
 impl Offload {
     /// Nothing.
-    pub const NOTHING: Self = Self(0);
+    pub const NOTHING: Self = Self {
+        algorithms: 0,
+        always: false,
+    };
 
-    /// Everything an accelerator offers: for tests of the accelerator.
-    pub const EVERYTHING: Self = Self(u32::MAX);
+    /// Everything an accelerator offers, always: for tests of the accelerator.
+    pub const EVERYTHING: Self = Self {
+        algorithms: u32::MAX,
+        always: true,
+    };
 
     /// This and `algorithm`.
     #[must_use]
     pub fn with(self, algorithm: Algorithm) -> Self {
-        Self(self.0 | Self::bit(algorithm))
+        Self {
+            algorithms: self.algorithms | Self::bit(algorithm),
+            ..self
+        }
+    }
+
+    /// The same algorithms, whether it pays or not: software answers only what no accelerator takes,
+    /// or has not answered by its deadline. For tests of accelerators, and where a core is
+    /// worth more than time.
+    #[must_use]
+    pub const fn always(self) -> Self {
+        Self {
+            always: true,
+            ..self
+        }
+    }
+
+    /// Whether it is not asked what pays.
+    #[must_use]
+    pub const fn is_always(self) -> bool {
+        self.always
     }
 
     /// Whether `algorithm` goes to accelerators.
     #[must_use]
     #[inline]
     pub fn includes(self, algorithm: Algorithm) -> bool {
-        self.0 & Self::bit(algorithm) != 0
+        self.algorithms & Self::bit(algorithm) != 0
     }
 
-    fn bit(algorithm: Algorithm) -> u32 {
+    /// One bit for each algorithm.
+    pub(super) fn bit(algorithm: Algorithm) -> u32 {
         use crate::key::{HashAlgorithm, SignatureScheme};
         let hash = |hash: HashAlgorithm| match hash {
             HashAlgorithm::Sha256 => 0,
@@ -158,6 +212,14 @@ pub struct Requests {
     pub misbehaved: u64,
     /// The accelerator's answer did not verify, and was not released.
     pub wrong_answers: u64,
+    /// The accelerator was late, and software was asked as well.
+    pub hedged: u64,
+    /// Answers of the accelerator that came after software's, and were discarded.
+    pub stragglers: u64,
+    /// Of those in software: accelerators had too much to do.
+    pub shed: u64,
+    /// Of those refused: software had too much to do as well.
+    pub overloaded: u64,
 }
 
 impl Requests {
@@ -196,6 +258,10 @@ impl std::ops::AddAssign for Requests {
             failed,
             misbehaved,
             wrong_answers,
+            hedged,
+            stragglers,
+            shed,
+            overloaded,
         } = other;
         self.submitted += submitted;
         self.card += card;
@@ -207,6 +273,10 @@ impl std::ops::AddAssign for Requests {
         self.failed += failed;
         self.misbehaved += misbehaved;
         self.wrong_answers += wrong_answers;
+        self.hedged += hedged;
+        self.stragglers += stragglers;
+        self.shed += shed;
+        self.overloaded += overloaded;
     }
 }
 
@@ -243,7 +313,8 @@ pub struct Arrival {
     pub id: RequestId,
     /// The operation, handed back.
     pub operation: Operation,
-    /// What the accelerator produced.
+    /// What the accelerator produced. One that is late, and is to be hedged, has
+    /// [timed out](DeviceError::TimedOut) as far as whoever settles it is concerned.
     pub answer: Result<Unverified<Vec<u8>>, DeviceError>,
 }
 
@@ -252,8 +323,19 @@ pub struct Arrival {
 pub enum Placed {
     /// It is in flight, and arrives by its deadline.
     OnCard(RequestId),
-    /// No accelerator takes it: do it in software.
+    /// No accelerator takes it, or none pays: do it in software.
     InSoftware(RequestId, Operation),
+    /// Nobody has room for it, or nobody can do it. It is over, and counted.
+    Refused(RequestId, OperationError),
+}
+
+/// What it took of this host to end a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Took {
+    /// To do it in software.
+    Software(Duration),
+    /// To verify the accelerator's answer, which was right.
+    Verify(Duration),
 }
 
 /// How a request that arrived, or was placed in software, ended.
@@ -300,6 +382,17 @@ pub struct Core {
     free: Vec<u32>,
     completions: Vec<Completion>,
     events_version: u64,
+    costs: Costs,
+    hedges: Budget,
+    /// When requests are to be hedged. Some have ended meanwhile; those at the front are dropped.
+    hedges_due: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    /// Requests in software, or on their way there, and what they take together.
+    software_count: usize,
+    software_work: Duration,
+    /// Requests that callers have announced.
+    announced: usize,
+    /// Kept for its memory.
+    candidates: Vec<Candidate>,
 }
 
 /// One accelerator, and what is known of it.
@@ -325,6 +418,8 @@ struct Lane {
     in_question: Vec<Algorithm>,
     /// Keys it will not sign with, although it does the algorithm; the oldest first.
     refused_keys: VecDeque<(KeyId, Algorithm)>,
+    /// How fast it has been since then, by class.
+    speeds: [Speed; Class::ALL.len()],
 }
 
 /// Keys remembered as refused. One that is forgotten costs a request and a known answer to be found
@@ -339,17 +434,7 @@ struct Slot {
 
 #[derive(Debug)]
 enum Pending {
-    /// A caller's request.
-    Caller {
-        lane: usize,
-        algorithm: Algorithm,
-        /// Present while the accelerator's answer is still to be judged.
-        permit: Option<Permit>,
-        /// The accelerator has been given it.
-        tried: bool,
-        /// Nobody waits for it any more.
-        abandoned: bool,
-    },
+    Caller(Asked),
     /// A known-answer test of our own.
     Test {
         lane: usize,
@@ -358,7 +443,29 @@ enum Pending {
         begun: Instant,
         /// Epoch of the breaker when it began; its end says nothing about another.
         epoch: u32,
+        /// What the accelerator had in flight before.
+        depth: usize,
     },
+}
+
+/// A caller's request.
+#[derive(Debug)]
+struct Asked {
+    lane: usize,
+    algorithm: Algorithm,
+    class: Class,
+    place: Place,
+    /// Present while the accelerator's answer is still to be judged.
+    permit: Option<Permit>,
+    /// The accelerator has been given it.
+    tried: bool,
+    submitted: Instant,
+    /// What the accelerator had in flight before.
+    depth: usize,
+    /// What it adds to the work that software has.
+    in_software: Option<Duration>,
+    /// To be done in software, should the accelerator be late.
+    copy: Option<Operation>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -432,66 +539,14 @@ impl Core {
             free: Vec::new(),
             completions: Vec::new(),
             events_version: 0,
+            costs: Costs::new(),
+            hedges: Budget::new(options.hedge),
+            hedges_due: BinaryHeap::new(),
+            software_count: 0,
+            software_work: Duration::ZERO,
+            announced: 0,
+            candidates: Vec::new(),
         }
-    }
-
-    /// Takes a request and finds a place for it.
-    ///
-    /// An accelerator has until `deadline`. The caller's own mistakes are not shown to one:
-    /// software finds them as well, and nobody's breaker hears of them.
-    pub fn submit(&mut self, operation: Operation, deadline: Instant, now: Instant) -> Placed {
-        let algorithm = operation.algorithm();
-        let offloaded = self.options.offload.includes(algorithm) && operation.check().is_ok();
-        let mut operation = operation;
-        let mut charged = None;
-        for index in 0..self.lanes.len() {
-            let lane = &mut self.lanes[index];
-            if !offloaded || !lane.offers(algorithm) {
-                continue;
-            }
-            charged = charged.or(Some(index));
-            if lane.will_refuse(&operation) {
-                continue;
-            }
-            let Some(permit) = lane.breaker.admit() else {
-                continue;
-            };
-            let id = self.insert(Pending::Caller {
-                lane: index,
-                algorithm,
-                permit: Some(permit),
-                tried: true,
-                abandoned: false,
-            });
-            let request = Request {
-                id,
-                operation,
-                deadline,
-            };
-            match self.lanes[index].submit(request, now) {
-                Ok(()) => {
-                    self.lanes[index].requests.submitted += 1;
-                    self.lanes[index].requests.in_flight += 1;
-                    return Placed::OnCard(id);
-                }
-                Err(request) => {
-                    self.remove(id);
-                    operation = request.operation;
-                }
-            }
-        }
-        // Counted where it would have gone, so that the sum holds for each accelerator.
-        let lane = charged.unwrap_or(0);
-        let id = self.insert(Pending::Caller {
-            lane,
-            algorithm,
-            permit: None,
-            tried: false,
-            abandoned: false,
-        });
-        self.lanes[lane].requests.submitted += 1;
-        self.lanes[lane].requests.in_flight += 1;
-        Placed::InSoftware(id, operation)
     }
 
     /// Collects what accelerators have done, and what they have not done in time.
@@ -507,20 +562,35 @@ impl Core {
             }
             self.completions = completions;
         }
+        self.hedge_late(now, arrivals);
     }
 
     /// Ends a request that [arrived](Self::poll) or was placed in software.
     pub fn settle(&mut self, id: RequestId, ending: &Ending, now: Instant) {
-        let Some(Pending::Caller {
-            lane,
-            algorithm,
-            permit,
-            tried,
-            ..
-        }) = self.remove(id)
-        else {
+        let Some(Pending::Caller(asked)) = self.get_mut(id) else {
             return;
         };
+        let in_software = asked.in_software.take();
+        let Asked {
+            lane,
+            algorithm,
+            tried,
+            ..
+        } = *asked;
+        let permit = match asked.place {
+            // Settled before: its accelerator still has it, and nobody else.
+            Place::Straggling => return,
+            Place::Hedged => {
+                asked.place = Place::Straggling;
+                None
+            }
+            Place::InFlight | Place::GivenUp | Place::WithCaller => {
+                let permit = asked.permit.take();
+                self.remove(id);
+                permit
+            }
+        };
+        self.leave_software(in_software);
         let lane = &mut self.lanes[lane];
         lane.requests.in_flight -= 1;
         match ending {
@@ -546,8 +616,8 @@ impl Core {
     /// Records that the answer to a request that arrived did not verify. The request stays open;
     /// software answers it.
     pub fn reject(&mut self, id: RequestId, rule: &DeviceMisbehaved, now: Instant) {
-        if let Some(Pending::Caller { lane, permit, .. }) = self.get_mut(id) {
-            let (lane, permit) = (*lane, permit.take());
+        if let Some(Pending::Caller(asked)) = self.get_mut(id) {
+            let (lane, permit) = (asked.lane, asked.permit.take());
             let lane = &mut self.lanes[lane];
             lane.requests.wrong_answers += 1;
             if let Some(permit) = permit {
@@ -562,8 +632,9 @@ impl Core {
     pub fn abandon(&mut self, id: RequestId, arrived: bool, now: Instant) {
         if arrived {
             self.settle(id, &Ending::Abandoned, now);
-        } else if let Some(Pending::Caller { abandoned, .. }) = self.get_mut(id) {
-            *abandoned = true;
+        } else if let Some(Pending::Caller(asked)) = self.get_mut(id) {
+            asked.place = Place::GivenUp;
+            asked.copy = None;
         }
     }
 
@@ -634,6 +705,7 @@ impl Core {
         lane.proven.clear();
         lane.lacking.clear();
         lane.refused_keys.clear();
+        lane.speeds = std::array::from_fn(|_| Speed::new());
         lane.accelerator = Some(accelerator);
         lane.note_state(now);
         self.events_version += 1;
@@ -674,7 +746,8 @@ impl Core {
             };
             Some(accelerator.next_deadline().min(trial))
         });
-        lanes.min().unwrap_or(Instant::NEVER)
+        let hedge = self.hedges_due.peek().map(|Reverse((due, ..))| *due);
+        lanes.chain(hedge).min().unwrap_or(Instant::NEVER)
     }
 
     /// Asks every accelerator for an event when there is something to poll. Returns false if one
@@ -798,6 +871,7 @@ impl Core {
             purpose,
             begun: now,
             epoch: self.lanes[lane].breaker.epoch(),
+            depth: self.lanes[lane].in_flight(),
         });
         let request = Request {
             id,
@@ -818,37 +892,7 @@ impl Core {
         let Completion { request, output } = completion;
         let Request { id, operation, .. } = request;
         match self.get_mut(id) {
-            Some(Pending::Caller {
-                lane,
-                permit,
-                abandoned,
-                ..
-            }) => {
-                let (lane, abandoned) = (*lane, *abandoned);
-                // A tag that does not fit is as likely the message's fault; software tells.
-                let undecided = matches!(
-                    (&operation, &output),
-                    (
-                        Operation::Open { .. },
-                        Err(DeviceError::Failed(Status::BADMSG))
-                    )
-                );
-                if let Err(error) = &output
-                    && !undecided
-                {
-                    let permit = permit.take();
-                    self.judge(lane, permit, &operation, error, now);
-                }
-                if abandoned {
-                    self.settle(id, &Ending::Abandoned, now);
-                } else {
-                    arrivals.push(Arrival {
-                        id,
-                        operation,
-                        answer: output,
-                    });
-                }
-            }
+            Some(Pending::Caller(_)) => self.end_flight(id, operation, output, now, arrivals),
             Some(Pending::Test { .. }) => self.finish_test(id, &operation, output, now),
             None => {}
         }
@@ -867,6 +911,7 @@ impl Core {
             purpose,
             begun,
             epoch,
+            depth,
         }) = self.remove(id)
         else {
             return;
@@ -890,6 +935,7 @@ impl Core {
         let lane = &mut self.lanes[index];
         if failure.is_none() && epoch == lane.breaker.epoch() {
             lane.learn(test.algorithm(), purpose);
+            lane.time_test(Class::of(operation), purpose, depth, now.since(begun));
         }
         match (purpose, failure) {
             (Purpose::Trial, _) if epoch != lane.breaker.epoch() => {}
@@ -1057,6 +1103,7 @@ impl Lane {
             lacking: Vec::new(),
             in_question: Vec::new(),
             refused_keys: VecDeque::new(),
+            speeds: std::array::from_fn(|_| Speed::new()),
         }
     }
 
@@ -1104,6 +1151,17 @@ impl Lane {
                 self.refused_keys.push_back((key, algorithm));
             }
             Purpose::Trial | Purpose::Check => {}
+        }
+    }
+
+    /// Takes note of how long a known answer took that was right. One under a key of its own takes
+    /// longer, and says nothing about others.
+    fn time_test(&mut self, class: Class, purpose: Purpose, depth: usize, latency: Duration) {
+        let speed = &mut self.speeds[class.index()];
+        match purpose {
+            Purpose::Trial => speed.guess(latency),
+            Purpose::Check => speed.record(depth, latency),
+            Purpose::Question(_) | Purpose::Witness(_) => {}
         }
     }
 

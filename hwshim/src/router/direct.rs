@@ -3,6 +3,7 @@
 //! There is no lock and nobody else; the caller keeps as many requests in flight as it likes,
 //! and the time is that of the clock it brings.
 
+use super::choice::Caller;
 use super::core::{Arrival, Core, Ending, Placed};
 use super::events::Events;
 use super::release::{Released, in_software, release};
@@ -88,18 +89,32 @@ impl Direct {
         self.core.report_silent_reboot(lane, now);
     }
 
-    /// Takes a request. If no accelerator takes it, it is done in software at once.
+    /// Takes a request. If no accelerator takes it, or none pays, it is done in software at once.
     pub fn submit(&mut self, operation: Operation) -> Submitted {
         let now = self.clock.now();
         let deadline = now.plus(self.core.options().timeout);
-        match self.core.submit(operation, deadline, now) {
+        match self.core.submit_for(Caller::Task, operation, deadline, now) {
             Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
-                let Released { output, ending } = in_software(&operation);
-                self.core.settle(id, &ending, self.clock.now());
-                Submitted::Done(Done { id, output, ending })
+                let begun = self.clock.now();
+                Submitted::Done(self.end(id, begun, in_software(&operation)))
             }
+            Placed::Refused(id, error) => Submitted::Done(Done {
+                id,
+                output: Err(error),
+                ending: Ending::Refused,
+            }),
         }
+    }
+
+    fn end(&mut self, id: RequestId, begun: Instant, released: Released) -> Done {
+        let now = self.clock.now();
+        if let Some(took) = released.took(now.since(begun)) {
+            self.core.took(id, took);
+        }
+        let Released { output, ending, .. } = released;
+        self.core.settle(id, &ending, now);
+        Done { id, output, ending }
     }
 
     /// Looks once: hands what has arrived to `done`, verified or done in software, and brings
@@ -132,12 +147,11 @@ impl Direct {
             answer,
         } in arrivals.drain(..)
         {
+            let begun = self.clock.now();
             let released = release(&operation, answer, |rule| {
                 self.core.reject(id, rule, self.clock.now());
             });
-            let Released { output, ending } = released;
-            self.core.settle(id, &ending, self.clock.now());
-            done(Done { id, output, ending });
+            done(self.end(id, begun, released));
         }
         self.arrivals = arrivals;
         ended

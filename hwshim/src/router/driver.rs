@@ -158,6 +158,7 @@ fn turn(shared: &Shared) -> Turn {
     inner.sleeping_until = Instant::ORIGIN;
     let now = shared.clock.now();
     let arrived = inner.poll(now);
+    inner.core.publish(&shared.outlook);
     if let Some(reset) = inner.take_due_reset(now) {
         return Turn::Reset(reset);
     }

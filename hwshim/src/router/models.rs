@@ -1,8 +1,10 @@
 //! Models of the router's policy: callers, a driver, a card and resets, each taking the lock as they
 //! do in [`super`], in any order.
 
+use super::admission;
 use super::breaker::{Breaker, Limits, Outcome, Permit, State};
 use super::core::{Arrival, Core, Ending, Offload, Options, Placed};
+use super::hedge;
 use crate::accelerator::software::perform;
 use crate::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, Operation, Rejected, Request,
@@ -228,6 +230,9 @@ pub(super) const OPTIONS: Options = Options {
         backoff_max: TICK,
     },
     offload: Offload::EVERYTHING,
+    hedge: hedge::Limits::NEVER,
+    admission: admission::Limits::DEFAULT,
+    cores: 1,
 };
 
 /// A core whose card has passed its trial.
@@ -312,6 +317,7 @@ impl Desk {
                 assert_eq!(self::message(&operation), message);
                 (id, None)
             }
+            Placed::Refused(_, error) => panic!("nobody is overloaded: {error}"),
         };
         self.core.flush();
         let on_card = waiter.is_some();

@@ -1,16 +1,30 @@
 //! Turns what an accelerator produced into what the caller gets: the answer if it verifies, else
 //! software's.
 
-use super::core::Ending;
+use super::core::{Ending, Took};
 use super::verify;
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{DeviceError, DeviceMisbehaved, Operation, Unverified};
 use crate::spec::crypto::Status;
+use std::time::Duration;
 
 /// What the caller gets, and how that came about.
 pub(super) struct Released {
     pub(super) output: Result<Vec<u8>, OperationError>,
     pub(super) ending: Ending,
+    /// An answer was rejected on the way: what that took is the price of nothing.
+    rejected: bool,
+}
+
+impl Released {
+    /// What it took to come about, if it took `elapsed`.
+    pub(super) fn took(&self, elapsed: Duration) -> Option<Took> {
+        match self.ending {
+            Ending::Card => Some(Took::Verify(elapsed)),
+            Ending::Software if !self.rejected => Some(Took::Software(elapsed)),
+            Ending::Software | Ending::Refused | Ending::Abandoned => None,
+        }
+    }
 }
 
 /// Releases `answer` if it verifies, else does `operation` in software. A lie goes to `reject`.
@@ -19,22 +33,28 @@ pub(super) fn release(
     answer: Result<Unverified<Vec<u8>>, DeviceError>,
     mut reject: impl FnMut(&DeviceMisbehaved),
 ) -> Released {
+    let mut rejected = false;
     let refused_tag = match answer {
         Ok(unverified) => match verify::check(operation, unverified) {
             Ok(verified) => {
                 return Released {
                     output: Ok(verified.release()),
                     ending: Ending::Card,
+                    rejected,
                 };
             }
             Err(rule) => {
+                rejected = true;
                 reject(&rule);
                 false
             }
         },
         Err(error) => error == DeviceError::Failed(Status::BADMSG),
     };
-    let released = in_software(operation);
+    let released = Released {
+        rejected,
+        ..in_software(operation)
+    };
     if refused_tag && released.output.is_ok() {
         // Software finds the tag right that the accelerator found wrong.
         reject(&DeviceMisbehaved::WrongAnswer);
@@ -50,5 +70,9 @@ pub(super) fn in_software(operation: &Operation) -> Released {
     } else {
         Ending::Refused
     };
-    Released { output, ending }
+    Released {
+        output,
+        ending,
+        rejected: false,
+    }
 }

@@ -1,0 +1,598 @@
+//! Where a request goes when it comes, and where it is until it ends.
+//!
+//! An accelerator is chosen by when its answer is to be expected, with what it has in flight now;
+//! among those that answer about equally soon the one that has less to do. So a slow card among
+//! fast ones gets work when the fast ones have so much that it would answer as soon, and a card whose
+//! breaker opens leaves the choice until it is back. All of them are looked at: there are few, and
+//! what makes others draw two at random, that looking is dear or out of date, does not hold here.
+//!
+//! Whether that one is better than software is for [`choice`] to say.
+
+use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
+use crate::accelerator::software::OperationError;
+use crate::accelerator::{
+    Algorithm, Batch, DeviceError, Operation, Request, RequestId, Unverified,
+};
+use crate::clock::Instant;
+use crate::router::choice::{
+    self, Caller, Choice, HANDLING, Prospect, Reason, Situation, tried_every,
+};
+use crate::router::class::Class;
+use crate::router::outlook::Outlook;
+use crate::spec::crypto::Status;
+use std::cmp::Reverse;
+use std::time::Duration;
+
+/// Where a caller's request is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// Its accelerator has it, and its caller waits.
+    InFlight,
+    /// Its accelerator has it, and nobody waits.
+    GivenUp,
+    /// Its accelerator has it, and its caller does it in software.
+    Hedged,
+    /// Its accelerator has it, and it has ended.
+    Straggling,
+    /// Only its caller has it.
+    WithCaller,
+}
+
+/// An accelerator that would take a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    lane: usize,
+    /// When its answer is to be expected, not yet verified.
+    latency: Duration,
+    in_flight: usize,
+}
+
+/// Where a request is to go.
+enum Route {
+    Accelerator(Candidate),
+    Software {
+        /// Accelerators that would take it have too much to do.
+        shed: bool,
+    },
+}
+
+/// What the choice depends on, of a request.
+#[derive(Clone, Copy)]
+struct Wanted {
+    algorithm: Algorithm,
+    class: Class,
+    caller: Caller,
+    left: Duration,
+}
+
+impl Core {
+    /// Takes a request of a [task](Caller::Task) and finds a place for it.
+    ///
+    /// An accelerator has until `deadline`. The caller's own mistakes are not shown to one:
+    /// software finds them as well, and nobody's breaker hears of them.
+    pub fn submit(&mut self, operation: Operation, deadline: Instant, now: Instant) -> Placed {
+        self.submit_for(Caller::Task, operation, deadline, now)
+    }
+
+    /// Takes a request and finds a place for it, as [`Core::submit`] does.
+    pub fn submit_for(
+        &mut self,
+        caller: Caller,
+        operation: Operation,
+        deadline: Instant,
+        now: Instant,
+    ) -> Placed {
+        let wanted = Wanted {
+            algorithm: operation.algorithm(),
+            class: Class::of(&operation),
+            caller,
+            left: deadline.since(now),
+        };
+        self.hedges.earn();
+        let offloaded =
+            self.options.offload.includes(wanted.algorithm) && operation.check().is_ok();
+        if !offloaded {
+            return self.place_in_software(operation, wanted, false, now);
+        }
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let mut shed = self.gather(&operation, wanted.class, &mut candidates);
+        let mut operation = operation;
+        let placed = loop {
+            match self.route(wanted, &candidates) {
+                Route::Accelerator(to) => {
+                    match self.place_on_card(to, operation, wanted, deadline, now) {
+                        Ok(id) => break Placed::OnCard(id),
+                        Err(handed_back) => operation = handed_back,
+                    }
+                    candidates.retain(|candidate| candidate.lane != to.lane);
+                    shed = true;
+                }
+                Route::Software { shed: too_long } => {
+                    break self.place_in_software(operation, wanted, shed || too_long, now);
+                }
+            }
+        };
+        candidates.clear();
+        self.candidates = candidates;
+        placed
+    }
+
+    /// Says how many requests callers have announced, that have not come yet.
+    pub const fn announce(&mut self, count: usize) {
+        self.announced = count;
+    }
+
+    /// Takes note of what it took to end a request, which is about to be settled.
+    pub fn took(&mut self, id: RequestId, took: Took) {
+        let Some(Pending::Caller(asked)) = self.get_mut(id) else {
+            return;
+        };
+        let class = asked.class;
+        match took {
+            Took::Software(took) => self.costs.record_software(class, took),
+            Took::Verify(took) => self.costs.record_verify(class, took),
+        }
+    }
+
+    /// Gathers the accelerators that would take `operation`. Returns whether one would if it had
+    /// less to do.
+    fn gather(&self, operation: &Operation, class: Class, into: &mut Vec<Candidate>) -> bool {
+        let algorithm = operation.algorithm();
+        let mut full = false;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if !lane.is_open_to(algorithm) || lane.will_refuse(operation) {
+                continue;
+            }
+            match self.candidate(index, class) {
+                Some(candidate) => into.push(candidate),
+                None => full = true,
+            }
+        }
+        full
+    }
+
+    /// What an accelerator in use would do to one more request, if it may have one.
+    fn candidate(&self, index: usize, class: Class) -> Option<Candidate> {
+        let lane = &self.lanes[index];
+        let in_flight = lane.in_flight();
+        let admits = self.options.admission.admits_to_accelerator(in_flight);
+        admits.then(|| Candidate {
+            lane: index,
+            latency: self.expected(lane, class, in_flight),
+            in_flight,
+        })
+    }
+
+    /// The latency to be expected of `lane`. A class it has not done yet is taken to take as much
+    /// longer there than another as in software.
+    fn expected(&self, lane: &Lane, class: Class, depth: usize) -> Duration {
+        let known = |class: Class| lane.speeds[class.index()].expected(depth);
+        let software = |class: Class| self.costs.of(class).software;
+        let scaled = || {
+            let (other, latency) = Class::ALL
+                .into_iter()
+                .find_map(|other| Some((other, known(other)?)))?;
+            let nanos =
+                latency.as_nanos() * software(class).as_nanos() / software(other).as_nanos().max(1);
+            Some(Duration::from_nanos(
+                u64::try_from(nanos).unwrap_or(u64::MAX),
+            ))
+        };
+        known(class)
+            .or_else(scaled)
+            .unwrap_or_else(|| software(class))
+    }
+
+    /// What a candidate promises all things considered.
+    fn prospect(&self, candidate: &Candidate, class: Class) -> Prospect {
+        let verify = self.costs.of(class).verify;
+        let lane = &self.lanes[candidate.lane];
+        let batch = lane.batch();
+        let size = batch.size.get();
+        let work = if size > 1 {
+            // Only what computes on this CPU gathers, and a batch costs as much however full it is.
+            let whole = self.expected(lane, class, 0).saturating_sub(batch.window);
+            let filled = (candidate.in_flight + self.announced + 1).min(size);
+            choice::shared(whole, 1, filled)
+        } else {
+            Duration::ZERO
+        };
+        Prospect {
+            latency: candidate.latency.saturating_add(verify),
+            host: HANDLING.saturating_add(verify).saturating_add(work),
+        }
+    }
+
+    fn situation(&self, wanted: Wanted) -> Situation {
+        let Wanted {
+            class,
+            caller,
+            left,
+            ..
+        } = wanted;
+        Situation {
+            caller,
+            software: self.costs.of(class).software,
+            running: self.software_count,
+            others: self.in_flight() + self.announced,
+            cores: self.options.cores,
+            left,
+        }
+    }
+
+    /// Requests that accelerators have.
+    fn in_flight(&self) -> usize {
+        self.lanes.iter().map(Lane::in_flight).sum()
+    }
+
+    /// Decides, and remembers who was passed over.
+    fn route(&mut self, wanted: Wanted, candidates: &[Candidate]) -> Route {
+        let best = soonest(candidates);
+        let situation = self.situation(wanted);
+        let prospect = best.map(|best| self.prospect(&best, wanted.class));
+        let choice = match best {
+            Some(_) if self.options.offload.is_always() => Choice::Accelerator,
+            _ => situation.choose(prospect),
+        };
+        let chosen = match (choice, best) {
+            (Choice::Accelerator, Some(best)) => best.latency,
+            _ => situation.software,
+        };
+        let worth_trying = match choice {
+            Choice::Accelerator | Choice::Software(Reason::SoonerInSoftware) => true,
+            // Alone in its batch it does not pay, and how else should it come to have company?
+            Choice::Software(Reason::CostsMoreHere) => {
+                best.is_some_and(|best| self.lanes[best.lane].batch().size.get() > 1)
+            }
+            Choice::Software(_) => false,
+        };
+        let tried = worth_trying
+            .then(|| {
+                self.try_another(
+                    wanted,
+                    candidates,
+                    best.filter(|_| choice.is_accelerator()),
+                    chosen,
+                )
+            })
+            .flatten();
+        match (tried, choice, best) {
+            (Some(tried), ..) => Route::Accelerator(tried),
+            (None, Choice::Accelerator, Some(best)) => Route::Accelerator(best),
+            // Better late than not at all.
+            (None, Choice::Software(_), Some(best)) if !self.has_software_room(wanted.class) => {
+                Route::Accelerator(best)
+            }
+            (None, choice, _) => Route::Software {
+                shed: choice == Choice::Software(Reason::QueueTooLong),
+            },
+        }
+    }
+
+    /// Counts those that were passed over, and returns one for which it is time to be tried.
+    fn try_another(
+        &mut self,
+        wanted: Wanted,
+        candidates: &[Candidate],
+        best: Option<Candidate>,
+        chosen: Duration,
+    ) -> Option<Candidate> {
+        let mut due = None;
+        for candidate in candidates {
+            let is_best = best.is_some_and(|best| best.lane == candidate.lane);
+            let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
+            speed.passed_over = if is_best { 0 } else { speed.passed_over + 1 };
+            let is_due = speed.passed_over >= tried_every(candidate.latency, chosen)
+                && candidate.latency <= wanted.left / 2;
+            if is_due && due.is_none() {
+                due = Some(*candidate);
+            }
+        }
+        due
+    }
+
+    /// Gives a request to an accelerator, or gets it back.
+    fn place_on_card(
+        &mut self,
+        to: Candidate,
+        operation: Operation,
+        wanted: Wanted,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<RequestId, Operation> {
+        let Candidate {
+            lane: index,
+            latency,
+            in_flight,
+        } = to;
+        let speed = &mut self.lanes[index].speeds[wanted.class.index()];
+        speed.passed_over = 0;
+        let hedge_after = self.options.hedge.wait(speed.p99(), latency);
+        let hedge_after = hedge_after.filter(|_| !self.options.offload.is_always());
+        let Some(permit) = self.lanes[index].breaker.admit() else {
+            return Err(operation);
+        };
+        let copy = hedge_after.and_then(|_| copy_of(&operation));
+        let hedge_due = hedge_after.filter(|_| copy.is_some());
+        let id = self.insert(Pending::Caller(Asked {
+            lane: index,
+            algorithm: wanted.algorithm,
+            class: wanted.class,
+            place: Place::InFlight,
+            permit: Some(permit),
+            tried: true,
+            submitted: now,
+            depth: in_flight,
+            in_software: None,
+            copy,
+        }));
+        let request = Request {
+            id,
+            operation,
+            deadline,
+        };
+        if let Err(request) = self.lanes[index].submit(request, now) {
+            self.remove(id);
+            return Err(request.operation);
+        }
+        self.lanes[index].requests.submitted += 1;
+        self.lanes[index].requests.in_flight += 1;
+        if let Some(after) = hedge_due {
+            let due = now.plus(after);
+            self.hedges_due
+                .push(Reverse((due, id.index, id.generation)));
+        }
+        Ok(id)
+    }
+
+    /// Counts a request where it would have gone, so that the sum holds for each accelerator.
+    fn place_in_software(
+        &mut self,
+        operation: Operation,
+        wanted: Wanted,
+        shed: bool,
+        now: Instant,
+    ) -> Placed {
+        let Wanted {
+            algorithm, class, ..
+        } = wanted;
+        let offered = self.lanes.iter().position(|lane| lane.offers(algorithm));
+        let lane = offered.unwrap_or(0);
+        let has_room = self.has_software_room(class);
+        let id = self.insert(Pending::Caller(Asked {
+            lane,
+            algorithm,
+            class,
+            place: Place::WithCaller,
+            permit: None,
+            tried: false,
+            submitted: now,
+            depth: 0,
+            in_software: None,
+            copy: None,
+        }));
+        let requests = &mut self.lanes[lane].requests;
+        requests.submitted += 1;
+        requests.in_flight += 1;
+        if !has_room {
+            requests.overloaded += 1;
+            self.settle(id, &Ending::Refused, now);
+            return Placed::Refused(id, OperationError::Overloaded);
+        }
+        requests.shed += u64::from(shed);
+        self.enter_software(id);
+        Placed::InSoftware(id, operation)
+    }
+
+    fn has_software_room(&self, class: Class) -> bool {
+        let cost = self.costs.of(class).software;
+        let limits = &self.options.admission;
+        limits.admits_to_software(self.software_work, cost, self.options.cores)
+    }
+
+    /// Adds a request to the work that software has.
+    fn enter_software(&mut self, id: RequestId) {
+        let Some(Pending::Caller(asked)) = self.get_mut(id) else {
+            return;
+        };
+        let class = asked.class;
+        let cost = self.costs.of(class).software;
+        if let Some(Pending::Caller(asked)) = self.get_mut(id)
+            && asked.in_software.replace(cost).is_none()
+        {
+            self.software_count += 1;
+            self.software_work += cost;
+        }
+    }
+
+    /// Takes off what [`Core::enter_software`] has added for a request.
+    pub(super) fn leave_software(&mut self, cost: Option<Duration>) {
+        if let Some(cost) = cost {
+            self.software_count -= 1;
+            self.software_work = self.software_work.saturating_sub(cost);
+        }
+    }
+
+    /// Asks software as well for what is late, as far as there is credit for it.
+    pub(super) fn hedge_late(&mut self, now: Instant, arrivals: &mut Vec<Arrival>) {
+        while let Some(Reverse((due, index, generation))) = self.hedges_due.peek().copied() {
+            let id = RequestId { index, generation };
+            let is_in_flight = matches!(self.get_mut(id),
+                Some(Pending::Caller(asked)) if asked.place == Place::InFlight);
+            if is_in_flight && due > now {
+                return;
+            }
+            self.hedges_due.pop();
+            if is_in_flight && self.hedges.spend() {
+                self.hedge(id, arrivals);
+            }
+        }
+    }
+
+    fn hedge(&mut self, id: RequestId, arrivals: &mut Vec<Arrival>) {
+        let Some(Pending::Caller(asked)) = self.get_mut(id) else {
+            return;
+        };
+        let Some(operation) = asked.copy.take() else {
+            return;
+        };
+        asked.place = Place::Hedged;
+        let lane = asked.lane;
+        self.lanes[lane].requests.hedged += 1;
+        self.enter_software(id);
+        arrivals.push(Arrival {
+            id,
+            operation,
+            answer: Err(DeviceError::TimedOut),
+        });
+    }
+
+    /// Takes a caller's request back from its accelerator.
+    pub(super) fn end_flight(
+        &mut self,
+        id: RequestId,
+        operation: Operation,
+        output: Result<Unverified<Vec<u8>>, DeviceError>,
+        now: Instant,
+        arrivals: &mut Vec<Arrival>,
+    ) {
+        let Some(Pending::Caller(asked)) = self.get_mut(id) else {
+            return;
+        };
+        asked.copy = None;
+        let (lane, place) = (asked.lane, asked.place);
+        let flight = (asked.class, asked.depth, now.since(asked.submitted));
+        if !is_undecided(&operation, &output) {
+            let permit = asked.permit.take_if(|_| output.is_err());
+            if let Err(error) = &output {
+                self.judge(lane, permit, &operation, error, now);
+            }
+        }
+        self.lanes[lane].time_flight(flight, &output);
+        match place {
+            Place::InFlight => {
+                self.is_with_caller(id);
+                if output.is_err() {
+                    self.enter_software(id);
+                }
+                arrivals.push(Arrival {
+                    id,
+                    operation,
+                    answer: output,
+                });
+            }
+            Place::GivenUp => self.settle(id, &Ending::Abandoned, now),
+            Place::Hedged => {
+                self.lanes[lane].requests.stragglers += u64::from(output.is_ok());
+                self.is_with_caller(id);
+            }
+            Place::Straggling => {
+                self.lanes[lane].requests.stragglers += u64::from(output.is_ok());
+                self.remove(id);
+            }
+            // It has come back before; an accelerator that says so twice is not believed.
+            Place::WithCaller => {}
+        }
+    }
+
+    /// The accelerator is done with it.
+    fn is_with_caller(&mut self, id: RequestId) {
+        if let Some(Pending::Caller(asked)) = self.get_mut(id) {
+            asked.place = Place::WithCaller;
+        }
+    }
+
+    /// Writes down what a request would meet now, for who asks without waiting for the lock.
+    pub(in crate::router) fn publish(&self, outlook: &Outlook) {
+        let offload = self.options.offload;
+        let is_taken = |algorithm: &Algorithm| {
+            offload.includes(*algorithm)
+                && self.lanes.iter().any(|lane| lane.is_open_to(*algorithm))
+        };
+        let taken = Algorithm::all()
+            .filter(is_taken)
+            .fold(0, |taken, algorithm| taken | Offload::bit(algorithm));
+        for class in Class::ALL {
+            let in_use = |lane: &usize| self.lanes[*lane].breaker.admit().is_some();
+            let best = (0..self.lanes.len())
+                .filter(in_use)
+                .filter_map(|lane| self.candidate(lane, class))
+                .reduce(sooner);
+            let prospect = best.map(|best| self.prospect(&best, class));
+            outlook.write(class, self.costs.of(class).software, prospect);
+        }
+        outlook.write_present(taken, self.software_count, self.in_flight());
+    }
+}
+
+impl Lane {
+    /// Whether it is in use and offers `algorithm`.
+    fn is_open_to(&self, algorithm: Algorithm) -> bool {
+        self.breaker.admit().is_some() && self.offers(algorithm)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        let accelerator = self.accelerator.as_ref();
+        accelerator.map_or(0, |accelerator| accelerator.in_flight())
+    }
+
+    fn batch(&self) -> Batch {
+        let accelerator = self.accelerator.as_ref();
+        accelerator.map_or(Batch::ONE, |accelerator| accelerator.batch())
+    }
+
+    /// Takes note of how long a request took. One that was refused says nothing about that.
+    fn time_flight(
+        &mut self,
+        (class, depth, latency): (Class, usize, Duration),
+        output: &Result<Unverified<Vec<u8>>, DeviceError>,
+    ) {
+        if matches!(output, Ok(_) | Err(DeviceError::TimedOut)) {
+            self.speeds[class.index()].record(depth, latency);
+        }
+    }
+}
+
+/// The one to be preferred.
+fn soonest(candidates: &[Candidate]) -> Option<Candidate> {
+    candidates.iter().copied().reduce(sooner)
+}
+
+/// What is within an eighth is equal, as far as means can tell; then the one that has less to do, and
+/// then the one that was named first.
+fn sooner(first: Candidate, second: Candidate) -> Candidate {
+    let clearly = |one: Duration, other: Duration| one.saturating_add(one / 8) < other;
+    let second_is_sooner = clearly(second.latency, first.latency)
+        || (!clearly(first.latency, second.latency) && second.in_flight < first.in_flight);
+    if second_is_sooner { second } else { first }
+}
+
+/// A tag that does not fit is as likely the message's fault as the accelerator's; software tells.
+fn is_undecided(operation: &Operation, output: &Result<Unverified<Vec<u8>>, DeviceError>) -> bool {
+    matches!(
+        (operation, output),
+        (
+            Operation::Open { .. },
+            Err(DeviceError::Failed(Status::BADMSG))
+        )
+    )
+}
+
+/// The same operation once more, if it is a signature: the rest is not worth a hedge.
+fn copy_of(operation: &Operation) -> Option<Operation> {
+    match operation {
+        Operation::Sign {
+            key,
+            scheme,
+            message,
+        } => Some(Operation::Sign {
+            key: std::sync::Arc::clone(key),
+            scheme: *scheme,
+            message: message.clone(),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What a request would meet now, to be read without a lock.
+//!
+//! Who holds the router's lock writes it down before letting go of it. A reader may see half of one
+//! note and half of the next: what follows is a choice that was right a moment ago or will be, and
+//! the router decides again when the request comes.
+
+use super::choice::{Caller, Choice, Prospect, Reason, Situation};
+use super::class::Class;
+use super::core::{Offload, Options};
+use crate::accelerator::Algorithm;
+use crate::clock::nanos;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What has been written down last.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    classes: [Forecast; Class::ALL.len()],
+    /// Algorithms that some accelerator in use takes, by [`Offload::bit`].
+    taken: AtomicU32,
+    running: AtomicUsize,
+    in_flight: AtomicUsize,
+    announced: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Forecast {
+    software_ns: AtomicU64,
+    host_ns: AtomicU64,
+    /// `u64::MAX` if no accelerator has room.
+    latency_ns: AtomicU64,
+}
+
+impl Outlook {
+    /// Nothing is known of any accelerator.
+    pub(super) fn new() -> Self {
+        Self {
+            classes: Class::ALL.map(|class| Forecast {
+                software_ns: AtomicU64::new(nanos(class.prior().software)),
+                host_ns: AtomicU64::new(0),
+                latency_ns: AtomicU64::new(u64::MAX),
+            }),
+            taken: AtomicU32::new(0),
+            running: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            announced: AtomicUsize::new(0),
+        }
+    }
+
+    /// Writes down what a request of `class` would meet.
+    pub(super) fn write(&self, class: Class, software: Duration, prospect: Option<Prospect>) {
+        let Forecast {
+            software_ns,
+            host_ns,
+            latency_ns,
+        } = &self.classes[class.index()];
+        software_ns.store(nanos(software), Ordering::Relaxed);
+        let (host, latency) = match prospect {
+            // Never is for what no accelerator takes.
+            Some(Prospect { latency, host }) => (nanos(host), nanos(latency).min(u64::MAX - 1)),
+            None => (0, u64::MAX),
+        };
+        host_ns.store(host, Ordering::Relaxed);
+        latency_ns.store(latency, Ordering::Relaxed);
+    }
+
+    /// Writes down which algorithms are taken, and what is under way.
+    pub(super) fn write_present(&self, taken: u32, running: usize, in_flight: usize) {
+        self.taken.store(taken, Ordering::Relaxed);
+        self.running.store(running, Ordering::Relaxed);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+    }
+
+    /// Counts a request that is to come.
+    pub(super) fn announce(&self) {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less: it has come, or does not.
+    pub(super) fn withdraw(&self) {
+        self.announced.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Requests that are to come.
+    pub(super) fn announced(&self) -> usize {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// Where a request would go by what was written down last.
+    pub(super) fn choose(
+        &self,
+        algorithm: Algorithm,
+        class: Class,
+        caller: Caller,
+        options: &Options,
+    ) -> Choice {
+        if !options.offload.includes(algorithm) {
+            return Choice::Software(Reason::NotOffloaded);
+        }
+        let read = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
+        let forecast = &self.classes[class.index()];
+        let is_taken = self.taken.load(Ordering::Relaxed) & Offload::bit(algorithm) != 0;
+        let has_room = forecast.latency_ns.load(Ordering::Relaxed) != u64::MAX;
+        let prospect = (is_taken && has_room).then(|| Prospect {
+            latency: read(&forecast.latency_ns),
+            host: read(&forecast.host_ns),
+        });
+        if options.offload.is_always() && prospect.is_some() {
+            return Choice::Accelerator;
+        }
+        let situation = Situation {
+            caller,
+            software: read(&forecast.software_ns),
+            running: self.running.load(Ordering::Relaxed),
+            others: self.in_flight.load(Ordering::Relaxed) + self.announced(),
+            cores: options.cores,
+            left: options.timeout,
+        };
+        situation.choose(prospect)
+    }
+}

@@ -1,0 +1,267 @@
+//! How fast an accelerator is, and what software takes: what has been measured, and no opinion.
+//!
+//! An accelerator's latency depends on how much it has in flight, and how differs from card to card:
+//! one engine makes each wait for those before it, 64 engines make nobody wait, and a batch makes
+//! the first wait as long as the eighth. So no formula is fitted; latency is kept by depth, in
+//! octaves, and a depth that has not been seen is taken to be as good as the one below it, which
+//! is soon found out where it is not so. The same goes for one that has not been seen for long: were
+//! it remembered for ever, an accelerator that was slow once would never be given so much again.
+
+use super::class::{Class, Cost};
+use super::quantile::Latencies;
+use std::time::Duration;
+
+/// Depths told apart: 0, 1, 2-3, 4-7 and so on; the last is 256 and more.
+const DEPTHS: usize = 10;
+
+/// How fast an accelerator does one class of work.
+#[derive(Clone, Debug)]
+pub(super) struct Speed {
+    by_depth: [Mean; DEPTHS],
+    answered: Latencies,
+    /// Answers seen.
+    count: u64,
+    /// Requests of the class that went elsewhere since the last that was given to it.
+    pub(super) passed_over: u32,
+}
+
+/// Answers after which a depth that gave none of them is forgotten. If it still is as bad as it was, one
+/// request in so many meets it.
+const REMEMBERED: u64 = 256;
+
+/// A mean that follows.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    value_ns: u64,
+    count: u32,
+    /// [`Speed::count`] when it was last recorded.
+    last: u64,
+}
+
+impl Mean {
+    const NONE: Self = Self {
+        value_ns: 0,
+        count: 0,
+        last: 0,
+    };
+
+    fn record(&mut self, value: Duration, now: u64) {
+        if now - self.last > REMEMBERED {
+            self.count = 0;
+        }
+        self.last = now;
+        // The first few count alike, later ones an eighth.
+        self.count = (self.count + 1).min(8);
+        let count = u128::from(self.count);
+        let sum = u128::from(self.value_ns) * (count - 1) + value.as_nanos();
+        self.value_ns = u64::try_from(sum / count).unwrap_or(u64::MAX);
+    }
+
+    fn get(&self, now: u64) -> Option<Duration> {
+        let is_known = self.count > 0 || self.value_ns > 0;
+        let is_known = is_known && now - self.last <= REMEMBERED;
+        is_known.then(|| Duration::from_nanos(self.value_ns))
+    }
+}
+
+impl Speed {
+    /// Nothing is known.
+    #[must_use]
+    pub(super) const fn new() -> Self {
+        Self {
+            by_depth: [Mean::NONE; DEPTHS],
+            answered: Latencies::new(),
+            count: 0,
+            passed_over: 0,
+        }
+    }
+
+    /// Takes note of an answer that took `latency`, with `depth` requests in flight before it.
+    pub(super) fn record(&mut self, depth: usize, latency: Duration) {
+        self.count += 1;
+        self.by_depth[octave(depth)].record(latency, self.count);
+        self.answered.record(latency);
+    }
+
+    /// Takes note of a trial, whose latency is one of a card that has just been reset: a first guess,
+    /// that the first answer to a caller replaces.
+    pub(super) fn guess(&mut self, latency: Duration) {
+        let first = &mut self.by_depth[0];
+        if first.count == 0 {
+            first.value_ns = crate::clock::nanos(latency).max(1);
+        }
+    }
+
+    /// The latency to be expected with `depth` requests in flight, if any is known.
+    #[must_use]
+    pub(super) fn expected(&self, depth: usize) -> Option<Duration> {
+        let depth = octave(depth);
+        let (below, above) = self.by_depth.split_at(depth + 1);
+        let below = below.iter().rev();
+        below.chain(above).find_map(|mean| mean.get(self.count))
+    }
+
+    /// A time within which 99 of 100 answers came, if there were enough.
+    #[must_use]
+    pub(super) fn p99(&self) -> Option<Duration> {
+        self.answered.p99()
+    }
+}
+
+const fn octave(depth: usize) -> usize {
+    let octave = (usize::BITS - depth.leading_zeros()) as usize;
+    if octave < DEPTHS { octave } else { DEPTHS - 1 }
+}
+
+/// What each class of work costs this host, as measured.
+#[derive(Clone, Debug)]
+pub(super) struct Costs {
+    software: [Least; Class::ALL.len()],
+    verify: [Least; Class::ALL.len()],
+}
+
+/// The least of the latest few: what disturbs a measurement only ever makes it longer.
+#[derive(Clone, Copy, Debug)]
+struct Least {
+    prior: Duration,
+    latest: [Duration; 8],
+    count: usize,
+}
+
+impl Least {
+    const fn new(prior: Duration) -> Self {
+        Self {
+            prior,
+            latest: [Duration::MAX; 8],
+            count: 0,
+        }
+    }
+
+    const fn record(&mut self, value: Duration) {
+        self.latest[self.count % self.latest.len()] = value;
+        self.count = self.count.wrapping_add(1);
+    }
+
+    fn get(&self) -> Duration {
+        let least = self.latest.iter().min().copied();
+        least
+            .filter(|least| *least != Duration::MAX)
+            .unwrap_or(self.prior)
+    }
+}
+
+impl Costs {
+    /// Nothing has been measured.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self {
+            software: Class::ALL.map(|class| Least::new(class.prior().software)),
+            verify: Class::ALL.map(|class| Least::new(class.prior().verify)),
+        }
+    }
+
+    /// Takes note of what software took. What is verified by doing it again has no cost of its own:
+    /// that depends on how long it is.
+    pub(super) fn record_software(&mut self, class: Class, took: Duration) {
+        record(&mut self.software[class.index()], class, took);
+    }
+
+    /// Takes note of what it took to verify.
+    pub(super) fn record_verify(&mut self, class: Class, took: Duration) {
+        record(&mut self.verify[class.index()], class, took);
+    }
+
+    /// What `class` costs.
+    #[must_use]
+    pub(super) fn of(&self, class: Class) -> Cost {
+        Cost {
+            software: self.software[class.index()].get(),
+            verify: self.verify[class.index()].get(),
+        }
+    }
+}
+
+/// A clock that stands still, as in tests, has measured nothing.
+fn record(least: &mut Least, class: Class, took: Duration) {
+    if class != Class::Repeated && !took.is_zero() {
+        least.record(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn an_unknown_depth_is_as_good_as_the_one_below_and_else_as_the_one_above() {
+        let mut speed = Speed::new();
+        assert_eq!(speed.expected(0), None);
+        speed.record(4, micros(400));
+        assert_eq!(speed.expected(0), Some(micros(400)));
+        speed.record(0, micros(100));
+        for (depth, expected) in [(0, 100), (1, 100), (3, 100), (4, 400), (7, 400), (900, 400)] {
+            assert_eq!(speed.expected(depth), Some(micros(expected)), "{depth}");
+        }
+    }
+
+    #[test]
+    fn a_mean_follows_what_changes() {
+        let mut speed = Speed::new();
+        for _ in 0..50 {
+            speed.record(0, micros(100));
+        }
+        for _ in 0..50 {
+            speed.record(0, micros(900));
+        }
+        let expected = speed.expected(0).unwrap();
+        assert!(
+            expected > micros(880) && expected <= micros(900),
+            "{expected:?}"
+        );
+    }
+
+    #[test]
+    fn a_depth_that_is_not_seen_for_long_is_forgotten() {
+        let mut speed = Speed::new();
+        speed.record(4, micros(5_000));
+        for _ in 0..REMEMBERED {
+            speed.record(0, micros(100));
+        }
+        assert_eq!(speed.expected(4), Some(micros(5_000)));
+        speed.record(0, micros(100));
+        assert_eq!(speed.expected(4), Some(micros(100)));
+        speed.record(4, micros(300));
+        assert_eq!(speed.expected(4), Some(micros(300)));
+    }
+
+    #[test]
+    fn a_trial_is_a_guess_that_the_first_answer_replaces() {
+        let mut speed = Speed::new();
+        speed.guess(micros(5_000));
+        assert_eq!(speed.expected(0), Some(micros(5_000)));
+        speed.record(0, micros(300));
+        assert_eq!(speed.expected(0), Some(micros(300)));
+        speed.guess(micros(5_000));
+        assert_eq!(speed.expected(0), Some(micros(300)));
+    }
+
+    #[test]
+    fn a_disturbance_does_not_make_software_dear_and_a_slower_host_does() {
+        let mut costs = Costs::new();
+        assert_eq!(costs.of(Class::Rsa2048), Class::Rsa2048.prior());
+        for took in [700, 9_000, 650, 30_000] {
+            costs.record_software(Class::Rsa2048, micros(took));
+        }
+        assert_eq!(costs.of(Class::Rsa2048).software, micros(650));
+        for _ in 0..8 {
+            costs.record_software(Class::Rsa2048, micros(1_500));
+        }
+        assert_eq!(costs.of(Class::Rsa2048).software, micros(1_500));
+        costs.record_software(Class::Rsa2048, Duration::ZERO);
+        assert_eq!(costs.of(Class::Rsa2048).software, micros(1_500));
+    }
+}
