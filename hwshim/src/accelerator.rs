@@ -256,6 +256,12 @@ impl Operation {
         }
     }
 
+    /// Whether software cannot do it, because only an accelerator has the key.
+    #[must_use]
+    pub fn needs_accelerator(&self) -> bool {
+        matches!(self, Self::Sign { key, .. } if key.is_elsewhere())
+    }
+
     /// Whether input or output is somebody's plaintext.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {

@@ -232,6 +232,18 @@ pub struct SigningKey {
 enum Pair {
     Rsa(Box<RsaKeyPair>),
     Ecdsa(Curve, Box<EcdsaKeyPair>),
+    /// An accelerator has the private half, and this process has not.
+    Elsewhere(PublicKey),
+}
+
+struct PublicKey {
+    kind: PublicKind,
+    bytes: Vec<u8>,
+}
+
+enum PublicKind {
+    Rsa { modulus_len: usize },
+    Ecdsa(Curve),
 }
 
 impl SigningKey {
@@ -314,11 +326,88 @@ impl SigningKey {
         })
     }
 
+    /// An RSA key whose private half an accelerator has and does not give away, by its PKCS #1
+    /// `RSAPublicKey`. The accelerator finds it by its [number](Self::id).
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Encoding`]; [`KeyError::Length`] beyond 2048 to 4096 bits.
+    pub fn elsewhere_rsa(public_key: &[u8]) -> Result<Self, KeyError> {
+        use pkcs8::der::{Decode, Reader, SliceReader, asn1::UintRef};
+        let parse = || {
+            let mut reader = SliceReader::new(public_key)?;
+            let modulus_len = reader.sequence(|fields| {
+                let modulus = UintRef::decode(fields)?;
+                UintRef::decode(fields)?;
+                Ok::<_, pkcs8::der::Error>(modulus.as_bytes().len())
+            })?;
+            reader.finish()?;
+            Ok::<_, pkcs8::der::Error>(modulus_len)
+        };
+        let modulus_len = parse().map_err(|error| encoding("PKCS #1 public", &error))?;
+        if !(256..=512).contains(&modulus_len) {
+            return Err(KeyError::Length {
+                expected: "an RSA modulus has 256 to 512",
+                found: modulus_len,
+            });
+        }
+        Ok(Self::elsewhere(PublicKind::Rsa { modulus_len }, public_key))
+    }
+
+    /// An ECDSA key whose private half an accelerator has and does not give away, by its
+    /// uncompressed point. The accelerator finds it by its [number](Self::id).
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Length`], [`KeyError::Encoding`].
+    pub fn elsewhere_ecdsa(curve: Curve, public_key: &[u8]) -> Result<Self, KeyError> {
+        const UNCOMPRESSED: u8 = 4;
+        let (len, expected) = match curve {
+            Curve::P256 => (65, "an uncompressed point of P-256 has 65"),
+            Curve::P384 => (97, "an uncompressed point of P-384 has 97"),
+        };
+        if public_key.len() != len {
+            return Err(KeyError::Length {
+                expected,
+                found: public_key.len(),
+            });
+        }
+        if public_key[0] != UNCOMPRESSED {
+            return Err(KeyError::Encoding {
+                expected: "SEC 1 public",
+                reason: "the point is not an uncompressed one".to_owned(),
+            });
+        }
+        Ok(Self::elsewhere(PublicKind::Ecdsa(curve), public_key))
+    }
+
+    fn elsewhere(kind: PublicKind, bytes: &[u8]) -> Self {
+        Self {
+            id: KeyId::next(),
+            pair: Pair::Elsewhere(PublicKey {
+                kind,
+                bytes: bytes.to_vec(),
+            }),
+            card_encoding: Zeroizing::default(),
+            nonces: NonceFilter::default(),
+        }
+    }
+
+    /// Whether only an accelerator has the private half: then software cannot sign.
+    #[must_use]
+    pub const fn is_elsewhere(&self) -> bool {
+        matches!(self.pair, Pair::Elsewhere(_))
+    }
+
     /// The same key under a number of its own, so that no accelerator has a session for it.
     pub(crate) fn renumbered(&self) -> Self {
         let read = match &self.pair {
             Pair::Rsa(_) => Self::from_pkcs1(&self.card_encoding),
             Pair::Ecdsa(curve, _) => Self::from_sec1(*curve, &self.card_encoding),
+            Pair::Elsewhere(key) => match key.kind {
+                PublicKind::Rsa { .. } => Self::elsewhere_rsa(&key.bytes),
+                PublicKind::Ecdsa(curve) => Self::elsewhere_ecdsa(curve, &key.bytes),
+            },
         };
         read.expect("it has been read from these bytes before")
     }
@@ -333,18 +422,25 @@ impl SigningKey {
     #[must_use]
     pub const fn supports(&self, scheme: SignatureScheme) -> bool {
         matches!(
-            (&self.pair, scheme.algorithm()),
+            (self.curve(), scheme.algorithm()),
             (
-                Pair::Rsa(_),
+                None,
                 SignatureAlgorithm::RsaPkcs1 | SignatureAlgorithm::RsaPss
-            ) | (
-                Pair::Ecdsa(Curve::P256, _),
-                SignatureAlgorithm::Ecdsa(Curve::P256)
-            ) | (
-                Pair::Ecdsa(Curve::P384, _),
-                SignatureAlgorithm::Ecdsa(Curve::P384)
-            )
+            ) | (Some(Curve::P256), SignatureAlgorithm::Ecdsa(Curve::P256))
+                | (Some(Curve::P384), SignatureAlgorithm::Ecdsa(Curve::P384))
         )
+    }
+
+    /// Its curve; `None` for RSA.
+    const fn curve(&self) -> Option<Curve> {
+        match &self.pair {
+            Pair::Ecdsa(curve, _) => Some(*curve),
+            Pair::Rsa(_) => None,
+            Pair::Elsewhere(key) => match key.kind {
+                PublicKind::Ecdsa(curve) => Some(curve),
+                PublicKind::Rsa { .. } => None,
+            },
+        }
     }
 
     /// Length of the RSA modulus in bytes; `None` for other keys.
@@ -353,6 +449,10 @@ impl SigningKey {
         match &self.pair {
             Pair::Rsa(pair) => Some(pair.public().modulus_len()),
             Pair::Ecdsa(..) => None,
+            Pair::Elsewhere(key) => match key.kind {
+                PublicKind::Rsa { modulus_len } => Some(modulus_len),
+                PublicKind::Ecdsa(_) => None,
+            },
         }
     }
 
@@ -362,10 +462,12 @@ impl SigningKey {
         match &self.pair {
             Pair::Rsa(pair) => pair.public_key().as_ref(),
             Pair::Ecdsa(_, pair) => pair.public_key().as_ref(),
+            Pair::Elsewhere(key) => &key.bytes,
         }
     }
 
-    /// The private key as a card takes it: PKCS #1 or SEC 1 DER.
+    /// The private key as a card takes it: PKCS #1 or SEC 1 DER. Nothing if it is
+    /// [elsewhere](Self::is_elsewhere).
     pub(crate) fn card_encoding(&self) -> &[u8] {
         &self.card_encoding
     }
@@ -378,23 +480,23 @@ impl SigningKey {
     pub(crate) fn rsa(&self) -> Option<&RsaKeyPair> {
         match &self.pair {
             Pair::Rsa(pair) => Some(pair),
-            Pair::Ecdsa(..) => None,
+            Pair::Ecdsa(..) | Pair::Elsewhere(_) => None,
         }
     }
 
     pub(crate) fn ecdsa(&self) -> Option<&EcdsaKeyPair> {
         match &self.pair {
             Pair::Ecdsa(_, pair) => Some(pair),
-            Pair::Rsa(_) => None,
+            Pair::Rsa(_) | Pair::Elsewhere(_) => None,
         }
     }
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.pair {
-            Pair::Rsa(pair) => format!("RSA-{}", pair.public().modulus_len() * 8),
-            Pair::Ecdsa(curve, _) => format!("{curve:?}"),
+        let kind = match (self.curve(), self.modulus_len()) {
+            (Some(curve), _) => format!("{curve:?}"),
+            (None, len) => format!("RSA-{}", len.unwrap_or_default() * 8),
         };
         write!(f, "SigningKey({kind}, #{})", self.id.0)
     }
@@ -567,5 +669,50 @@ fn encoding(expected: &'static str, error: &dyn fmt::Display) -> KeyError {
 fn rejected(error: ring::error::KeyRejected) -> KeyError {
     KeyError::Rejected {
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kat;
+
+    #[test]
+    fn a_key_elsewhere_is_known_by_its_public_half() {
+        let (rsa, p384) = (kat::rsa_4096_key(), kat::p384_key());
+        let elsewhere = SigningKey::elsewhere_rsa(rsa.public_key()).unwrap();
+        assert_eq!(elsewhere.modulus_len(), rsa.modulus_len());
+        assert!(elsewhere.is_elsewhere() && !rsa.is_elsewhere());
+        assert!(elsewhere.supports(SignatureScheme::RsaPssSha256));
+        assert!(!elsewhere.supports(SignatureScheme::EcdsaP384Sha384));
+        assert!(elsewhere.card_encoding().is_empty());
+        assert_ne!(elsewhere.id(), elsewhere.renumbered().id());
+
+        let elsewhere = SigningKey::elsewhere_ecdsa(Curve::P384, p384.public_key()).unwrap();
+        assert_eq!(elsewhere.public_key(), p384.public_key());
+        assert!(elsewhere.supports(SignatureScheme::EcdsaP384Sha384));
+        assert!(!elsewhere.supports(SignatureScheme::EcdsaP256Sha256));
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_refused() {
+        let rsa = kat::rsa_2048_key();
+        let der = rsa.public_key();
+        for len in 0..der.len() {
+            SigningKey::elsewhere_rsa(&der[..len]).unwrap_err();
+        }
+        SigningKey::elsewhere_rsa(&[der, &[0]].concat()).unwrap_err();
+        // SEQUENCE { INTEGER 5, INTEGER 3 }
+        let short = [0x30, 6, 2, 1, 5, 2, 1, 3];
+        let error = SigningKey::elsewhere_rsa(&short).unwrap_err();
+        assert!(
+            matches!(error, KeyError::Length { found: 1, .. }),
+            "{error}"
+        );
+
+        let point = kat::p256_key().public_key().to_vec();
+        SigningKey::elsewhere_ecdsa(Curve::P384, &point).unwrap_err();
+        let compressed = [&[2], &point[1..]].concat();
+        SigningKey::elsewhere_ecdsa(Curve::P256, &compressed).unwrap_err();
     }
 }

@@ -244,7 +244,7 @@ impl Router {
         message: &[u8],
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
-        if !shared.offloads(Algorithm::Sign(scheme)) {
+        if !shared.offloads(Algorithm::Sign(scheme)) && !key.is_elsewhere() {
             return shared.inline.counted(software::sign(key, scheme, message));
         }
         self.perform(sign_operation(key, scheme, message)?)
@@ -262,7 +262,7 @@ impl Router {
         message: &[u8],
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
-        if !shared.offloads(Algorithm::Sign(scheme)) {
+        if !shared.offloads(Algorithm::Sign(scheme)) && !key.is_elsewhere() {
             let signature = shared.inline.counted(software::sign(key, scheme, message));
             tokio::task::consume_budget().await;
             return signature;
@@ -341,9 +341,13 @@ impl Router {
             return Choice::Software(Reason::NoAccelerator);
         }
         let class = Class::of_signature(scheme, key);
+        let algorithm = Algorithm::Sign(scheme);
+        if key.is_elsewhere() {
+            return shared.outlook.choose_for_key_elsewhere(algorithm, class);
+        }
         shared
             .outlook
-            .choose(Algorithm::Sign(scheme), class, caller, &shared.options)
+            .choose(algorithm, class, caller, &shared.options)
     }
 
     /// Announces a signature that will be asked for soon, until what is returned is dropped.
@@ -488,7 +492,7 @@ impl Shared {
         timeout: Duration,
         waiter: impl FnOnce() -> Waiter,
     ) -> Work<'_> {
-        let offloaded = self.offloads(operation.algorithm());
+        let offloaded = self.offloads(operation.algorithm()) || operation.needs_accelerator();
         let inner = offloaded.then(|| self.lock()).flatten();
         let Some(mut inner) = inner.filter(|inner| !inner.stopping) else {
             return Work::Inline(operation);

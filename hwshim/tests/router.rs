@@ -5,18 +5,20 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use hwshim::accelerator::software::Ring;
+use hwshim::accelerator::software::{self, OperationError, Ring};
 use hwshim::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, Operation, Rejected, Request,
     Secret, State as AcceleratorState, Unverified,
 };
 use hwshim::clock::{Clock, Instant, ManualClock};
 use hwshim::kat;
-use hwshim::key::{HashAlgorithm, SignatureAlgorithm, SignatureScheme, SigningKey};
-use hwshim::router::breaker::State;
+use hwshim::key::{Curve, HashAlgorithm, SignatureAlgorithm, SignatureScheme, SigningKey};
+use hwshim::router::admission;
+use hwshim::router::breaker::{Limits, State};
+use hwshim::router::choice::{Caller, Choice, Reason};
 use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options};
 use hwshim::router::direct::{Direct, Submitted};
-use hwshim::router::{Router, verify};
+use hwshim::router::{Router, hedge, verify};
 use hwshim::spec::crypto::Status;
 use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -515,4 +517,297 @@ fn what_a_card_lacked_is_asked_anew_after_a_reset() {
     assert_eq!((status.lacking.len(), status.keys_refused), (0, 0));
     assert_eq!(card.sign(&short, PSS), Ending::Card);
     assert_eq!(card.sign(&long, PKCS1), Ending::Card);
+}
+
+/// Waits until the first accelerator is in use.
+fn wait_for_trial(router: &Router) {
+    while !matches!(router.status()[0].breaker, State::Closed { .. }) {
+        std::thread::yield_now();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// Software that answers so many requests, its trial's among them, and then none.
+fn hanging_after(answers: usize) -> Box<dyn Accelerator> {
+    Box::new(Held {
+        ring: Ring::default(),
+        reset_gate: None,
+        answers_left: answers,
+        submitted: channel().0,
+    })
+}
+
+#[test]
+fn a_signature_that_is_late_comes_from_software_long_before_its_deadline() {
+    const ANSWERED: u64 = 150;
+    let options = Options {
+        timeout: PATIENT,
+        // On a busy machine one or the other of the first is late as well.
+        hedge: hedge::Limits {
+            per_thousand: 1_000,
+            ..hedge::Limits::DEFAULT
+        },
+        cores: 1,
+        ..Options::default()
+    };
+    let accelerator = hanging_after(1 + usize::try_from(ANSWERED).unwrap());
+    let router = Router::start(vec![accelerator], options).unwrap();
+    wait_for_trial(&router);
+    // With so many to come the accelerator gets them all.
+    let _announced: Vec<_> = (0..100_000).map(|_| router.announce()).collect();
+    let key = kat::rsa_2048_key();
+    let clock = hwshim::clock::SystemClock;
+    runtime().block_on(async {
+        let answered = || {
+            let requests = router.requests();
+            requests.card + requests.stragglers
+        };
+        while answered() < ANSWERED {
+            router.sign_async(&key, PSS, b"message").await.unwrap();
+        }
+        let begun = clock.now();
+        let signature = router.sign_async(&key, PSS, b"message").await.unwrap();
+        verify_signature(&key, PSS, &signature);
+        assert!(clock.now().since(begun) < PATIENT / 2);
+    });
+    let requests = router.requests();
+    assert!(requests.hedged >= 1, "{requests:?}");
+    assert!(requests.add_up(), "{requests:?}");
+    assert_eq!((requests.in_flight, requests.timed_out), (0, 0));
+}
+
+#[test]
+fn what_would_be_offloaded_can_be_asked_beforehand() {
+    let options = Options {
+        timeout: PATIENT,
+        limits: Limits {
+            backoff: PATIENT,
+            ..Limits::default()
+        },
+        cores: 1,
+        ..Options::default()
+    };
+    let (rsa, p256) = (kat::rsa_2048_key(), kat::p256_key());
+    let nothing_there = Router::software().would_offload(PSS, &rsa, Caller::Task);
+    assert_eq!(nothing_there, Choice::Software(Reason::NoAccelerator));
+
+    let router = Router::start(vec![Box::<Ring>::default()], options).unwrap();
+    wait_for_trial(&router);
+    let would = |caller| router.would_offload(PSS, &rsa, caller);
+    {
+        let _announced: Vec<_> = (0..100_000).map(|_| router.announce()).collect();
+        assert_eq!(would(Caller::Task), Choice::Accelerator);
+        let software = router.would_offload(SignatureScheme::EcdsaP256Sha256, &p256, Caller::Task);
+        assert_eq!(software, Choice::Software(Reason::NotOffloaded));
+    }
+    router.report_silent_reboot(0);
+    while would(Caller::Task) != Choice::Software(Reason::NoAccelerator) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_router_that_is_overloaded_refuses_at_once_and_does_what_it_has_accepted() {
+    let options = Options {
+        timeout: PATIENT,
+        limits: Limits {
+            backoff: Duration::from_millis(1),
+            ..Limits::default()
+        },
+        admission: admission::Limits {
+            software_wait_max: Duration::from_nanos(1),
+            ..admission::Limits::DEFAULT
+        },
+        cores: 1,
+        ..Options::default()
+    };
+    let router = Router::start(vec![hanging_after(1)], options).unwrap();
+    wait_for_trial(&router);
+    let key = kat::rsa_2048_key();
+    runtime().block_on(async {
+        let announced: Vec<_> = (0..100_000).map(|_| router.announce()).collect();
+        let mut accepted = Box::pin(router.sign_async(&key, PSS, b"message"));
+        let pending = tokio::time::timeout(Duration::ZERO, &mut accepted).await;
+        pending.expect_err("the accelerator answers nothing but its trial");
+        drop(announced);
+        // The reset hands it back, and it waits for software from then on.
+        router.report_silent_reboot(0);
+        while router.status()[0].resets < 2 {
+            tokio::task::yield_now().await;
+        }
+        let refused = router.sign_async(&key, PSS, b"message").await;
+        assert_eq!(refused, Err(OperationError::Overloaded));
+        let blocking = router.sign(&key, PSS, b"message");
+        assert_eq!(blocking, Err(OperationError::Overloaded));
+        verify_signature(&key, PSS, &accepted.await.unwrap());
+        router.sign_async(&key, PSS, b"message").await.unwrap();
+    });
+    let requests = router.requests();
+    assert!(requests.add_up(), "{requests:?}");
+    assert_eq!((requests.overloaded, requests.refused), (2, 2));
+    assert_eq!((requests.software, requests.in_flight), (2, 0));
+}
+
+/// An accelerator that has the private halves of keys that software has not.
+#[derive(Debug)]
+struct Vault {
+    held: Held,
+    keys: Vec<Arc<SigningKey>>,
+}
+
+impl Vault {
+    /// What it does with a key of its own.
+    fn unlocked(&self, operation: Operation) -> Operation {
+        match operation {
+            Operation::Sign {
+                key,
+                scheme,
+                message,
+            } if key.is_elsewhere() => {
+                let own = |own: &&Arc<SigningKey>| own.public_key() == key.public_key();
+                Operation::Sign {
+                    key: Arc::clone(self.keys.iter().find(own).unwrap()),
+                    scheme,
+                    message,
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Accelerator for Vault {
+    fn name(&self) -> &'static str {
+        "vault"
+    }
+
+    fn offers(&self, algorithm: Algorithm) -> bool {
+        self.held.offers(algorithm)
+    }
+
+    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
+        self.held.submit(request, now)
+    }
+
+    fn flush(&mut self) {}
+
+    fn poll(&mut self, _now: Instant, completions: &mut Vec<Completion>) {
+        let mut taken = Vec::new();
+        self.held.hand_back(&mut taken);
+        for Completion { request, .. } in taken {
+            let asked = copy(&request.operation);
+            let output = software::perform(&self.unlocked(asked)).unwrap();
+            completions.push(Completion {
+                request,
+                output: Ok(Unverified::new(output)),
+            });
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        Instant::NEVER
+    }
+
+    fn in_flight(&self) -> usize {
+        self.held.in_flight()
+    }
+
+    fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
+        self.held.reset(completions)
+    }
+
+    fn hand_back(&mut self, completions: &mut Vec<Completion>) {
+        self.held.hand_back(completions);
+    }
+
+    fn take_fault(&mut self) -> Option<DeviceError> {
+        None
+    }
+
+    fn arm(&mut self) -> bool {
+        self.in_flight() == 0
+    }
+
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    fn state(&self) -> AcceleratorState {
+        AcceleratorState::Ready
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+fn copy(operation: &Operation) -> Operation {
+    match operation {
+        Operation::Sign {
+            key,
+            scheme,
+            message,
+        } => Operation::Sign {
+            key: Arc::clone(key),
+            scheme: *scheme,
+            message: message.clone(),
+        },
+        other => panic!("nobody asks a vault for {other:?}"),
+    }
+}
+
+#[test]
+fn a_key_that_only_an_accelerator_has_is_never_tried_in_software() {
+    let options = Options {
+        timeout: PATIENT,
+        limits: Limits {
+            backoff: PATIENT,
+            ..Limits::default()
+        },
+        ..Options::default()
+    };
+    let (rsa, p256) = (kat::rsa_2048_key(), kat::p256_key());
+    let vault = Vault {
+        held: Held {
+            ring: Ring::default(),
+            reset_gate: None,
+            answers_left: 0,
+            submitted: channel().0,
+        },
+        keys: vec![Arc::clone(&rsa), Arc::clone(&p256)],
+    };
+    let router = Router::start(vec![Box::new(vault)], options).unwrap();
+    wait_for_trial(&router);
+    let elsewhere = [
+        (PSS, SigningKey::elsewhere_rsa(rsa.public_key()).unwrap()),
+        (
+            SignatureScheme::EcdsaP256Sha256,
+            SigningKey::elsewhere_ecdsa(Curve::P256, p256.public_key()).unwrap(),
+        ),
+    ];
+    let elsewhere = elsewhere.map(|(scheme, key)| (scheme, Arc::new(key)));
+    for (scheme, key) in &elsewhere {
+        let choice = router.would_offload(*scheme, key, Caller::Thread);
+        assert_eq!(choice, Choice::Accelerator);
+        // Alone and on a thread that waits: any other key would be used here.
+        let signature = router.sign(key, *scheme, b"message").unwrap();
+        verify_signature(key, *scheme, &signature);
+    }
+    let requests = router.requests();
+    assert_eq!((requests.card, requests.software), (2, 0));
+
+    router.report_silent_reboot(0);
+    for (scheme, key) in &elsewhere {
+        let refused = router.sign(key, *scheme, b"message");
+        assert_eq!(refused, Err(OperationError::KeyElsewhere));
+        let refused = runtime().block_on(router.sign_async(key, *scheme, b"message"));
+        assert_eq!(refused, Err(OperationError::KeyElsewhere));
+    }
+    let requests = router.requests();
+    assert!(requests.add_up(), "{requests:?}");
+    assert_eq!((requests.card, requests.refused), (2, 4));
 }

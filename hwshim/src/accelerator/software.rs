@@ -125,6 +125,9 @@ pub enum OperationError {
     /// The system gives no random numbers, or the key is unusable.
     #[error("software could not sign: no random numbers, or a key that fails its own check")]
     SigningFailed,
+    /// Only an accelerator has the private key.
+    #[error("the private key is in an accelerator, and none that has it has answered")]
+    KeyElsewhere,
     /// Accelerators and this CPU have so much to do already that the answer would come too late.
     #[error(
         "overloaded: accelerators are full, and so is the queue for software; try again later, or \
@@ -203,7 +206,9 @@ pub fn sign(
             .map(|signature| signature.as_ref().to_vec())
             .map_err(|_| OperationError::SigningFailed);
     }
-    let pair = key.rsa().expect("a signing key is ECDSA or RSA");
+    let Some(pair) = key.rsa() else {
+        return Err(OperationError::KeyElsewhere);
+    };
     let encoding: &'static dyn RsaEncoding = match scheme {
         SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
         SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,

@@ -49,7 +49,7 @@ use super::speed::{Costs, Speed};
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, DeviceMisbehaved, Operation,
-    Request, RequestId, State, Unverified,
+    RejectReason, Rejected, Request, RequestId, State, Unverified,
 };
 use crate::clock::Instant;
 use crate::kat::{self, KnownAnswer};
@@ -1173,12 +1173,13 @@ impl Lane {
         })
     }
 
-    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Request> {
+    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
         match &mut self.accelerator {
-            Some(accelerator) => accelerator
-                .submit(request, now)
-                .map_err(|rejected| rejected.request),
-            None => Err(request),
+            Some(accelerator) => accelerator.submit(request, now),
+            None => Err(Rejected {
+                request,
+                reason: RejectReason::NotReady,
+            }),
         }
     }
 

@@ -97,14 +97,8 @@ impl Outlook {
         if !options.offload.includes(algorithm) {
             return Choice::Software(Reason::NotOffloaded);
         }
-        let read = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
         let forecast = &self.classes[class.index()];
-        let is_taken = self.taken.load(Ordering::Relaxed) & Offload::bit(algorithm) != 0;
-        let has_room = forecast.latency_ns.load(Ordering::Relaxed) != u64::MAX;
-        let prospect = (is_taken && has_room).then(|| Prospect {
-            latency: read(&forecast.latency_ns),
-            host: read(&forecast.host_ns),
-        });
+        let prospect = self.prospect(algorithm, class);
         if options.offload.is_always() && prospect.is_some() {
             return Choice::Accelerator;
         }
@@ -118,4 +112,26 @@ impl Outlook {
         };
         situation.choose(prospect)
     }
+
+    /// Where a request would go that software cannot do.
+    pub(super) fn choose_for_key_elsewhere(&self, algorithm: Algorithm, class: Class) -> Choice {
+        match self.prospect(algorithm, class) {
+            Some(_) => Choice::Accelerator,
+            None => Choice::Software(Reason::NoAccelerator),
+        }
+    }
+
+    fn prospect(&self, algorithm: Algorithm, class: Class) -> Option<Prospect> {
+        let forecast = &self.classes[class.index()];
+        let is_taken = self.taken.load(Ordering::Relaxed) & Offload::bit(algorithm) != 0;
+        let has_room = forecast.latency_ns.load(Ordering::Relaxed) != u64::MAX;
+        (is_taken && has_room).then(|| Prospect {
+            latency: read(&forecast.latency_ns),
+            host: read(&forecast.host_ns),
+        })
+    }
+}
+
+fn read(nanos: &AtomicU64) -> Duration {
+    Duration::from_nanos(nanos.load(Ordering::Relaxed))
 }

@@ -337,6 +337,13 @@ impl Accelerator for Card {
                 });
             }
         };
+        if request.operation.needs_accelerator() {
+            // A session is opened with the private key, which is not here to be sent.
+            return Err(Rejected {
+                request,
+                reason: RejectReason::Unsupported,
+            });
+        }
         device.submit(request, now, &mut self.scratch)
     }
 

@@ -11,7 +11,8 @@
 use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
-    Algorithm, Batch, DeviceError, Operation, Request, RequestId, Unverified,
+    Algorithm, Batch, DeviceError, Operation, RejectReason, Rejected, Request, RequestId,
+    Unverified,
 };
 use crate::clock::Instant;
 use crate::router::choice::{
@@ -63,6 +64,8 @@ struct Wanted {
     class: Class,
     caller: Caller,
     left: Duration,
+    /// Software cannot do it.
+    needs_accelerator: bool,
 }
 
 impl Core {
@@ -87,11 +90,11 @@ impl Core {
             class: Class::of(&operation),
             caller,
             left: deadline.since(now),
+            needs_accelerator: operation.needs_accelerator(),
         };
         self.hedges.earn();
-        let offloaded =
-            self.options.offload.includes(wanted.algorithm) && operation.check().is_ok();
-        if !offloaded {
+        let offloaded = self.options.offload.includes(wanted.algorithm) || wanted.needs_accelerator;
+        if !offloaded || operation.check().is_err() {
             return self.place_in_software(operation, wanted, false, now);
         }
         let mut candidates = std::mem::take(&mut self.candidates);
@@ -102,10 +105,12 @@ impl Core {
                 Route::Accelerator(to) => {
                     match self.place_on_card(to, operation, wanted, deadline, now) {
                         Ok(id) => break Placed::OnCard(id),
-                        Err(handed_back) => operation = handed_back,
+                        Err(Rejected { request, reason }) => {
+                            operation = request.operation;
+                            shed |= reason == RejectReason::Full;
+                        }
                     }
                     candidates.retain(|candidate| candidate.lane != to.lane);
-                    shed = true;
                 }
                 Route::Software { shed: too_long } => {
                     break self.place_in_software(operation, wanted, shed || too_long, now);
@@ -231,7 +236,9 @@ impl Core {
         let situation = self.situation(wanted);
         let prospect = best.map(|best| self.prospect(&best, wanted.class));
         let choice = match best {
-            Some(_) if self.options.offload.is_always() => Choice::Accelerator,
+            Some(_) if wanted.needs_accelerator || self.options.offload.is_always() => {
+                Choice::Accelerator
+            }
             _ => situation.choose(prospect),
         };
         let chosen = match (choice, best) {
@@ -291,7 +298,7 @@ impl Core {
         due
     }
 
-    /// Gives a request to an accelerator, or gets it back.
+    /// Gives a request to an accelerator that admits work, or gets it back.
     fn place_on_card(
         &mut self,
         to: Candidate,
@@ -299,7 +306,7 @@ impl Core {
         wanted: Wanted,
         deadline: Instant,
         now: Instant,
-    ) -> Result<RequestId, Operation> {
+    ) -> Result<RequestId, Rejected> {
         let Candidate {
             lane: index,
             latency,
@@ -309,9 +316,6 @@ impl Core {
         speed.passed_over = 0;
         let hedge_after = self.options.hedge.wait(speed.p99(), latency);
         let hedge_after = hedge_after.filter(|_| !self.options.offload.is_always());
-        let Some(permit) = self.lanes[index].breaker.admit() else {
-            return Err(operation);
-        };
         let copy = hedge_after.and_then(|_| copy_of(&operation));
         let hedge_due = hedge_after.filter(|_| copy.is_some());
         let id = self.insert(Pending::Caller(Asked {
@@ -319,7 +323,7 @@ impl Core {
             algorithm: wanted.algorithm,
             class: wanted.class,
             place: Place::InFlight,
-            permit: Some(permit),
+            permit: self.lanes[index].breaker.admit(),
             tried: true,
             submitted: now,
             depth: in_flight,
@@ -331,9 +335,9 @@ impl Core {
             operation,
             deadline,
         };
-        if let Err(request) = self.lanes[index].submit(request, now) {
+        if let Err(rejected) = self.lanes[index].submit(request, now) {
             self.remove(id);
-            return Err(request.operation);
+            return Err(rejected);
         }
         self.lanes[index].requests.submitted += 1;
         self.lanes[index].requests.in_flight += 1;
@@ -504,11 +508,8 @@ impl Core {
 
     /// Writes down what a request would meet now, for who asks without waiting for the lock.
     pub(in crate::router) fn publish(&self, outlook: &Outlook) {
-        let offload = self.options.offload;
-        let is_taken = |algorithm: &Algorithm| {
-            offload.includes(*algorithm)
-                && self.lanes.iter().any(|lane| lane.is_open_to(*algorithm))
-        };
+        let is_taken =
+            |algorithm: &Algorithm| self.lanes.iter().any(|lane| lane.is_open_to(*algorithm));
         let taken = Algorithm::all()
             .filter(is_taken)
             .fold(0, |taken, algorithm| taken | Offload::bit(algorithm));
@@ -585,7 +586,7 @@ fn copy_of(operation: &Operation) -> Option<Operation> {
             key,
             scheme,
             message,
-        } => Some(Operation::Sign {
+        } if !key.is_elsewhere() => Some(Operation::Sign {
             key: std::sync::Arc::clone(key),
             scheme: *scheme,
             message: message.clone(),
