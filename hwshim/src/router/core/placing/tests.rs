@@ -76,7 +76,7 @@ impl Accelerator for Engines {
         if works.queue.len() >= works.depth_max {
             return Err(Rejected {
                 request,
-                reason: crate::accelerator::RejectReason::Full,
+                reason: RejectReason::Full,
             });
         }
         let (service, hangs) = (works.service, works.hangs);
