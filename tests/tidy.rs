@@ -53,7 +53,7 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
 /// What each lower module of hwshim may name of the others; any may name the scheduling points of
 /// `model`, which exist in tests only. Modules that are not listed stand on top of all these, and
 /// nothing listed may name them.
-const HWSHIM_MODULES: [(&str, &[&str]); 9] = [
+const HWSHIM_MODULES: [(&str, &[&str]); 11] = [
     ("clock", &[]),
     ("telemetry", &["clock"]),
     ("pci", &[]),
@@ -67,6 +67,9 @@ const HWSHIM_MODULES: [(&str, &[&str]); 9] = [
         "router",
         &["accelerator", "clock", "kat", "key", "telemetry"],
     ),
+    ("provider", &["accelerator", "key", "router"]),
+    // A configuration brings its keys, and those their router.
+    ("acceptor", &["provider"]),
 ];
 
 /// What the monitor may name of hwshim. Not the bus: watching a card must not be able to hang it.

@@ -2,6 +2,8 @@
 //! software what they do not answer well.
 //!
 //! ```text
+//!   provider, acceptor   RSA signatures of a TLS server (rustls, tokio)
+//!     |
 //!   router        which accelerator, by when, and whether its answer may leave
 //!     |   \
 //!     |    accelerator::software (ring)
@@ -19,6 +21,8 @@
 //! milliseconds and from its own deadlines alone; the verdict is the monitor's.
 
 pub mod accelerator;
+#[cfg(feature = "tls")]
+pub mod acceptor;
 pub mod address;
 pub mod bus;
 pub mod clock;
@@ -28,6 +32,8 @@ pub mod key;
 mod model;
 pub mod owner;
 pub mod pci;
+#[cfg(feature = "tls")]
+pub mod provider;
 pub mod router;
 pub mod stop;
 pub mod telemetry;

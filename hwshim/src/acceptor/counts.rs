@@ -1,0 +1,144 @@
+//! What becomes of handshakes, counted.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Handshakes of an acceptor, and their signatures.
+///
+/// At any instant `accepted = completed + failed + timed_out + cancelled + under_way`, where the
+/// figures are read one after the other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
+pub struct Handshakes {
+    /// Handshakes begun.
+    pub accepted: u64,
+    /// Ended with a connection.
+    pub completed: u64,
+    /// Ended with an error.
+    pub failed: u64,
+    /// Not over by the time allowed.
+    pub timed_out: u64,
+    /// Given up by whoever accepted.
+    pub cancelled: u64,
+    /// Not ended yet.
+    pub under_way: u64,
+    /// Signatures that the router made, and that were released into the message they are of. The
+    /// router's own counters say which of them a card made.
+    pub offloaded: u64,
+    /// Signatures that software made at once, as the router was not worth it.
+    pub software: u64,
+    /// Signatures that the router made in vain: the step when taken again was another one, so
+    /// software signed. A few are normal when a certificate is exchanged under load.
+    pub mismatched: u64,
+    /// Steps taken in the pool of blocking threads, as the configuration lacks our provider.
+    pub pooled: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    accepted: AtomicU64,
+    completed: AtomicU64,
+    failed: AtomicU64,
+    timed_out: AtomicU64,
+    cancelled: AtomicU64,
+    under_way: AtomicU64,
+    offloaded: AtomicU64,
+    software: AtomicU64,
+    mismatched: AtomicU64,
+    pooled: AtomicU64,
+    unsigned: AtomicUsize,
+}
+
+impl Counts {
+    pub(super) fn read(&self) -> Handshakes {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Handshakes {
+            accepted: read(&self.accepted),
+            completed: read(&self.completed),
+            failed: read(&self.failed),
+            timed_out: read(&self.timed_out),
+            cancelled: read(&self.cancelled),
+            under_way: read(&self.under_way),
+            offloaded: read(&self.offloaded),
+            software: read(&self.software),
+            mismatched: read(&self.mismatched),
+            pooled: read(&self.pooled),
+        }
+    }
+
+    pub(super) fn offloaded(&self) {
+        add(&self.offloaded);
+    }
+
+    pub(super) fn software(&self) {
+        add(&self.software);
+    }
+
+    pub(super) fn mismatched(&self) {
+        add(&self.mismatched);
+    }
+
+    pub(super) fn pooled(&self) {
+        add(&self.pooled);
+    }
+
+    /// Counts a handshake among those without a signature, for as long as the value lives.
+    pub(super) fn unsigned(&self) -> Unsigned<'_> {
+        self.unsigned.fetch_add(1, Ordering::Relaxed);
+        Unsigned(self)
+    }
+
+    /// Handshakes that have no signature yet: those that compete for CPUs, unlike those that wait
+    /// for their client.
+    pub(super) fn unsigned_count(&self) -> usize {
+        self.unsigned.load(Ordering::Relaxed)
+    }
+}
+
+fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) struct Unsigned<'a>(&'a Counts);
+
+impl Drop for Unsigned<'_> {
+    fn drop(&mut self) {
+        self.0.unsigned.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A handshake under way. Dropped without an end, it was given up.
+pub(super) struct UnderWay {
+    counts: Arc<Counts>,
+    ended: bool,
+}
+
+impl UnderWay {
+    pub(super) fn begin(counts: &Arc<Counts>) -> Self {
+        add(&counts.accepted);
+        add(&counts.under_way);
+        Self {
+            counts: Arc::clone(counts),
+            ended: false,
+        }
+    }
+
+    pub(super) fn end<T>(mut self, outcome: &io::Result<T>) {
+        let counts = &self.counts;
+        add(match outcome {
+            Ok(_) => &counts.completed,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => &counts.timed_out,
+            Err(_) => &counts.failed,
+        });
+        self.ended = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.ended {
+            add(&self.counts.cancelled);
+        }
+        self.counts.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}

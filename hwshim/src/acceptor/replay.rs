@@ -1,0 +1,140 @@
+//! Takes a step that needs a signature twice: once to learn what is to be signed, and, when that is
+//! signed, once more from the start.
+//!
+//! The first attempt ends where it asks for the signature. Its connection is dropped at once, and
+//! nothing of it is sent. A new connection is then given the same bytes and draws the same random
+//! numbers and key exchanges, from the [tape](crate::provider::tape), so that it comes to the same
+//! message. If it does not, a certificate having been exchanged meanwhile, software signs.
+//!
+//! Whatever else is asked in a step is asked twice: the resolver of certificates, a key log, the
+//! store of sessions.
+
+use super::counts::Counts;
+use super::engine::{Engine, Stepped, connect, drain, feed};
+use crate::provider::tape::{Signed, Tape};
+use crate::provider::{Load, Parked};
+use rustls::{ServerConfig, ServerConnection};
+use std::io;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// Bytes kept of a client, to be taken in again.
+pub(super) const HISTORY_MAX: usize = 64 * 1024;
+
+/// Whether steps under `config` can be repeated: whether what they draw gets on tape.
+pub(super) fn is_possible(config: &ServerConfig) -> bool {
+    let mut tape = Tape::new();
+    let drawn = tape.on(Load::NONE, || {
+        config.crypto_provider().secure_random.fill(&mut [0])
+    });
+    drawn.is_ok() && !tape.is_blank()
+}
+
+/// Takes steps by replay.
+pub(super) struct Replay<'a> {
+    config: &'a Arc<ServerConfig>,
+    counts: &'a Counts,
+    tape: Tape,
+    /// What the client has sent, as long as it may have to be taken in again.
+    received: Vec<u8>,
+    /// What it was sent, which a repetition must make again.
+    sent: Vec<u8>,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(config: &'a Arc<ServerConfig>, counts: &'a Counts) -> Self {
+        Self {
+            config,
+            counts,
+            tape: Tape::new(),
+            received: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.received.len() + bytes.len() > HISTORY_MAX {
+            self.tape.give_up();
+            self.received = Vec::new();
+        } else {
+            self.received.extend_from_slice(bytes);
+        }
+    }
+
+    fn take(
+        &mut self,
+        connection: &mut ServerConnection,
+        bytes: &[u8],
+    ) -> Result<(), rustls::Error> {
+        let load = Load {
+            handshakes: self.counts.unsigned_count(),
+            cpus: Handle::current().metrics().num_workers(),
+        };
+        let outcome = self.tape.on(load, || feed(connection, bytes));
+        match self.tape.signed() {
+            Some(Signed::Software) => self.counts.software(),
+            Some(Signed::Released) => self.counts.offloaded(),
+            Some(Signed::Mismatched) => self.counts.mismatched(),
+            None => {}
+        }
+        outcome
+    }
+
+    async fn repeat(&mut self, parked: Parked) -> io::Result<Stepped> {
+        // An error is what software says as well; the base provider's may know better.
+        let signature = parked.sign().await.ok();
+        self.tape.rewind(parked, signature);
+        let mut connection = connect(self.config)?;
+        let received = std::mem::take(&mut self.received);
+        let outcome = self.take(&mut connection, &received);
+        let unsent = self.without_sent(&mut connection)?;
+        Ok(Stepped {
+            connection,
+            unsent,
+            outcome,
+        })
+    }
+
+    /// Takes the output out of a connection that begins with what was sent before, and leaves that
+    /// away.
+    fn without_sent(&self, connection: &mut ServerConnection) -> io::Result<Vec<u8>> {
+        if self.sent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut output = drain(connection);
+        if !output.starts_with(&self.sent) {
+            return Err(io::Error::other(
+                "the server's HelloRetryRequest could not be made again: was the configuration \
+                 changed in place?",
+            ));
+        }
+        Ok(output.split_off(self.sent.len()))
+    }
+}
+
+impl Engine for Replay<'_> {
+    async fn step(
+        &mut self,
+        mut connection: Box<ServerConnection>,
+        bytes: Vec<u8>,
+    ) -> io::Result<Stepped> {
+        self.keep(&bytes);
+        let outcome = self.take(&mut connection, &bytes);
+        if outcome.is_err()
+            && let Some(parked) = self.tape.take_parked()
+        {
+            // Before anything is waited for: it must not be sent, and takes room.
+            drop((connection, bytes));
+            return self.repeat(parked).await;
+        }
+        Ok(Stepped {
+            connection,
+            unsent: Vec::new(),
+            outcome,
+        })
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
+    }
+}

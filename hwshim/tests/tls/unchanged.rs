@@ -1,0 +1,162 @@
+//! The provider in servers that know nothing of it, and the acceptor over configurations that know
+//! nothing of the provider.
+
+use crate::certificates::{Kind, identity};
+use crate::scripted::{Behaviour, Script};
+use crate::server::{PATIENT, Server, TLS12, TLS13, client_of, config, router, server_name};
+use hwshim::acceptor::OffloadAcceptor;
+use hwshim::provider::Provider;
+use hwshim::router::Router;
+use rustls::crypto::ring;
+use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::duplex;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+#[tokio::test]
+async fn a_plain_acceptor_on_a_runtime_is_not_held_up_by_a_card() {
+    let server = Server::start(Behaviour::Silent, |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let acceptor = TlsAcceptor::from(Arc::clone(server.acceptor.config()));
+    for versions in [TLS12, TLS13] {
+        let (ours, theirs) = duplex(4096);
+        let connector = TlsConnector::from(client_of(Kind::Rsa2048, versions));
+        let (accepted, connected) = tokio::join!(
+            acceptor.accept(theirs),
+            connector.connect(server_name(), ours)
+        );
+        accepted.unwrap();
+        connected.unwrap();
+    }
+    assert_eq!(server.router.requests().submitted, 0);
+}
+
+#[tokio::test]
+async fn without_our_provider_steps_are_taken_in_the_pool() {
+    let identity = identity(Kind::Rsa2048);
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate], identity.key)
+        .unwrap();
+    let acceptor = OffloadAcceptor::from(Arc::new(config));
+    for versions in [TLS12, TLS13] {
+        let (ours, theirs) = duplex(4096);
+        let connector = TlsConnector::from(client_of(Kind::Rsa2048, versions));
+        let (accepted, connected) = tokio::join!(
+            acceptor.accept(theirs),
+            connector.connect(server_name(), ours)
+        );
+        accepted.unwrap();
+        connected.unwrap();
+    }
+    let handshakes = acceptor.handshakes();
+    assert_eq!((handshakes.completed, handshakes.pooled), (2, 2));
+}
+
+#[tokio::test]
+async fn a_future_of_the_acceptor_can_go_to_another_thread() {
+    fn sent<T: Send>(value: T) -> T {
+        value
+    }
+    let server = Server::honest(Kind::Rsa2048).await;
+    let (ours, theirs) = duplex(4096);
+    let acceptor = server.acceptor.clone();
+    let accepting = tokio::spawn(sent(async move { acceptor.accept(theirs).await }));
+    let connector = TlsConnector::from(client_of(Kind::Rsa2048, TLS13));
+    connector.connect(server_name(), ours).await.unwrap();
+    accepting.await.unwrap().unwrap();
+}
+
+/// A handshake between two connections, without a line between them.
+fn shake_hands(config: &Arc<ServerConfig>) {
+    let client = client_of(Kind::Rsa2048, TLS13);
+    let mut client = ClientConnection::new(client, server_name()).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(config)).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut &wire[..]).unwrap();
+        server.process_new_packets().unwrap();
+        wire.clear();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut &wire[..]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    client.writer().write_all(b"question").unwrap();
+    let mut wire = Vec::new();
+    client.write_tls(&mut wire).unwrap();
+    server.read_tls(&mut &wire[..]).unwrap();
+    server.process_new_packets().unwrap();
+    let mut received = [0; 8];
+    server.reader().read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"question");
+}
+
+#[test]
+fn threads_wait_for_the_card_once_there_are_more_of_them_than_cpus() {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let script = Script::new(Behaviour::Honest);
+    let router = router(&script, PATIENT);
+    let provider = Provider::new(router.clone());
+    let config = Arc::new(config(&provider, &identity(Kind::Rsa2048)));
+    shake_hands(&config);
+    assert_eq!(router.requests().submitted, 0, "one thread signs by itself");
+
+    let offloaded = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * cpus + 2 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    shake_hands(&config);
+                    if router.requests().card > 0 {
+                        offloaded.store(true, Ordering::Relaxed);
+                    }
+                    if offloaded.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert!(offloaded.load(Ordering::Relaxed), "{router:?}");
+}
+
+#[test]
+fn a_key_loaded_too_late_says_what_to_do() {
+    let provider = Provider::new(Router::software());
+    let rustls = provider.rustls();
+    drop(provider);
+    let error = rustls
+        .key_provider
+        .load_private_key(identity(Kind::Rsa2048).key)
+        .unwrap_err();
+    assert!(error.to_string().contains("keep it"), "{error}");
+}
+
+#[test]
+fn the_router_ends_with_the_last_key_though_its_provider_is_never_freed() {
+    let script = Script::new(Behaviour::Honest);
+    let provider = Provider::new(router(&script, PATIENT));
+    let config = config(&provider, &identity(Kind::Rsa2048));
+    drop(provider);
+    assert_eq!(script.users(), 2, "the accelerator, and this test");
+    drop(config);
+    assert_eq!(script.users(), 1);
+}
+
+#[test]
+fn a_server_without_a_card_is_a_server_of_the_base_provider() -> io::Result<()> {
+    let provider = Provider::new(Router::software());
+    shake_hands(&Arc::new(config(&provider, &identity(Kind::Rsa2048))));
+    Ok(())
+}
