@@ -68,8 +68,7 @@ const HWSHIM_MODULES: [(&str, &[&str]); 11] = [
         &["accelerator", "clock", "kat", "key", "telemetry"],
     ),
     ("provider", &["accelerator", "key", "router"]),
-    // A configuration brings its keys, and those their router.
-    ("acceptor", &["provider"]),
+    ("acceptor", &["provider", "router"]),
 ];
 
 /// What the monitor may name of hwshim. Not the bus: watching a card must not be able to hang it.

@@ -57,7 +57,8 @@ async fn serve(card: Address, certificate: &str, key: &str) -> Result<(), Failur
             // A client that cannot shake hands, or hangs up, concerns nobody else.
             if let Ok(stream) = acceptor.accept(stream).await {
                 let service = TowerToHyperService::new(app);
-                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 let _ = connection.await;
             }
         });

@@ -28,9 +28,10 @@ pub use self::counts::Handshakes;
 use self::counts::{Counts, UnderWay};
 use self::pool::Pool;
 use self::replay::Replay;
+use crate::provider::Offload;
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -65,7 +66,8 @@ pub struct OffloadAcceptor {
     handover: TlsAcceptor,
     options: Options,
     counts: Arc<Counts>,
-    replayable: bool,
+    /// If steps can be repeated.
+    provider: Option<Weak<Offload>>,
 }
 
 impl From<Arc<ServerConfig>> for OffloadAcceptor {
@@ -80,7 +82,7 @@ impl OffloadAcceptor {
     pub fn new(config: Arc<ServerConfig>, options: Options) -> Self {
         Self {
             handover: TlsAcceptor::from(Arc::clone(&config)),
-            replayable: replay::is_possible(&config),
+            provider: replay::provider_of(&config),
             config,
             options,
             counts: Arc::default(),
@@ -128,15 +130,14 @@ impl OffloadAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let _unsigned = self.counts.unsigned();
         let config = &self.config;
         let len_max = self.options.client_hello_len_max;
-        if self.replayable {
-            let engine = Replay::new(config, &self.counts);
-            flight::first(io, engine, config, len_max).await
-        } else {
-            let engine = Pool::new(&self.counts);
-            flight::first(io, engine, config, len_max).await
+        match &self.provider {
+            Some(provider) => {
+                let engine = Replay::new(config, &self.counts, provider);
+                flight::first(io, engine, config, len_max).await
+            }
+            None => flight::first(io, Pool::new(&self.counts), config, len_max).await,
         }
     }
 
@@ -157,7 +158,7 @@ impl std::fmt::Debug for OffloadAcceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OffloadAcceptor")
             .field("options", &self.options)
-            .field("replayable", &self.replayable)
+            .field("replays", &self.provider.is_some())
             .field("handshakes", &self.handshakes())
             .finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@
 //! | on a thread of a tokio runtime | software: waiting would hold up every other task of the thread |
 //! | on any other thread | it waits, no longer than the router's deadline and software then take |
 //!
-//! [`choice`] says whether it pays, for all three.
+//! In the first case and in the last, only if [it pays](Router::would_offload).
 
 mod choice;
 mod key;
@@ -24,8 +24,6 @@ pub(crate) use self::key::Parked;
 use self::replayable::{ReplayableGroup, ReplayableRandom};
 use crate::key::SigningKey;
 use crate::router::Router;
-pub(crate) use choice::Load;
-use choice::Signing;
 use rustls::SignatureAlgorithm;
 use rustls::crypto::{CryptoProvider, KeyProvider, SupportedKxGroup};
 use rustls::pki_types::PrivateKeyDer;
@@ -48,7 +46,6 @@ pub struct Provider {
 /// What all keys of a provider share.
 pub(crate) struct Offload {
     router: Router,
-    signing: Signing,
 }
 
 impl Provider {
@@ -66,20 +63,18 @@ impl Provider {
     /// Signs through `router`, and leaves the rest to `base`.
     #[must_use]
     pub fn over(base: CryptoProvider, router: Router) -> Self {
-        let offload = Arc::new(Offload {
-            router,
-            signing: Signing::default(),
-        });
+        let offload = Arc::new(Offload { router });
         let replayable = |group| -> &'static dyn SupportedKxGroup {
             Box::leak(Box::new(ReplayableGroup::new(group)))
         };
+        let random = ReplayableRandom::new(base.secure_random, Arc::downgrade(&offload));
         let keys = Keys {
             base: base.key_provider,
             offload: Arc::downgrade(&offload),
         };
         let rustls = CryptoProvider {
             kx_groups: base.kx_groups.into_iter().map(replayable).collect(),
-            secure_random: Box::leak(Box::new(ReplayableRandom::new(base.secure_random))),
+            secure_random: Box::leak(Box::new(random)),
             key_provider: Box::leak(Box::new(keys)),
             ..base
         };

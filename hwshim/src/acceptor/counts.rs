@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Handshakes of an acceptor, and their signatures.
 ///
@@ -46,7 +46,6 @@ pub(super) struct Counts {
     software: AtomicU64,
     mismatched: AtomicU64,
     pooled: AtomicU64,
-    unsigned: AtomicUsize,
 }
 
 impl Counts {
@@ -81,30 +80,10 @@ impl Counts {
     pub(super) fn pooled(&self) {
         add(&self.pooled);
     }
-
-    /// Counts a handshake among those without a signature, for as long as the value lives.
-    pub(super) fn unsigned(&self) -> Unsigned<'_> {
-        self.unsigned.fetch_add(1, Ordering::Relaxed);
-        Unsigned(self)
-    }
-
-    /// Handshakes that have no signature yet: those that compete for CPUs, unlike those that wait
-    /// for their client.
-    pub(super) fn unsigned_count(&self) -> usize {
-        self.unsigned.load(Ordering::Relaxed)
-    }
 }
 
 fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
-}
-
-pub(super) struct Unsigned<'a>(&'a Counts);
-
-impl Drop for Unsigned<'_> {
-    fn drop(&mut self) {
-        self.0.unsigned.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A handshake under way. Dropped without an end, it was given up.

@@ -12,28 +12,28 @@
 use super::counts::Counts;
 use super::engine::{Engine, Stepped, connect, drain, feed};
 use crate::provider::tape::{Signed, Tape};
-use crate::provider::{Load, Parked};
+use crate::provider::{Offload, Parked};
+use crate::router::Announced;
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
-use std::sync::Arc;
-use tokio::runtime::Handle;
+use std::sync::{Arc, Weak};
 
 /// Bytes kept of a client, to be taken in again.
 pub(super) const HISTORY_MAX: usize = 64 * 1024;
 
-/// Whether steps under `config` can be repeated: whether what they draw gets on tape.
-pub(super) fn is_possible(config: &ServerConfig) -> bool {
+/// The provider that `config` has, if it is one of ours: if what is drawn gets on tape.
+pub(super) fn provider_of(config: &ServerConfig) -> Option<Weak<Offload>> {
     let mut tape = Tape::new();
-    let drawn = tape.on(Load::NONE, || {
-        config.crypto_provider().secure_random.fill(&mut [0])
-    });
-    drawn.is_ok() && !tape.is_blank()
+    let drawn = tape.on(|| config.crypto_provider().secure_random.fill(&mut [0]));
+    drawn.ok().and_then(|()| tape.into_provider())
 }
 
 /// Takes steps by replay.
 pub(super) struct Replay<'a> {
     config: &'a Arc<ServerConfig>,
     counts: &'a Counts,
+    /// Until the signature is asked for.
+    announced: Option<Announced>,
     tape: Tape,
     /// What the client has sent, as long as it may have to be taken in again.
     received: Vec<u8>,
@@ -42,10 +42,17 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(config: &'a Arc<ServerConfig>, counts: &'a Counts) -> Self {
+    pub(super) fn new(
+        config: &'a Arc<ServerConfig>,
+        counts: &'a Counts,
+        provider: &Weak<Offload>,
+    ) -> Self {
+        let provider = provider.upgrade();
         Self {
             config,
             counts,
+            // Without a key of the provider's there is nothing to announce.
+            announced: provider.map(|provider| provider.router().announce()),
             tape: Tape::new(),
             received: Vec::new(),
             sent: Vec::new(),
@@ -66,11 +73,7 @@ impl<'a> Replay<'a> {
         connection: &mut ServerConnection,
         bytes: &[u8],
     ) -> Result<(), rustls::Error> {
-        let load = Load {
-            handshakes: self.counts.unsigned_count(),
-            cpus: Handle::current().metrics().num_workers(),
-        };
-        let outcome = self.tape.on(load, || feed(connection, bytes));
+        let outcome = self.tape.on(|| feed(connection, bytes));
         match self.tape.signed() {
             Some(Signed::Software) => self.counts.software(),
             Some(Signed::Released) => self.counts.offloaded(),
@@ -81,6 +84,8 @@ impl<'a> Replay<'a> {
     }
 
     async fn repeat(&mut self, parked: Parked) -> io::Result<Stepped> {
+        // From here on it is in flight, and counted as that.
+        self.announced = None;
         // An error is what software says as well; the base provider's may know better.
         let signature = parked.sign().await.ok();
         self.tape.rewind(parked, signature);

@@ -1,71 +1,20 @@
-//! Whether a signature is worth handing over: the one place that decides it for TLS.
+//! Whether a signature is worth handing over: the one place where TLS asks that.
 //!
-//! Handing over costs latency and saves CPU time. While there are no more handshakes than CPUs,
-//! each has one to itself, and software answers soonest. When there are more they wait for a CPU
-//! anyhow, and what the accelerator does meanwhile is gained.
-//!
-//! ```text
-//!   handshakes <= CPUs ---> software
-//!   else: no accelerator that the router would give it to ---> software
-//!   else ---> the router, which has its own deadline and its own fallback
-//! ```
+//! It is the router that knows, from what it has measured of accelerators and software and from what
+//! is under way. It is told of what is to come: handshakes that will need a signature, and threads
+//! that are about to make one. Without that, a server whose one thread signs in software would look
+//! idle to it, however many connections wait.
 
+use crate::key::{SignatureScheme, SigningKey};
 use crate::router::Router;
-use crate::router::breaker::State;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
+use crate::router::choice::Caller;
 
-/// How much is going on where a signature is wanted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    /// Handshakes under way, this one included.
-    pub(crate) handshakes: usize,
-    /// Threads that could be at work on them.
-    pub(crate) cpus: usize,
-}
-
-impl Load {
-    /// Nothing goes on.
-    pub(crate) const NONE: Self = Self {
-        handshakes: 0,
-        cpus: 0,
-    };
-}
-
-/// Whether a signature should go to the router.
-pub(super) fn pays(router: &Router, load: Load) -> bool {
-    load.handshakes > load.cpus && has_accelerator(router)
-}
-
-fn has_accelerator(router: &Router) -> bool {
-    let mut lanes = router.status().into_iter();
-    lanes.any(|lane| matches!(lane.breaker, State::Closed { .. }))
-}
-
-/// Counts the threads that are signing, which is what is known of the load where nobody counts
-/// handshakes.
-#[derive(Debug, Default)]
-pub(super) struct Signing(AtomicUsize);
-
-/// One thread that is signing.
-pub(super) struct Signer<'a>(&'a Signing);
-
-impl Signing {
-    pub(super) fn begin(&self) -> (Signer<'_>, Load) {
-        static CPUS: LazyLock<usize> =
-            LazyLock::new(|| available_parallelism().map_or(1, usize::from));
-        let handshakes = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        let load = Load {
-            handshakes,
-            cpus: *CPUS,
-        };
-        (Signer(self), load)
-    }
-}
-
-impl Drop for Signer<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Whether a signature by `key` should go to the router, for a `caller` that waits for it.
+pub(super) fn pays(
+    router: &Router,
+    scheme: SignatureScheme,
+    key: &SigningKey,
+    caller: Caller,
+) -> bool {
+    router.would_offload(scheme, key, caller).is_accelerator()
 }

@@ -6,6 +6,7 @@ use super::tape::{self, Turn};
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{Operation, Secret};
 use crate::key::{KeyId, SignatureScheme, SigningKey};
+use crate::router::choice::Caller;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::{Error, SignatureAlgorithm};
 use std::sync::Arc;
@@ -67,13 +68,13 @@ impl rustls::sign::Signer for OffloadSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         match tape::turn(self.key.id(), self.scheme, message) {
             Turn::Release(signature) => Ok(signature),
-            Turn::Park(load) if choice::pays(&self.offload.router, load) => {
+            Turn::Park if self.pays(Caller::Task) => {
                 tape::park(self.park(message));
                 Err(Error::General(
                     "the step waits for its signature".to_owned(),
                 ))
             }
-            Turn::Park(_) => {
+            Turn::Park => {
                 tape::sign_in_software();
                 self.base.sign(message)
             }
@@ -94,14 +95,19 @@ impl OffloadSigner {
     /// Signs on a thread that has nothing else to do.
     fn sign_waiting(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let router = &self.offload.router;
-        let (_signing, load) = self.offload.signing.begin();
-        if !choice::pays(router, load) {
+        // Counts the threads that are at it, software's as well, as long as they are.
+        let _announced = router.announce();
+        if !self.pays(Caller::Thread) {
             return self.base.sign(message);
         }
         router
             .sign(&self.key, self.scheme, message)
             // What the router would not do, the base may.
             .or_else(|_| self.base.sign(message))
+    }
+
+    fn pays(&self, caller: Caller) -> bool {
+        choice::pays(&self.offload.router, self.scheme, &self.key, caller)
     }
 
     fn park(&self, message: &[u8]) -> Parked {

@@ -4,6 +4,7 @@
 //! Outside of a step on [tape](super::tape) each of these is the base provider's own, plus one
 //! look at a thread-local.
 
+use super::Offload;
 use super::tape::{self, Exchange};
 use rustls::crypto::{
     ActiveKeyExchange, CompletedKeyExchange, GetRandomFailed, SecureRandom, SharedSecret,
@@ -11,17 +12,21 @@ use rustls::crypto::{
 };
 use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, ProtocolVersion, SupportedProtocolVersion};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use zeroize::Zeroizing;
 
 /// Random numbers that are written down while a step is recorded, and read from there when it is
 /// repeated.
 #[derive(Debug)]
-pub(super) struct ReplayableRandom(&'static dyn SecureRandom);
+pub(super) struct ReplayableRandom {
+    base: &'static dyn SecureRandom,
+    /// Goes on tape as well, to say whose provider this is.
+    offload: Weak<Offload>,
+}
 
 impl ReplayableRandom {
-    pub(super) const fn new(base: &'static dyn SecureRandom) -> Self {
-        Self(base)
+    pub(super) const fn new(base: &'static dyn SecureRandom, offload: Weak<Offload>) -> Self {
+        Self { base, offload }
     }
 }
 
@@ -30,13 +35,13 @@ impl SecureRandom for ReplayableRandom {
         if tape::with(|tape| tape.read_random(buffer)) == Some(true) {
             return Ok(());
         }
-        self.0.fill(buffer)?;
-        tape::with(|tape| tape.write_random(buffer));
+        self.base.fill(buffer)?;
+        tape::with(|tape| tape.write_random(buffer, &self.offload));
         Ok(())
     }
 
     fn fips(&self) -> bool {
-        self.0.fips()
+        self.base.fips()
     }
 }
 

@@ -16,7 +16,7 @@
 //! The last three are ends: what is drawn after them is drawn as always. `mismatched` means
 //! software: a signature never gets into a message that it was not made for.
 
-use super::choice::Load;
+use super::Offload;
 use super::key::Parked;
 use super::replayable::{Kept, Lent};
 use crate::key::{KeyId, SignatureScheme};
@@ -24,6 +24,7 @@ use rustls::NamedGroup;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Weak;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Room for random numbers. A handshake draws a server random of 32 bytes, and a session id of as
@@ -36,11 +37,11 @@ const EXCHANGES_MAX: usize = 2;
 /// The record of a step.
 pub(crate) struct Tape {
     state: State,
-    load: Load,
     random: Random,
     exchanges: VecDeque<Exchange>,
     /// More was drawn than there is room for, so that the step cannot be repeated.
     full: bool,
+    provider: Option<Weak<Offload>>,
 }
 
 enum State {
@@ -89,7 +90,7 @@ pub(super) enum Turn {
     /// Wait, if it pays: the thread is there for that.
     Wait,
     /// Park, if it pays.
-    Park(Load),
+    Park,
     /// Sign in software.
     Software,
     /// Return this.
@@ -116,7 +117,6 @@ impl Tape {
     const fn blank() -> Self {
         Self {
             state: State::Recording,
-            load: Load::NONE,
             random: Random {
                 bytes: Vec::new(),
                 written: 0,
@@ -124,12 +124,12 @@ impl Tape {
             },
             exchanges: VecDeque::new(),
             full: false,
+            provider: None,
         }
     }
 
-    /// Takes a step with this tape on the thread, under `load`.
-    pub(crate) fn on<R>(&mut self, load: Load, step: impl FnOnce() -> R) -> R {
-        self.load = load;
+    /// Takes a step with this tape on the thread.
+    pub(crate) fn on<R>(&mut self, step: impl FnOnce() -> R) -> R {
         let before = Installed::new(Scope::Tape(mem::replace(self, Self::blank())));
         let result = step();
         if let Some(Scope::Tape(tape)) = SCOPE.take() {
@@ -170,18 +170,21 @@ impl Tape {
         }
     }
 
-    /// Whether a provider wrote on it.
-    pub(crate) const fn is_blank(&self) -> bool {
-        self.random.written == 0
+    /// Whose provider wrote on it.
+    pub(crate) fn into_provider(self) -> Option<Weak<Offload>> {
+        self.provider
     }
 
     const fn is_recording(&self) -> bool {
         matches!(self.state, State::Recording) && !self.full
     }
 
-    pub(super) fn write_random(&mut self, drawn: &[u8]) {
+    pub(super) fn write_random(&mut self, drawn: &[u8], provider: &Weak<Offload>) {
         if !self.is_recording() {
             return;
+        }
+        if self.provider.is_none() {
+            self.provider = Some(Weak::clone(provider));
         }
         let end = self.random.written + drawn.len();
         match self.random.bytes.get_mut(self.random.written..end) {
@@ -233,7 +236,7 @@ impl Tape {
         match mem::replace(&mut self.state, State::Ended(Signed::Software)) {
             State::Recording if !self.full => {
                 self.state = State::Recording;
-                Turn::Park(self.load)
+                Turn::Park
             }
             State::Replaying(answer) => self.answer(*answer, key, scheme, message),
             State::Recording | State::Parked(_) | State::Ended(_) => Turn::Software,
@@ -326,7 +329,7 @@ impl Drop for Installed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Offload, Provider};
+    use super::super::Provider;
     use super::*;
     use crate::kat;
     use crate::router::Router;
@@ -353,7 +356,7 @@ mod tests {
     /// A tape on which `len` bytes were drawn before `message` was to be signed.
     fn recorded(provider: &Provider, len: usize, message: &[u8]) -> (Tape, Vec<u8>) {
         let mut tape = Tape::new();
-        let drawn = tape.on(Load::NONE, || {
+        let drawn = tape.on(|| {
             let drawn = draw(provider.rustls().secure_random, len);
             park(parked(provider, message));
             drawn
@@ -368,9 +371,8 @@ mod tests {
         let (mut tape, first) = recorded(&provider, 64, b"message");
         let parked = tape.take_parked().unwrap();
         tape.rewind(parked, Some(b"signature".to_vec()));
-        let (one, other, beyond) = tape.on(Load::NONE, || {
-            (draw(random, 32), draw(random, 32), draw(random, 32))
-        });
+        let (one, other, beyond) =
+            tape.on(|| (draw(random, 32), draw(random, 32), draw(random, 32)));
         assert_eq!([one, other].concat(), first);
         assert!(!first.windows(32).any(|window| window == beyond));
         assert_ne!(draw(random, 64), first, "the tape is off the thread");
@@ -383,7 +385,7 @@ mod tests {
             let peer = group.start().unwrap();
             let peer_public = peer.pub_key().to_vec();
             let mut tape = Tape::new();
-            let (started, done) = tape.on(Load::NONE, || {
+            let (started, done) = tape.on(|| {
                 let started = group.start().unwrap().pub_key().to_vec();
                 let done = group.start_and_complete(&peer_public).unwrap();
                 park(parked(&provider, b"message"));
@@ -391,7 +393,7 @@ mod tests {
             });
             let parked = tape.take_parked().unwrap();
             tape.rewind(parked, None);
-            let (again, done_again) = tape.on(Load::NONE, || {
+            let (again, done_again) = tape.on(|| {
                 let again = group.start().unwrap();
                 (again, group.start_and_complete(&peer_public).unwrap())
             });
@@ -416,7 +418,12 @@ mod tests {
         let cases = [
             (key, SCHEME, &b"message"[..], Signed::Released),
             (other, SCHEME, b"message", Signed::Mismatched),
-            (key, SignatureScheme::RsaPkcs1Sha256, b"message", Signed::Mismatched),
+            (
+                key,
+                SignatureScheme::RsaPkcs1Sha256,
+                b"message",
+                Signed::Mismatched,
+            ),
             (key, SCHEME, b"massage", Signed::Mismatched),
             (key, SCHEME, b"message and more", Signed::Mismatched),
         ];
@@ -436,9 +443,7 @@ mod tests {
     fn who_draws_more_than_there_is_room_for_signs_in_software() {
         let provider = provider();
         let mut tape = Tape::new();
-        tape.on(Load::NONE, || {
-            draw(provider.rustls().secure_random, RANDOM_MAX + 1)
-        });
+        tape.on(|| draw(provider.rustls().secure_random, RANDOM_MAX + 1));
         let turn = tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
         assert!(matches!(turn, Turn::Software));
     }
@@ -461,7 +466,7 @@ mod tests {
     #[test]
     fn a_step_that_panics_leaves_no_tape_on_the_thread() {
         let mut tape = Tape::new();
-        let step = std::panic::AssertUnwindSafe(|| tape.on(Load::NONE, || panic!("a resolver")));
+        let step = std::panic::AssertUnwindSafe(|| tape.on(|| panic!("a resolver")));
         std::panic::catch_unwind(step).unwrap_err();
         assert!(!is_recording());
     }
@@ -471,9 +476,9 @@ mod tests {
         let provider = provider();
         let random = provider.rustls().secure_random;
         let (mut outer, mut inner) = (Tape::new(), Tape::new());
-        outer.on(Load::NONE, || {
+        outer.on(|| {
             draw(random, 10);
-            inner.on(Load::NONE, || draw(random, 20));
+            inner.on(|| draw(random, 20));
             draw(random, 10);
         });
         assert_eq!((outer.random.written, inner.random.written), (20, 20));

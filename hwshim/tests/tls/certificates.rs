@@ -29,11 +29,11 @@ impl Kind {
 
     fn der(self) -> Option<&'static [u8]> {
         Some(match self {
-            Self::Rsa2048 => include_bytes!("../../hwshim/src/kat/rsa-2048.pkcs1.der"),
-            Self::Rsa3072 => include_bytes!("../../hwshim/src/kat/rsa-3072.pkcs1.der"),
-            Self::Rsa4096 => include_bytes!("../../hwshim/src/kat/rsa-4096.pkcs1.der"),
-            Self::P256 => include_bytes!("../../hwshim/src/kat/p256.sec1.der"),
-            Self::P384 => include_bytes!("../../hwshim/src/kat/p384.sec1.der"),
+            Self::Rsa2048 => include_bytes!("../../src/kat/rsa-2048.pkcs1.der"),
+            Self::Rsa3072 => include_bytes!("../../src/kat/rsa-3072.pkcs1.der"),
+            Self::Rsa4096 => include_bytes!("../../src/kat/rsa-4096.pkcs1.der"),
+            Self::P256 => include_bytes!("../../src/kat/p256.sec1.der"),
+            Self::P384 => include_bytes!("../../src/kat/p384.sec1.der"),
             Self::Ed25519 => return None,
         })
     }

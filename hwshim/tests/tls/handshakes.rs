@@ -1,11 +1,14 @@
 //! Every kind of handshake, with the signature made by an accelerator.
 
 use crate::certificates::{Identity, Kind, NAME, identity, identity_for};
-use crate::scripted::Behaviour;
+use crate::scripted::{Behaviour, Script};
 use crate::server::{
-    Server, TLS12, TLS13, builder, client, client_of, client_with, config, resolving, roots,
+    PATIENT, Server, TLS12, TLS13, builder, client, client_of, client_with, config, resolving,
+    roots, router_with,
 };
+use hwshim::acceptor::Options;
 use hwshim::provider::Provider;
+use hwshim::router::core::Offload;
 use rustls::client::Resumption;
 use rustls::compress::{
     CertCompressor, CertDecompressor, CompressionFailed, CompressionLevel, DecompressionFailed,
@@ -14,13 +17,11 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::server::{ClientHello, ResolvesServerCert, ResolvesServerCertUsingSni};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateCompressionAlgorithm, ClientConfig, HandshakeKind, ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateCompressionAlgorithm, ClientConfig, HandshakeKind, SignatureScheme};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, duplex};
 
 #[tokio::test]
 async fn every_rsa_key_in_every_version_is_signed_for_by_the_accelerator() {
@@ -93,15 +94,36 @@ async fn keys_that_software_signs_with_sooner_stay_there() {
 }
 
 #[tokio::test]
-async fn a_handshake_alone_is_signed_by_software_at_once() {
-    let mut server = Server::start(Behaviour::Honest, |provider| {
+async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_the_card() {
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
         config(provider, &identity(Kind::Rsa2048))
     })
     .await;
-    server.without_decoy().await;
-    server.serve(&client_of(Kind::Rsa2048, TLS13)).await;
+    let client = client_of(Kind::Rsa2048, TLS13);
+    server.serve(&client).await;
     assert_eq!(server.signatures(), (0, 1, 0));
     assert_eq!(server.router.requests().submitted, 0);
+
+    // Connections that have not said anything yet, and will want the same core.
+    let (clients, crowd): (Vec<_>, Vec<_>) = (0..100)
+        .map(|_| {
+            let (client, theirs) = duplex(64);
+            let acceptor = server.acceptor.clone();
+            let accepting = async move { acceptor.accept(theirs).await.map(drop) };
+            (client, tokio::spawn(accepting))
+        })
+        .unzip();
+    while server.acceptor.handshakes().under_way < 100 {
+        tokio::task::yield_now().await;
+    }
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (1, 1, 0));
+    drop(clients);
+    for handshake in crowd {
+        handshake.await.unwrap().unwrap_err();
+    }
 }
 
 /// A client whose first guess at a group is one that the server does not have.
@@ -222,7 +244,7 @@ async fn early_data_is_taken_when_resuming_and_left_when_not() {
 
 /// A handshake with early data, and what of it the server got.
 async fn early_data(server: &Server, client: &Arc<ClientConfig>) -> Option<Vec<u8>> {
-    let (mut ours, theirs) = tokio::io::duplex(4096);
+    let (mut ours, theirs) = duplex(4096);
     let accepting = server.acceptor.accept(theirs);
     let client = Arc::clone(client);
     let connecting = async move {

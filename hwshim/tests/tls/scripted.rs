@@ -9,6 +9,7 @@ use hwshim::clock::Instant;
 use hwshim::kat;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What becomes of a caller's request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,11 +18,16 @@ pub(crate) enum Behaviour {
     Honest,
     /// It is answered with one bit wrong.
     Lying,
+    /// It is answered after [`SLOW`], and so are tests.
+    Slow,
     /// It is not answered.
     Silent,
     /// It is answered with nothing.
     Empty,
 }
+
+/// Several times what software takes.
+const SLOW: Duration = Duration::from_millis(8);
 
 /// Tells a scripted accelerator what to do.
 #[derive(Clone, Debug)]
@@ -49,7 +55,8 @@ impl Script {
 #[derive(Debug)]
 pub(crate) struct Scripted {
     script: Script,
-    requests: Vec<Request>,
+    /// With the times at which they came.
+    requests: Vec<(Request, Instant)>,
 }
 
 impl Scripted {
@@ -60,30 +67,37 @@ impl Scripted {
         }
     }
 
-    /// What it does with `request` by `now`; `None` if it keeps it.
-    fn answer(
-        &self,
-        request: &Request,
-        now: Instant,
-    ) -> Option<Result<Unverified<Vec<u8>>, DeviceError>> {
-        let behaviour = if is_test(&request.operation) {
-            Behaviour::Honest
-        } else {
-            self.script.behaviour()
-        };
+    fn behaviour(&self, operation: &Operation) -> Behaviour {
+        match self.script.behaviour() {
+            Behaviour::Slow => Behaviour::Slow,
+            _ if is_test(operation) => Behaviour::Honest,
+            other => other,
+        }
+    }
+
+    /// When it is done with a request.
+    fn due(&self, request: &Request, submitted: Instant) -> Instant {
+        match self.behaviour(&request.operation) {
+            Behaviour::Slow => submitted.plus(SLOW),
+            Behaviour::Silent => request.deadline,
+            Behaviour::Honest | Behaviour::Lying | Behaviour::Empty => Instant::ORIGIN,
+        }
+    }
+
+    fn answer(&self, operation: &Operation) -> Result<Unverified<Vec<u8>>, DeviceError> {
+        let behaviour = self.behaviour(operation);
         let mut bytes = match behaviour {
-            Behaviour::Silent if now >= request.deadline => {
-                return Some(Err(DeviceError::TimedOut));
+            Behaviour::Silent => return Err(DeviceError::TimedOut),
+            Behaviour::Empty => return Ok(Unverified::new(Vec::new())),
+            Behaviour::Honest | Behaviour::Slow | Behaviour::Lying => {
+                software::perform(operation).unwrap()
             }
-            Behaviour::Silent => return None,
-            Behaviour::Empty => return Some(Ok(Unverified::new(Vec::new()))),
-            Behaviour::Honest | Behaviour::Lying => software::perform(&request.operation).unwrap(),
         };
         if behaviour == Behaviour::Lying {
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
         }
-        Some(Ok(Unverified::new(bytes)))
+        Ok(Unverified::new(bytes))
     }
 }
 
@@ -109,33 +123,30 @@ impl Accelerator for Scripted {
         matches!(algorithm, Algorithm::Sign(_))
     }
 
-    fn submit(&mut self, request: Request, _now: Instant) -> Result<(), Rejected> {
-        self.requests.push(request);
+    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
+        self.requests.push((request, now));
         Ok(())
     }
 
     fn flush(&mut self) {}
 
     fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
-        for request in std::mem::take(&mut self.requests) {
-            match self.answer(&request, now) {
-                Some(output) => completions.push(Completion { request, output }),
-                None => self.requests.push(request),
+        for (request, submitted) in std::mem::take(&mut self.requests) {
+            if self.due(&request, submitted) > now {
+                self.requests.push((request, submitted));
+                continue;
             }
+            completions.push(Completion {
+                output: self.answer(&request.operation),
+                request,
+            });
         }
     }
 
     fn next_deadline(&self) -> Instant {
-        let keeps = self.script.behaviour() == Behaviour::Silent;
-        let due = |request: &Request| match keeps && !is_test(&request.operation) {
-            true => request.deadline,
-            false => Instant::ORIGIN,
-        };
-        self.requests
-            .iter()
-            .map(due)
-            .min()
-            .unwrap_or(Instant::NEVER)
+        let due = |(request, submitted): &(Request, Instant)| self.due(request, *submitted);
+        let next = self.requests.iter().map(due).min();
+        next.unwrap_or(Instant::NEVER)
     }
 
     fn in_flight(&self) -> usize {
@@ -148,7 +159,7 @@ impl Accelerator for Scripted {
     }
 
     fn hand_back(&mut self, completions: &mut Vec<Completion>) {
-        completions.extend(self.requests.drain(..).map(|request| Completion {
+        completions.extend(self.requests.drain(..).map(|(request, _)| Completion {
             request,
             output: Err(DeviceError::Abandoned),
         }));

@@ -27,8 +27,12 @@ pub(crate) const PATIENT: Duration = Duration::from_secs(60);
 pub(crate) const TLS12: &[&SupportedProtocolVersion] = &[&version::TLS12];
 pub(crate) const TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// A router over an accelerator that does as `script` says.
+/// A router that offloads whatever it can to an accelerator that does as `script` says.
 pub(crate) fn router(script: &Script, timeout: Duration) -> Router {
+    router_with(script, timeout, Offload::EVERYTHING)
+}
+
+pub(crate) fn router_with(script: &Script, timeout: Duration, offload: Offload) -> Router {
     let options = router::core::Options {
         timeout,
         limits: Limits {
@@ -37,7 +41,9 @@ pub(crate) fn router(script: &Script, timeout: Duration) -> Router {
             backoff_max: Duration::from_millis(5),
             ..Limits::default()
         },
-        offload: Offload::EVERYTHING,
+        offload,
+        // Whatever machine this is, its cores are not what is tested.
+        cores: 1,
         ..router::core::Options::default()
     };
     Router::start(vec![Box::new(Scripted::new(script.clone()))], options).unwrap()
@@ -48,20 +54,6 @@ pub(crate) struct Server {
     pub(crate) acceptor: OffloadAcceptor,
     pub(crate) router: Router,
     pub(crate) script: Script,
-    /// A client that says nothing: as long as it is there, the server has more handshakes than
-    /// threads, and offloading pays.
-    decoy: Option<Decoy>,
-}
-
-struct Decoy {
-    task: tokio::task::JoinHandle<()>,
-    _client: DuplexStream,
-}
-
-impl Drop for Decoy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Server {
@@ -109,36 +101,13 @@ impl Server {
         config: ServerConfig,
         options: Options,
     ) -> Self {
-        let mut server = Self {
+        let server = Self {
             acceptor: OffloadAcceptor::new(Arc::new(config), options),
             router: provider.router().clone(),
             script,
-            decoy: None,
         };
         server.wait_for_accelerator().await;
-        server.decoy = Some(server.decoy().await);
         server
-    }
-
-    async fn decoy(&self) -> Decoy {
-        let (client, theirs) = duplex(64);
-        let acceptor = self.acceptor.clone();
-        let task = tokio::spawn(async move { drop(acceptor.accept(theirs).await) });
-        while self.acceptor.handshakes().under_way == 0 {
-            tokio::task::yield_now().await;
-        }
-        Decoy {
-            task,
-            _client: client,
-        }
-    }
-
-    /// Goes back to one handshake at a time.
-    pub(crate) async fn without_decoy(&mut self) {
-        self.decoy = None;
-        while self.acceptor.handshakes().under_way > 0 {
-            tokio::task::yield_now().await;
-        }
     }
 
     pub(crate) async fn wait_for_accelerator(&self) {
