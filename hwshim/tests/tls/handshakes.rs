@@ -101,7 +101,9 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
         config(provider, &identity(Kind::Rsa2048))
     })
     .await;
-    let client = client_of(Kind::Rsa2048, TLS13);
+    let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
+    client.resumption = Resumption::disabled();
+    let client = Arc::new(client);
     server.serve(&client).await;
     assert_eq!(server.signatures(), (0, 1, 0));
     assert_eq!(server.router.requests().submitted, 0);

@@ -73,8 +73,9 @@ async fn a_future_of_the_acceptor_can_go_to_another_thread() {
     let acceptor = server.acceptor.clone();
     let accepting = tokio::spawn(sent(async move { acceptor.accept(theirs).await }));
     let connector = TlsConnector::from(client_of(Kind::Rsa2048, TLS13));
-    connector.connect(server_name(), ours).await.unwrap();
+    let connected = connector.connect(server_name(), ours).await;
     accepting.await.unwrap().unwrap();
+    connected.unwrap();
 }
 
 /// A handshake between two connections, without a line between them.
