@@ -8,23 +8,30 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The only files that may contain unsafe code: registers, DMA memory, and the kernel's VFIO.
-const UNSAFE_FENCE: [&str; 3] = [
+/// The only files that may contain unsafe code: registers, DMA memory, the kernel's VFIO, and a
+/// library written in C.
+const UNSAFE_FENCE: [&str; 4] = [
+    "hwshim/multi-buffer/src/ffi.rs",
     "hwshim/src/bus/dma.rs",
     "hwshim/src/bus/mmio.rs",
     "hwshim/src/bus/vfio.rs",
 ];
 
 /// Crates, where their sources are, and which of ours each may depend on.
-const CRATES: [(&str, &str, &[&str]); 9] = [
+const CRATES: [(&str, &str, &[&str]); 10] = [
     ("card-spec", "hwshim/spec", &[]),
     ("card-device", "firmware-sim/device", &["card-spec"]),
     (
         "firmware-sim",
         "firmware-sim",
-        &["card-device", "card-spec"],
+        &["card-device", "card-spec", "multi-buffer"],
     ),
-    ("hwshim", "hwshim", &["card-device", "card-spec"]),
+    (
+        "hwshim",
+        "hwshim",
+        &["card-device", "card-spec", "multi-buffer"],
+    ),
+    ("multi-buffer", "hwshim/multi-buffer", &[]),
     (
         "monitor",
         "monitor",
