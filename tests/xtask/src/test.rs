@@ -7,7 +7,7 @@
 
 use crate::outcome::{Outcome, Step, run_all};
 use crate::process::{answers, cargo, program, root, run as run_command, typed};
-use crate::vm;
+use crate::{multi_buffer, vm};
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +15,7 @@ use std::process::Command;
 /// Another version may know other rules; raise it together with deny.toml.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "format",
         run: format,
@@ -39,6 +39,11 @@ const STEPS: [Step; 8] = [
     Step {
         name: "doc tests",
         run: doc_tests,
+    },
+    // Before the tests, which skip what needs the library where it is not.
+    Step {
+        name: "multi-buffer",
+        run: multi_buffer::step,
     },
     Step {
         name: "tests",
