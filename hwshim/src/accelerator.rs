@@ -5,6 +5,9 @@
 //! place: with the caller, in flight, or handed back; every way out of an accelerator gives the
 //! request back with it.
 
+pub mod multi_buffer;
+mod pkcs1;
+pub(crate) mod pss;
 pub mod software;
 
 use self::software::{OperationError, TAG_LEN};

@@ -5,10 +5,12 @@
 //! | `pci:0000:3b:00.0` | a function on this host, driven through VFIO |
 //! | `vfio-user:/run/card.sock` | a simulated card, or a virtual card of `hwshim serve` |
 //! | `software:ring` | this CPU |
+//! | `software:multi-buffer` | this CPU, eight signatures at a time |
 //!
 //! Parsing opens nothing: an address may be well formed and nobody there.
 
 use crate::accelerator::Accelerator;
+use crate::accelerator::multi_buffer::MultiBuffer;
 use crate::accelerator::software::Ring;
 use crate::bus::vfio::VfioFunction;
 use crate::bus::vfio_user::{Options, VfioUserFunction};
@@ -42,6 +44,19 @@ pub enum Address {
 pub enum Software {
     /// The ring library.
     Ring,
+    /// Intel's crypto_mb, eight signatures at a time.
+    MultiBuffer,
+}
+
+impl Software {
+    const ALL: [Self; 2] = [Self::Ring, Self::MultiBuffer];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::MultiBuffer => "multi-buffer",
+        }
+    }
 }
 
 /// Text is not the address of an accelerator.
@@ -51,7 +66,7 @@ pub enum ParseAddressError {
     /// It starts with nothing known.
     #[error(
         "{text:?} is not the address of an accelerator{}; this version knows \
-         pci:0000:3b:00.0, vfio-user:/run/card.sock and software:ring",
+         pci:0000:3b:00.0, vfio-user:/run/card.sock, software:ring and software:multi-buffer",
         DidYouMean(nearest)
     )]
     UnknownKind {
@@ -67,7 +82,10 @@ pub enum ParseAddressError {
     #[error("vfio-user: is not followed by the path of a socket, as in vfio-user:/run/card.sock")]
     NoPath,
     /// What follows `software:` is not an implementation.
-    #[error("software:{name} is not known to this version, which knows software:ring")]
+    #[error(
+        "software:{name} is not known to this version, which knows software:ring and \
+         software:multi-buffer"
+    )]
     UnknownSoftware {
         /// What follows.
         name: String,
@@ -114,9 +132,12 @@ impl Address {
     ///
     /// [`BusError::Os`] if the system lacks resources.
     pub fn open_accelerator(&self) -> Result<Opened, BusError> {
-        if let Self::Software(Software::Ring) = self {
+        if let Self::Software(software) = self {
             return Ok(Opened {
-                accelerator: Box::new(Ring::default()),
+                accelerator: match software {
+                    Software::Ring => Box::new(Ring::default()),
+                    Software::MultiBuffer => Box::new(MultiBuffer::new(None)),
+                },
                 health: None,
             });
         }
@@ -135,7 +156,7 @@ impl fmt::Display for Address {
         match self {
             Self::Pci(bdf) => write!(f, "{PCI}:{bdf}"),
             Self::VfioUser(path) => write!(f, "{VFIO_USER}:{}", path.display()),
-            Self::Software(Software::Ring) => write!(f, "{SOFTWARE}:ring"),
+            Self::Software(software) => write!(f, "{SOFTWARE}:{}", software.name()),
         }
     }
 }
@@ -148,10 +169,13 @@ impl FromStr for Address {
             Some((PCI, bdf)) => Ok(Self::Pci(bdf.parse()?)),
             Some((VFIO_USER, "")) => Err(ParseAddressError::NoPath),
             Some((VFIO_USER, path)) => Ok(Self::VfioUser(path.into())),
-            Some((SOFTWARE, "ring")) => Ok(Self::Software(Software::Ring)),
-            Some((SOFTWARE, name)) => Err(ParseAddressError::UnknownSoftware {
-                name: name.to_owned(),
-            }),
+            Some((SOFTWARE, name)) => {
+                let known = Software::ALL.into_iter().find(|known| known.name() == name);
+                let software = known.ok_or_else(|| ParseAddressError::UnknownSoftware {
+                    name: name.to_owned(),
+                })?;
+                Ok(Self::Software(software))
+            }
             _ => Err(ParseAddressError::UnknownKind {
                 text: text.to_owned(),
                 nearest: nearest(text),
@@ -187,8 +211,11 @@ fn nearest(text: &str) -> Option<String> {
     if text.starts_with('/') {
         return Some(format!("{VFIO_USER}:{text}"));
     }
-    if text == "ring" || text == SOFTWARE {
+    if text == SOFTWARE {
         return Some(Address::Software(Software::Ring).to_string());
+    }
+    if let Some(software) = Software::ALL.into_iter().find(|known| known.name() == text) {
+        return Some(Address::Software(software).to_string());
     }
     let (kind, rest) = text.split_once(':')?;
     let kind = kind.to_lowercase();
@@ -231,6 +258,7 @@ mod tests {
             "vfio-user:/run/card.sock",
             "vfio-user:relative/with:colon",
             "software:ring",
+            "software:multi-buffer",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -248,6 +276,7 @@ mod tests {
             ("vfiouser:/run/card.sock", "vfio-user:/run/card.sock"),
             ("vfio_user:/run/card.sock", "vfio-user:/run/card.sock"),
             ("ring", "software:ring"),
+            ("multi-buffer", "software:multi-buffer"),
             ("sofware:ring", "software:ring"),
         ] {
             let error = error(text);
@@ -276,8 +305,9 @@ mod tests {
     #[test]
     fn the_part_behind_the_kind_is_checked() {
         assert_eq!(
-            error("software:multi-buffer"),
-            "software:multi-buffer is not known to this version, which knows software:ring"
+            error("software:openssl"),
+            "software:openssl is not known to this version, which knows software:ring and \
+             software:multi-buffer"
         );
         assert!(error("vfio-user:").contains("vfio-user:/run/card.sock"));
         let cause = std::error::Error::source(&"pci:3b:00".parse::<Address>().unwrap_err())

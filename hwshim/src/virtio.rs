@@ -16,7 +16,6 @@
 
 mod card;
 mod health;
-mod pss;
 mod queue;
 mod request;
 mod transport;

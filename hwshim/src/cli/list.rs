@@ -96,9 +96,16 @@ fn print_table(
             use_cell(inventory, function),
         ]);
     }
-    for Software { address, .. } in software {
+    for Software {
+        address, usable, ..
+    } in software
+    {
         let none = || Cell::from("-");
-        let usable = Cell::styled("now", Style::Good);
+        let usable = if *usable {
+            Cell::styled("now", Style::Good)
+        } else {
+            "absent".into()
+        };
         let card = "this CPU".into();
         table.push(vec![
             address.to_string().into(),
@@ -207,22 +214,29 @@ fn print_details(
         output.line("")?;
         print_function(output, function, inventory)?;
     }
-    for Software {
-        address,
-        cpu_features,
-    } in software
-    {
+    for software in software {
         output.line("")?;
-        let offers = match cpu_features.as_slice() {
-            [] => "this CPU, without instructions for cryptography".to_owned(),
-            features => format!("this CPU, with {}", features.join(", ")),
-        };
-        output.note(&format!("{address}  "), &offers)?;
+        output.note(&format!("{}  ", software.address), &software_text(software))?;
     }
     if !shown.iter().any(|function| function.family.is_some()) {
         print_without_card(output, shown.len(), inventory.functions.len())?;
     }
     Ok(())
+}
+
+fn software_text(software: &Software) -> String {
+    let Software {
+        cpu_features,
+        library,
+        reason,
+        ..
+    } = software;
+    match (reason, library, cpu_features.as_slice()) {
+        (Some(reason), ..) => format!("absent: {reason}"),
+        (None, Some(library), _) => format!("this CPU, eight signatures at a time, by {library}"),
+        (None, None, []) => "this CPU, without instructions for cryptography".to_owned(),
+        (None, None, features) => format!("this CPU, with {}", features.join(", ")),
+    }
 }
 
 fn print_without_card(

@@ -1,9 +1,9 @@
 //! Operations as virtio-crypto requests, and results back (virtio 1.3 §5.9.7 "Device Operation").
 //!
 //! RSA-PSS is not in the standard: it becomes a decryption with a session without padding, of a
-//! message that [`super::pss`] has encoded. AEAD decryption takes ciphertext and tag as its source.
+//! message that [`crate::accelerator::pss`] has encoded. AEAD decryption takes ciphertext and tag as its source.
 
-use super::pss;
+use crate::accelerator::pss;
 use crate::accelerator::software::TAG_LEN;
 use crate::accelerator::{Algorithm, Direction, Operation};
 use crate::key::{Curve, HashAlgorithm, KeyId, SignatureAlgorithm};

@@ -4,7 +4,7 @@
 //! ```text
 //! { "schema": 1,
 //!   "functions": [ { "address", "bdf", "accelerator", "family", "vendor_name", ... } ],
-//!   "software":  [ { "address", "cpu_features": [..] } ],
+//!   "software":  [ { "address", "cpu_features": [..], "usable", "library", "reason" } ],
 //!   "warnings":  [ { "bdf", "problem", "file", "reason" } ] }
 //! ```
 //!

@@ -1,7 +1,9 @@
 //! The accelerators that every host has: its own processors.
 //!
-//! Says what the processor offers. How fast that makes it, `hwshim bench` measures.
+//! Says what the processor offers, and whether the library is there that one of them needs. How
+//! fast that makes it, `hwshim bench` measures.
 
+use hwshim::accelerator::multi_buffer;
 use hwshim::address::{self, Address};
 use serde::{Serialize, Serializer};
 
@@ -13,6 +15,12 @@ pub(super) struct Software {
     pub(super) address: Address,
     /// Instructions of this processor that speed up cryptography.
     pub(super) cpu_features: Vec<&'static str>,
+    /// Whether it can be used.
+    pub(super) usable: bool,
+    /// What it needs besides this program, and where that was found; `null` if nothing.
+    pub(super) library: Option<String>,
+    /// Why it cannot be used, or `null`.
+    pub(super) reason: Option<String>,
 }
 
 fn as_text<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
@@ -22,12 +30,26 @@ fn as_text<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::
 /// Lists them.
 pub(super) fn detect() -> Vec<Software> {
     let offered = cpu_features().into_iter();
-    vec![Software {
-        address: Address::Software(address::Software::Ring),
-        cpu_features: offered
-            .filter_map(|(name, offered)| offered.then_some(name))
-            .collect(),
-    }]
+    let cpu_features: Vec<_> = offered
+        .filter_map(|(name, offered)| offered.then_some(name))
+        .collect();
+    let library = multi_buffer::look();
+    vec![
+        Software {
+            address: Address::Software(address::Software::Ring),
+            cpu_features: cpu_features.clone(),
+            usable: true,
+            library: None,
+            reason: None,
+        },
+        Software {
+            address: Address::Software(address::Software::MultiBuffer),
+            cpu_features,
+            usable: library.is_ok(),
+            reason: library.as_ref().err().cloned(),
+            library: library.ok(),
+        },
+    ]
 }
 
 /// AES-NI and VAES carry AES-GCM, SHA-NI hashes, ADX multiplies for RSA, AVX512-IFMA multiplies

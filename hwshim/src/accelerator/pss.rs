@@ -1,6 +1,7 @@
 //! EMSA-PSS encoding (RFC 8017 §9.1.1 "Encoding Operation"), salt as long as the digest.
 //!
-//! virtio-crypto knows no PSS, so the driver pads and the card computes the bare RSA primitive.
+//! virtio-crypto knows no PSS and crypto_mb no padding at all, so it is done here, and the accelerator
+//! computes the bare RSA primitive.
 
 use crate::key::HashAlgorithm;
 use ring::digest;
@@ -8,13 +9,13 @@ use ring::rand::SecureRandom;
 
 /// The modulus is too short for the hash, or there are no random numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct CannotEncode;
+pub(crate) struct CannotEncode;
 
 /// Writes the encoded message into `encoded`, which has the length of the modulus.
 ///
 /// `modulus_bits` is a multiple of eight, as ring requires of the keys it takes, so the encoding
 /// is as long as the modulus and its topmost bit is clear.
-pub(super) fn encode(
+pub(crate) fn encode(
     hash: HashAlgorithm,
     message: &[u8],
     random: &dyn SecureRandom,
