@@ -7,9 +7,11 @@ pub(crate) mod der;
 mod digest;
 mod ecdsa;
 mod memoised;
+mod multi_buffer;
 mod rsa;
 mod symmetric;
 
+pub use self::multi_buffer::MultiBuffer;
 pub(crate) use ecdsa::scalar;
 pub use memoised::Memoised;
 

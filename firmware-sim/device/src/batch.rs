@@ -12,7 +12,7 @@
 //! ```
 
 use crate::dma::{DmaFault, DmaMap};
-use crate::engine::{Engine, Offer, SessionSpec};
+use crate::engine::{Engine, Lane, Offer, Operation, Session, SessionSpec};
 use crate::request::{self, Control};
 use crate::session::SessionTable;
 use crate::virtqueue::{Chain, Segment, segments_len};
@@ -109,16 +109,24 @@ impl Batch {
             bytes: &mut self.output,
             used: 0,
         };
-        for slot in &mut self.slots {
-            let input = &mut self.input[slot.input.clone()];
-            slot.answer = if slot.origin.is_control {
-                let answer = execute_control(context, input, &mut output, slot.writable_len);
-                // A request that opens a session carries a key.
-                input.zeroize();
-                answer
-            } else {
-                execute_data(context, input, &mut output, slot.writable_len)
-            };
+        let has_lanes = context.engine.lanes() > 1;
+        // Requests for data go together as far as no session is opened or closed among them.
+        for slots in self.slots.chunk_by_mut(|one, next| {
+            has_lanes && !one.origin.is_control && !next.origin.is_control
+        }) {
+            match slots {
+                [slot] if slot.origin.is_control => {
+                    let input = &mut self.input[slot.input.clone()];
+                    slot.answer = execute_control(context, input, &mut output, slot.writable_len);
+                    // A request that opens a session carries a key.
+                    input.zeroize();
+                }
+                [slot] => {
+                    let input = &self.input[slot.input.clone()];
+                    slot.answer = execute_data(context, input, &mut output, slot.writable_len);
+                }
+                slots => execute_together(context, slots, &self.input, &mut output),
+            }
         }
     }
 
@@ -324,6 +332,68 @@ fn execute_data(
     output: &mut Output<'_>,
     writable_len: u64,
 ) -> Answer {
+    let (mut answer, begun) = begin(context, input, output, writable_len);
+    if let Some(Begun {
+        session,
+        operation,
+        room,
+    }) = begun
+    {
+        let result = &mut output.bytes[room.clone()];
+        let outcome = session.and_then(|session| session.execute(&operation, result));
+        answer.conclude(outcome, room, output);
+    }
+    answer
+}
+
+/// Executes requests for data side by side.
+fn execute_together(context: &Context, slots: &mut [Slot], input: &[u8], output: &mut Output<'_>) {
+    // There is room for every result before any is written.
+    let mut begun = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let input = &input[slot.input.clone()];
+        let (answer, data) = begin(context, input, output, slot.writable_len);
+        slot.answer = answer;
+        begun.extend(data.map(|data| (&mut slot.answer, data)));
+    }
+    let mut lanes = Vec::with_capacity(begun.len());
+    let mut rest = &mut output.bytes[..];
+    let mut skipped = 0;
+    for (_, begun) in &begun {
+        let (_, from_here) = rest.split_at_mut(begun.room.start - skipped);
+        let (room, behind) = from_here.split_at_mut(begun.room.len());
+        (rest, skipped) = (behind, begun.room.end);
+        lanes.extend(begun.session.as_ref().ok().map(|session| Lane {
+            session: &**session,
+            operation: begun.operation,
+            output: room,
+            outcome: Err(Status::ERR),
+        }));
+    }
+    context.engine.execute(&mut lanes);
+    let outcomes: Vec<_> = lanes.into_iter().map(|lane| lane.outcome).collect();
+    let mut outcomes = outcomes.into_iter();
+    for (answer, Begun { session, room, .. }) in begun {
+        let outcome = session.and_then(|_| outcomes.next().unwrap_or(Err(Status::ERR)));
+        answer.conclude(outcome, room, output);
+    }
+}
+
+/// A request that can be executed.
+struct Begun<'a> {
+    session: Result<Arc<dyn Session>, Status>,
+    operation: Operation<'a>,
+    /// For the result.
+    room: Range<usize>,
+}
+
+/// Parses a request and makes room for its result; without the latter, the answer is final.
+fn begin<'a>(
+    context: &Context,
+    input: &'a [u8],
+    output: &mut Output<'_>,
+    writable_len: u64,
+) -> (Answer, Option<Begun<'a>>) {
     let (opcode, session_id) = DataHeader::ref_from_prefix(input)
         .map_or((u32::MAX, 0), |(header, _)| {
             (header.opcode.get(), header.session_id.get())
@@ -333,32 +403,43 @@ fn execute_data(
         Ok(data) => data,
         Err(status) => {
             answer.status = status;
-            return answer;
+            return (answer, None);
         }
     };
     if data.result_len as u64 >= writable_len {
         // The result and the status byte do not fit into what the driver lets us write.
-        return answer;
+        return (answer, None);
     }
-    let room = output.reserve(data.result_len);
-    let outcome = context
-        .sessions
-        .find(request::service_of(opcode), data.session_id)
-        .and_then(|session| session.execute(&data.operation, &mut output.bytes[room.clone()]));
-    answer.result = match outcome {
-        Ok(len) => {
-            answer.status = Status::OK;
-            room.start..room.start + len.min(room.len())
-        }
-        Err(status) => {
-            answer.status = status;
-            // A failed request still says that it wrote its whole result, as QEMU's device
-            // does; what it writes is nothing an engine has left behind.
-            output.bytes[room.clone()].fill(0);
-            room
-        }
+    let service = request::service_of(opcode);
+    let begun = Begun {
+        session: context.sessions.find(service, data.session_id),
+        operation: data.operation,
+        room: output.reserve(data.result_len),
     };
-    answer
+    (answer, Some(begun))
+}
+
+impl Answer {
+    fn conclude(
+        &mut self,
+        outcome: Result<usize, Status>,
+        room: Range<usize>,
+        output: &mut Output<'_>,
+    ) {
+        self.result = match outcome {
+            Ok(len) => {
+                self.status = Status::OK;
+                room.start..room.start + len.min(room.len())
+            }
+            Err(status) => {
+                self.status = status;
+                // A failed request still says that it wrote its whole result, as QEMU's device
+                // does; what it writes is nothing an engine has left behind.
+                output.bytes[room.clone()].fill(0);
+                room
+            }
+        };
+    }
 }
 
 /// Writes `bytes` into `segments`, `skip` bytes from their start.

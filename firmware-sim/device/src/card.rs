@@ -553,6 +553,12 @@ impl Card {
         self.engine_count
     }
 
+    /// How many requests each engine executes in the time of one; at least 1.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.context.engine.lanes().max(1)
+    }
+
     /// Executes every request that is waiting, and returns how many there were.
     pub fn process(&mut self) -> usize {
         let Some(mut batch) = self.batch.take() else {

@@ -5,6 +5,7 @@
 //! given a [`SessionSpec`] with a key once, and [`Operation`]s after that.
 
 use card_spec::crypto::Status;
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,10 +20,52 @@ pub trait Engine: Send + Sync + fmt::Debug {
     ///
     /// [`Status::NOTSUPP`] for what is not in the offer, [`Status::ERR`] for a key that is none.
     fn open(&self, spec: &SessionSpec, key: &[u8]) -> Result<Arc<dyn Session>, Status>;
+
+    /// How many requests it executes in the time of one, if it is given them at once.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Executes several requests, each of a session of its own or of the same. Only asked for
+    /// where there is more than one [lane](Engine::lanes).
+    fn execute(&self, requests: &mut [Lane<'_>]) {
+        for request in requests {
+            request.execute();
+        }
+    }
+}
+
+/// A request among others, and how it ended.
+pub struct Lane<'a> {
+    /// The session it is for.
+    pub session: &'a dyn Session,
+    /// What to do.
+    pub operation: Operation<'a>,
+    /// Where the result goes.
+    pub output: &'a mut [u8],
+    /// What [`Session::execute`] would return.
+    pub outcome: Result<usize, Status>,
+}
+
+impl Lane<'_> {
+    /// Executes it alone.
+    pub fn execute(&mut self) {
+        self.outcome = self.session.execute(&self.operation, self.output);
+    }
+}
+
+/// Shows what is asked for, never of what.
+impl fmt::Debug for Lane<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("output_len", &self.output.len())
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A key with the algorithm it is for. Several threads may use it at once.
-pub trait Session: Send + Sync {
+pub trait Session: Any + Send + Sync {
     /// The card has given the session this ID.
     fn opened(&self, session_id: u64) {
         let _ = session_id;

@@ -179,9 +179,12 @@ impl EngineThread<'_> {
     /// Takes a batch, executes it and completes it. Returns how many requests there were.
     fn turn(&mut self) -> usize {
         let mut card = self.firmware.card();
-        // Requests are shared out, because one that takes long holds up its batch.
+        // Requests are shared out, because one that takes long holds up its batch. As many as there
+        // are lanes take no longer than one.
+        let lanes = card.lanes();
         let share = card.pending().div_ceil(self.firmware.engine_count);
-        let taken = card.take(&mut self.batch, share.clamp(1, self.batch_len));
+        let count_max = share.min(self.batch_len).max(lanes);
+        let taken = card.take(&mut self.batch, count_max);
         let leaves_work = card.pending() > 0;
         // An engine that is slow leaves the doorbell to those that are idle.
         let attentive = taken == 0 || self.is_fast;

@@ -286,7 +286,11 @@ fn unpad_after_decryption(block: &[u8]) -> Option<&[u8]> {
 }
 
 /// `EMSA-PKCS1-v1_5` (RFC 8017 §9.2 "EMSA-PKCS1-v1_5"), of a digest that is there already.
-fn pad_for_signature(hash: Option<RsaHash>, digest: &[u8], len: usize) -> Option<Vec<u8>> {
+pub(super) fn pad_for_signature(
+    hash: Option<RsaHash>,
+    digest: &[u8],
+    len: usize,
+) -> Option<Vec<u8>> {
     let prefix = hash.map_or(&[][..], digest_info_prefix);
     let fits = hash.is_none_or(|hash| digest.len() == digest_len(hash));
     let content_len = prefix.len() + digest.len();
