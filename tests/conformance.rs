@@ -1,5 +1,6 @@
 //! One suite, every accelerator: software, a simulated card in this process, a simulated card
-//! behind a socket. What one of them answers differently is a fault of one of them.
+//! behind a socket, software that signs eight at a time. What one of them answers differently is a
+//! fault of one of them.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,12 +19,12 @@ use hwshim::accelerator::{
     Secret,
 };
 use hwshim::clock::{Clock, Instant, SystemClock};
-use hwshim::kat;
+use hwshim::kat::{self, KnownAnswer};
 use hwshim::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme};
 use hwshim::router::verify;
 use hwshim::spec::crypto::Status;
 use std::sync::Arc;
-use subject::{Patience, Subject, on_every_accelerator};
+use subject::{Patience, Subject, on_every_accelerator, on_multi_buffer};
 
 on_every_accelerator!(
     every_known_answer_is_given,
@@ -39,6 +40,57 @@ on_every_accelerator!(
     work_that_is_called_back_is_back_at_once_and_its_answers_go_to_nobody,
     a_reset_hands_everything_back_and_work_goes_on,
 );
+
+// What it offers it does as the others do.
+on_multi_buffer!(
+    every_known_answer_is_given,
+    rsa_of_every_length_signs_by_every_scheme,
+    many_requests_in_flight_all_come_back_once,
+    a_deadline_in_the_past_hands_the_request_back,
+    work_that_is_called_back_is_back_at_once_and_its_answers_go_to_nobody,
+    a_reset_hands_everything_back_and_work_goes_on,
+);
+
+/// A card whose engine is given requests side by side, whatever sessions they are of.
+mod card_with_lanes {
+    use super::{SideBySide, Subject};
+    use std::sync::Arc;
+
+    #[test]
+    fn every_known_answer_is_given() {
+        super::every_known_answer_is_given(Subject::in_process_with(Arc::new(SideBySide)));
+    }
+
+    #[test]
+    fn answers_to_many_lengths_are_those_of_software() {
+        let subject = Subject::in_process_with(Arc::new(SideBySide));
+        super::answers_to_many_lengths_are_those_of_software(subject);
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_never_answered() {
+        let subject = Subject::in_process_with(Arc::new(SideBySide));
+        super::lengths_that_cannot_be_are_never_answered(subject);
+    }
+
+    #[test]
+    fn many_requests_of_every_kind_in_flight_all_get_their_own_answers() {
+        let mut subject = Subject::in_process_with(Arc::new(SideBySide));
+        super::every_known_answer_is_given_at_once(&mut subject);
+    }
+}
+
+#[test]
+fn a_card_with_the_library_for_an_engine_signs_what_the_others_sign() {
+    let engine = match firmware_sim::engine::MultiBuffer::load() {
+        Ok(engine) => engine,
+        Err(error) if error.is_absence() => return println!("skipped: {error}"),
+        Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+    };
+    let mut subject = Subject::in_process_with(Arc::new(engine));
+    every_known_answer_is_given_at_once(&mut subject);
+    rsa_of_every_length_signs_by_every_scheme(subject);
+}
 
 fn request(index: u32, operation: Operation) -> Request {
     Request {
@@ -58,9 +110,54 @@ fn sha256_of(message: &[u8]) -> Operation {
     }
 }
 
+fn signature_of(message: &[u8]) -> Operation {
+    Operation::Sign {
+        key: kat::rsa_2048_key(),
+        scheme: SignatureScheme::RsaPssSha256,
+        message: Secret::from(message),
+    }
+}
+
 fn every_known_answer_is_given(mut subject: Subject) {
-    for test in &kat::ALL {
+    for test in offered(&subject) {
         let Completion { request, output } = subject.perform(test.operation());
+        assert!(
+            test.accepts(&request.operation, output.unwrap()),
+            "{test:?}"
+        );
+    }
+}
+
+/// Known answers of what the accelerator offers; there are some of each.
+fn offered(subject: &Subject) -> Vec<&'static KnownAnswer> {
+    let all = kat::ALL.iter();
+    let offered = all.filter(|test| subject.accelerator.offers(test.algorithm()));
+    let offered: Vec<_> = offered.collect();
+    assert!(!offered.is_empty());
+    offered
+}
+
+/// All of them in flight together, many times over.
+fn every_known_answer_is_given_at_once(subject: &mut Subject) {
+    let patience = Patience::new();
+    let tests: Vec<_> = offered(subject).into_iter().cycle().take(200).collect();
+    for (index, test) in (0..).zip(&tests) {
+        let request = request(index, test.operation());
+        subject
+            .accelerator
+            .submit(request, SystemClock.now())
+            .unwrap();
+    }
+    let mut completions = Vec::new();
+    while subject.accelerator.in_flight() > 0 {
+        patience.assert_left(&*subject.accelerator);
+        subject
+            .accelerator
+            .poll(SystemClock.now(), &mut completions);
+    }
+    assert_eq!(completions.len(), tests.len());
+    for Completion { request, output } in completions {
+        let test = tests[request.id.index as usize];
         assert!(
             test.accepts(&request.operation, output.unwrap()),
             "{test:?}"
@@ -274,8 +371,19 @@ fn many_requests_in_flight_all_come_back_once(mut subject: Subject) {
             verify::check(&request.operation, output.unwrap()).unwrap();
         }
     };
+    let signs_only = !subject
+        .accelerator
+        .offers(Algorithm::Digest(HashAlgorithm::Sha256));
     for index in 0..REQUESTS {
-        let mut request = request(index, sha256_of(&index.to_le_bytes()));
+        let message = index.to_le_bytes();
+        let mut request = request(
+            index,
+            if signs_only {
+                signature_of(&message)
+            } else {
+                sha256_of(&message)
+            },
+        );
         loop {
             patience.assert_left(&*subject.accelerator);
             match subject.accelerator.submit(request, SystemClock.now()) {
@@ -305,7 +413,7 @@ fn a_deadline_in_the_past_hands_the_request_back(mut subject: Subject) {
     let now = SystemClock.now();
     let request = Request {
         deadline: now,
-        ..request(1, kat::ALL[0].operation())
+        ..request(1, offered(&subject)[0].operation())
     };
     subject.accelerator.submit(request, now).unwrap();
     let mut completions = Vec::new();
@@ -318,7 +426,7 @@ fn a_deadline_in_the_past_hands_the_request_back(mut subject: Subject) {
 fn work_that_is_called_back_is_back_at_once_and_its_answers_go_to_nobody(mut subject: Subject) {
     let now = SystemClock.now();
     for index in 0..10 {
-        let request = request(index, kat::ALL[0].operation());
+        let request = request(index, offered(&subject)[0].operation());
         subject.accelerator.submit(request, now).unwrap();
     }
     subject.accelerator.flush();
@@ -339,7 +447,7 @@ fn work_that_is_called_back_is_back_at_once_and_its_answers_go_to_nobody(mut sub
 fn a_reset_hands_everything_back_and_work_goes_on(mut subject: Subject) {
     let now = SystemClock.now();
     for index in 0..10 {
-        let request = request(index, kat::ALL[0].operation());
+        let request = request(index, offered(&subject)[0].operation());
         subject.accelerator.submit(request, now).unwrap();
     }
     let mut completions = Vec::new();
@@ -349,6 +457,24 @@ fn a_reset_hands_everything_back_and_work_goes_on(mut subject: Subject) {
         (10, 0)
     );
     every_known_answer_is_given(subject);
+}
+
+/// An engine that says it gains by being given requests together.
+#[derive(Debug)]
+struct SideBySide;
+
+impl Engine for SideBySide {
+    fn offer(&self) -> Offer {
+        RustCrypto.offer()
+    }
+
+    fn open(&self, spec: &SessionSpec, key: &[u8]) -> Result<Arc<dyn Session>, Status> {
+        RustCrypto.open(spec, key)
+    }
+
+    fn lanes(&self) -> usize {
+        8
+    }
 }
 
 /// A card whose longest cipher key has 16 bytes.

@@ -46,7 +46,7 @@ use keys::{Keys, RSA_BITS};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use subject::{Patience, Subject, on_every_accelerator};
+use subject::{Patience, Subject, on_every_accelerator, on_multi_buffer};
 
 /// Longest HMAC key and additional data, in bytes: a few blocks of any hash or cipher.
 const BLOCKS_LEN_MAX: usize = 300;
@@ -59,6 +59,11 @@ on_every_accelerator!(
     every_algorithm_in_flight_at_once_gets_the_answers_of_the_others,
     digests_macs_and_ciphers_are_equal_to_the_byte,
     what_was_damaged_is_opened_by_none,
+    rsa_signatures_are_equal_or_accepted_by_the_others,
+    ecdsa_signatures_are_accepted_by_the_others_and_repeat_no_nonce,
+);
+
+on_multi_buffer!(
     rsa_signatures_are_equal_or_accepted_by_the_others,
     ecdsa_signatures_are_accepted_by_the_others_and_repeat_no_nonce,
 );

