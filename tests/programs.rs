@@ -110,6 +110,28 @@ fn selftest_of_software_needs_no_card() {
 }
 
 #[test]
+fn selftest_of_multi_buffer_passes_or_says_what_is_missing() {
+    let output = run(&["selftest", "software:multi-buffer"]);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    if output.status.success() {
+        assert!(
+            text.contains("software:multi-buffer: 8 passed, 8 not offered, 0 failed"),
+            "{text}"
+        );
+        return;
+    }
+    let text = stderr(&output);
+    println!("skipped: {text}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("cannot be brought up"), "{text}");
+    assert!(
+        text.contains("processor lacks") || text.contains("there is no "),
+        "what is there and does not work is a failure: {text}"
+    );
+    assert!(text.contains("hint: "), "{text}");
+}
+
+#[test]
 fn a_card_that_is_not_there_is_an_error_with_a_next_step() {
     for command in ["selftest", "bench"] {
         let output = run(&[command, "vfio-user:/nowhere/card.sock"]);
