@@ -42,16 +42,15 @@ fn library() -> Option<PathBuf> {
     }
 }
 
-/// A library that spoils lanes as `fault` says.
-fn spoiled(directory: &Path, fault: Option<&str>) -> Option<PathBuf> {
+/// Compiles what stands in `tests/multi_buffer/` against the library.
+fn compile(source: &str, program: &Path, options: &[&str]) -> Option<()> {
     let library = library()?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multi_buffer/wrong_lanes.c");
-    let path = directory.join("libcrypto_mb.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/multi_buffer/{source}"));
     let status = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
-        .args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"])
-        .args([&path, &source])
-        .args(fault)
-        .arg(&library)
+        .args(options)
+        .arg("-Wl,--no-as-needed")
+        .arg("-o")
+        .args([program, &source, &library])
         .arg(format!(
             "-Wl,-rpath,{}",
             library.parent().unwrap().display()
@@ -64,9 +63,15 @@ fn spoiled(directory: &Path, fault: Option<&str>) -> Option<PathBuf> {
         }
         Ok(status) => {
             assert!(status.success(), "{status}");
-            Some(path)
+            Some(())
         }
     }
+}
+
+/// A library that spoils lanes as `fault` says.
+fn spoiled(directory: &Path, fault: &str) -> Option<PathBuf> {
+    let path = directory.join("libcrypto_mb.so");
+    compile("wrong_lanes.c", &path, &["-shared", "-fPIC", fault]).map(|()| path)
 }
 
 fn router(path: PathBuf) -> Direct {
@@ -120,7 +125,7 @@ fn sign_many(router: &mut Direct) -> LaneStatus {
 #[test]
 fn a_lane_that_is_wrong_is_stopped_and_takes_the_accelerator_out() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(path) = spoiled(directory.path(), Some("-DFLIP")) else {
+    let Some(path) = spoiled(directory.path(), "-DFLIP") else {
         return;
     };
     let mut router = router(path);
@@ -137,7 +142,7 @@ fn a_lane_that_is_wrong_is_stopped_and_takes_the_accelerator_out() {
 #[test]
 fn lanes_that_got_each_others_answers_are_stopped() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(path) = spoiled(directory.path(), Some("-DSWAP")) else {
+    let Some(path) = spoiled(directory.path(), "-DSWAP") else {
         return;
     };
     let mut router = router(path);
@@ -153,12 +158,23 @@ fn lanes_that_got_each_others_answers_are_stopped() {
 #[test]
 fn the_same_library_unspoiled_answers_everything() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(path) = spoiled(directory.path(), None) else {
+    let Some(path) = spoiled(directory.path(), "-DNOTHING") else {
         return;
     };
     let status = sign_many(&mut router(path));
     assert_eq!(status.requests.card, u64::from(REQUESTS), "{status:?}");
     assert_eq!(status.requests.wrong_answers, 0);
+}
+
+#[test]
+fn the_library_touches_no_byte_beyond_what_it_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("guard_pages");
+    let Some(()) = compile("guard_pages.c", &program, &["-O1"]) else {
+        return;
+    };
+    let output = Command::new(&program).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

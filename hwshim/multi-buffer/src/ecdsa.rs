@@ -26,7 +26,6 @@ pub enum Curve {
 impl Curve {
     /// Length of its order, and of everything that is a number modulo that, in bytes.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "no curve is empty")]
     pub const fn len(self) -> usize {
         match self {
             Self::P256 => 32,

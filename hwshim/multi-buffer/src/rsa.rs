@@ -89,8 +89,9 @@ impl RsaPrivateKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError::Length`]; [`KeyError::Range`] if `p` is not the larger prime, which the
-    /// library's recombination counts on, or if a number is not below what it is a residue of.
+    /// [`KeyError::Length`]; [`KeyError::Range`] if `p` is not the larger prime, as it is in every
+    /// key that the library has been tried with, or if a number is not below what it is a residue
+    /// of.
     pub fn new(components: &RsaComponents<'_>) -> Result<Self, KeyError> {
         let RsaComponents {
             n,

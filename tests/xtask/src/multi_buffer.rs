@@ -177,6 +177,15 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_with_another_sum_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(WHEEL), "something else").unwrap();
+        let error = fetch(directory.path()).unwrap_err();
+        assert!(error.downcast_ref::<Unavailable>().is_none());
+        assert!(error.to_string().contains("not the archive"), "{error}");
+    }
+
+    #[test]
     fn another_licence_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("LICENSE.txt");
