@@ -4,7 +4,8 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test that cannot be set up has failed"
+    clippy::print_stdout,
+    reason = "a test that cannot be set up has failed, and one that is skipped says why"
 )]
 
 use multi_buffer::{

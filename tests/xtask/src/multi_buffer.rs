@@ -192,6 +192,6 @@ mod tests {
         fs::write(&path, "   Apache License\n   Version 2.0, January 2004\n").unwrap();
         assert_eq!(licence(&path).unwrap(), "Apache-2.0");
         fs::write(&path, "Intel Simplified Software License").unwrap();
-        assert!(licence(&path).is_err());
+        licence(&path).unwrap_err();
     }
 }
