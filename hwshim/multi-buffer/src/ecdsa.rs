@@ -204,13 +204,10 @@ impl<'a> Prepared<'a> {
         if key.curve != curve {
             return Err(LaneError::OtherKey);
         }
-        let digest = &digest[..digest.len().min(curve.len())];
-        let mut padded = [0; LEN_MAX];
-        padded[curve.len() - digest.len()..curve.len()].copy_from_slice(digest);
         Ok(Self {
             key,
             nonce: draw_nonce(curve, |bytes| getrandom::fill(bytes).is_ok())?,
-            digest: padded,
+            digest: representative(curve, digest),
         })
     }
 
@@ -224,6 +221,30 @@ impl<'a> Prepared<'a> {
             key: &self.key.scalar[..curve.words()],
         }
     }
+}
+
+/// The number that is signed for a digest, big-endian, in as many bytes as the order has.
+///
+/// It is below the order, because the library refuses a number that is not, as one in 2^32 digests
+/// is for P-256. It refuses zero as well, which is left to it: nobody knows a message for that.
+fn representative(curve: Curve, digest: &[u8]) -> [u8; LEN_MAX] {
+    let digest = &digest[..digest.len().min(curve.len())];
+    let mut number: [u64; WORDS_MAX] = words(digest).expect("cut to the length of the order");
+    if !is_below(&number, &curve.order()) {
+        // Both have their topmost bit set, so once is enough.
+        let mut borrow = false;
+        for (word, order) in number.iter_mut().zip(curve.order()) {
+            let (difference, first) = word.overflowing_sub(order);
+            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+            (*word, borrow) = (difference, first | second);
+        }
+    }
+    let mut bytes = [0; LEN_MAX];
+    let words = number[..curve.words()].iter().rev();
+    for (bytes, word) in bytes.chunks_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    bytes
 }
 
 /// Draws until a nonce is in range. One draw in 2^32 is not; a source of which a hundred are not
@@ -303,6 +324,22 @@ mod tests {
             let mut last = order_plus(curve, 0);
             *last.last_mut().unwrap() -= 1;
             assert_eq!(key(&last), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_digest_is_cut_to_the_length_of_the_order_and_reduced_below_it() {
+        for curve in [Curve::P256, Curve::P384] {
+            let number = |digest: &[u8]| representative(curve, digest)[..curve.len()].to_vec();
+            let mut five = vec![0; curve.len()];
+            *five.last_mut().unwrap() = 5;
+            assert_eq!(number(&order_plus(curve, 5)), five);
+            assert_eq!(number(&[5]), five);
+            assert_eq!(number(&order_plus(curve, 0)), vec![0; curve.len()]);
+            let long = [&five[..], &[9; 16]].concat();
+            assert_eq!(number(&long), five);
+            let below: Vec<u8> = (1..=64).collect();
+            assert_eq!(number(&below), below[..curve.len()]);
         }
     }
 
