@@ -157,9 +157,9 @@ fn a_climb_that_is_a_step_or_falls_back_or_is_far_from_its_limit_pages_nobody() 
 }
 
 #[test]
-fn what_is_watched_for_less_than_six_hours_does_not_page_before_its_limit_is_near() {
+fn a_fast_rise_is_called_a_leak_and_pages_nobody_before_its_limit_is_near() {
     let grows = |now: f64| 300.0 + 150.0 * now / HOURS + 5.0 * noise(now);
-    let (young, verdict) = judge(resource(1000.0), 2.9 * HOURS, grows);
+    let (young, verdict) = judge(resource(1000.0), 2.6 * HOURS, grows);
     assert_eq!(young, Level::Leaking, "{verdict:#?}");
     assert!(
         verdict
