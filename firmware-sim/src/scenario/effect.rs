@@ -119,7 +119,7 @@ fn check_begins(
     );
     let at = place.as_ref().at.as_ref().map(|at| at.span().start);
     Err(WithoutEffect {
-        at: at.unwrap_or(place.span().start),
+        at: at.unwrap_or_else(|| place.span().start),
         problem,
     })
 }
