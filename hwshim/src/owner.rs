@@ -5,21 +5,31 @@
 //! does nothing else. An application that holds a card itself runs the same rounds beside its
 //! own work. Nothing is judged here: whoever reads the telemetry page does that. What a round is
 //! stands in [`Rounds`], which neither publishes nor knows what kind of router it asks.
+//!
+//! Who watches may ask for a test now, on a socket beside the page; see
+//! [`live`](crate::telemetry::live). All owners of a host together run twenty tests at a time.
 
+mod desk;
+mod pace;
 mod rounds;
+mod slots;
 
-pub use rounds::{Identity, Lane, Rounds};
+pub use pace::TooSoon;
+pub use rounds::{Answer, Identity, Lane, Rounds};
 
 use crate::address::{Address, Opened};
 use crate::bus::BusError;
-use crate::clock::{Clock, Instant, SystemClock};
+use crate::clock::{Clock, Instant, SystemClock, nanos};
 use crate::kat;
 use crate::key::SignatureScheme;
 use crate::router::core::{LaneStatus, Offload, Options};
 use crate::router::{Router, StartError};
 use crate::stop::Stop;
-use crate::telemetry::{PublishError, Publisher};
+use crate::telemetry::{PublishError, Publisher, live};
 use crate::virtio::HealthPort;
+use desk::Desk;
+use slots::{Slot, Slots};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,8 +52,8 @@ pub struct Schedule {
     /// Time between two rounds: health page read, telemetry page published. A fifth of the
     /// heartbeat's usual period of 500 ms is enough to see each beat.
     pub publish: Duration,
-    /// Time between two known-answer tests. At this rate they take far less than 1 % of any
-    /// card's capacity.
+    /// Time between two known-answer tests, give or take a tenth. After a test that took long the
+    /// next one waits longer: they take 1 % of a card's capacity at most.
     pub check: Duration,
 }
 
@@ -77,7 +87,7 @@ pub enum OwnerError {
     Publish(#[from] PublishError),
     /// The load cannot be generated.
     #[error("the load generator could not be started")]
-    Load(#[source] std::io::Error),
+    Load(#[source] io::Error),
 }
 
 /// Owns the card until `stop` is requested, then lets go of it in an orderly way.
@@ -171,6 +181,7 @@ pub struct Owner {
     routed: Routed,
     rounds: Rounds,
     publisher: Publisher,
+    desk: io::Result<Desk>,
 }
 
 impl Owner {
@@ -197,11 +208,27 @@ impl Owner {
             pid: std::process::id(),
             start_time_ticks: own_start_time_ticks(),
         };
+        let slots = publisher.directory().ok();
+        let first = usize::try_from(identity.pid).unwrap_or(0);
         Self {
-            routed: Routed { router, lane },
+            routed: Routed {
+                router,
+                lane,
+                slots: slots.map(|directory| Slots::new(directory, first)),
+                slot: None,
+            },
             rounds: Rounds::new(&identity, health, schedule),
+            desk: publisher
+                .directory()
+                .and_then(|directory| Desk::listen(directory, address)),
             publisher,
         }
+    }
+
+    /// Why nobody can ask this owner for a test, if that is so. It owns and publishes all the same.
+    #[must_use]
+    pub fn cannot_be_asked(&self) -> Option<&io::Error> {
+        self.desk.as_ref().err()
     }
 
     /// When the next round is due.
@@ -216,8 +243,29 @@ impl Owner {
     ///
     /// [`PublishError`].
     pub fn tick(&mut self, now: Instant) -> Result<(), PublishError> {
+        if let Ok(desk) = &mut self.desk
+            && desk.attend(now)
+            && let Err(TooSoon { retry_after }) = self.rounds.ask(now)
+        {
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            desk.answer(&live::Answer::TooSoon { retry_after_ms });
+        }
         let page = self.rounds.round(&mut self.routed, now);
-        self.publisher.publish(page)
+        self.publisher.publish(page)?;
+        if !self.rounds.is_testing() {
+            self.routed.slot = None;
+        }
+        // Published before it is said, so that whoever asked finds it on the page.
+        let answer = self.rounds.take_answer();
+        if let Ok(desk) = &mut self.desk {
+            if let Some(answer) = answer {
+                desk.answer(&said(&answer));
+            }
+            if !desk.expire(self.rounds.is_testing(), now) {
+                self.rounds.forget();
+            }
+        }
+        Ok(())
     }
 
     /// Publishes that the card has been let go of.
@@ -230,7 +278,10 @@ impl Owner {
             routed,
             rounds,
             mut publisher,
+            desk,
         } = self;
+        // Nobody is to ask for what cannot be done any more.
+        drop(desk);
         let page = rounds.last(&routed, now);
         // If this was the last router, the card is free before anybody is told that it is.
         drop(routed);
@@ -243,6 +294,10 @@ impl Owner {
 struct Routed {
     router: Router,
     lane: usize,
+    /// `None` if none can be had: then nobody is limited.
+    slots: Option<Slots>,
+    /// Held while a test is under way.
+    slot: Option<Slot>,
 }
 
 impl Lane for Routed {
@@ -256,11 +311,34 @@ impl Lane for Routed {
     }
 
     fn begin_check(&mut self, _now: Instant) -> bool {
-        self.router.begin_check(self.lane)
+        if let Some(slots) = &self.slots {
+            self.slot = slots.take();
+            if self.slot.is_none() {
+                return false;
+            }
+        }
+        let begun = self.router.begin_check(self.lane);
+        if !begun {
+            self.slot = None;
+        }
+        begun
     }
 
     fn report_silent_reboot(&mut self, _now: Instant) {
         self.router.report_silent_reboot(self.lane);
+    }
+}
+
+/// An answer as it is sent.
+fn said(answer: &Answer) -> live::Answer {
+    match answer {
+        Answer::NotInUse => live::Answer::NotInUse {},
+        Answer::Tested(end) => live::Answer::Tested {
+            algorithm: end.algorithm.name().to_owned(),
+            result: end.failure.unwrap_or("passed").to_owned(),
+            latency_ns: nanos(end.latency),
+            ended_at_ns: end.at.as_nanos(),
+        },
     }
 }
 

@@ -13,6 +13,7 @@
 //! that looks at it (SIGBUS). Each step is a system call of its own, which orders it for every
 //! other CPU.
 
+pub mod live;
 #[cfg(test)]
 mod models;
 
@@ -36,6 +37,7 @@ const READ_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub struct Publisher {
     file: OwnedFd,
+    directory: OwnedFd,
     path: PathBuf,
     sequence: u64,
 }
@@ -106,6 +108,7 @@ impl Publisher {
         let mut publisher = Self {
             sequence: last_sequence(&file).map_err(os("read"))?,
             file,
+            directory: directory_fd,
             path,
         };
         let page = Page::new();
@@ -118,6 +121,11 @@ impl Publisher {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory it is in, which was found to be one that can be trusted.
+    pub(crate) fn directory(&self) -> io::Result<OwnedFd> {
+        self.directory.try_clone()
     }
 
     /// Publishes everything in `page` from its owner on; magic, version and sequence are this

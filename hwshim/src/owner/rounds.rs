@@ -4,6 +4,7 @@
 //! their own and in a simulation.
 
 use super::Schedule;
+use super::pace::{Pace, TooSoon};
 use crate::accelerator::State;
 use crate::clock::{Instant, nanos};
 use crate::router::breaker;
@@ -36,6 +37,15 @@ pub struct Identity<'a> {
     pub start_time_ticks: u64,
 }
 
+/// What somebody is told who asked for a test.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// It was tested, and that ended so.
+    Tested(CheckEnd),
+    /// The router gives the card no work, so there is nothing to test.
+    NotInUse,
+}
+
 /// Round after round, the telemetry page of one card.
 #[derive(Debug)]
 pub struct Rounds {
@@ -43,7 +53,8 @@ pub struct Rounds {
     schedule: Schedule,
     page: Page,
     next: Instant,
-    next_check: Instant,
+    pace: Pace,
+    answer: Option<Answer>,
     last_summary: Option<LastSummary>,
 }
 
@@ -65,12 +76,21 @@ impl Rounds {
         page.owner.start_time_ticks = identity.start_time_ticks.into();
         page.owner.publish_interval_ns = nanos(schedule.publish).into();
         page.owner.address = padded(identity.address);
+        // FNV-1a, so that owners of one host are not in step, and a simulation is each time the same.
+        let seed = identity
+            .address
+            .bytes()
+            .chain(identity.pid.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
         Self {
             health,
             schedule,
             page,
             next: Instant::ORIGIN,
-            next_check: Instant::ORIGIN,
+            pace: Pace::new(schedule.check, seed),
+            answer: None,
             last_summary: None,
         }
     }
@@ -89,10 +109,8 @@ impl Rounds {
             owner.lateness_ns_max = owner.lateness_ns_max.get().max(lateness).into();
         }
         self.next = now.plus(self.schedule.publish);
-        if now >= self.next_check && lane.begin_check(now) {
-            self.next_check = now.plus(self.schedule.check);
-        }
         let before = lane.status();
+        self.test(lane, &before, now);
         let read = self.read_health(&before, now);
         let status = lane.status();
         // A reset while the page was read explains whatever is new in it.
@@ -105,6 +123,49 @@ impl Rounds {
         self.describe(&status);
         self.page.owner.published_at_ns = now.as_nanos().into();
         &self.page
+    }
+
+    /// Somebody wants the card tested now. Answers are [taken](Self::take_answer) after each round
+    /// was published, so that the page says the same.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSoon`].
+    pub fn ask(&mut self, now: Instant) -> Result<(), TooSoon> {
+        self.pace.want(now)
+    }
+
+    /// What to tell those who asked.
+    pub const fn take_answer(&mut self) -> Option<Answer> {
+        self.answer.take()
+    }
+
+    /// Nobody waits for an answer any more.
+    pub const fn forget(&mut self) {
+        self.pace.forget();
+        self.answer = None;
+    }
+
+    /// Whether a test is under way.
+    #[must_use]
+    pub const fn is_testing(&self) -> bool {
+        self.pace.is_running()
+    }
+
+    /// Takes in how a test ended, and begins the next if it is due.
+    fn test(&mut self, lane: &mut impl Lane, status: &LaneStatus, now: Instant) {
+        if let Some(end) = self.pace.look(&status.checks, now) {
+            self.answer = Some(Answer::Tested(end));
+        }
+        if !self.pace.is_due(now) {
+            return;
+        }
+        if lane.begin_check(now) {
+            self.pace.began(now);
+        } else if self.pace.is_waited_for() && !is_in_use(status) {
+            self.pace.forget();
+            self.answer = Some(Answer::NotInUse);
+        }
     }
 
     /// What to publish when the card has been let go of.
@@ -197,6 +258,12 @@ impl Rounds {
         let last = status.checks.last;
         self.page.checked = padded(last.map_or("", |last| last.algorithm.name()));
     }
+}
+
+/// Whether the router gives the card work.
+fn is_in_use(status: &LaneStatus) -> bool {
+    let closed = matches!(status.breaker, breaker::State::Closed { .. });
+    status.state == Some(State::Ready) && closed
 }
 
 fn card_state_of(status: &LaneStatus) -> u64 {
