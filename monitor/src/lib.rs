@@ -25,6 +25,7 @@ pub mod history;
 pub mod incident;
 pub mod leak;
 pub mod led;
+pub mod live;
 pub mod local_health;
 pub mod lock;
 pub mod metrics;

@@ -20,6 +20,7 @@ use crate::rules::{self, Case};
 use crate::verdict::{Cause, Evidence, State};
 use card_spec::health::Summary;
 use card_spec::telemetry::{Breaker, Checks, Page, Requests, breaker_state, check_result};
+use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -239,6 +240,9 @@ pub struct CheckFigures {
     pub last_result: String,
     /// How long the last one took.
     pub last_latency_seconds: f64,
+    /// How long ago it ended; `null` before the first.
+    #[serde(default)]
+    pub last_age_seconds: Option<f64>,
 }
 
 /// A process.
@@ -735,8 +739,11 @@ impl From<Requests> for RequestFigures {
     }
 }
 
-impl From<Checks> for CheckFigures {
-    fn from(checks: Checks) -> Self {
+impl CheckFigures {
+    /// As they are at `now`.
+    pub(crate) fn new(checks: Checks, now: Instant) -> Self {
+        let last_at_ns = checks.last_at_ns.get();
+        let age = now.since(Instant::from_nanos(last_at_ns));
         let last_result = match checks.last_result.get() {
             check_result::NONE => "none",
             check_result::PASSED => "passed",
@@ -752,6 +759,7 @@ impl From<Checks> for CheckFigures {
             failed: checks.failed.get(),
             last_result: last_result.to_owned(),
             last_latency_seconds: Duration::from_nanos(checks.last_latency_ns.get()).as_secs_f64(),
+            last_age_seconds: (last_at_ns != 0).then_some(age.as_secs_f64()),
         }
     }
 }

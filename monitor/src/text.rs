@@ -19,12 +19,13 @@ use anstyle::{AnsiColor, Style};
 use std::time::Duration;
 
 /// Heads of the table's columns.
-const HEADS: [&str; 8] = [
+const HEADS: [&str; 9] = [
     "CARD",
     "STATE",
     "CAUSE",
     "SINCE",
     "HEARTBEAT",
+    "TEST",
     "BREAKER",
     "CARD/SOFTWARE/REFUSED",
     "OWNER",
@@ -237,12 +238,17 @@ fn row(card: &CardStatus) -> [String; HEADS.len()] {
         format!("{} {how}", beat.count)
     });
     let breaker = card.breaker.as_ref().map(|breaker| breaker.state.clone());
+    let test = card.checks.as_ref().and_then(|checks| {
+        let age = spoken(seconds(checks.last_age_seconds?));
+        Some(format!("{} {age} ago", checks.last_result))
+    });
     [
         Some(clean(&card.card)),
         Some(card.state.to_string()),
         Some(card.cause.to_string()),
         Some(spoken(seconds(card.for_seconds))),
         heartbeat,
+        test,
         breaker,
         requests,
         card.owner.as_ref().map(owner),
@@ -332,6 +338,6 @@ mod tests {
         let row: [String; HEADS.len()] = std::array::from_fn(|_| "x".to_owned());
         let coloured = line(&row, &widths, Some(STATE_COLUMN), style(State::Connected));
         let plain = anstream::adapter::strip_str(&coloured).to_string();
-        assert_eq!(plain, "x    x    x    x    x    x    x    x");
+        assert_eq!(plain, "x    x    x    x    x    x    x    x    x");
     }
 }

@@ -401,7 +401,7 @@ impl Card {
             heartbeat: beat.map(|beat| HeartbeatFigures::new(beat, &case)),
             breaker,
             requests: page.map(|page| page.requests.into()),
-            checks: page.map(|page| CheckFigures::from(page.checks)),
+            checks: page.map(|page| CheckFigures::new(page.checks, look.at)),
             resets: page.map(|page| page.card.resets.get()),
             silent_reboots: page.map(|page| page.card.silent_reboots.get()),
             owner: self.owner_figures(look),

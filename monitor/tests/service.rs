@@ -39,6 +39,7 @@ impl Owner {
         page.owner.publish_interval_ns = 250_000_000.into();
         page.card.state = card_state::READY.into();
         page.checks.last_result = check_result::PASSED.into();
+        page.checks.last_at_ns = SystemClock.now().as_nanos().into();
         page.requests.submitted = 60.into();
         page.requests.card = 40.into();
         page.requests.software = 15.into();
@@ -171,6 +172,7 @@ fn a_card_that_beats_is_connected_wherever_one_looks() {
     assert_eq!(card["simulated"], false);
     assert_eq!(card["heartbeat"]["moving"], true);
     assert_eq!(card["requests"]["card"], 40);
+    assert!(card["checks"]["last_age_seconds"].as_f64().unwrap() < 600.0);
     assert_eq!(card["owner"]["pid"], std::process::id());
     assert!(card["owner"]["rss_bytes"].as_u64().unwrap() > 0);
     assert!(card["owner"]["fds"].as_u64().unwrap() > 0);
@@ -203,6 +205,10 @@ fn a_card_that_beats_is_connected_wherever_one_looks() {
     let (code, table) = ask(&status, "status");
     assert_eq!(code, 0);
     assert!(table.contains("40/15/5"), "{table}");
+    assert!(
+        table.contains("passed ") && table.contains("s ago"),
+        "{table}"
+    );
     assert!(!table.contains('\x1b'), "no colour in a pipe: {table:?}");
     let (code, line) = ask(&status, "check");
     assert_eq!(code, 0);

@@ -1,6 +1,7 @@
 //! `cardmon status` and `cardmon check`: ask the monitor that runs, and print its answer; or say that
 //! nothing is known, and since when.
 
+use crate::live::{self, LiveArguments};
 use crate::{PLUGIN_UNKNOWN, diagnose, places, services};
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
@@ -51,6 +52,8 @@ pub(crate) struct CheckArguments {
     /// Only this card, e.g. pci:0000:3b:00.0.
     #[arg(long, value_name = "ADDRESS")]
     card: Option<String>,
+    #[command(flatten)]
+    live: LiveArguments,
     #[command(flatten)]
     service: Service,
 }
@@ -117,6 +120,9 @@ pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
+    if arguments.live.live {
+        return live::check(&arguments.live, arguments.card.as_deref());
+    }
     let (code, line) = match arguments.service.ask_or_know() {
         Ok(Ok(status)) => judged(&status, arguments.card.as_deref()),
         Ok(Err(unknown)) => {
@@ -196,7 +202,7 @@ pub(crate) fn without_bars(text: &str) -> String {
     text::clean(text).replace('|', "/")
 }
 
-const fn plugin_status(state: State) -> (u8, &'static str) {
+pub(crate) const fn plugin_status(state: State) -> (u8, &'static str) {
     match state {
         State::Connected => (0, "OK"),
         State::Unavailable => (1, "WARNING"),
@@ -206,7 +212,7 @@ const fn plugin_status(state: State) -> (u8, &'static str) {
 }
 
 /// Which state to report of several: what is known to be wrong before what is not known.
-const fn severity(state: State) -> u8 {
+pub(crate) const fn severity(state: State) -> u8 {
     match state {
         State::Connected => 0,
         State::Disconnected => 1,

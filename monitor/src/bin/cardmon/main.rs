@@ -7,6 +7,7 @@ mod dead_man;
 mod diagnose;
 mod history;
 mod incidents;
+mod live;
 mod order;
 mod places;
 mod run;

@@ -55,11 +55,15 @@ pub(crate) struct ReadPlace {
 
 impl ReadPlace {
     pub(crate) fn find(&self) -> anyhow::Result<Found> {
-        let config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
-        self.place.find(&config)
+        self.place.find(&self.config()?)
+    }
+
+    /// The configuration that was named, or none.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        match &self.config {
+            Some(path) => Ok(Config::read(path)?),
+            None => Ok(Config::default()),
+        }
     }
 }
 
