@@ -22,10 +22,11 @@ mod blink;
 mod load;
 mod log;
 mod signal;
+pub mod trace;
 
 pub use blink::Rule;
 pub use load::{Agreement, LoadCheck};
-pub use log::EdgeLog;
+pub use log::{EdgeLog, NewEdges};
 
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(20);
 pub enum Profile {
     /// nCipher nFast 500 and its generation: a blink every 3 to 4 seconds. Anything else is a
     /// fault.
+    // As a configuration has it, which kebab-case would not.
+    #[serde(rename = "nfast-500", alias = "nfast500")]
     Nfast500,
     /// nShield: lit, and off for a moment now and then, more often under load; two short or two
     /// long pulses for a mode; SOS for an error.
@@ -229,6 +232,24 @@ impl Decoder {
         match &mut self.script {
             Script::Blinks(blinks) => blinks.gap(),
             Script::Signals(signals) => signals.gap(),
+        }
+    }
+
+    /// Intervals of late that were too long or too short; `None` in a profile without a rhythm.
+    #[must_use]
+    pub fn outliers(&self) -> Option<trace::Outliers> {
+        match &self.script {
+            Script::Blinks(blinks) => Some(blinks.outliers(self.seen_until)),
+            Script::Signals(_) => None,
+        }
+    }
+
+    /// What was spelled after each SOS, oldest first, as read: once or twice, whole or not.
+    #[must_use]
+    pub fn letters(&self) -> Vec<String> {
+        match &self.script {
+            Script::Blinks(_) => Vec::new(),
+            Script::Signals(signals) => signals.letters(),
         }
     }
 

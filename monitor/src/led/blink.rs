@@ -11,6 +11,7 @@
 //! ```
 
 use super::Reading;
+use super::trace::Outliers;
 use hwshim::clock::Instant;
 use std::time::Duration;
 
@@ -109,6 +110,18 @@ impl Blinks {
             Reading::Unknown
         } else {
             Reading::Operational
+        }
+    }
+
+    /// What the rule looks at.
+    pub(super) fn outliers(&self, now: Instant) -> Outliers {
+        let as_of_now = self.outliers_as_of(now);
+        // One that is not over yet and too long already is one more.
+        let open = u32::from(as_of_now != self.outliers);
+        Outliers {
+            outliers: self.rule.window(as_of_now).count_ones(),
+            among: self.intervals.saturating_add(open).min(self.rule.among),
+            too_many: self.rule.outliers,
         }
     }
 

@@ -24,6 +24,11 @@ impl EdgeLog {
 
     /// Tells `decoder` what is new in a health page. Times are of the firmware's uptime.
     pub fn take(&mut self, page: &Summary, decoder: &mut Decoder) {
+        self.read(page).tell(decoder);
+    }
+
+    /// What is new in a health page. Times are of the firmware's uptime.
+    pub fn read(&mut self, page: &Summary) -> NewEdges {
         let boot_id = page.boot_id.get();
         let count = page.led_edge_count.get();
         let new = match self.read {
@@ -32,21 +37,46 @@ impl EdgeLog {
         };
         let new = usize::try_from(new).unwrap_or(usize::MAX);
         self.read = Some((boot_id, count));
-        let edges: Vec<_> = page.led_edges().collect();
-        if new > LED_EDGES_MAX {
-            decoder.gap();
-        }
         let uptime_ms = page.uptime_ms.get();
-        for edge in &edges[edges.len().saturating_sub(new)..] {
-            decoder.edge(instant(happened_at(*edge, uptime_ms)), edge.lit());
-        }
+        let edges: Vec<_> = page
+            .led_edges()
+            .map(|edge| (happened_at(edge, uptime_ms), edge.lit()))
+            .collect();
         // `LED_STS` may have been read an edge later, and a firmware that has stopped counting its
         // uptime may still blink: the last edge knows better than either.
-        let (at_ms, lit) = edges.last().map_or_else(
-            || (0, page.led_status.get() & led::OK != 0),
-            |last| (happened_at(*last, uptime_ms), last.lit()),
-        );
-        decoder.still(instant(at_ms.max(uptime_ms)), lit);
+        let lit = page.led_status.get() & led::OK != 0;
+        let (at_ms, lit) = edges.last().copied().unwrap_or((0, lit));
+        let fresh = &edges[edges.len().saturating_sub(new)..];
+        NewEdges {
+            gap: new > LED_EDGES_MAX,
+            edges: fresh.iter().map(|&(at, lit)| (instant(at), lit)).collect(),
+            now: (instant(at_ms.max(uptime_ms)), lit),
+        }
+    }
+}
+
+/// What is new in a log of edges.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewEdges {
+    /// Whether edges may have been missed before these.
+    pub gap: bool,
+    /// When the light changed, and whether it is on since.
+    pub edges: Vec<(Instant, bool)>,
+    /// How it is now.
+    pub now: (Instant, bool),
+}
+
+impl NewEdges {
+    /// Tells all of it.
+    pub fn tell(&self, decoder: &mut Decoder) {
+        if self.gap {
+            decoder.gap();
+        }
+        for &(at, lit) in &self.edges {
+            decoder.edge(at, lit);
+        }
+        let (at, lit) = self.now;
+        decoder.still(at, lit);
     }
 }
 

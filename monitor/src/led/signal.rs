@@ -92,6 +92,21 @@ impl Signals {
         }
     }
 
+    /// What was spelled after each SOS, oldest first. What broke off ends with two dots.
+    pub(super) fn letters(&self) -> Vec<String> {
+        let runs = &self.runs;
+        let messages = runs.windows(SOS.len()).enumerate();
+        let spelled = messages.filter_map(|(start, window)| {
+            let dot = dot_of_sos(window)?;
+            let Spelled { letters, is_whole } = spell(&runs[start + SOS.len()..], dot)?;
+            match is_whole {
+                true => Some(letters).filter(|letters| letters != "SOS"),
+                false => Some(format!("{letters}..")),
+            }
+        });
+        spelled.collect()
+    }
+
     /// Whether the dark moments of late, the last of them `dark` long so far, are none of a light
     /// that is well.
     fn is_signalling(&self, dark: Duration) -> bool {
@@ -179,30 +194,49 @@ fn dot_of_sos(runs: &[Run]) -> Option<Duration> {
 
 /// What is said after SOS until the next pause between words, if that is letters.
 fn code(runs: &[Run], dot: Duration) -> Option<String> {
+    let spelled = spell(runs, dot)?;
+    // SOS after SOS has no code between.
+    (spelled.is_whole && spelled.letters != "SOS").then_some(spelled.letters)
+}
+
+/// Letters as far as they could be read.
+struct Spelled {
+    letters: String,
+    /// Whether the pause between words came after the last.
+    is_whole: bool,
+}
+
+/// What is spelled after SOS; `None` if no word has begun.
+fn spell(runs: &[Run], dot: Duration) -> Option<Spelled> {
     let (pause, word) = runs.split_first()?;
-    if units_of(pause.len, dot)? != 7 {
+    if units_of(pause.len, dot)? != 7 || word.is_empty() {
         return None;
     }
-    let mut code = String::new();
+    let mut letters = String::new();
     let mut marks = String::new();
-    for pair in word.chunks_exact(2) {
-        let mark = match units_of(pair[0].len, dot)? {
-            1 => '.',
-            3 => '-',
-            _ => return None,
+    let is_whole = word.chunks_exact(2).find_map(|pair| {
+        let mark = match units_of(pair[0].len, dot) {
+            Some(1) => '.',
+            Some(3) => '-',
+            _ => return Some(false),
         };
         marks.push(mark);
-        let space = units_of(pair[1].len, dot)?;
+        let Some(space) = units_of(pair[1].len, dot) else {
+            return Some(false);
+        };
         if space > 1 {
-            code.push(letter(&marks)?);
+            let Some(letter) = letter(&marks) else {
+                return Some(false);
+            };
+            letters.push(letter);
             marks.clear();
         }
-        if space == 7 {
-            // SOS after SOS has no code between.
-            return Some(code).filter(|code| code != "SOS");
-        }
-    }
-    None
+        (space == 7).then_some(true)
+    });
+    Some(Spelled {
+        letters,
+        is_whole: is_whole.unwrap_or(false),
+    })
 }
 
 /// 1, 3 or 7, whichever is meant; `None` for what is too short for any.

@@ -7,6 +7,7 @@ mod dead_man;
 mod diagnose;
 mod history;
 mod incidents;
+mod led;
 mod live;
 mod order;
 mod places;
@@ -49,6 +50,9 @@ enum Command {
     Leaks(services::LeaksArguments),
     /// Ask it what host services hold, the most memory first.
     Top(services::TopArguments),
+    /// Show the status light of a card: its edges, drawn and read.
+    #[command(after_help = led::HELP)]
+    Led(led::Arguments),
     /// Show what is on record, without a running monitor.
     History(history::HistoryArguments),
     /// Say whether this host was starved in a silence of a card or a service.
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         Command::Incidents(arguments) => incidents::incidents(&arguments),
         Command::Leaks(arguments) => services::leaks(&arguments),
         Command::Top(arguments) => services::top(&arguments),
+        Command::Led(arguments) => led::show(&arguments),
         Command::History(arguments) => history::history(&arguments),
         Command::Explain(arguments) => history::explain(&arguments),
         Command::Audit { command } => history::audit(&command),

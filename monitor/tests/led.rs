@@ -1,0 +1,252 @@
+//! `cardmon led` against a simulated card with an owner, and against a page that the test publishes.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use card_spec::health::{self, LED_EDGES_MAX, LedEdge, Summary};
+use card_spec::telemetry::{Page, padded};
+use hwshim::telemetry::Publisher;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use zerocopy::{FromZeros, IntoBytes};
+
+const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
+const CARD: &str = "software:ring";
+
+/// A card that has spelled SOS and letters, with dots of 200 ms.
+struct Card {
+    publisher: Publisher,
+    page: Page,
+    health: Summary,
+}
+
+impl Card {
+    fn new(directory: &Path) -> Self {
+        let mut health = Summary::new_zeroed();
+        health.magic = health::MAGIC.into();
+        health.version = health::VERSION.into();
+        let mut page = Page::new();
+        page.owner.address = padded(CARD);
+        Self {
+            publisher: Publisher::create(directory, CARD).unwrap(),
+            page,
+            health,
+        }
+    }
+
+    fn change(&mut self, after_ms: u64) {
+        let uptime_ms = self.health.uptime_ms.get() + after_ms;
+        let count = self.health.led_edge_count.get();
+        let edge = LedEdge::new()
+            .with_uptime_ms(u32::try_from(uptime_ms).unwrap())
+            .with_lit(count.is_multiple_of(2));
+        self.health.led_edges[usize::try_from(count).unwrap() % LED_EDGES_MAX] =
+            edge.into_bits().into();
+        self.health.led_edge_count = (count + 1).into();
+        self.health.uptime_ms = uptime_ms.into();
+    }
+
+    fn spell(&mut self, letters: &[&str]) {
+        for letter in letters {
+            for (index, mark) in letter.chars().enumerate() {
+                self.change(if index == 0 { 600 } else { 200 });
+                self.change(if mark == '.' { 200 } else { 600 });
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.page.card.health_reads += 1;
+        self.page.health.copy_from_slice(self.health.as_bytes());
+        self.publisher.publish(&self.page).unwrap();
+    }
+}
+
+fn led(directory: &Path, more: &[&str]) -> Output {
+    Command::new(CARDMON)
+        .args(["led", CARD, "--telemetry"])
+        .arg(directory)
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn edges_come_as_they_happen_and_a_light_is_drawn_and_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut card = Card::new(directory.path());
+    card.publish();
+    let mut child = Command::new(CARDMON)
+        .args([
+            "led",
+            CARD,
+            "--trace",
+            "--for",
+            "120s",
+            "--json",
+            "--profile",
+            "nfast-500",
+            "--telemetry",
+        ])
+        .arg(directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    // It may look only after the first edges; all are in the log then.
+    for _ in 0..4 {
+        card.change(3_300);
+        card.change(200);
+        card.publish();
+        let (on, off) = (next(), next());
+        assert_eq!((&on["lit"], &off["lit"]), (&true.into(), &false.into()));
+        let uptime = off["uptime_seconds"].as_f64().unwrap();
+        assert_eq!(
+            uptime,
+            f64::from(u32::try_from(card.health.uptime_ms.get()).unwrap()) / 1e3
+        );
+        assert_eq!(off["after_seconds"], 0.2);
+    }
+    card.health.boot_id = 7.into();
+    card.publish();
+    assert_eq!(next()["event"], "gap");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    let summary = loop {
+        let line = next();
+        if line["event"] == "summary" {
+            break line;
+        }
+    };
+    assert!(summary["gaps"].as_u64().unwrap() >= 1, "{summary}");
+    assert_eq!(summary["read"][0]["profile"], "nfast-500");
+    assert!(summary["blocks"].as_str().unwrap().contains('█'));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn letters_are_shown_as_spelled_and_only_b1_has_a_meaning() {
+    for (code, letters, meaning) in [
+        (["-...", ".----"], "B1", "battery"),
+        ([".-", ".-"], "AA", ""),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut card = Card::new(directory.path());
+        card.publish();
+        let mut child = Command::new(CARDMON)
+            .args([
+                "led",
+                CARD,
+                "--trace",
+                "--for",
+                "120s",
+                "--profile",
+                "nshield",
+                "--telemetry",
+            ])
+            .arg(directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut told = 0;
+        // The log holds 29 edges, so each word is published, and waited for until it was told.
+        for _ in 0..3 {
+            for word in [&["...", "---", "..."][..], &code] {
+                card.change(1_400);
+                card.change(if word[0].starts_with('.') { 200 } else { 600 });
+                card.spell_rest(word);
+                card.publish();
+                while told < card.health.led_edge_count.get() {
+                    let line = lines.next().unwrap().unwrap();
+                    assert!(line.contains(" on") || line.contains(" off"), "{line}");
+                    told += 1;
+                }
+            }
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let rest: Vec<_> = lines.map(Result::unwrap).collect();
+        let read = rest.last().unwrap();
+        assert!(
+            read.contains(&format!("nshield: SOS-{letters}")),
+            "{rest:#?}"
+        );
+        assert!(
+            read.contains(&format!("spelled after SOS: {letters}")),
+            "{read}"
+        );
+        assert_eq!(read.contains("battery"), !meaning.is_empty(), "{read}");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+impl Card {
+    /// A word whose first mark has been made.
+    fn spell_rest(&mut self, word: &[&str]) {
+        for mark in word[0].chars().skip(1) {
+            self.change(200);
+            self.change(if mark == '.' { 200 } else { 600 });
+        }
+        self.spell(&word[1..]);
+    }
+}
+
+#[test]
+fn what_is_in_the_log_is_read_at_once_as_each_light_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut card = Card::new(directory.path());
+    for _ in 0..6 {
+        card.change(3_300);
+        card.change(200);
+    }
+    card.publish();
+    let output = led(directory.path(), &[]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("12 edges, 0 gaps"), "{text}");
+    assert!(text.contains("nobody said"), "{text}");
+    assert!(
+        text.contains(
+            "nfast-500: operational; 0 of the last 5 intervals are outliers, 4 are too many"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("nshield: "), "{text}");
+    let json = led(directory.path(), &["--json", "--profile", "nfast-500"]).stdout;
+    let last = String::from_utf8(json)
+        .unwrap()
+        .lines()
+        .last()
+        .unwrap()
+        .to_owned();
+    let summary: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(summary["read"][0]["reading"], "operational");
+    assert_eq!(summary["edges"], 12);
+}
+
+#[test]
+fn a_card_without_a_page_or_a_light_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = led(directory.path(), &[]);
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(
+        String::from_utf8(absent.stderr)
+            .unwrap()
+            .contains("no owner of that card has run here")
+    );
+    let mut card = Card::new(directory.path());
+    card.publisher.publish(&card.page).unwrap();
+    let unread = led(directory.path(), &[]);
+    assert!(
+        String::from_utf8(unread.stderr)
+            .unwrap()
+            .contains("has read no health page yet")
+    );
+    card.publish();
+    assert!(led(directory.path(), &[]).status.success());
+}
