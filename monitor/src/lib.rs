@@ -31,6 +31,7 @@ pub mod lock;
 pub mod metrics;
 pub mod probe;
 pub mod record;
+pub mod report;
 pub mod rules;
 pub mod services;
 pub mod sessions;

@@ -24,6 +24,7 @@ mod changes;
 pub mod gap;
 mod host;
 mod keeper;
+mod services;
 
 pub use casebook::Casebook;
 pub use host::HostWatch;
@@ -353,6 +354,7 @@ impl Recorder {
             .cards
             .iter()
             .for_each(|card| sample(card, &mut samples));
+        samples.extend(services::figures(status));
         samples
     }
 

@@ -277,7 +277,7 @@ fn open<T>(opened: Result<T, HistoryError>) -> anyhow::Result<T> {
 }
 
 /// All anchors of a file; none, and a word about it, if there is no file.
-fn anchors(path: &Path) -> anyhow::Result<Vec<Anchor>> {
+pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
     match FileAnchors::read(path) {
         Ok(anchors) => Ok(anchors),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -293,7 +293,7 @@ fn anchors(path: &Path) -> anyhow::Result<Vec<Anchor>> {
 
 pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Result<ExitCode> {
     let found = place.find()?;
-    let anchors = anchors(&found.anchors)?;
+    let anchors = anchors_of(&found.anchors)?;
     let reader = open(Reader::open(&found.directory))?;
     let report = reader
         .verify(&anchors)
@@ -406,7 +406,7 @@ pub(crate) fn figures(made: &Snapshot) -> Value {
 
 pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
-    let anchors = anchors(&found.anchors)?;
+    let anchors = anchors_of(&found.anchors)?;
     let restored = restore_verify(&arguments.verify, &anchors, &SystemClock)
         .map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();

@@ -11,6 +11,7 @@ mod led;
 mod live;
 mod order;
 mod places;
+mod report;
 mod run;
 mod services;
 mod simulation;
@@ -53,6 +54,9 @@ enum Command {
     /// Show the status light of a card: its edges, drawn and read.
     #[command(after_help = led::HELP)]
     Led(led::Arguments),
+    /// Bundle what whoever takes a card back needs to know of it.
+    #[command(after_help = report::HELP)]
+    Report(report::Arguments),
     /// Show what is on record, without a running monitor.
     History(history::HistoryArguments),
     /// Say whether this host was starved in a silence of a card or a service.
@@ -119,6 +123,7 @@ fn main() -> ExitCode {
         Command::Leaks(arguments) => services::leaks(&arguments),
         Command::Top(arguments) => services::top(&arguments),
         Command::Led(arguments) => led::show(&arguments),
+        Command::Report(arguments) => report::make(&arguments),
         Command::History(arguments) => history::history(&arguments),
         Command::Explain(arguments) => history::explain(&arguments),
         Command::Audit { command } => history::audit(&command),

@@ -1,0 +1,155 @@
+//! `cardmon report`: bundles what whoever takes a card back needs to know.
+
+use crate::history::{anchors_of, escaped, time};
+use crate::places::ReadPlace;
+use anyhow::Context as _;
+use hwshim::clock::SystemClock;
+use monitor::config::Config;
+use monitor::history::{BootId, Stamp, WallTime};
+use monitor::record::said;
+use monitor::report::bundle::{self, BundleError};
+use monitor::report::redact::Redactor;
+use monitor::report::{self, Now, Part, Report, Sources};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(crate) const HELP: &str = "\
+The bundle holds report.html (for people, needs no other file), report.json, events.jsonl, held.svg and
+MANIFEST.sha256 (sha256sum -c). It is made from the card's telemetry page, /sys and the history; no
+monitor need run, and what could not be had says why. Keys, the environment, this host's name and network
+addresses are not in it; reasons that operators gave for changes are. Exit status: 0; 1 if nothing was
+written; 3 if the record is not what was recorded, which the report says too.";
+
+/// Exit status if the record was tampered with.
+const TAMPERED: u8 = 3;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Address of the card, e.g. pci:0000:3b:00.0.
+    card: String,
+    /// Directory to make, or archive if the name ends in .tar; neither may be there yet
+    /// [default: report-TIME.tar here].
+    #[arg(long, value_name = "DIR|FILE.tar")]
+    out: Option<PathBuf>,
+    /// Directory of the telemetry pages [default: that of the configuration, /run/hwshim for root, or
+    /// one of the user's own].
+    #[arg(long, value_name = "DIR")]
+    telemetry: Option<PathBuf>,
+    /// Look at the /sys and /proc below this directory.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    #[command(flatten)]
+    place: ReadPlace,
+}
+
+/// Makes the bundle.
+pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.place.config()?;
+    let found = arguments.place.find()?;
+    let telemetry = arguments
+        .telemetry
+        .clone()
+        .unwrap_or_else(|| config.telemetry());
+    let stamp = Stamp::now(&SystemClock, BootId::of_this_boot());
+    let name = fs::read_to_string(arguments.root.join("proc/sys/kernel/hostname"));
+    let sources = Sources {
+        telemetry: &telemetry,
+        root: &arguments.root,
+        history: &found.directory,
+        anchors: &anchors_of(&found.anchors)?,
+        light: config.limits.light,
+        redactor: &Redactor::new(name),
+        services: &services_of(&config, &arguments.card),
+    };
+    let now = Now {
+        monotonic: stamp.monotonic,
+        wall: stamp.wall,
+    };
+    let report = report::collect(&arguments.card, &sources, now);
+    if report.identity.known().is_none() && report.events.known().is_none_or(Vec::is_empty) {
+        anyhow::bail!(
+            "nothing is known of {}: no page in {} and nothing on record in {}",
+            arguments.card,
+            telemetry.display(),
+            found.directory.display()
+        );
+    }
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| default_name(stamp.wall));
+    let files = bundle::files(&report).map_err(in_short)?;
+    bundle::write(&files, &out, report.made_unix_ms).map_err(in_short)?;
+    summary(&report, &out).context("the summary could not be printed")?;
+    let finding = report
+        .audit
+        .known()
+        .and_then(|audit| audit.finding.as_ref());
+    Ok(finding.map_or(ExitCode::SUCCESS, |_| ExitCode::from(TAMPERED)))
+}
+
+fn in_short(error: BundleError) -> anyhow::Error {
+    anyhow::anyhow!(said(&error))
+}
+
+fn services_of(config: &Config, card: &str) -> Vec<String> {
+    let of_card = config
+        .services
+        .iter()
+        .filter(|service| service.card.as_deref() == Some(card));
+    of_card.map(|service| service.name.clone()).collect()
+}
+
+fn default_name(now: WallTime) -> PathBuf {
+    let time = time(now).replace([':', '.'], "-");
+    PathBuf::from(format!("report-{time}.tar"))
+}
+
+/// What is in it, and what is not.
+fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
+    let mut print = anstream::stdout();
+    writeln!(
+        print,
+        "{}: report on {}",
+        out.display(),
+        escaped(&report.card)
+    )?;
+    let parts = [
+        ("card", missing(&report.identity)),
+        ("assessment", missing(&report.assessment)),
+        ("owner", missing(&report.owner)),
+        ("light", missing(&report.light)),
+        ("pci", missing(&report.pci)),
+        ("held", missing(&report.held)),
+        ("record", missing(&report.events)),
+        ("audit", missing(&report.audit)),
+    ];
+    for (name, why) in parts {
+        let said = why.map_or_else(
+            || "included".to_owned(),
+            |why| format!("not available: {why}"),
+        );
+        writeln!(print, "  {name:<11} {}", escaped(&said))?;
+    }
+    let finding = report
+        .audit
+        .known()
+        .and_then(|audit| audit.finding.as_ref());
+    if let Some(finding) = finding {
+        writeln!(
+            print,
+            "THE RECORD IS NOT WHAT WAS RECORDED: {}",
+            escaped(finding)
+        )?;
+    }
+    Ok(())
+}
+
+fn missing<T>(part: &Part<T>) -> Option<&str> {
+    match part {
+        Part::Known(_) => None,
+        Part::Missing(why) => Some(why),
+    }
+}
