@@ -10,6 +10,7 @@
 //! | `{"unlock": {"ticket": "CHG1", "reason": "...", "seconds": 1800}}` | `{"ok": true, "event": 7, ...}` |
 //! | `{"lock": {}}` | the same |
 //! | `{"drain": {"card": "pci:..."}}`, `{"undrain": {"card": "pci:..."}}` | the same; refused and recorded while locked |
+//! | `{"tune": {"what": "...", "old": "...", "new": "..."}}` | the same; who gives the order makes the change |
 //! | `{"snapshot": {"to": "/absolute/path"}}` | for root and the monitor's own user |
 //! | `{"standing": {}}` | `{"ok": true, "standing": {...}}` |
 //! | anything else | `{"ok": false, "error": "..."}` |
@@ -39,6 +40,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// What somebody wants a card to do.
 const DRAIN: &str = "drain";
 const UNDRAIN: &str = "undrain";
+/// Something of the host is given another value.
+pub const TUNE: &str = "tune";
+/// It could not be.
+pub const TUNE_FAILED: &str = "tune-failed";
 
 /// Kinds of events that a desk is to be told of when it begins.
 pub const KINDS: [&str; 3] = [lock::UNLOCK, lock::RELOCK, lock::CHANGE];
@@ -67,6 +72,18 @@ pub enum Order {
     Undrain {
         /// Which.
         card: String,
+    },
+    /// Puts on record that something of the host gets another value, which who says so sees to.
+    Tune {
+        /// What, as a path or a limit.
+        what: String,
+        /// What it was.
+        old: String,
+        /// What it becomes.
+        new: String,
+        /// Why it did not, if that is what is to be on record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
     },
     /// Makes a snapshot while nothing is written.
     Snapshot {
@@ -235,19 +252,29 @@ impl Desk {
                 refuse(format!("{} is not drained", clean(&card)))
             }
             Order::Drain { card } if !self.cards.contains(&card) => refuse(self.no_such(&card)),
-            Order::Drain { card } => self.change(DRAIN, card, peer, now),
-            Order::Undrain { card } => self.change(UNDRAIN, card, peer, now),
+            Order::Drain { card } => self.change(change(DRAIN, card, peer), now),
+            Order::Undrain { card } => self.change(change(UNDRAIN, card, peer), now),
+            Order::Tune { what, .. } if what.is_empty() => refuse("of what is not said".to_owned()),
+            Order::Tune {
+                what,
+                old,
+                new,
+                failed,
+            } => {
+                let action = if failed.is_some() { TUNE_FAILED } else { TUNE };
+                let change = Change {
+                    old: Some(old),
+                    new: Some(failed.unwrap_or(new)),
+                    ..change(action, what, peer)
+                };
+                self.change(change, now)
+            }
             Order::Snapshot { to } => self.snapshot(to, peer),
             Order::Standing {} => Decision::Done,
         }
     }
 
-    fn change(&mut self, action: &str, card: String, peer: Peer, now: Stamp) -> Decision {
-        let change = Change {
-            by: peer.to_string(),
-            action: action.to_owned(),
-            subject: card,
-        };
+    fn change(&mut self, change: Change, now: Stamp) -> Decision {
         match self.lock.attempt(&change, now) {
             Answer::Allowed(event) => Decision::Record(event),
             Answer::Refused(event) => Decision::Refuse {
@@ -313,6 +340,16 @@ impl Desk {
             format!("{card} is drained, by {by}: nobody is alarmed about it")
         });
         window.into_iter().chain(drained).collect()
+    }
+}
+
+fn change(action: &str, subject: String, peer: Peer) -> Change {
+    Change {
+        by: peer.to_string(),
+        action: action.to_owned(),
+        subject,
+        old: None,
+        new: None,
     }
 }
 

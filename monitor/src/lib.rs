@@ -39,5 +39,6 @@ pub mod status;
 pub mod text;
 pub mod trend;
 pub mod unknown;
+pub mod tune;
 pub mod verdict;
 pub mod watch;

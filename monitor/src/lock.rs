@@ -127,8 +127,14 @@ pub struct Change {
     pub by: String,
     /// What: `firmware-update`, `reset`, `configure`.
     pub action: String,
-    /// Of which card.
+    /// Of which card, or of what of the host.
     pub subject: String,
+    /// What it was, where that is one value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// What it becomes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
 }
 
 /// What became of a change that somebody asked for.
@@ -331,6 +337,8 @@ fn others() -> Change {
         by: "others".to_owned(),
         action: "others".to_owned(),
         subject: "monitor".to_owned(),
+        old: None,
+        new: None,
     }
 }
 

@@ -33,6 +33,8 @@ fn change(by: &str) -> Change {
         by: by.to_owned(),
         action: "reset".to_owned(),
         subject: "pci:0000:3b:00.0".to_owned(),
+        old: None,
+        new: None,
     }
 }
 

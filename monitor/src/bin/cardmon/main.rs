@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod services;
 mod simulation;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
@@ -57,6 +58,9 @@ enum Command {
     /// Bundle what whoever takes a card back needs to know of it.
     #[command(after_help = report::HELP)]
     Report(report::Arguments),
+    /// Say what of host and configuration would be better otherwise, and change what may be changed.
+    #[command(after_help = tune::HELP)]
+    Tune(tune::Arguments),
     /// Show what is on record, without a running monitor.
     History(history::HistoryArguments),
     /// Say whether this host was starved in a silence of a card or a service.
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Command::Top(arguments) => services::top(&arguments),
         Command::Led(arguments) => led::show(&arguments),
         Command::Report(arguments) => report::make(&arguments),
+        Command::Tune(arguments) => tune::tune(&arguments),
         Command::History(arguments) => history::history(&arguments),
         Command::Explain(arguments) => history::explain(&arguments),
         Command::Audit { command } => history::audit(&command),
