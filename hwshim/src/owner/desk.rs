@@ -204,6 +204,9 @@ mod tests {
     }
 
     fn hears(stream: UnixStream) -> Answer {
+        // What never comes fails the test, and does not hang it.
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
         let mut line = String::new();
         io::BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
