@@ -399,7 +399,10 @@ fn the_shim_does_about_each_fault_what_the_table_says() {
             // something to act on in its minute.
             let rare = [Fault::CrtFault, Fault::SessionsExhausted].map(Trouble::Card);
             let may_be_idle = rare.contains(&trouble);
-            assert!(incident.acted_at.is_some() || may_be_idle, "{name}, seed {seed}");
+            assert!(
+                incident.acted_at.is_some() || may_be_idle,
+                "{name}, seed {seed}"
+            );
             let problem = match answer {
                 Answer::Opens(..) if incident.acted_at.is_none() => None,
                 _ => disagreement(answer, incident.opened),

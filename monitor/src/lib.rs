@@ -38,7 +38,7 @@ pub mod sessions;
 pub mod status;
 pub mod text;
 pub mod trend;
-pub mod unknown;
 pub mod tune;
+pub mod unknown;
 pub mod verdict;
 pub mod watch;

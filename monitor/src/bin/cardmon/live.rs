@@ -110,7 +110,8 @@ fn drained(place: &ReadPlace) -> BTreeSet<String> {
         let reader = Reader::open(&found.directory).ok()?;
         reader.query(&filter).ok()
     });
-    Desk::new(lock::Settings::default(), &recorded.unwrap_or_default(), 0).drained()
+    let desk = Desk::new(lock::Settings::default(), &recorded.unwrap_or_default(), 0);
+    desk.drained().keys().cloned().collect()
 }
 
 /// What counts of several: severity, exit status, word.

@@ -376,6 +376,8 @@ fn whatever_others_say_an_incident_fits_into_an_event() {
             by: format!("{index}{long}"),
             action: long.clone(),
             subject: CARD.to_owned(),
+            old: Some(long.clone()),
+            new: None,
         };
         let event = Event::new(at(0), lock::CHANGE, CARD, &change);
         case.casebook.changed(&event, at(0));
