@@ -379,7 +379,8 @@ fn p256_stays_here_although_it_is_offloaded_and_many_wait() {
 
 #[test]
 fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
-    let (mut desk, works) = Desk::over(micros(850), 8);
+    // Sooner than software, even alone; what it costs decides.
+    let (mut desk, works) = Desk::over(micros(590), 8);
     works.lock().unwrap().batch = Batch {
         size: NonZeroUsize::new(8).unwrap(),
         window: Duration::ZERO,
@@ -607,6 +608,7 @@ fn requests_that_come_back_to_software_count_as_its_work() {
     let mut accepted = 0;
     while let Placed::InSoftware(..) = desk.submit() {
         accepted += 1;
+        assert!(accepted < 10_000);
     }
     assert!((600..=613).contains(&accepted), "{accepted}");
 }
@@ -659,7 +661,8 @@ fn a_slow_card_among_fast_ones_gets_its_share_only() {
     let (mut desk, works) = two((micros(5_000), 1), (micros(500), 1));
     let [slow, fast] = keep_busy(&mut desk, &works, 4);
     let share = slow as f64 / (slow + fast) as f64;
-    assert!(share < 0.13, "{slow} and {fast}");
+    // Work in proportion to their speed would be a tenth; alone, the fast one answers sooner.
+    assert!(share < 0.03, "{slow} and {fast}");
     let [slow, fast] = keep_busy(&mut desk, &works, 40);
     let share = slow as f64 / (slow + fast) as f64;
     assert!(
