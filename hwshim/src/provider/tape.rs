@@ -77,8 +77,8 @@ pub(super) enum Exchange {
 /// Random numbers, one after the other.
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Random {
-    /// As long as there is room: growing would leave copies behind.
-    bytes: Vec<u8>,
+    /// All the room there is: growing would leave copies behind.
+    bytes: Box<[u8]>,
     written: usize,
     read: usize,
 }
@@ -109,16 +109,16 @@ thread_local! {
 impl Tape {
     pub(crate) fn new() -> Self {
         let mut tape = Self::blank();
-        tape.random.bytes.resize(RANDOM_MAX, 0);
+        tape.random.bytes = vec![0; RANDOM_MAX].into();
         tape
     }
 
     /// A tape without room.
-    const fn blank() -> Self {
+    fn blank() -> Self {
         Self {
             state: State::Recording,
             random: Random {
-                bytes: Vec::new(),
+                bytes: Box::default(),
                 written: 0,
                 read: 0,
             },
@@ -453,14 +453,12 @@ mod tests {
         fn is_wiped_on_drop<T: ZeroizeOnDrop>(_: &T) {}
         let provider = provider();
         let (mut tape, drawn) = recorded(&provider, RANDOM_MAX, b"message");
-        assert_eq!(tape.random.bytes, drawn);
+        assert_eq!(&tape.random.bytes[..], drawn);
         is_wiped_on_drop(&tape.random);
-        let room = tape.random.bytes.capacity();
         // What dropping does, and what cannot be looked at afterwards.
         tape.random.zeroize();
-        assert_eq!(tape.random.bytes.capacity(), room);
-        tape.random.bytes.resize(RANDOM_MAX, 1);
-        assert_eq!(room, RANDOM_MAX, "it never grew, so there is no copy");
+        assert_eq!(&tape.random.bytes[..], [0; RANDOM_MAX]);
+        assert_eq!((tape.random.written, tape.random.read), (0, 0));
     }
 
     #[test]

@@ -20,8 +20,12 @@ use tokio_rustls::TlsConnector;
 const SHORT: Duration = Duration::from_millis(30);
 
 async fn faulty(behaviour: Behaviour) -> Server {
+    faulty_within(behaviour, SHORT).await
+}
+
+async fn faulty_within(behaviour: Behaviour, timeout: Duration) -> Server {
     let script = Script::new(behaviour);
-    let router = router(&script, SHORT);
+    let router = router(&script, timeout);
     Server::over(router, script, Options::default(), |provider| {
         config(provider, &identity(Kind::Rsa2048))
     })
@@ -121,7 +125,8 @@ async fn a_handshake_can_be_given_up_wherever_it_waits() {
 
 #[tokio::test]
 async fn a_handshake_that_waits_for_its_signature_can_be_given_up() {
-    let server = faulty(Behaviour::Silent).await;
+    // Long enough to be found waiting, however busy the machine.
+    let server = faulty_within(Behaviour::Silent, Duration::from_secs(3)).await;
     let client = client_of(Kind::Rsa2048, TLS13);
     let (ours, theirs) = duplex(4096);
     let connector = TlsConnector::from(client);

@@ -22,7 +22,7 @@ async fn s_client(port: u16, trusted: &Path, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output();
     let output = tokio::time::timeout(PATIENT, command).await.unwrap();
-    output.expect("openssl runs: cargo xtask test installs it on Debian")
+    output.expect("openssl runs: install it (on Debian, apt install openssl)")
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("openssl runs: cargo xtask test installs it on Debian");
+        .expect("openssl runs: install it (on Debian, apt install openssl)");
     let mut input = encoder.stdin.take().unwrap();
     std::io::Write::write_all(&mut input, certificate).unwrap();
     drop(input);
