@@ -40,8 +40,9 @@ fn of_the_card(fault: &Fault) -> &'static [&'static str] {
         | Fault::WorkStops
         | Fault::Maintenance
         | Fault::LateCompletion { .. }
-        | Fault::DroppedCompletion
-        | Fault::ResetHangs => UNANSWERED,
+        | Fault::DroppedCompletion => UNANSWERED,
+        // What does not end its reset cannot be brought up.
+        Fault::ResetHangs => &["not-usable", "timed-out", "ring-stuck"],
         Fault::Slow { factor } if *factor >= SLOW_MIN => UNANSWERED,
         Fault::FlippedBit | Fault::CrtFault => &["wrong-answer"],
         // Another message does not fit the tag that it came with.
@@ -61,7 +62,7 @@ fn of_the_card(fault: &Fault) -> &'static [&'static str] {
         Fault::SelfTestFailure { .. } => &["status-err"],
         Fault::ErrorStatus { status } => of_status(*status),
         Fault::SurpriseRemoval => &["gone"],
-        Fault::AllOnes => &["timed-out", "ring-stuck", "gone"],
+        Fault::AllOnes => &["timed-out", "ring-stuck", "gone", "not-usable"],
         // Nothing that callers would notice.
         Fault::Slow { .. }
         | Fault::ReorderedCompletion
