@@ -173,9 +173,9 @@ fn an_hour_of_a_card_that_is_well_is_an_hour_of_work() {
     assert!(outcome.simulated >= Duration::from_secs(60 * 60));
     assert_eq!(outcome.opened, []);
     assert!(outcome.ended_in_use);
-    // Of what the load asks for, all but what is asked before the card is up.
     assert!(outcome.requests > 20_000, "{outcome:?}");
-    assert!(outcome.by_software <= 1, "{outcome:?}");
+    // What the card has in its queue when everything is taken back in the end, and nothing else.
+    assert!(outcome.by_software <= 32, "{outcome:?}");
     let looks = outcome.polls;
     assert!(looks >= 60 * 60 - 1, "{looks} looks of the monitor");
     let beats = outcome.rounds;
