@@ -20,11 +20,13 @@
 
 mod calibration;
 mod inquiry;
+mod joint;
 pub mod table;
 mod weighing;
 
 pub use calibration::{Calibration, brier};
 pub use inquiry::{TESTS, Test};
+pub use joint::joint;
 pub use table::{Action, Kind};
 pub use weighing::{Prospect, Weighing, prospects, weigh};
 

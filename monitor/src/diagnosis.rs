@@ -17,6 +17,7 @@
 mod answers;
 mod host;
 mod link;
+mod refusals;
 
 use crate::attribution::{
     Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, Weighing, assess,
@@ -33,6 +34,7 @@ use card_spec::telemetry::{Page, breaker_state, check_result};
 use host::HostHealth;
 use hwshim::clock::Instant;
 use link::LinkDeltas;
+use refusals::Refusals;
 
 /// With fewer requests in flight, no queue is long.
 const QUEUE_LONG: u64 = 64;
@@ -49,6 +51,7 @@ pub struct Diagnosis {
     host: HostHealth,
     link: LinkDeltas,
     answers: Answers,
+    refusals: Refusals,
     light: Option<(Decoder, EdgeLog)>,
     /// Polls in a row that read a fault from it.
     light_at_fault: u32,
@@ -71,6 +74,7 @@ impl Diagnosis {
             host: HostHealth::new(now),
             link: LinkDeltas::default(),
             answers: Answers::default(),
+            refusals: Refusals::default(),
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
             light_at_fault: 0,
             lost: None,
@@ -175,6 +179,7 @@ impl Diagnosis {
             self.answers = Answers::default();
         }
         self.answers.poll(page, now, &mut self.dossier);
+        self.refusals.poll(page, now, &mut self.dossier);
         self.weigh_losses(page, now);
         if let Ok(summary) = Summary::parse(&page.health)
             && page.card.health_reads.get() > 0

@@ -69,6 +69,10 @@ pub struct Sample {
     /// Share of the time in which some task waited for memory (PSI `some`, never less than
     /// `full`), from 0 to 1.
     pub psi_memory_some: Option<f64>,
+    /// Share of the time in which some task waited for storage (PSI `some`), from 0 to 1. Any host
+    /// that copies files has some; it is a sign only together with lateness of our own, which it
+    /// then explains.
+    pub psi_io_some: Option<f64>,
     /// Share of its time that the CPU with most of them spent in soft interrupts, from 0 to 1.
     pub softirq_share_max: Option<f64>,
     /// Packets dropped for lack of room in a CPU's backlog.
@@ -123,6 +127,7 @@ impl Sample {
             poll_interval,
             psi_cpu_some,
             psi_memory_some,
+            psi_io_some,
             softirq_share_max,
             softnet_dropped,
             steal_share,
@@ -130,7 +135,9 @@ impl Sample {
         } = *self;
         let over = |share: Option<f64>, limit: f64| share.is_some_and(|share| share > limit);
         let late = own_lateness.as_secs_f64() > limits.lateness * poll_interval.as_secs_f64();
-        let pressed = over(psi_cpu_some, limits.pressure) || over(psi_memory_some, limits.pressure);
+        let pressed = over(psi_cpu_some, limits.pressure)
+            || over(psi_memory_some, limits.pressure)
+            || (late && over(psi_io_some, limits.pressure));
         let interrupted =
             over(softirq_share_max, limits.softirq) || softnet_dropped.is_some_and(|it| it > 0);
         let stolen = over(steal_share, limits.steal) || vm_pause > limits.pause;
@@ -317,6 +324,7 @@ mod tests {
             poll_interval: SECOND,
             psi_cpu_some: Some(0.20),
             psi_memory_some: Some(0.0),
+            psi_io_some: Some(0.20),
             softirq_share_max: Some(0.30),
             softnet_dropped: Some(0),
             steal_share: Some(0.0),
@@ -351,6 +359,11 @@ mod tests {
     fn each_sign_of_starvation_counts_and_what_is_on_the_limit_does_not() {
         let limits = Limits::default();
         assert_eq!(clean().signs(&limits), []);
+        let copying = Sample {
+            psi_io_some: Some(1.0),
+            ..clean()
+        };
+        assert_eq!(copying.signs(&limits), [], "storage alone starves nobody");
         let unseen = Sample {
             poll_interval: SECOND,
             ..Sample::default()
@@ -412,6 +425,17 @@ mod tests {
             let points = if sign == Sign::Steal { 2 } else { 1 };
             assert_eq!(Host::new().pass(1, &sample), points, "{}", sign.name());
         }
+    }
+
+    #[test]
+    fn who_is_late_while_somebody_waits_for_storage_waits_for_it_too() {
+        let late = Sample {
+            own_lateness: Duration::from_millis(801),
+            psi_io_some: Some(0.21),
+            ..clean()
+        };
+        let signs = late.signs(&Limits::default());
+        assert_eq!(signs, [Sign::OwnLateness, Sign::Pressure]);
     }
 
     #[test]

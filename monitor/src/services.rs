@@ -19,10 +19,13 @@ mod change;
 mod dossier;
 mod judge;
 mod resources;
+mod senses;
 mod watched;
+mod work;
 
 pub use change::ServiceTransition;
-pub use judge::{Facts, Found, Judgement, judge};
+pub use judge::{Facts, Found, Judgement, Work, judge};
+pub use senses::{Located, Reached, Senses};
 
 use crate::local_health::Sample;
 use crate::probe::{Host, ServiceAddress, Whereabouts};
@@ -124,9 +127,19 @@ impl Services {
     /// Begins to watch, without having looked. `root` is `/`, or a captured tree.
     #[must_use]
     pub fn new(settings: &[ServiceSettings], root: &Path) -> Self {
-        let watch = |one: &ServiceSettings| Watched::new(one.clone(), root);
+        let senses =
+            |one: &ServiceSettings| -> Box<dyn Senses> { Box::new(senses::Kernel::new(one, root)) };
+        Self::with_senses(settings.iter().map(|one| (one.clone(), senses(one))))
+    }
+
+    /// Begins to watch services of which something else tells than the kernel.
+    #[must_use]
+    pub fn with_senses(
+        services: impl IntoIterator<Item = (ServiceSettings, Box<dyn Senses>)>,
+    ) -> Self {
+        let watch = |(settings, senses)| Watched::new(settings, senses);
         Self {
-            watched: settings.iter().map(watch).collect(),
+            watched: services.into_iter().map(watch).collect(),
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) const PRIORS: Weights =
 #[rustfmt::skip]
 pub const ROWS: [Row; 29] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
-    state(30 * SECOND, &[Kind::OwnLateness],                          [MM, M_,  M_,  O_,  O_,  O_,  O_,  P_,  P_,  O_,  PP]),
+    state(30 * SECOND, &[Kind::OwnLateness],                          [NN, M_,  M_,  M_,  M_,  M_,  O_,  P_,  P_,  M_,  PP]),
     state(30 * SECOND, &[Kind::HostPressure],                         [NN, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  O_]).defining(Cause::HostStarvation),
     state(30 * SECOND, &[Kind::CounterFrozen],                        [NN, PP,  PP,  P_,  MM,  MM,  MM,  MM,  MM,  MM,  M_]),
     state(30 * SECOND, &[Kind::CounterMovesNoReply],                  [NN, MM,  MM,  M_,  M_,  PP,  P_,  P_,  P_,  O_,  O_]).defining(Cause::ServiceHang),
@@ -101,7 +101,7 @@ pub const ROWS: [Row; 29] = [
     state(MINUTE,      &[Kind::CardSaysFailed],                       [NN, YY,  MM,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     event(2 * MINUTE,  &[Kind::SilentReboot],                         [NN, YY,  O_,  P_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     event(2 * MINUTE,  &[Kind::SessionsLost],                         [NN, YY,  M_,  M_,  M_,  O_,  O_,  MM,  M_,  O_,  MM]),
-    event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [MM, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
+    event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [NN, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
     state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
     state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),

@@ -4,17 +4,27 @@ use crate::attribution::{Dossier, Kind};
 use crate::local_health::{Limits, LocalHealth, Sample, Sign};
 use crate::rules::Case;
 use hwshim::clock::{Instant, nanos};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What happened so long ago may still be what is being explained: a deadline, and the seconds in
 /// which a verdict is made.
 const OF_LATE: Duration = Duration::from_secs(15);
 
+/// One poll that is late has met a pause, which everybody meets. Of so many polls
+const POLLS: usize = 20;
+/// this many that are late are no coincidence,
+const LATE_OFTEN: usize = 3;
+/// and fewer tell half as much.
+const LATE_SELDOM: f64 = 0.5;
+
 /// What became of the host so far.
 #[derive(Debug)]
 pub(super) struct HostHealth {
     local_health: LocalHealth,
     polled_at: Option<Instant>,
+    /// Whether each of the last polls came late.
+    late: VecDeque<bool>,
 }
 
 impl HostHealth {
@@ -22,6 +32,7 @@ impl HostHealth {
         Self {
             local_health: LocalHealth::new(Limits::default(), now),
             polled_at: None,
+            late: VecDeque::new(),
         }
     }
 
@@ -47,26 +58,35 @@ impl HostHealth {
         };
         let signs = self.local_health.sample(&sample, now);
         // Polls that are on time do not clear a host that nobody has looked at.
-        if case.look.host.is_some() && signs.is_empty() {
-            dossier.not_seen(Kind::OwnLateness, "polls are on time", now);
+        let is_only_late = signs.iter().all(|sign| *sign == Sign::OwnLateness);
+        if case.look.host.is_some() && is_only_late {
             dossier.not_seen(Kind::HostPressure, "the host has time and memory", now);
         }
-        weigh(&signs, &sample, now, dossier);
+        if case.look.host.is_some() && signs.is_empty() {
+            dossier.not_seen(Kind::OwnLateness, "polls are on time", now);
+        }
+        if self.late.len() == POLLS {
+            self.late.pop_front();
+        }
+        self.late.push_back(signs.contains(&Sign::OwnLateness));
+        self.weigh(&signs, &sample, now, dossier);
     }
-}
 
-fn weigh(signs: &[Sign], sample: &Sample, now: Instant, dossier: &mut Dossier) {
-    if signs.contains(&Sign::OwnLateness) {
-        let late = sample.own_lateness.as_secs_f64();
-        let detail = format!("this poll came {late:.1} s late");
-        dossier.seen(Kind::OwnLateness, 1.0, detail, now);
-    }
-    let others: Vec<_> = signs
-        .iter()
-        .filter(|sign| **sign != Sign::OwnLateness)
-        .collect();
-    if !others.is_empty() {
-        let names: Vec<_> = others.iter().map(|sign| sign.name()).collect();
-        dossier.seen(Kind::HostPressure, 1.0, names.join(", "), now);
+    fn weigh(&self, signs: &[Sign], sample: &Sample, now: Instant, dossier: &mut Dossier) {
+        if signs.contains(&Sign::OwnLateness) {
+            let often = self.late.iter().filter(|late| **late).count() >= LATE_OFTEN;
+            let strength = if often { 1.0 } else { LATE_SELDOM };
+            let late = sample.own_lateness.as_secs_f64();
+            let detail = format!("this poll came {late:.1} s late");
+            dossier.seen(Kind::OwnLateness, strength, detail, now);
+        }
+        let others: Vec<_> = signs
+            .iter()
+            .filter(|sign| **sign != Sign::OwnLateness)
+            .collect();
+        if !others.is_empty() {
+            let names: Vec<_> = others.iter().map(|sign| sign.name()).collect();
+            dossier.seen(Kind::HostPressure, 1.0, names.join(", "), now);
+        }
     }
 }

@@ -39,6 +39,7 @@ fn between(before: &Host, now: &Host, passed: Duration) -> Sample {
     Sample {
         psi_cpu_some: pressure(&before.cpu_pressure, &now.cpu_pressure, passed),
         psi_memory_some: pressure(&before.memory_pressure, &now.memory_pressure, passed),
+        psi_io_some: pressure(&before.io_pressure, &now.io_pressure, passed),
         softirq_share_max: cpus.and_then(|(before, now)| softirq_share_max(before, now)),
         softnet_dropped: softnet.map(|(before, now)| {
             let pairs = before.iter().zip(now);

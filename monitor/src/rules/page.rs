@@ -5,6 +5,7 @@ use crate::probe::ProbeError;
 use crate::verdict::{Cause, State};
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
+use rustix::io::Errno;
 use std::io;
 use std::time::Duration;
 
@@ -23,8 +24,7 @@ pub(super) fn unseen(case: &Case<'_>) -> Option<Finding> {
     let (code, says) = match error {
         ProbeError::Absent { .. } => ("page-absent", unknown(Cause::Undetermined)),
         ProbeError::Unreadable { source, .. } => {
-            let ours = source.kind() == io::ErrorKind::PermissionDenied;
-            let cause = if ours {
+            let cause = if is_ours(source) {
                 Cause::Monitor
             } else {
                 Cause::Undetermined
@@ -38,6 +38,14 @@ pub(super) fn unseen(case: &Case<'_>) -> Option<Finding> {
         ProbeError::Torn { .. } => ("page-torn", unknown(Cause::Undetermined)),
     };
     Some(Finding::new(code, error.to_string(), says))
+}
+
+/// Whether it is this program that may not see, or has nothing left to see with.
+fn is_ours(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    let nothing_left = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    error.kind() == io::ErrorKind::PermissionDenied
+        || errno.is_some_and(|errno| nothing_left.contains(&errno))
 }
 
 /// This program did not get to run in time.

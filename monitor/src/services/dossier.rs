@@ -5,7 +5,7 @@
 //! why the host is weighed here too. That its card is away is not: it explains what a service leaks,
 //! and excuses nobody.
 
-use super::{CardFacts, Facts, Found};
+use super::{CardFacts, Facts, Found, Work};
 use crate::attribution::{
     Assessment, Circumstances, Counter, Dossier, Kind, Priors, assess, prospects, weigh,
 };
@@ -59,6 +59,7 @@ impl Evidences {
     ) {
         self.process(facts, now);
         self.answers(facts, now);
+        self.work(facts.work, now);
         self.leaks(facts.leaks, now);
         self.host(host, now);
         if card.is_some_and(|card| card.moves) {
@@ -150,6 +151,29 @@ impl Evidences {
                 dossier.seen(Kind::OwnerGone, 1.0, detail, now);
             }
             Some(Err(_)) | None => {}
+        }
+    }
+
+    fn work(&mut self, work: Work, now: Instant) {
+        let dossier = &mut self.dossier;
+        match work {
+            Work::Unknown => {}
+            Work::Done => {
+                dossier.not_seen(Kind::QueueLong, "it does what it is asked", now);
+            }
+            Work::Stuck { times } => {
+                let strength = if times >= super::judge::SILENT_MIN {
+                    1.0
+                } else {
+                    0.3
+                };
+                let detail = format!("it did none of what waits, {times} times in a row");
+                dossier.seen(Kind::CounterMovesNoReply, strength, detail, now);
+            }
+            Work::Overrun { outstanding } => {
+                let detail = format!("{outstanding} commands wait, and more come than are done");
+                dossier.seen(Kind::QueueLong, 1.0, detail, now);
+            }
         }
     }
 
@@ -257,6 +281,7 @@ mod tests {
         poll_interval: Duration::from_secs(1),
         psi_cpu_some: Some(0.0),
         psi_memory_some: Some(0.0),
+        psi_io_some: Some(0.0),
         softirq_share_max: Some(0.0),
         softnet_dropped: Some(0),
         steal_share: Some(0.0),
@@ -280,6 +305,7 @@ mod tests {
             process,
             reach,
             silent_in_a_row: 3,
+            work: Work::Unknown,
             leaks,
             oom_kills: 0,
         };
@@ -320,6 +346,7 @@ mod tests {
             process: Found::Running,
             reach: Some(&silent),
             silent_in_a_row: 3,
+            work: Work::Unknown,
             leaks: &[leak(Level::Watching)],
             oom_kills: 0,
         };
@@ -340,6 +367,7 @@ mod tests {
             process: Found::Running,
             reach: None,
             silent_in_a_row: 0,
+            work: Work::Unknown,
             leaks: &[young],
             oom_kills: 0,
         };

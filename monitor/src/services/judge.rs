@@ -6,6 +6,8 @@
 //! | no process, and something answers | answers | configuration: another process is looked for |
 //! | nobody listens | refused | service-gone |
 //! | silence, hung up, a full queue | silent | service-hang from the second time on |
+//! | the same, or answers, and more to do than is done | silent or answers | overload |
+//! | answers, and commands of which none is done | answers | service-hang from the second time on |
 //! | a leak, at least leaking | answers or runs | service-leak |
 //! | it may not be looked at | unknown | undetermined |
 //! | none of that | answers, declines or runs | none |
@@ -32,10 +34,32 @@ pub struct Facts<'a> {
     pub reach: Option<&'a Result<Reach, ProbeError>>,
     /// Looks in a row, the last one included, in which it did not answer.
     pub silent_in_a_row: u32,
+    /// What becomes of the commands given to it, as its last answers tell.
+    pub work: Work,
     /// What is believed of each resource.
     pub leaks: &'a [LeakFigures],
     /// Processes of the host that were killed for want of memory since it is watched.
     pub oom_kills: u64,
+}
+
+/// What becomes of a service's commands, from one of its answers to the next.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Work {
+    /// It has not said.
+    #[default]
+    Unknown,
+    /// They are done.
+    Done,
+    /// They wait, and none is done.
+    Stuck {
+        /// Answers in a row of which that is so.
+        times: u32,
+    },
+    /// They are done, as fast as can be, and more and more wait.
+    Overrun {
+        /// So many.
+        outstanding: u64,
+    },
 }
 
 /// What became of looking for a process.
@@ -77,6 +101,7 @@ pub fn judge(facts: &Facts<'_>) -> Judgement {
     let mut findings = Vec::new();
     findings.extend(process(facts));
     findings.extend(reach(facts));
+    findings.extend(work(facts));
     findings.extend(leaks(facts));
     // Who is known to be at fault comes before what could not be seen.
     findings.sort_by_key(|finding| match finding.cause {
@@ -152,7 +177,9 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
     };
     let silent = |what: String| {
         let times = facts.silent_in_a_row;
-        let cause = if times >= SILENT_MIN {
+        // Who is asked too much answers late as well, and is not the one that is broken.
+        let is_busy = matches!(facts.work, Work::Overrun { .. });
+        let cause = if times >= SILENT_MIN && !is_busy {
             Cause::ServiceHang
         } else {
             Cause::None
@@ -181,6 +208,26 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
             finding(Cause::ServiceGone, None, "refused", detail)
         }
     })
+}
+
+/// What becomes of what it is asked to do.
+fn work(facts: &Facts<'_>) -> Option<Finding> {
+    match facts.work {
+        Work::Unknown | Work::Done => None,
+        Work::Stuck { times } => {
+            let cause = if times >= SILENT_MIN {
+                Cause::ServiceHang
+            } else {
+                Cause::None
+            };
+            let detail = format!("it answers, and did none of what waits, {times} times in a row");
+            Some(finding(cause, Some(17), "no-work", detail))
+        }
+        Work::Overrun { outstanding } => {
+            let detail = format!("{outstanding} commands wait, and more come than are done");
+            Some(finding(Cause::Overload, None, "overrun", detail))
+        }
+    }
 }
 
 /// What leaks, the most urgent first, and who suffers from it.
@@ -303,9 +350,32 @@ mod tests {
         process: Found::Running,
         reach: None,
         silent_in_a_row: 0,
+        work: Work::Unknown,
         leaks: &[],
         oom_kills: 0,
     };
+
+    #[test]
+    fn who_does_nothing_hangs_though_it_answers_and_who_does_all_it_can_does_not() {
+        let (answered, silent) = (answered(), Ok(Reach::Silent { received: 0 }));
+        let judged = |reach, silent_in_a_row, work| {
+            let facts = Facts {
+                reach: Some(reach),
+                silent_in_a_row,
+                work,
+                ..WELL
+            };
+            judge(&facts).cause
+        };
+        assert_eq!(judged(&answered, 0, Work::Done), Cause::None);
+        assert_eq!(judged(&answered, 0, Work::Stuck { times: 1 }), Cause::None);
+        let stuck = Work::Stuck { times: 2 };
+        assert_eq!(judged(&answered, 0, stuck), Cause::ServiceHang);
+        let overrun = Work::Overrun { outstanding: 500 };
+        assert_eq!(judged(&answered, 0, overrun), Cause::Overload);
+        assert_eq!(judged(&silent, 3, overrun), Cause::Overload);
+        assert_eq!(judged(&silent, 3, Work::Done), Cause::ServiceHang);
+    }
 
     #[test]
     fn standing_and_cause_follow_from_process_answers_and_leaks() {

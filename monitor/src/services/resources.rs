@@ -106,7 +106,11 @@ impl Seen<'_> {
         if let Ok(descriptors) = service.descriptor_count {
             let may = limits.and_then(|limits| at(limits.descriptors, "RLIMIT_NOFILE"));
             let limit = configured(self.settings.limits.descriptors, "descriptors_max");
-            held.push(Held::count("descriptors", descriptors, limit.or(may)));
+            // A port that is held for its time holds its descriptor for as long.
+            held.push(
+                Held::count("descriptors", descriptors, limit.or(may))
+                    .recycles(self.settings.recycle),
+            );
         }
         let may = limits.and_then(|limits| at(limits.threads, "RLIMIT_NPROC"));
         let limit = configured(self.settings.limits.threads, "threads_max");

@@ -2,28 +2,23 @@
 
 use super::dossier::Evidences;
 use super::resources::{self, Held, Seen, lossy};
+use super::senses::{Located, Reached, Senses};
+use super::work::Progress;
 use super::{
     CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTransition, Surroundings, judge,
 };
 use crate::leak::{Sample, Watch};
-use crate::probe::{
-    Cgroup, CgroupMemory, CgroupProbe, LocateProbe, OwnerId, Periodic, Probe, ProbeError, Reach,
-    ReachProbe, Service, ServiceAddress, ServiceAnswer, ServiceProbe, Whereabouts,
-};
+use crate::local_health::{Limits, LocalHealth};
+use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
 use crate::status::{KernelFigures, LeakFigures, ServiceFigures, ServiceStatus, Standing, Unit};
 use crate::verdict::Cause;
-use hwshim::clock::Instant;
-use std::path::{Path, PathBuf};
+use hwshim::clock::{Instant, nanos};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time between two looks for the process, and between two questions how the service is. A scan of
-/// `/proc` takes milliseconds on a large host, a question one of the service's threads.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Time that a service may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time that whoever looks may take before it is held to be stuck.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silence that ended so soon after the host was starved may be the host's: the time between two
+/// questions.
+const STARVED_FOR: Duration = Duration::from_secs(10);
 /// What a service has said of itself is not true for longer than that.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
 /// Time between two samples.
@@ -33,11 +28,9 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Watched {
     settings: ServiceSettings,
-    root: PathBuf,
-    locate: Result<Periodic<LocateProbe>, ProbeError>,
-    reach: Option<Result<Periodic<ReachProbe>, ProbeError>>,
-    service: ServiceProbe,
-    cgroup: CgroupProbe,
+    senses: Box<dyn Senses>,
+    /// Whether the host let it run; `None` until the first poll says when that is.
+    host: Option<LocalHealth>,
     process: Process,
     answers: Answers,
     leaks: Vec<Resource>,
@@ -70,33 +63,26 @@ struct Process {
     /// Why none is followed.
     missing: Option<ProbeError>,
     /// The look that led to all this.
-    located: Option<Arc<Result<OwnerId, ProbeError>>>,
+    located: Option<Located>,
 }
 
 /// What came of asking.
 #[derive(Debug, Default)]
 struct Answers {
-    last: Option<Arc<Result<Reach, ProbeError>>>,
-    /// Looks in a row without an answer.
+    last: Option<Reached>,
+    /// Looks in a row without an answer, but for those that a starved host explains.
     silent_in_a_row: u32,
     /// When the last answer was first seen.
     answered_at: Option<Instant>,
+    /// What becomes of its commands.
+    progress: Progress,
 }
 
 impl Watched {
-    pub(super) fn new(settings: ServiceSettings, root: &Path) -> Self {
-        let place = match &settings.process {
-            Whereabouts::PidFile(path) | Whereabouts::Cgroup(path) => path.clone(),
-            Whereabouts::Program(_) => root.join("proc"),
-        };
-        let whereabouts = settings.process.clone();
-        let probe = LocateProbe::new(root);
+    pub(super) fn new(settings: ServiceSettings, senses: Box<dyn Senses>) -> Self {
         Self {
-            locate: Periodic::start(probe, whereabouts, place, LOOK_INTERVAL, LOOK_TIMEOUT),
-            reach: settings.address.clone().map(ask_at),
-            service: ServiceProbe::new(root),
-            cgroup: CgroupProbe::new(root),
-            root: root.to_owned(),
+            senses,
+            host: None,
             process: Process::default(),
             answers: Answers::default(),
             leaks: Vec::new(),
@@ -110,15 +96,11 @@ impl Watched {
     }
 
     pub(super) fn settle(&self, patience: Duration) -> bool {
-        let located = self.locate.as_ref().is_ok_and(|it| it.wait(patience));
-        let asked = match &self.reach {
-            Some(Ok(reach)) => reach.wait(patience),
-            _ => true,
-        };
-        located && asked
+        self.senses.settle(patience)
     }
 
     pub(super) fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> ServiceStatus {
+        self.look_at_host(around, now);
         self.locate(now);
         let service = self.look(now);
         self.ask(now);
@@ -167,6 +149,15 @@ impl Watched {
         }
     }
 
+    /// Takes note of whether the host let anybody run.
+    fn look_at_host(&mut self, around: &Surroundings<'_>, now: Instant) {
+        let new = || LocalHealth::new(Limits::default(), now);
+        let host = self.host.get_or_insert_with(new);
+        if let Some(sample) = &around.host_sample {
+            host.sample(sample, now);
+        }
+    }
+
     fn card_among(&self, around: &Surroundings<'_>) -> Option<CardFacts> {
         around.cards.get(self.settings.card.as_deref()?).copied()
     }
@@ -178,10 +169,7 @@ impl Watched {
 
     /// Takes up the process that was found, if that is another one than before.
     fn locate(&mut self, now: Instant) {
-        let Ok(locate) = &mut self.locate else {
-            return;
-        };
-        let Some(found) = locate.poll(now) else {
+        let Some(found) = self.senses.locate(now) else {
             return;
         };
         let is_new = self
@@ -214,45 +202,39 @@ impl Watched {
         self.process.id = Some(id);
         self.process.last = Some(id);
         self.process.missing = None;
-        self.process.cgroup = match &self.settings.process {
-            Whereabouts::Cgroup(path) => Cgroup::at(&self.root, path).ok(),
-            _ => Cgroup::of(&self.root, id).ok(),
-        };
+        self.process.cgroup = self.senses.cgroup(id);
     }
 
     fn look(&mut self, now: Instant) -> Option<Result<Service, ProbeError>> {
-        let seen = self.service.observe(&self.process.id?, now);
+        let seen = self.senses.look(self.process.id?, now);
         if let Err(error @ ProbeError::Absent { .. }) = &seen {
             self.process.id = None;
             self.process.cgroup = None;
             self.process.missing = Some(error.clone());
             // What answered was the process that has ended, for all one knows.
             self.ask_anew(now);
-            if let Ok(locate) = &mut self.locate {
-                locate.begin_anew(now);
-            }
+            self.senses.locate_anew(now);
         }
         Some(seen)
     }
 
     fn ask_anew(&mut self, now: Instant) {
         self.answers = Answers::default();
-        if let Some(Ok(reach)) = &mut self.reach {
-            reach.begin_anew(now);
-        }
+        self.senses.ask_anew(now);
     }
 
     fn ask(&mut self, now: Instant) {
-        if let Some(Ok(reach)) = &mut self.reach
-            && let Some(seen) = reach.poll(now)
-        {
-            self.answers.take(seen, now);
+        if let Some(seen) = self.senses.ask(now) {
+            let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
+            let host = self.host.as_ref();
+            let starved = host.is_some_and(|host| host.score_max_within(since, now) > 0);
+            self.answers.take(seen, starved, now);
         }
     }
 
     fn look_at_cgroup(&mut self, now: Instant) -> Option<CgroupMemory> {
         let cgroup = self.process.cgroup.as_ref()?;
-        self.cgroup.observe(cgroup, now).ok()
+        self.senses.look_at_cgroup(cgroup, now)
     }
 
     fn judge(
@@ -263,19 +245,18 @@ impl Watched {
         now: Instant,
     ) -> Judgement {
         let card = self.card_among(around);
-        let process = match (service, &self.locate, &self.process.missing) {
-            (Some(Ok(_)), ..) => Found::Running,
-            (Some(Err(error @ ProbeError::Absent { .. })), ..)
-            | (None, _, Some(error @ ProbeError::Absent { .. })) => Found::Gone(error),
-            (Some(Err(error)), ..) | (None, Err(error), _) | (None, _, Some(error)) => {
-                Found::Unseen(error)
-            }
-            (None, _, None) => Found::NotYet,
+        let process = match (service, &self.process.missing) {
+            (Some(Ok(_)), _) => Found::Running,
+            (Some(Err(error @ ProbeError::Absent { .. })), _)
+            | (None, Some(error @ ProbeError::Absent { .. })) => Found::Gone(error),
+            (Some(Err(error)), _) | (None, Some(error)) => Found::Unseen(error),
+            (None, None) => Found::NotYet,
         };
         let facts = Facts {
             process,
             reach: self.answers.last.as_deref(),
             silent_in_a_row: self.answers.silent_in_a_row,
+            work: self.answers.progress.work(now),
             leaks,
             oom_kills: around.oom_kills,
         };
@@ -314,8 +295,9 @@ impl Watched {
 }
 
 impl Answers {
-    /// Takes what the last look saw, once.
-    fn take(&mut self, seen: Arc<Result<Reach, ProbeError>>, now: Instant) {
+    /// Takes what the last look saw, once. Who is not let run cannot answer in time, and who asks
+    /// cannot see that it did: on a host that is starved, silence tells nothing.
+    fn take(&mut self, seen: Reached, starved: bool, now: Instant) {
         let is_known = self
             .last
             .as_ref()
@@ -325,10 +307,11 @@ impl Answers {
         }
         match seen.as_ref() {
             Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. }) => {
-                self.silent_in_a_row = self.silent_in_a_row.saturating_add(1);
+                self.silent_in_a_row = self.silent_in_a_row.saturating_add(u32::from(!starved));
             }
-            Ok(Reach::Answered(_)) => {
+            Ok(Reach::Answered(answer)) => {
                 self.silent_in_a_row = 0;
+                self.progress.take(&answer.statistics, starved, now);
                 self.answered_at = Some(now);
             }
             _ => self.silent_in_a_row = 0,
@@ -346,12 +329,6 @@ impl Answers {
             _ => None,
         }
     }
-}
-
-fn ask_at(address: ServiceAddress) -> Result<Periodic<ReachProbe>, ProbeError> {
-    let probe = ReachProbe::new(ANSWER_TIMEOUT);
-    let place = PathBuf::from(address.to_string());
-    Periodic::start(probe, address, place, LOOK_INTERVAL, LOOK_TIMEOUT)
 }
 
 /// What may explain how much is held: all of a sample but that.

@@ -4,7 +4,7 @@
 //! late has not given a wrong answer. The table says which evidence codes a trouble can cause, by
 //! itself or by what a reset then finds; any other is a false alarm, whatever else is wrong.
 
-use crate::trouble::{HostTrouble, Trouble};
+use crate::trouble::{HostTrouble, Mishap, Trouble};
 use firmware_sim::fault::Fault;
 use hwshim::spec::crypto::Status;
 
@@ -24,6 +24,8 @@ impl Trouble {
             // The card goes on, and nobody is there to take its answers.
             Self::Host(HostTrouble::MonitorStopped) => false,
             Self::Host(_) => UNANSWERED.contains(&code),
+            // What is beside the card does nothing to it, unless it is gone.
+            Self::Mishap(mishap) => *mishap == Mishap::LeakWhileAbsent && code == "gone",
         }
     }
 

@@ -37,6 +37,8 @@ const BDF: Bdf = Bdf {
 pub(crate) struct Kernel {
     correctable: u64,
     strain: Option<HostTrouble>,
+    /// Whether somebody waits for storage all the time.
+    storage_is_slow: bool,
     /// Time that went by on the host, and what of it was spent on what.
     spent: Spent,
 }
@@ -48,6 +50,7 @@ struct Spent {
     steal: Duration,
     waiting_for_cpu: Duration,
     waiting_for_memory: Duration,
+    waiting_for_storage: Duration,
 }
 
 impl Kernel {
@@ -98,6 +101,11 @@ impl Kernel {
         self.strain = trouble;
     }
 
+    /// Whether storage is slow from now on.
+    pub(crate) const fn wait_for_storage(&mut self, is_slow: bool) {
+        self.storage_is_slow = is_slow;
+    }
+
     /// How the host is, `elapsed` after it was asked before.
     pub(crate) fn host(&mut self, elapsed: Duration) -> Host {
         self.spend(elapsed);
@@ -131,7 +139,7 @@ impl Kernel {
             }]),
             cpu_pressure: pressure(spent.waiting_for_cpu),
             memory_pressure: pressure(spent.waiting_for_memory),
-            io_pressure: pressure(Duration::ZERO),
+            io_pressure: pressure(spent.waiting_for_storage),
             own_schedule: Ok(Schedule {
                 ran: Duration::ZERO,
                 waited: Duration::ZERO,
@@ -153,6 +161,9 @@ impl Kernel {
     fn spend(&mut self, elapsed: Duration) {
         let spent = &mut self.spent;
         spent.all += elapsed;
+        if self.storage_is_slow {
+            spent.waiting_for_storage += elapsed.mul_f64(0.9);
+        }
         match self.strain {
             Some(HostTrouble::CpuStarvation) => spent.waiting_for_cpu += elapsed.mul_f64(0.7),
             Some(HostTrouble::SoftirqStorm) => spent.softirq += elapsed.mul_f64(0.6),

@@ -13,8 +13,8 @@ use firmware_sim::scenario::Scenario;
 use hwshim::clock::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
-use simulation::matrix::Matrix;
-use simulation::{Filter, Incident, Phase, Trouble, Troubles};
+use simulation::matrix::{Matrix, Pairs};
+use simulation::{Failure, Filter, Incident, Phase, Trouble, Troubles};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,10 @@ struct Arguments {
     /// fault, held against the truth
     #[arg(long, value_name = "SEEDS", conflicts_with_all = ["runs", "minutes", "healthy", "lasting_max", "scenario", "trace", "lies", "cheap"])]
     matrix: Option<u64>,
+    /// Instead, every two faults of which different things are at fault, with so many seeds each:
+    /// whether both are among the two causes most believed
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["matrix", "runs", "minutes", "healthy", "lasting_max", "scenario", "trace"])]
+    pairs: Option<u64>,
     /// This scenario of `firmware-sim scenarios`, or of a file, under its own load
     #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "lies", "healthy", "lasting_max", "cheap"])]
     scenario: Option<Scenario>,
@@ -82,6 +86,9 @@ fn main() -> ExitCode {
     let is_json = arguments.json;
     if let Some(seeds) = arguments.matrix {
         return run_matrix(seeds, arguments);
+    }
+    if let Some(seeds) = arguments.pairs {
+        return run_pairs(seeds, arguments);
     }
     let minutes = arguments.minutes;
     let endless = if arguments.minutes.is_some() {
@@ -157,14 +164,38 @@ fn run_matrix(seeds: u64, arguments: Arguments) -> ExitCode {
     let scores = matrix.run(|| bar.inc(1));
     bar.finish_and_clear();
     if arguments.json {
-        println!("{:#}", report::matrix_json(&scores));
+        println!("{:#}", report::matrix::json(&scores));
     } else {
-        print!("{}", report::matrix_table(&scores));
+        print!("{}", report::matrix::table(&scores));
     }
-    for failure in &scores.failures {
+    end(&scores.failures)
+}
+
+fn run_pairs(seeds: u64, arguments: Arguments) -> ExitCode {
+    let pairs = Pairs {
+        seed: arguments.seed,
+        seeds,
+        troubles: arguments.faults.map_or_else(Vec::new, |named| named.0),
+        phase: arguments.phase,
+        jobs: arguments.jobs.unwrap_or_else(all_cpus),
+    };
+    let bar = progress_bar(pairs.runs());
+    let scores = pairs.run(|| bar.inc(1));
+    bar.finish_and_clear();
+    if arguments.json {
+        println!("{:#}", report::matrix::pairs_json(&scores));
+    } else {
+        print!("{}", report::matrix::pairs_table(&scores));
+    }
+    end(&scores.failures)
+}
+
+/// Tells of watched runs that failed.
+fn end(failures: &[Failure]) -> ExitCode {
+    for failure in failures {
         eprint!("{}", report::failure(failure));
     }
-    if scores.failures.is_empty() {
+    if failures.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,16 +1,21 @@
 //! Every fault in every phase, watched: what the monitor says is at fault, held against the truth.
 //!
-//! A run has one fault, which lasts for a minute or more. The monitor's answer is the cause that it
-//! named longest while the fault acted; it abstains if it saw that something was wrong and named
-//! nobody.
+//! A run has one fault, which lasts for a minute or more, or two at once. The monitor's answer is the
+//! cause that it named longest while the fault acted, of the card or of the service beside it; it
+//! abstains if it saw that something was wrong and named nobody.
+//!
+//! Two things are not asked about, by rule: faults of which nothing can be read
+//! ([`Trouble::leaves_a_trace`]), and runs in which a fault was over before the error of the bus was
+//! with which its phase begins: the reset that follows had mended both.
 
 use crate::campaign::live_all;
 use crate::plan::{Filter, Phase, Plan};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, Truth};
 use crate::watcher::Opinion;
-use crate::world::{Failure, Outcome};
-use firmware_sim::fault::{Cause as Truth, Fault};
+use crate::world::{Failure, IncidentOutcome, Outcome};
+use firmware_sim::fault::Fault;
 use hwshim::clock::Instant;
+use monitor::attribution::brier;
 use monitor::verdict::{Cause, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,35 +72,73 @@ pub struct Score {
     pub card_blamed: u64,
     /// Time from when the fault first acted to when the right cause was named.
     pub latencies: Vec<Duration>,
+    /// Brier's scores of the forecasts with which it said what it said, summed up.
+    pub brier: f64,
     /// Runs in which nothing came of the fault.
     pub idle: u64,
+}
+
+/// Two things that go wrong at once.
+#[derive(Clone, Debug)]
+pub struct Pairs {
+    /// Seed of the first run of each pair.
+    pub seed: u64,
+    /// Runs of each pair.
+    pub seeds: u64,
+    /// Of these only, or of all.
+    pub troubles: Vec<Trouble>,
+    /// In this phase only, or in one that the seed says.
+    pub phase: Option<Phase>,
+    /// Threads, each with a run of its own.
+    pub jobs: usize,
+}
+
+/// What was said about pairs.
+#[derive(Debug, Default)]
+pub struct PairScores {
+    /// By what is true of them: runs, and those in which both were the two most believed.
+    pub truths: BTreeMap<[Truth; 2], (u64, u64)>,
+    /// The first run of each pair of truths in which they were not.
+    pub missed: BTreeMap<[Truth; 2], String>,
+    /// Runs in which not both did anything at the same time.
+    pub idle: u64,
+    /// Runs in which something was not true.
+    pub failures: Vec<Failure>,
+}
+
+/// A fault in a phase where it cannot be brought about: nobody resets a card that is well.
+fn is_out_of_reach(trouble: &Trouble, phase: Phase) -> bool {
+    let needs_a_reset = *trouble == Trouble::Card(Fault::ResetHangs);
+    needs_a_reset && !matches!(phase, Phase::BreakerOpen | Phase::HalfOpen)
+}
+
+fn asked_about(troubles: &[Trouble]) -> Vec<Trouble> {
+    let all = match troubles {
+        [] => Trouble::watchable(),
+        some => some.to_vec(),
+    };
+    all.into_iter().filter(Trouble::leaves_a_trace).collect()
 }
 
 impl Matrix {
     /// What is to run, in an order of its own.
     fn plans(&self) -> Vec<(Plan, Filter)> {
-        let troubles = match &self.troubles[..] {
-            [] => Trouble::watchable(),
-            some => some.to_vec(),
-        };
         let phases = match &self.phase {
             None => Phase::ALL.to_vec(),
             Some(phase) => vec![*phase],
         };
         let mut plans = Vec::new();
-        for trouble in troubles {
+        for trouble in asked_about(&self.troubles) {
             for phase in &phases {
+                if is_out_of_reach(&trouble, *phase) {
+                    continue;
+                }
                 let filter = Filter {
                     troubles: vec![trouble.clone()],
                     phase: Some(*phase),
                     watched: true,
                     ..Filter::default()
                 };
-                // Nobody resets a card that is well.
-                let needs_a_reset = trouble == Trouble::Card(Fault::ResetHangs);
-                if needs_a_reset && !matches!(phase, Phase::BreakerOpen | Phase::HalfOpen) {
-                    continue;
-                }
                 for seed in self.seed..self.seed + self.seeds {
                     plans.push((Plan::draw(seed, &filter), filter.clone()));
                 }
@@ -117,15 +160,11 @@ impl Matrix {
         live_all(
             plans.len() as u64,
             self.jobs,
-            |number| {
-                plans[usize::try_from(number).unwrap_or(usize::MAX)]
-                    .0
-                    .clone()
-            },
+            |number| plans[index(number)].0.clone(),
             None,
             |number, outcome| {
                 ended();
-                let (plan, _) = &plans[usize::try_from(number).unwrap_or(usize::MAX)];
+                let (plan, _) = &plans[index(number)];
                 match outcome {
                     Ok(outcome) => scores.add(&outcome, &plan.replay()),
                     Err(failure) => scores.failures.push(*failure),
@@ -135,6 +174,10 @@ impl Matrix {
         );
         scores
     }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 impl Scores {
@@ -148,26 +191,11 @@ impl Scores {
             .troubles
             .entry(name)
             .or_insert_with(|| Score::new(truth));
-        let Some(acted_at) = incident.acted_at else {
+        let Some(course) = Course::of(outcome, incident) else {
             score.idle += 1;
             return;
         };
-        let course = Course {
-            opinions: &outcome.opinions,
-            from: acted_at,
-            // What happens in an instant is talked about for longer.
-            to: incident
-                .ended_at
-                .max(acted_at.plus(SEEN_MIN))
-                .plus(AFTERMATH)
-                .min(outcome.ended_at),
-            primed: outcome.primed,
-        };
-        if course.to.since(course.from) < SEEN_MIN {
-            score.idle += 1;
-            return;
-        }
-        let said = course.said(truth);
+        let said = course.said(&incident.trouble);
         let count = score
             .said
             .entry(said)
@@ -175,18 +203,31 @@ impl Scores {
         count.0 += 1;
         score.card_blamed += u64::from(course.named().contains_key(&Cause::Card));
         score.latencies.extend(course.named_after(truth));
+        score.brier += course.brier(truth, said);
     }
 
     /// Runs by what is true and what was said.
     #[must_use]
-    pub fn confusion(&self) -> BTreeMap<(&'static str, Said), u64> {
+    pub fn confusion(&self) -> BTreeMap<(Truth, Said), u64> {
         let mut table = BTreeMap::new();
         for score in self.troubles.values() {
             for (said, (count, _)) in &score.said {
-                *table.entry((score.truth.name(), *said)).or_default() += count;
+                *table.entry((score.truth, *said)).or_default() += count;
             }
         }
         table
+    }
+
+    /// Runs in which a card was blamed for what it has nothing to do with, by what that is.
+    #[must_use]
+    pub fn card_blamed_for_others(&self) -> BTreeMap<Truth, (u64, u64)> {
+        let mut blamed: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+        for score in self.troubles.values().filter(|it| it.is_beside_the_card()) {
+            let (runs, times) = blamed.entry(score.truth).or_default();
+            *runs += score.runs();
+            *times += score.card_blamed;
+        }
+        blamed
     }
 }
 
@@ -197,8 +238,18 @@ impl Score {
             said: BTreeMap::new(),
             card_blamed: 0,
             latencies: Vec::new(),
+            brier: 0.0,
             idle: 0,
         }
+    }
+
+    /// Whether neither the card nor what it is plugged into has anything to do with it.
+    #[must_use]
+    pub const fn is_beside_the_card(&self) -> bool {
+        matches!(
+            self.truth,
+            Truth::Service | Truth::Leak | Truth::Host | Truth::Overload | Truth::Configuration
+        )
     }
 
     /// Runs in which anything was said, or should have been.
@@ -224,36 +275,137 @@ impl Score {
             .get(&Said::Abstained)
             .map_or(0, |(count, _)| *count)
     }
+
+    /// How long it took to name the right cause, in so many of a hundred runs that did.
+    #[must_use]
+    pub fn latency(&self, percent: usize) -> Option<Duration> {
+        let mut latencies = self.latencies.clone();
+        latencies.sort();
+        let index = (latencies.len() * percent / 100).min(latencies.len().saturating_sub(1));
+        latencies.get(index).copied()
+    }
 }
 
 impl Said {
     /// Whether that is the truth.
     #[must_use]
-    pub fn is_right(self, truth: Truth) -> bool {
+    pub const fn is_right(self, truth: Truth) -> bool {
         match self {
-            Self::Nothing => truth == Truth::None,
+            Self::Nothing => matches!(truth, Truth::None),
             Self::Abstained => false,
-            Self::Named(cause) => names(truth, cause),
+            Self::Named(cause) => truth.is_named(cause),
         }
     }
 }
 
-/// Whether `cause` is a name of `truth`, which is less fine.
-const fn names(truth: Truth, cause: Cause) -> bool {
-    matches!(
-        (truth, cause),
-        (Truth::Card, Cause::Card)
-            | (Truth::CardAbsent, Cause::CardAbsent)
-            | (Truth::Link, Cause::Link)
-            | (
-                Truth::Service,
-                Cause::ServiceGone | Cause::ServiceHang | Cause::ServiceLeak
-            )
-            | (Truth::Host, Cause::HostStarvation | Cause::Monitor)
-    )
+impl Pairs {
+    /// Of two that differ in what is true. A card that is away shows nothing else of itself or its
+    /// link, and what takes hours is not asked about together with what takes a minute.
+    fn plans(&self) -> Vec<([Trouble; 2], Phase, Plan)> {
+        let mut all = asked_about(&self.troubles);
+        all.retain(|it| it.truth() != Truth::None && !it.takes_hours());
+        let mut plans = Vec::new();
+        for (at, one) in all.iter().enumerate() {
+            for other in &all[at + 1..] {
+                if one.truth() == other.truth() || one.hides(other) || other.hides(one) {
+                    continue;
+                }
+                for seed in self.seed..self.seed + self.seeds {
+                    // Each pair begins in another phase.
+                    let drawn = (at as u64 + plans.len() as u64 + seed) % Phase::ALL.len() as u64;
+                    let phase = self.phase.unwrap_or(Phase::ALL[index(drawn)]);
+                    if is_out_of_reach(one, phase) || is_out_of_reach(other, phase) {
+                        continue;
+                    }
+                    let pair = [one.clone(), other.clone()];
+                    let plan = Plan::draw_pair(seed, &pair, phase);
+                    plans.push((pair, phase, plan));
+                }
+            }
+        }
+        plans
+    }
+
+    /// Runs of it.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.plans().len() as u64
+    }
+
+    /// Runs it, telling `ended` after each.
+    pub fn run(&self, ended: impl Fn() + Sync) -> PairScores {
+        let plans = self.plans();
+        let mut scores = PairScores::default();
+        live_all(
+            plans.len() as u64,
+            self.jobs,
+            |number| plans[index(number)].2.clone(),
+            None,
+            |number, outcome| {
+                ended();
+                match outcome {
+                    Ok(outcome) => scores.add(&outcome, &plans[index(number)]),
+                    Err(failure) => scores.failures.push(*failure),
+                }
+                true
+            },
+        );
+        scores
+    }
+}
+
+impl PairScores {
+    fn add(&mut self, outcome: &Outcome, (pair, phase, plan): &([Trouble; 2], Phase, Plan)) {
+        let [one, other] = &outcome.incidents[..] else {
+            return;
+        };
+        let courses = [one, other].map(|incident| Course::of(outcome, incident));
+        let [Some(first), Some(second)] = courses else {
+            self.idle += 1;
+            return;
+        };
+        let both = Course {
+            from: first.from.max(second.from),
+            to: first.to.min(second.to),
+            ..first
+        };
+        if both.to.since(both.from) < SEEN_MIN {
+            self.idle += 1;
+            return;
+        }
+        let mut truths = [one.trouble.truth(), other.trouble.truth()];
+        let top = both.most_believed();
+        let is_right = truths
+            .iter()
+            .all(|truth| top.iter().any(|cause| truth.is_named(*cause)));
+        truths.sort_unstable();
+        let (runs, right) = self.truths.entry(truths).or_default();
+        *runs += 1;
+        *right += u64::from(is_right);
+        if !is_right {
+            let [one, other] = pair;
+            let replay = || {
+                format!(
+                    "cargo xtask simulate --pairs 1 --seed {} --faults {one},{other} --phase {phase}",
+                    plan.seed
+                )
+            };
+            self.missed.entry(truths).or_insert_with(replay);
+        }
+    }
+
+    /// Runs in which both did something, and those in which both were found out.
+    #[must_use]
+    pub fn sum(&self) -> (u64, u64) {
+        let counts = self.truths.values();
+        counts.fold((0, 0), |(runs, right), (more, of)| {
+            (runs + more, right + of)
+        })
+    }
 }
 
 /// What was believed during a fault.
+#[derive(Clone, Copy)]
 struct Course<'a> {
     opinions: &'a [Opinion],
     from: Instant,
@@ -262,39 +414,72 @@ struct Course<'a> {
     primed: (Instant, Instant),
 }
 
-impl Course<'_> {
+impl<'a> Course<'a> {
+    /// While the incident acted; `None` if it never did, or not for long enough.
+    fn of(outcome: &'a Outcome, incident: &IncidentOutcome) -> Option<Self> {
+        let from = incident.acted_at?;
+        let ended_at = incident.ended_at;
+        let (primed, mended) = outcome.primed;
+        if primed <= from && ended_at <= mended && incident.trouble != Trouble::BusError {
+            return None;
+        }
+        // What happens in an instant is talked about for longer.
+        let to = ended_at.max(from.plus(SEEN_MIN)).plus(AFTERMATH);
+        let course = Self {
+            opinions: &outcome.opinions,
+            from,
+            to: to.min(outcome.ended_at),
+            primed: outcome.primed,
+        };
+        (course.to.since(from) >= SEEN_MIN).then_some(course)
+    }
+
     /// Each stretch of time with one opinion.
-    fn stretches(&self) -> impl Iterator<Item = (Opinion, Duration)> + '_ {
-        let ends = self.opinions.iter().skip(1).map(|next| next.at);
-        let ends = ends.chain([self.to]);
-        self.opinions.iter().zip(ends).filter_map(|(opinion, end)| {
-            let (from, to) = (opinion.at.max(self.from), end.min(self.to));
-            let primed = to.min(self.primed.1).since(from.max(self.primed.0));
+    fn stretches(&self) -> impl Iterator<Item = (&'a Opinion, Duration)> {
+        let Self {
+            opinions,
+            from,
+            to,
+            primed,
+        } = *self;
+        let ends = opinions.iter().skip(1).map(|next| next.at);
+        let ends = ends.chain([to]);
+        opinions.iter().zip(ends).filter_map(move |(opinion, end)| {
+            let (from, to) = (opinion.at.max(from), end.min(to));
+            let primed = to.min(primed.1).since(from.max(primed.0));
             let time = to.since(from).saturating_sub(primed);
-            (!time.is_zero()).then_some((*opinion, time))
+            (!time.is_zero()).then_some((opinion, time))
         })
     }
 
-    /// Causes that were named, and for how long.
+    /// Causes that were named, and for how long. What a monitor believed before the fault is not
+    /// about it.
     fn named(&self) -> BTreeMap<Cause, Duration> {
         let mut named = BTreeMap::new();
         for (opinion, time) in self.stretches() {
-            // What a monitor believed before the fault is not about it.
-            let is_old = opinion.at < self.from;
-            if !matches!(opinion.cause, Cause::None | Cause::Undetermined) && !is_old {
-                *named.entry(opinion.cause).or_default() += time;
+            for cause in opinion.named().filter(|_| opinion.at >= self.from) {
+                *named.entry(cause).or_default() += time;
             }
         }
         named
     }
 
-    fn said(&self, truth: Truth) -> Said {
+    /// If something else is true besides and both were named, it is the trouble that was.
+    fn said(&self, trouble: &Trouble) -> Said {
         let named = self.named();
+        let truth = trouble.truth();
+        let of = |truth: Truth| named.keys().copied().find(|cause| truth.is_named(*cause));
+        if let (Some(besides), Some(cause)) = (trouble.besides(), of(truth))
+            && of(besides).is_some()
+        {
+            return Said::Named(cause);
+        }
         if let Some((cause, _)) = named.iter().max_by_key(|(_, time)| **time) {
             return Said::Named(*cause);
         }
-        let saw = |opinion: Opinion| {
+        let saw = |opinion: &Opinion| {
             opinion.cause == Cause::Undetermined && opinion.state != State::Unknown
+                || opinion.service == Cause::Undetermined
         };
         let saw_something = self.stretches().any(|(opinion, _)| saw(opinion));
         if saw_something && truth != Truth::None {
@@ -308,8 +493,60 @@ impl Course<'_> {
     fn named_after(&self, truth: Truth) -> Option<Duration> {
         let mut right = self
             .stretches()
-            .filter(|(opinion, _)| names(truth, opinion.cause));
+            .filter(|(opinion, _)| opinion.named().any(|cause| truth.is_named(cause)));
         let (first, _) = right.next()?;
         Some(first.at.since(self.from))
     }
+
+    /// Of the forecast with which it was first said, or of the last if nothing was.
+    fn brier(&self, truth: Truth, said: Said) -> f64 {
+        let opinions: Vec<_> = self.stretches().map(|(opinion, _)| opinion).collect();
+        let says = |opinion: &&&Opinion| match said {
+            Said::Named(cause) => opinion.named().any(|named| named == cause),
+            Said::Abstained | Said::Nothing => false,
+        };
+        let Some(opinion) = opinions.iter().find(says).or(opinions.last()) else {
+            return 0.0;
+        };
+        // Of several names of one truth, all were right.
+        let mut forecast = Vec::new();
+        let mut of_the_truth = 0.0;
+        let name = truth_as_cause(truth);
+        for (cause, chance) in &opinion.forecast {
+            if truth.is_named(*cause) || *cause == name {
+                of_the_truth += chance;
+            } else {
+                forecast.push((*cause, *chance));
+            }
+        }
+        forecast.push((name, of_the_truth));
+        brier(&forecast, name)
+    }
+
+    /// The two causes in which there was most belief, over all the time: whoever was named counts
+    /// whole, and the others for how likely they were.
+    fn most_believed(&self) -> Vec<Cause> {
+        let mut belief: BTreeMap<Cause, f64> = BTreeMap::new();
+        for (opinion, time) in self.stretches() {
+            let named: Vec<_> = opinion.named().collect();
+            let chances = opinion.forecast.iter().copied();
+            let others = chances.filter(|(cause, _)| !named.contains(cause));
+            for (cause, chance) in others.chain(named.iter().map(|cause| (*cause, 1.0))) {
+                *belief.entry(cause).or_default() += chance * time.as_secs_f64();
+            }
+        }
+        let faults = belief
+            .into_iter()
+            .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined));
+        let mut faults: Vec<_> = faults.collect();
+        faults.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        faults.truncate(2);
+        faults.into_iter().map(|(cause, _)| cause).collect()
+    }
+}
+
+/// One of its names.
+fn truth_as_cause(truth: Truth) -> Cause {
+    let named = Cause::ALL.into_iter().find(|cause| truth.is_named(*cause));
+    named.unwrap_or(Cause::None)
 }

@@ -177,8 +177,11 @@ impl Plan {
             lengths,
         };
         if filter.watched {
-            // Long enough to learn how long each known-answer test takes.
-            plan.lengths[Phase::Idle as usize] = Duration::from_secs(200);
+            // Long enough to learn how long each known-answer test takes, or for a service to warm
+            // up.
+            let takes_hours = filter.troubles.iter().any(Trouble::takes_hours);
+            let idle = if takes_hours { 2 * 3600 } else { 200 };
+            plan.lengths[Phase::Idle as usize] = Duration::from_secs(idle);
         }
         plan.incidents = match &filter.incidents[..] {
             [] => plan.draw_incidents(filter, &mut rng),
@@ -208,6 +211,28 @@ impl Plan {
     fn needs_rsa(&self) -> bool {
         let mut troubles = self.incidents.iter().map(|incident| &incident.trouble);
         troubles.any(|trouble| *trouble == Trouble::Card(Fault::CrtFault))
+    }
+
+    /// The plan of `seed` in which two things go wrong in one phase, watched.
+    #[must_use]
+    pub fn draw_pair(seed: u64, pair: &[Trouble; 2], phase: Phase) -> Self {
+        let filter = |trouble: &Trouble| Filter {
+            troubles: vec![trouble.clone()],
+            phase: Some(phase),
+            watched: true,
+            ..Filter::default()
+        };
+        let mut plan = Self::draw(seed, &filter(&pair[0]));
+        let other = Self::draw(seed.wrapping_add(1 << 32), &filter(&pair[1]));
+        plan.incidents.extend(other.incidents);
+        plan
+    }
+
+    /// Whether hours are lived through minute by minute: what it takes hours to see does not hurry.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        let mut incidents = self.incidents.iter();
+        self.is_watched && incidents.any(|incident| incident.trouble.takes_hours())
     }
 
     /// A plan with the phases of `seed`, in which this goes wrong.
@@ -288,7 +313,9 @@ impl Plan {
         Incident {
             phase,
             offset: phase.offset(self.length(phase), rng),
-            lasting: if self.is_watched {
+            lasting: if trouble.takes_hours() {
+                longest
+            } else if self.is_watched {
                 between(&(Duration::from_secs(60)..Duration::from_secs(120)), rng).min(longest)
             } else {
                 log_uniform(&(Duration::from_millis(10)..longest), rng)

@@ -1,9 +1,10 @@
 //! How a campaign is told: a table, JSON, and failures with what replays them.
 
+pub(crate) mod matrix;
+
 use serde_json::{Value, json};
 use simulation::Failure;
 use simulation::campaign::{Report, TroubleReport};
-use simulation::matrix::{Said, Score, Scores};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -152,103 +153,4 @@ pub(crate) fn failure(failure: &Failure) -> String {
         let _ = writeln!(text, "    {last}");
     }
     text
-}
-
-fn said_name(said: Said) -> &'static str {
-    match said {
-        Said::Named(cause) => cause.name(),
-        Said::Abstained => "(abstained)",
-        Said::Nothing => "(nothing)",
-    }
-}
-
-fn sum(scores: &Scores, of: impl Fn(&Score) -> u64) -> u64 {
-    scores.troubles.values().map(of).sum()
-}
-
-/// A matrix: by fault, and as a table of confusion.
-pub(crate) fn matrix_table(scores: &Scores) -> String {
-    let mut text = format!(
-        "{:<28} {:<12} {:>5} {:>6} {:>9} {:>7} {:>7}  said instead\n",
-        "fault", "truth", "runs", "right", "abstained", "p50", "p99"
-    );
-    for (name, score) in &scores.troubles {
-        let wrong = score.said.iter();
-        let wrong = wrong.filter(|(said, _)| !said.is_right(score.truth));
-        let wrong: Vec<_> = wrong
-            .map(|(said, (count, replay))| format!("{} {count} [{replay}]", said_name(*said)))
-            .collect();
-        let _ = writeln!(
-            text,
-            "{name:<28} {:<12} {:>5} {:>6} {:>9} {:>7} {:>7}  {}",
-            score.truth.name(),
-            score.runs(),
-            score.right(),
-            score.abstained(),
-            latency(score, 50),
-            latency(score, 99),
-            wrong.join(", ")
-        );
-    }
-    let (runs, right) = (sum(scores, Score::runs), sum(scores, Score::right));
-    let abstained = sum(scores, Score::abstained);
-    let _ = writeln!(
-        text,
-        "\n{runs} runs: {right} right, {abstained} abstained; {:.1} % right of those that named",
-        percent(right, runs - abstained)
-    );
-    let host = |score: &Score| match score.truth {
-        firmware_sim::fault::Cause::Host => score.card_blamed,
-        _ => 0,
-    };
-    let _ = writeln!(text, "card blamed for the host: {} runs", sum(scores, host));
-    let _ = writeln!(text, "\n{:<14} {:<18} runs", "truth", "said");
-    for ((truth, said), count) in scores.confusion() {
-        let _ = writeln!(text, "{truth:<14} {:<18} {count}", said_name(said));
-    }
-    text
-}
-
-fn percent(part: u64, whole: u64) -> f64 {
-    /// Counts are far below 2^32.
-    fn float(count: u64) -> f64 {
-        f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-    }
-    100.0 * float(part) / float(whole.max(1))
-}
-
-fn latency(score: &Score, percentile: usize) -> String {
-    let mut latencies = score.latencies.clone();
-    latencies.sort();
-    let index = (latencies.len() * percentile / 100).min(latencies.len().saturating_sub(1));
-    latencies
-        .get(index)
-        .map_or_else(|| "-".to_owned(), |it| format!("{:.1} s", it.as_secs_f64()))
-}
-
-/// The same as JSON.
-pub(crate) fn matrix_json(scores: &Scores) -> Value {
-    let fault = |(name, score): (&String, &Score)| {
-        let said = score.said.iter();
-        let said = said.map(|(said, (count, replay))| {
-            json!({ "said": said_name(*said), "runs": count, "first": replay })
-        });
-        json!({
-            "fault": name,
-            "truth": score.truth.name(),
-            "runs": score.runs(),
-            "right": score.right(),
-            "abstained": score.abstained(),
-            "card_blamed": score.card_blamed,
-            "without_effect": score.idle,
-            "said": said.collect::<Vec<_>>(),
-        })
-    };
-    json!({
-        "runs": sum(scores, Score::runs),
-        "right": sum(scores, Score::right),
-        "abstained": sum(scores, Score::abstained),
-        "faults": scores.troubles.iter().map(fault).collect::<Vec<_>>(),
-        "failures": scores.failures.len(),
-    })
 }

@@ -1,7 +1,8 @@
 //! What can go wrong: what a card can have, an error of the bus, and what a host can have.
 
 use fastrand::Rng;
-use firmware_sim::fault::{Cause, Fault, HangEnd};
+use firmware_sim::fault::{Fault, HangEnd};
+use monitor::verdict::Cause;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub enum Trouble {
     BusError,
     /// The host does not let its processes run; the card goes on.
     Host(HostTrouble),
+    /// Something beside the card, which only a monitor notices.
+    Mishap(Mishap),
 }
 
 /// What a host can have that makes a card look bad.
@@ -30,6 +33,216 @@ pub enum HostTrouble {
     MemoryPressure,
     /// The monitor is stopped by a signal, and goes on later.
     MonitorStopped,
+}
+
+/// What goes wrong beside the card: with the host service, the load, the settings and the monitor.
+/// Router and driver notice nothing of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mishap {
+    /// The service has ended.
+    ServiceCrash,
+    /// It takes connections and answers nothing.
+    ServiceHang,
+    /// It takes no connections.
+    ServiceRefuses,
+    /// It hardly ever takes one.
+    AcceptStall,
+    /// It answers how it is, and does no work.
+    WorkersExhausted,
+    /// It leaks memory of its own.
+    LeakHeap,
+    /// It leaks memory of the kernel.
+    LeakKernel,
+    /// It leaks descriptors.
+    LeakDescriptors,
+    /// It leaks threads.
+    LeakThreads,
+    /// It leaks a port with each open that fails.
+    LeakPortsOnFailure,
+    /// Its card was taken out, and it leaks memory of the kernel since.
+    LeakWhileAbsent,
+    /// More ports are opened than were, and each is held for its time. Nothing is wrong.
+    DelayedRecycle,
+    /// Twice as much is asked of the service as it can do.
+    Overload,
+    /// Callers use a key that does not fit.
+    BadKey,
+    /// The monitor may not read any more what it has to.
+    PermissionLost,
+    /// What the monitor writes takes seconds to be durable, and it waits for that.
+    SlowFsync,
+    /// The monitor can open no file any more.
+    DescriptorsExhausted,
+    /// The monitor gets to run late, and nobody else does.
+    MonitorStarved,
+}
+
+impl Mishap {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::ServiceCrash,
+        Self::ServiceHang,
+        Self::ServiceRefuses,
+        Self::AcceptStall,
+        Self::WorkersExhausted,
+        Self::LeakHeap,
+        Self::LeakKernel,
+        Self::LeakDescriptors,
+        Self::LeakThreads,
+        Self::LeakPortsOnFailure,
+        Self::LeakWhileAbsent,
+        Self::DelayedRecycle,
+        Self::Overload,
+        Self::BadKey,
+        Self::PermissionLost,
+        Self::SlowFsync,
+        Self::DescriptorsExhausted,
+        Self::MonitorStarved,
+    ];
+
+    /// The name, in the catalogue of faults if it stands there.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ServiceCrash => "crash",
+            Self::ServiceHang => "hang-after-accept",
+            Self::ServiceRefuses => "refuse",
+            Self::AcceptStall => "accept-stall",
+            Self::WorkersExhausted => "workers-exhausted",
+            Self::LeakHeap => "leak-heap",
+            Self::LeakKernel => "leak-kernel",
+            Self::LeakDescriptors => "leak-descriptors",
+            Self::LeakThreads => "leak-threads",
+            Self::LeakPortsOnFailure => "leak-ports-on-failure",
+            Self::LeakWhileAbsent => "leak-while-absent",
+            Self::DelayedRecycle => "delayed-recycle",
+            Self::Overload => "overload",
+            Self::BadKey => "bad-key",
+            Self::PermissionLost => "permission-lost",
+            Self::SlowFsync => "slow-fsync",
+            Self::DescriptorsExhausted => "descriptors-exhausted",
+            Self::MonitorStarved => "monitor-starved",
+        }
+    }
+
+    /// Whether it shows within hours only.
+    pub(crate) const fn takes_hours(self) -> bool {
+        matches!(
+            self,
+            Self::LeakHeap
+                | Self::LeakKernel
+                | Self::LeakDescriptors
+                | Self::LeakThreads
+                | Self::LeakPortsOnFailure
+                | Self::LeakWhileAbsent
+                | Self::DelayedRecycle
+        )
+    }
+
+    /// Whether a service that had it is started again.
+    pub(crate) const fn needs_a_restart(self) -> bool {
+        matches!(
+            self,
+            Self::ServiceCrash
+                | Self::ServiceHang
+                | Self::ServiceRefuses
+                | Self::AcceptStall
+                | Self::WorkersExhausted
+        ) || self.takes_hours()
+    }
+
+    const fn truth(self) -> Truth {
+        match self {
+            Self::ServiceCrash
+            | Self::ServiceHang
+            | Self::ServiceRefuses
+            | Self::AcceptStall
+            | Self::WorkersExhausted => Truth::Service,
+            Self::LeakHeap
+            | Self::LeakKernel
+            | Self::LeakDescriptors
+            | Self::LeakThreads
+            | Self::LeakPortsOnFailure
+            | Self::LeakWhileAbsent => Truth::Leak,
+            Self::DelayedRecycle => Truth::None,
+            Self::Overload => Truth::Overload,
+            Self::BadKey | Self::PermissionLost => Truth::Configuration,
+            Self::SlowFsync | Self::DescriptorsExhausted | Self::MonitorStarved => Truth::Host,
+        }
+    }
+}
+
+/// What is at fault, as the simulation knows and the monitor has to find out.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Truth {
+    /// Nothing is.
+    None,
+    /// The card.
+    Card,
+    /// That there is no card.
+    CardAbsent,
+    /// The link.
+    Link,
+    /// The service does not serve.
+    Service,
+    /// The service leaks.
+    Leak,
+    /// The host, or the monitor on it.
+    Host,
+    /// More is asked for than can be given.
+    Overload,
+    /// A setting or a permission.
+    Configuration,
+}
+
+impl Truth {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Card => "card",
+            Self::CardAbsent => "card-absent",
+            Self::Link => "link",
+            Self::Service => "service",
+            Self::Leak => "service-leak",
+            Self::Host => "host",
+            Self::Overload => "overload",
+            Self::Configuration => "configuration",
+        }
+    }
+
+    /// Whether `cause` is a name of it: which of several things is wrong with a service or a host
+    /// is not told apart here.
+    #[must_use]
+    pub const fn is_named(self, cause: Cause) -> bool {
+        matches!(
+            (self, cause),
+            (Self::Card, Cause::Card)
+                | (Self::CardAbsent, Cause::CardAbsent)
+                | (Self::Link, Cause::Link)
+                | (Self::Service, Cause::ServiceGone | Cause::ServiceHang)
+                | (Self::Leak, Cause::ServiceLeak)
+                | (Self::Host, Cause::HostStarvation | Cause::Monitor)
+                | (Self::Overload, Cause::Overload)
+                // A monitor that may not look says of itself that it may not.
+                | (Self::Configuration, Cause::Configuration | Cause::Monitor)
+        )
+    }
+}
+
+impl From<firmware_sim::fault::Cause> for Truth {
+    fn from(cause: firmware_sim::fault::Cause) -> Self {
+        use firmware_sim::fault::Cause as Of;
+        match cause {
+            Of::None => Self::None,
+            Of::Card => Self::Card,
+            Of::CardAbsent => Self::CardAbsent,
+            Of::Link => Self::Link,
+            Of::Service => Self::Service,
+            Of::Host => Self::Host,
+        }
+    }
 }
 
 impl HostTrouble {
@@ -93,7 +306,8 @@ impl Trouble {
         Self::all().into_iter().filter(Self::is_a_lie).collect()
     }
 
-    /// What a monitor may be asked about: storms that last, and nothing twice.
+    /// What a monitor may be asked about: storms that last, what is beside the card too, and
+    /// nothing twice.
     #[must_use]
     pub fn watchable() -> Vec<Self> {
         let calm = |trouble| match trouble {
@@ -103,17 +317,54 @@ impl Trouble {
             }),
             other => other,
         };
-        Self::all().into_iter().map(calm).collect()
+        let mishaps = Mishap::ALL.map(Self::Mishap);
+        Self::all().into_iter().map(calm).chain(mishaps).collect()
+    }
+
+    /// Whether anything that a driver or a monitor can read differs for it. Writes into memory that
+    /// nobody uses change no answer, no counter and no page, so nobody can be asked about them.
+    #[must_use]
+    pub const fn leaves_a_trace(&self) -> bool {
+        !matches!(self, Self::Card(Fault::DmaGarbage { .. }))
+    }
+
+    /// Whether it shows within hours only, which then are lived through minute by minute.
+    #[must_use]
+    pub const fn takes_hours(&self) -> bool {
+        matches!(self, Self::Mishap(mishap) if mishap.takes_hours())
     }
 
     /// What is at fault then.
     #[must_use]
-    pub fn truth(&self) -> Cause {
+    pub fn truth(&self) -> Truth {
         match self {
-            Self::Card(fault) => fault.entry().truth.cause,
-            Self::BusError => Cause::Link,
-            Self::Host(_) => Cause::Host,
+            Self::Card(fault) => fault.entry().truth.cause.into(),
+            Self::BusError => Truth::Link,
+            Self::Host(_) => Truth::Host,
+            Self::Mishap(mishap) => mishap.truth(),
         }
+    }
+
+    /// What is so besides, and may be named as well.
+    #[must_use]
+    pub const fn besides(&self) -> Option<Truth> {
+        match self {
+            Self::Mishap(Mishap::LeakWhileAbsent) => Some(Truth::CardAbsent),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing of `other` can be seen beside it: a card that is away shows neither its own
+    /// faults nor those of its link, and a monitor that sees nothing shows nothing.
+    #[must_use]
+    pub fn hides(&self, other: &Self) -> bool {
+        let hides_the_card = matches!(
+            self,
+            Self::Card(Fault::SurpriseRemoval | Fault::AllOnes)
+                | Self::Mishap(Mishap::PermissionLost | Mishap::DescriptorsExhausted)
+                | Self::Host(HostTrouble::MonitorStopped)
+        );
+        hides_the_card && matches!(other, Self::Card(_) | Self::BusError)
     }
 
     /// For how long it may be simulated: each interrupt of a storm is an event.
@@ -123,6 +374,7 @@ impl Trouble {
             Self::Card(Fault::InterruptStorm { rate, .. }) if *rate > 1000.0 => {
                 Duration::from_secs(2)
             }
+            _ if self.takes_hours() => Duration::from_secs(8 * 3600),
             _ => Duration::from_secs(20 * 60),
         }
     }
@@ -154,6 +406,7 @@ impl fmt::Display for Trouble {
             Self::Card(fault) => f.pad(&fault.to_string()),
             Self::BusError => f.pad("bus-error"),
             Self::Host(trouble) => f.pad(trouble.name()),
+            Self::Mishap(mishap) => f.pad(mishap.name()),
         }
     }
 }
@@ -168,6 +421,10 @@ impl FromStr for Trouble {
         let host = HostTrouble::ALL.into_iter().find(|it| it.name() == text);
         if let Some(host) = host {
             return Ok(Self::Host(host));
+        }
+        let mishap = Mishap::ALL.into_iter().find(|it| it.name() == text);
+        if let Some(mishap) = mishap {
+            return Ok(Self::Mishap(mishap));
         }
         let fault = text.parse::<Fault>().map_err(|error| error.to_string())?;
         Ok(Self::Card(fault))
@@ -226,7 +483,8 @@ mod tests {
 
     #[test]
     fn each_is_read_as_it_is_written_and_none_stands_there_twice() {
-        let all = Trouble::all();
+        let mut all = Trouble::all();
+        all.extend(Mishap::ALL.map(Trouble::Mishap));
         for (index, trouble) in all.iter().enumerate() {
             assert_eq!(trouble.to_string().parse().as_ref(), Ok(trouble));
             let same = |other: &Trouble| other.to_string() == trouble.to_string();

@@ -16,13 +16,13 @@ use crate::invariant::{BreakerWatch, Invariant, Transition, Violation};
 use crate::plan::{Phase, Plan};
 use crate::slot::{NAME, Slot};
 use crate::trace::{Time, Trace};
-use crate::trouble::{HostTrouble, Trouble};
-use crate::watcher::{Opinion, Watcher};
+use crate::trouble::{HostTrouble, Mishap, Trouble};
+use crate::watcher::{Opinion, Pace, Watcher};
 use crate::witness::{Witness, Witnessed};
 use crate::workload::{Callers, Kind, Question};
 use card_device::{Card, CardConfig};
 use fastrand::Rng;
-use firmware_sim::fault::{Injection, InjectionId, Script, SharedScript, Trigger, beset};
+use firmware_sim::fault::{Fault, Injection, InjectionId, Script, SharedScript, Trigger, beset};
 use firmware_sim::scenario::Scenario;
 use hwshim::accelerator::{Accelerator, RequestId, State as CardState};
 use hwshim::clock::{Clock, Instant, ManualClock};
@@ -300,6 +300,16 @@ impl World {
         let breaker = BreakerWatch::new(Limits::default(), &core.status(0));
         let clock = Arc::new(ManualClock::new());
         clock.advance(STARTED.since(Instant::ORIGIN));
+        let pace = if plan.is_compressed() {
+            Pace::MINUTES
+        } else {
+            Pace::SECONDS
+        };
+        let schedule = Schedule {
+            check: Schedule::default().check.max(pace.check),
+            ..Schedule::default()
+        };
+        let watcher = Watcher::new(light, plan.seed, pace, clock.now());
         let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
         Self {
             plan,
@@ -317,9 +327,9 @@ impl World {
             next_arrival: Instant::NEVER,
             router_is_told: true,
             router_looked: Instant::ORIGIN,
-            owner: Rounds::new(&OWNER, Some(health), Schedule::default()),
+            owner: Rounds::new(&OWNER, Some(health), schedule),
             page: Box::new(Page::new()),
-            watcher: Watcher::new(light, clock.now()),
+            watcher,
             incidents: Vec::new(),
             stalled_until: Instant::ORIGIN,
             next_stall: Instant::NEVER,
@@ -433,6 +443,12 @@ impl World {
         })
     }
 
+    /// Whether hours go by in which nothing happens but what takes hours.
+    fn is_in_the_long_run(&self) -> bool {
+        let is_long = self.phase == Phase::Idle || self.is_anything(Progress::Active);
+        is_long && self.plan.is_compressed() && self.phase != Phase::Draining
+    }
+
     /// Time until the next operation is asked for.
     fn gap(&mut self) -> Duration {
         let is_closed = matches!(self.status().breaker, State::Closed { .. });
@@ -441,6 +457,8 @@ impl World {
                 gap_of(scenario, self.now().since(STARTED))
             }
             Phase::Boot => Duration::from_millis(100),
+            // Nothing hurries: what it takes hours to see is not seen by callers.
+            _ if self.is_in_the_long_run() => Duration::from_secs(5 * 60),
             Phase::Idle if self.plan.is_watched => Duration::from_secs(5),
             Phase::Idle => Duration::from_secs(8 * 60 * 60),
             Phase::Steady => Duration::from_millis(250),
@@ -614,6 +632,9 @@ impl World {
     /// Whether rounds and beats change nothing: then they are left out, which is what makes days
     /// cheap.
     fn is_quiet(&self) -> bool {
+        if self.plan.is_compressed() {
+            return self.outstanding.is_empty() && self.now() < self.watcher.next_poll();
+        }
         if self.plan.scenario.is_some() || self.plan.is_watched {
             return false;
         }
@@ -649,6 +670,7 @@ impl World {
                     happening.state = Progress::Over;
                     let trouble = &happening.incident.trouble;
                     let is_the_hosts = matches!(trouble, Trouble::Host(_));
+                    let is_beside = matches!(trouble, Trouble::Mishap(_));
                     self.trace.note(now, format_args!("{trouble} ends"));
                     if let Some(injection) = happening.injection {
                         self.script().clear(injection);
@@ -656,6 +678,9 @@ impl World {
                     }
                     if is_the_hosts {
                         self.watcher.strain(None);
+                    }
+                    if is_beside {
+                        self.watcher.suffer(None, now);
                     }
                     self.begin_to_recover();
                 }
@@ -689,6 +714,7 @@ impl World {
         if stall.is_zero() {
             return false;
         }
+        self.watcher.stall(stall);
         self.trace
             .note(now, format_args!("the host stalls for {stall:?}"));
         true
@@ -697,13 +723,15 @@ impl World {
     fn begin(&mut self, index: usize, trouble: Trouble, probability: f64) {
         match trouble {
             Trouble::Card(fault) => {
-                let trigger = Trigger::now().probability(probability);
-                // So that what it does is on record under the right time.
+                self.inject(index, fault, probability);
+            }
+            Trouble::Mishap(mishap) => {
                 let now = self.now();
-                self.slot.tell_time(now);
-                let injection = self.script().add(Injection { fault, trigger });
-                self.slot.tell_time(now);
-                self.incidents[index].injection = Some(injection);
+                if mishap == Mishap::LeakWhileAbsent {
+                    self.inject(index, Fault::SurpriseRemoval, 1.0);
+                }
+                self.incidents[index].told_at = Some(now);
+                self.watcher.suffer(Some(mishap), now);
             }
             Trouble::BusError => {
                 let is_told = self.slot.report_error();
@@ -719,6 +747,16 @@ impl World {
                 }
             }
         }
+    }
+
+    fn inject(&mut self, index: usize, fault: Fault, probability: f64) {
+        let trigger = Trigger::now().probability(probability);
+        // So that what it does is on record under the right time.
+        let now = self.now();
+        self.slot.tell_time(now);
+        let injection = self.script().add(Injection { fault, trigger });
+        self.slot.tell_time(now);
+        self.incidents[index].injection = Some(injection);
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -760,9 +798,16 @@ impl World {
         self.outcome.polls += u64::from(now >= self.watcher.next_poll());
         self.watcher.handle_errors(&self.slot);
         if let Some(opinion) = self.watcher.poll(&self.page, &self.slot, now) {
-            let Opinion { state, cause, .. } = opinion;
-            self.trace
-                .note(now, format_args!("the monitor says {state}, {cause}"));
+            let Opinion {
+                state,
+                cause,
+                service,
+                ..
+            } = opinion;
+            self.trace.note(
+                now,
+                format_args!("the monitor says {state}, {cause}; of the service {service}"),
+            );
         }
     }
 
@@ -818,6 +863,10 @@ impl World {
                 Question::of(kind, &mut self.rng)
             }
             _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
+            // Three callers in four have a key that does not fit.
+            _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
+                Question::of(Kind::OpenForged, &mut self.rng)
+            }
             _ => Question::draw(&mut self.rng),
         }
     }

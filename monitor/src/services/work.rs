@@ -1,0 +1,136 @@
+//! What becomes of the commands that a service is given: whether they are done, wait for ever, or are
+//! more than it can do. It goes by what the service counts, from one answer to the next.
+
+use super::judge::Work;
+use super::resources::sum;
+use crate::probe::Statistics;
+use hwshim::clock::Instant;
+use std::time::Duration;
+
+/// With fewer commands under way, no queue is long.
+const OUTSTANDING_LONG: u64 = 64;
+/// A card that is less busy than that, in percent, could do more.
+const BUSY: u64 = 90;
+/// What was said so long ago is not true any more: a few questions that got no answer.
+const AGE_MAX: Duration = Duration::from_secs(45);
+
+/// What was counted.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    commands: u64,
+    replies: u64,
+    load_percent: Option<u64>,
+}
+
+/// How counts go on.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    last: Option<(Instant, Counts)>,
+    work: Work,
+}
+
+impl Progress {
+    /// What is so, if it was said lately.
+    pub(super) fn work(&self, now: Instant) -> Work {
+        match self.last {
+            Some((at, _)) if now.since(at) <= AGE_MAX => self.work,
+            _ => Work::Unknown,
+        }
+    }
+
+    /// Takes an answer. On a host that is starved, that nothing was done tells nothing.
+    pub(super) fn take(&mut self, statistics: &Statistics, starved: bool, now: Instant) {
+        let Some(counts) = Counts::of(statistics) else {
+            self.last = None;
+            return;
+        };
+        let before = self.last.replace((now, counts));
+        self.work = match before {
+            Some((_, before)) if before.commands <= counts.commands => {
+                self.between(&before, &counts, starved)
+            }
+            // It was started anew, or tells for the first time.
+            _ => Work::Unknown,
+        };
+    }
+
+    fn between(&self, before: &Counts, now: &Counts, starved: bool) -> Work {
+        let outstanding = now.commands.saturating_sub(now.replies);
+        let waited = before.commands.saturating_sub(before.replies);
+        let done = now.replies.saturating_sub(before.replies);
+        if done == 0 && waited > 0 {
+            let times = match self.work {
+                Work::Stuck { times } => times,
+                _ => 0,
+            };
+            return Work::Stuck {
+                times: times.saturating_add(u32::from(!starved)),
+            };
+        }
+        let could_do_more = now.load_percent.is_some_and(|load| load < BUSY);
+        if outstanding >= OUTSTANDING_LONG && outstanding >= waited && !could_do_more {
+            return Work::Overrun { outstanding };
+        }
+        Work::Done
+    }
+}
+
+impl Counts {
+    fn of(statistics: &Statistics) -> Option<Self> {
+        let modules = || statistics.modules.values();
+        Some(Self {
+            commands: sum(modules().map(|module| module.commands))?,
+            replies: sum(modules().map(|module| module.replies))?,
+            load_percent: modules().filter_map(|module| module.load_percent).max(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::ModuleStatistics;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN.plus(Duration::from_secs(seconds))
+    }
+
+    fn counted(commands: u64, replies: u64, load_percent: u64) -> Statistics {
+        let module = ModuleStatistics {
+            commands: Some(commands),
+            replies: Some(replies),
+            load_percent: Some(load_percent),
+            ..ModuleStatistics::default()
+        };
+        Statistics {
+            modules: [(1, module)].into(),
+            ..Statistics::default()
+        }
+    }
+
+    #[test]
+    fn what_waits_and_is_not_done_is_stuck_and_what_is_done_slower_than_it_comes_is_too_much() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.work(at(0)), Work::Unknown);
+        progress.take(&counted(100, 100, 10), false, at(0));
+        progress.take(&counted(200, 199, 10), false, at(10));
+        assert_eq!(progress.work(at(10)), Work::Done);
+        progress.take(&counted(300, 199, 10), false, at(20));
+        progress.take(&counted(400, 199, 10), false, at(30));
+        assert_eq!(progress.work(at(30)), Work::Stuck { times: 2 });
+        progress.take(&counted(500, 199, 10), true, at(40));
+        let still = Work::Stuck { times: 2 };
+        assert_eq!(progress.work(at(40)), still, "a starved host explains it");
+        progress.take(&counted(600, 500, 100), false, at(50));
+        let outstanding = 100;
+        assert_eq!(progress.work(at(50)), Work::Done, "less waits than did");
+        progress.take(&counted(700, 600, 100), false, at(60));
+        assert_eq!(progress.work(at(60)), Work::Overrun { outstanding });
+        progress.take(&counted(800, 700, 89), false, at(70));
+        assert_eq!(progress.work(at(70)), Work::Done, "it could do more");
+        // What was said long ago, or before it was started anew, tells nothing.
+        assert_eq!(progress.work(at(116)), Work::Unknown);
+        progress.take(&counted(5, 0, 100), false, at(117));
+        assert_eq!(progress.work(at(117)), Work::Unknown);
+    }
+}
