@@ -51,3 +51,35 @@ impl Refusals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribution::{Circumstances, Priors, assess};
+    use crate::verdict::Cause;
+
+    /// What is believed after so many requests a second, of which every so many are refused.
+    fn believed(requests: u64, refused_one_in: u64) -> Cause {
+        let (mut refusals, mut dossier) = (Refusals::default(), Dossier::new());
+        let mut page = Page::new();
+        let mut now = Instant::ORIGIN;
+        for second in 1..=20 {
+            now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            let submitted = second * requests;
+            page.requests.submitted = submitted.into();
+            page.requests.refused = (submitted / refused_one_in).into();
+            refusals.poll(&page, now, &mut dossier);
+        }
+        let (circumstances, priors) = (Circumstances::default(), Priors::default());
+        assess(&dossier, &circumstances, &priors, now).cause
+    }
+
+    #[test]
+    fn callers_of_whom_every_second_has_a_wrong_key_have_a_wrong_setting() {
+        assert_eq!(believed(10, 2), Cause::Configuration);
+        assert_eq!(believed(10, 3), Cause::Configuration);
+        // What does not verify comes from peers as well.
+        assert_eq!(believed(10, 5), Cause::None);
+        assert_eq!(believed(10, u64::MAX), Cause::None);
+    }
+}

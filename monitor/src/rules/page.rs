@@ -117,3 +117,18 @@ fn published_at(page: &Page) -> Option<Instant> {
 fn publish_interval(page: &Page) -> Duration {
     Duration::from_nanos(page.owner.publish_interval_ns.get()).min(PUBLISH_INTERVAL_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_or_has_no_descriptor_left_is_blind_by_its_own_fault() {
+        let of = io::Error::from_raw_os_error;
+        for errno in [Errno::ACCESS, Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(is_ours(&of(errno.raw_os_error())), "{errno}");
+        }
+        assert!(!is_ours(&of(Errno::IO.raw_os_error())));
+        assert!(!is_ours(&io::Error::from(io::ErrorKind::UnexpectedEof)));
+    }
+}
