@@ -106,10 +106,14 @@ pub struct PairScores {
     pub failures: Vec<Failure>,
 }
 
-/// A fault in a phase where it cannot be brought about: nobody resets a card that is well.
+/// A fault in a phase where it does nothing of its own: nobody resets a card that is well, or one
+/// whose trial is under way; and an error of the bus on top of another is that other.
 fn is_out_of_reach(trouble: &Trouble, phase: Phase) -> bool {
-    let needs_a_reset = *trouble == Trouble::Card(Fault::ResetHangs);
-    needs_a_reset && !matches!(phase, Phase::BreakerOpen | Phase::HalfOpen)
+    match trouble {
+        Trouble::Card(Fault::ResetHangs) => phase != Phase::BreakerOpen,
+        Trouble::BusError => matches!(phase, Phase::BreakerOpen | Phase::HalfOpen),
+        _ => false,
+    }
 }
 
 fn asked_about(troubles: &[Trouble]) -> Vec<Trouble> {

@@ -54,6 +54,8 @@ const DEPTH: u16 = 32;
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// A card that has kept a request may be found out as late as this after its deadline.
 const STRAGGLER_MAX: Duration = Duration::from_secs(10);
+/// Callers who had hours are back so soon after what took hours.
+const RESUME: Duration = Duration::from_secs(1);
 /// What may happen at one instant. More is a livelock.
 const ROUNDS_PER_INSTANT: usize = 200;
 
@@ -681,6 +683,8 @@ impl World {
                     }
                     if is_beside {
                         self.watcher.suffer(None, now);
+                        // Whoever had time while hours went by asks at the usual pace again.
+                        self.next_arrival = self.next_arrival.min(now.plus(RESUME));
                     }
                     self.begin_to_recover();
                 }
