@@ -317,7 +317,7 @@ impl Pairs {
                 for seed in self.seed..self.seed + self.seeds {
                     // Each pair begins in another phase.
                     let drawn = (at as u64 + plans.len() as u64 + seed) % Phase::ALL.len() as u64;
-                    let phase = self.phase.unwrap_or(Phase::ALL[index(drawn)]);
+                    let phase = self.phase.unwrap_or_else(|| Phase::ALL[index(drawn)]);
                     if is_out_of_reach(one, phase) || is_out_of_reach(other, phase) {
                         continue;
                     }
@@ -509,7 +509,7 @@ impl<'a> Course<'a> {
             Said::Named(cause) => opinion.named().any(|named| named == cause),
             Said::Abstained | Said::Nothing => false,
         };
-        let Some(opinion) = opinions.iter().find(says).or(opinions.last()) else {
+        let Some(opinion) = opinions.iter().find(says).or_else(|| opinions.last()) else {
             return 0.0;
         };
         // Of several names of one truth, all were right.
