@@ -91,11 +91,21 @@ fn a_simulated_card_is_connected_after_five_seconds_and_says_that_it_is_simulate
     assert!(monitor.child.wait().unwrap().success());
     let last = statuses.last().unwrap();
     let card = &last["cards"][0];
-    assert_eq!(
-        (&card["state"], &card["cause"]),
-        (&"connected".into(), &"none".into())
-    );
-    assert_eq!(card["heartbeat"]["moving"], true);
+    // The host that runs this test may be busy. It is told so then, and the card is never blamed.
+    let is_blamed = |status: &Value| status["cards"][0]["cause"] == "card";
+    assert!(!statuses.iter().any(is_blamed), "{statuses:#?}");
+    let is_starved = |status: &Value| {
+        status["polls_late"] != 0 || status["host"]["starvation"].as_u64() != Some(0)
+    };
+    let verdict = (&card["state"], &card["cause"]);
+    if statuses.iter().any(is_starved) {
+        let states = statuses.iter().map(|status| &status["cards"][0]["state"]);
+        let connected = states.filter(|state| *state == "connected").count();
+        assert!(connected > 0, "{statuses:#?}");
+    } else {
+        assert_eq!(verdict, (&"connected".into(), &"none".into()));
+        assert_eq!(card["heartbeat"]["moving"], true);
+    }
     assert_eq!(card["simulated"], true);
     let notice = last["simulation"]["notice"].as_str().unwrap();
     assert!(notice.starts_with("SIMULATED CARD"), "{notice}");
