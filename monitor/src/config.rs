@@ -6,7 +6,7 @@
 
 use crate::led::Profile;
 use crate::probe::{ServiceAddress, Whereabouts};
-use crate::services::{ConfiguredLimits, ServiceSettings};
+use crate::services::{ConfiguredLimits, ServiceSettings, ServiceTime};
 use crate::verdict::Limits;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,6 +28,8 @@ pub struct Config {
     pub allow_remote: bool,
     /// Host services to watch.
     pub services: Vec<ServiceSettings>,
+    /// How fast those live: faster than the clock in a drill.
+    pub service_time: ServiceTime,
     /// Directory of the history; `None` for the one of this user.
     pub history: Option<PathBuf>,
     /// File that is told where the history ends; `None` for one beside it.
@@ -44,6 +46,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             allow_remote: false,
             services: Vec::new(),
+            service_time: ServiceTime::REAL,
             history: None,
             anchors: None,
         }
@@ -64,7 +67,7 @@ struct Key<T> {
     set: fn(&mut T, &DeValue<'_>) -> Result<(), String>,
 }
 
-const KEYS: [Key<Config>; 9] = [
+const KEYS: [Key<Config>; 10] = [
     Key {
         path: ("watch", "telemetry"),
         help: &[
@@ -182,6 +185,22 @@ const KEYS: [Key<Config>; 9] = [
         commented: true,
         set: |config, value| {
             config.anchors = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        path: ("drill", "service_time"),
+        help: &[
+            "For rehearsals only: how many times as fast as the clock services live, 1 to 300. What",
+            "they hold is judged as if the time had passed, so hours of a leak are minutes. Everybody",
+            "who asks is told that it is a drill.",
+        ],
+        default: "1",
+        commented: false,
+        set: |config, value| {
+            let factor = integer(value, 1, ServiceTime::MAX)?;
+            let service_time = ServiceTime::times_faster(factor);
+            config.service_time = service_time.ok_or("is no factor")?;
             Ok(())
         },
     },
@@ -795,6 +814,7 @@ mod tests {
             "[watch]\ntelemetry = '/t'\ninterval = '500ms'\nlight = 'nshield'\n\
              [judge]\nfrozen_polls = 4\nstale_publications = 5\n\
              [http]\nlisten = '[::1]:80'\nallow_remote = true\n\
+             [drill]\nservice_time = 60\n\
              [[service]]\nname = 'a'\npid_file = '/p'\nsocket = '/s'\ncard = 'pci:0000:3b:00.0'\n\
              recycle = '60s'\nmemory_max = '1GiB'\nkernel_memory_max = '1MiB'\n\
              descriptors_max = 1\nthreads_max = 2\nports_max = 3\nsessions_max = 4\nobjects_max = 5\n\
@@ -834,6 +854,7 @@ mod tests {
                 },
                 ServiceSettings::new("c", Whereabouts::Cgroup("/c".into())),
             ],
+            service_time: ServiceTime::times_faster(60).unwrap(),
             history: None,
             anchors: None,
         };

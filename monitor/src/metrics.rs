@@ -62,6 +62,18 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         [(vec![], f64::from(u8::from(simulated)))],
     )?;
     to.gauge(
+        "cardmon_service_time",
+        "How many times as fast as the clock services live: 1, unless it is a drill",
+        None,
+        [(
+            vec![],
+            status
+                .drill
+                .as_ref()
+                .map_or(1.0, |it| f64::from(it.service_time)),
+        )],
+    )?;
+    to.gauge(
         "cardmon_telemetry_readable",
         "Whether the directory of telemetry pages could be read",
         None,

@@ -213,6 +213,9 @@ pub struct StartBody {
     pub telemetry: String,
     /// Whether the run before was stopped; `None` if there was none.
     pub previous_was_stopped: Option<bool>,
+    /// How many times as fast as the clock services live, if it is a drill.
+    #[serde(default)]
+    pub drill_service_time: Option<u32>,
 }
 
 /// What is on record of an end.

@@ -17,6 +17,7 @@
 
 mod change;
 mod dossier;
+mod drill;
 mod judge;
 mod resources;
 mod senses;
@@ -24,6 +25,7 @@ mod watched;
 mod work;
 
 pub use change::ServiceTransition;
+pub use drill::ServiceTime;
 pub use judge::{Facts, Found, Judgement, Work, judge};
 pub use senses::{Located, Reached, Senses};
 
@@ -124,20 +126,25 @@ pub struct Services {
 }
 
 impl Services {
-    /// Begins to watch, without having looked. `root` is `/`, or a captured tree.
+    /// Begins to watch, without having looked. `root` is `/`, or a captured tree; what is held is
+    /// judged by `time`.
     #[must_use]
-    pub fn new(settings: &[ServiceSettings], root: &Path) -> Self {
+    pub fn new(settings: &[ServiceSettings], root: &Path, time: ServiceTime) -> Self {
         let senses =
             |one: &ServiceSettings| -> Box<dyn Senses> { Box::new(senses::Kernel::new(one, root)) };
-        Self::with_senses(settings.iter().map(|one| (one.clone(), senses(one))))
+        Self::with_senses(
+            settings.iter().map(|one| (one.clone(), senses(one))),
+            time,
+        )
     }
 
     /// Begins to watch services of which something else tells than the kernel.
     #[must_use]
     pub fn with_senses(
         services: impl IntoIterator<Item = (ServiceSettings, Box<dyn Senses>)>,
+        time: ServiceTime,
     ) -> Self {
-        let watch = |(settings, senses)| Watched::new(settings, senses);
+        let watch = |(settings, senses)| Watched::new(settings, senses, time);
         Self {
             watched: services.into_iter().map(watch).collect(),
         }

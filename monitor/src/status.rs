@@ -38,6 +38,9 @@ pub struct Status {
     pub version: String,
     /// The simulation that this monitor runs itself; `null` when cards are not its own.
     pub simulation: Option<Simulation>,
+    /// The drill that is held; `null` when services live by the clock.
+    #[serde(default)]
+    pub drill: Option<DrillFigures>,
     /// Where this is answered over HTTP.
     pub listen: SocketAddr,
     /// Directory of the telemetry pages.
@@ -85,6 +88,15 @@ pub struct Simulation {
     pub card_pid: u32,
     /// Process that owns it.
     pub owner_pid: u32,
+}
+
+/// What services hold is judged as if their time went faster.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DrillFigures {
+    /// How many times faster than the clock.
+    pub service_time: u32,
+    /// What to tell people.
+    pub notice: String,
 }
 
 /// One card.

@@ -42,6 +42,7 @@ pub fn block(status: &Status) -> Vec<String> {
     if let Some(simulation) = &status.simulation {
         lines.push(painted(&clean(&simulation.notice), notice_style()));
     }
+    lines.extend(drill(status));
     if let Some(error) = &status.telemetry_error {
         lines.push(painted(&clean(error), style(State::Unknown)));
     }
@@ -63,6 +64,12 @@ pub fn block(status: &Status) -> Vec<String> {
     lines.extend(status.host.iter().flat_map(diagnosis::host));
     lines.extend(incidents::in_short(&status.incidents));
     lines
+}
+
+/// That services live faster than the clock, if they do: whoever reads figures must know.
+fn drill(status: &Status) -> Option<String> {
+    let drill = status.drill.as_ref()?;
+    Some(painted(&clean(&drill.notice), notice_style()))
 }
 
 /// One line that says what became of a card.

@@ -183,6 +183,7 @@ mod tests {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             simulation: None,
             services: Vec::new(),
+            service_time: crate::services::ServiceTime::REAL,
         });
         let mut status = watch.poll(Instant::ORIGIN).status;
         status.age_seconds = age_seconds;

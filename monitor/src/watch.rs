@@ -12,7 +12,9 @@ use crate::probe::{
     ProcessProbe,
 };
 use crate::rules::{self, Case};
-use crate::services::{CardFacts, ServiceSettings, ServiceTransition, Services, Surroundings};
+use crate::services::{
+    CardFacts, ServiceSettings, ServiceTime, ServiceTransition, Services, Surroundings,
+};
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
     ProbeErrorCount, ProcessFigures, SCHEMA, ServiceTransitionRecord, Simulation, Status,
@@ -58,6 +60,8 @@ pub struct Settings {
     pub simulation: Option<Simulation>,
     /// Host services to watch.
     pub services: Vec<ServiceSettings>,
+    /// How fast those live.
+    pub service_time: ServiceTime,
 }
 
 /// Watches every telemetry page in a directory, the host, and host services.
@@ -141,7 +145,7 @@ impl Watch {
             host: HostProbe::new(&settings.root),
             host_changes: HostChanges::default(),
             host_judge: HostJudge::new(settings.limits.poll_interval),
-            services: Services::new(&settings.services, &settings.root),
+            services: Services::new(&settings.services, &settings.root, settings.service_time),
             settings,
             cards: BTreeMap::new(),
             transitions: VecDeque::new(),
@@ -190,6 +194,7 @@ impl Watch {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             simulation: self.settings.simulation.clone(),
+            drill: self.settings.service_time.figures(),
             listen: self.settings.listen,
             telemetry: self.settings.telemetry.clone(),
             telemetry_error: telemetry_error.map(|refused| refused.why),
@@ -493,6 +498,7 @@ mod tests {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             simulation: None,
             services: Vec::new(),
+            service_time: ServiceTime::REAL,
         })
     }
 

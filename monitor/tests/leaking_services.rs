@@ -17,7 +17,9 @@ use firmware_sim::service::{Service, ServiceConfig};
 use hwshim::clock::Instant;
 use monitor::leak::{Level, Scope};
 use monitor::probe::{Host, HostProbe, Probe, ServiceAddress, Whereabouts};
-use monitor::services::{CardFacts, ConfiguredLimits, ServiceSettings, Services, Surroundings};
+use monitor::services::{
+    CardFacts, ConfiguredLimits, ServiceSettings, ServiceTime, Services, Surroundings,
+};
 use monitor::status::{LeakFigures, ServiceStatus, Standing};
 use monitor::verdict::Cause;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -171,7 +173,7 @@ impl Watched {
         let root = Path::new("/");
         Self {
             stand_in,
-            services: Services::new(&[settings], root),
+            services: Services::new(&[settings], root, ServiceTime::REAL),
             host: HostProbe::new(root).observe(&(), Instant::ORIGIN).unwrap(),
             card: CardFacts::default(),
             now: Instant::ORIGIN.plus(STEP),

@@ -65,6 +65,7 @@ fn poll() -> Poll {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         simulation: None,
         services: Vec::new(),
+        service_time: crate::services::ServiceTime::REAL,
     });
     let mut poll = watch.poll(Instant::ORIGIN);
     assert_eq!(poll.status.schema, SCHEMA);
@@ -215,6 +216,7 @@ fn a_run_after_one_that_did_not_stop_begins_with_a_warning() {
         interval_seconds: 1.0,
         telemetry: String::new(),
         previous_was_stopped,
+        drill_service_time: None,
     };
     let severity = |previous| started(&body(previous), at(0)).severity;
     assert_eq!(severity(Some(false)), Severity::Warning);

@@ -5,7 +5,8 @@ use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
 use super::work::Progress;
 use super::{
-    CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTransition, Surroundings, judge,
+    CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTime, ServiceTransition,
+    Surroundings, judge,
 };
 use crate::leak::{Sample, Watch};
 use crate::local_health::{Limits, LocalHealth};
@@ -29,6 +30,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Watched {
     settings: ServiceSettings,
     senses: Box<dyn Senses>,
+    time: ServiceTime,
     /// Whether the host let it run; `None` until the first poll says when that is.
     host: Option<LocalHealth>,
     process: Process,
@@ -79,9 +81,14 @@ struct Answers {
 }
 
 impl Watched {
-    pub(super) fn new(settings: ServiceSettings, senses: Box<dyn Senses>) -> Self {
+    pub(super) fn new(
+        settings: ServiceSettings,
+        senses: Box<dyn Senses>,
+        time: ServiceTime,
+    ) -> Self {
         Self {
             senses,
+            time,
             host: None,
             process: Process::default(),
             answers: Answers::default(),
@@ -119,7 +126,8 @@ impl Watched {
             let held = resources::held(&seen);
             let card = self.card_among(around);
             let sample = covariates(card, answer.as_deref());
-            feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, now);
+            let lived = self.time.of(now);
+            feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, lived);
         }
         let leaks: Vec<_> = self
             .leaks

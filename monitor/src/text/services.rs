@@ -2,7 +2,7 @@
 //! believed.
 
 use super::diagnosis::{advised, in_short};
-use super::{Rows, UNSEEN, clean, mebibytes, reason, seconds, spoken};
+use super::{Rows, UNSEEN, clean, drill, mebibytes, reason, seconds, spoken};
 use crate::leak::{Level, Scope};
 use crate::status::{
     ExhaustionFigures, GateFigures, KernelFigures, LeakFigures, ServiceStatus, Standing, Status,
@@ -110,7 +110,9 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
             rows.push(row, level_style(leak.level), why);
         }
     }
-    rows.lines(Some(2))
+    let mut lines: Vec<_> = drill(status).into_iter().collect();
+    lines.extend(rows.lines(Some(2)));
+    lines
 }
 
 /// Why a resource is believed to leak, or not to.

@@ -15,7 +15,7 @@ use monitor::led::Profile;
 use monitor::local_health::{HostChanges, Sample};
 use monitor::probe::{HeartbeatProbe, Owner, OwnerId, Probe, ProbeError, Process};
 use monitor::rules::{self, Case};
-use monitor::services::{CardFacts, Services, Surroundings};
+use monitor::services::{CardFacts, ServiceTime, Services, Surroundings};
 use monitor::status::ServiceStatus;
 use monitor::verdict::{Cause, Judge, Limits, Look, State};
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ impl Watcher {
             pace,
             limits,
             judge: Judge::new(limits, now),
-            services: Services::with_senses([watched]),
+            services: Services::with_senses([watched], ServiceTime::REAL),
             hardserver,
             kernel: Kernel::default(),
             host: HostChanges::default(),

@@ -136,6 +136,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         listen: listener.local_addr()?,
         simulation: simulation.as_ref().map(Simulation::describe),
         services: config.services.clone(),
+        service_time: config.service_time,
     };
     let clock = Arc::new(SystemClock);
     let (publish, latest) = watch::channel(None);
@@ -301,6 +302,7 @@ impl History {
             interval_seconds: settings.limits.poll_interval.as_secs_f64(),
             telemetry: settings.telemetry.to_string_lossy().into_owned(),
             previous_was_stopped: keeper.previous_was_stopped(),
+            drill_service_time: settings.service_time.figures().map(|it| it.service_time),
         };
         let past = keeper.past(now);
         keeper.keep(vec![record::started(&body, now)], now);

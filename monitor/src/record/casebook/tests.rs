@@ -32,6 +32,7 @@ fn status() -> Status {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         simulation: None,
         services: vec![named("hardserver"), named("web")],
+        service_time: crate::services::ServiceTime::REAL,
     });
     let mut status = watch.poll(Instant::ORIGIN).status;
     status.cards[0].card = CARD.to_owned();

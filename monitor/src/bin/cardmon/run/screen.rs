@@ -61,6 +61,9 @@ impl Screen {
             if let (Form::Lines, Some(simulation)) = (&form, &settings.simulation) {
                 writeln!(out, "{}", simulation.notice)?;
             }
+            if let (Form::Lines, Some(drill)) = (&form, settings.service_time.figures()) {
+                writeln!(out, "{}", drill.notice)?;
+            }
         }
         Ok(Self { form })
     }
