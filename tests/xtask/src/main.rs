@@ -12,6 +12,7 @@ mod memory;
 mod multi_buffer;
 mod outcome;
 mod process;
+mod replay;
 mod simulate;
 mod test;
 mod vm;
@@ -59,6 +60,13 @@ enum Command {
     /// cargo runs finds it. Its licence, Apache-2.0, is put beside it. Nothing on the machine is
     /// changed.
     MultiBuffer,
+    /// Replays the stories that cardmon exists for, by real processes, and judges what it says.
+    ///
+    /// What an operator would ask is asked, and questions and answers are printed. Files are kept
+    /// below target/replay. s1 and s4 take root and a control group that can be written; each is
+    /// removed at the end. cost downloads Debian's prometheus-node-exporter by apt and unpacks it
+    /// there.
+    Replay(replay::Arguments),
     /// Lives through card-years with faults, in a simulation that repeats to the event.
     ///
     /// Each run is a seed: what callers ask, what goes wrong, when and for how long. At every step
@@ -82,6 +90,7 @@ fn main() -> ExitCode {
         Command::Leaks(arguments) => leaks::run(&arguments),
         Command::Memory => memory::run(),
         Command::MultiBuffer => multi_buffer::run(),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     };

@@ -1,0 +1,186 @@
+//! What cardmon costs, with one card and one service at one poll a second, beside node_exporter in
+//! the same run and with the same scrapes.
+//!
+//! CPU time is the scheduler's own account, in nanoseconds: a clock tick would be a third of what
+//! cardmon may take in a minute.
+
+use super::stage::{Stage, expect, pause};
+use crate::process::root;
+use crate::vm::apt::{Apt, Sources, Wanted};
+use anyhow::{Context as _, bail};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const IDLE: Duration = Duration::from_secs(60);
+/// Scrapes one after the other: enough that polls in between do not matter.
+const SCRAPES: u32 = 200;
+/// What cardmon may take: of a core, of memory, and of CPU time for a scrape.
+const SHARE_MAX: f64 = 0.0005;
+const RSS_KIB_MAX: u64 = 12 * 1024;
+const SCRAPE_MAX: Duration = Duration::from_micros(500);
+
+/// What was measured of one program.
+#[derive(Debug)]
+struct Cost {
+    share: f64,
+    rss_kib: u64,
+    scrape: Duration,
+    bytes: usize,
+}
+
+/// Measures.
+pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
+    let exporter = exporter()?;
+    let socket = stage.path("card.sock");
+    let mut card = stage.ours([
+        "firmware-sim",
+        "run",
+        "--scenario",
+        "hardserver-leak",
+        "--speed",
+    ]);
+    // The service is there all the time, and the card is not pulled meanwhile.
+    card.arg("0.1").arg("--socket").arg(&socket);
+    stage.start("card", card)?;
+    stage.wait_for(&stage.path("card.sock.service"))?;
+    let owner = stage.owner();
+    stage.start("owner", owner)?;
+    let config = format!(
+        "[[service]]\nname = \"hardserver\"\nprocess = \"firmware-sim\"\nsocket = \"{}.service\"\n",
+        socket.display()
+    );
+    // Without --json, as it runs in service.
+    let mut monitor = stage.monitor(&config)?;
+    let words: Vec<_> = monitor
+        .get_args()
+        .filter(|it| *it != "--json")
+        .map(ToOwned::to_owned)
+        .collect();
+    let mut plain = Command::new(monitor.get_program());
+    std::mem::swap(&mut monitor, plain.args(words));
+    let ours = stage.start("cardmon", monitor)?;
+    let mut theirs = crate::process::bound(&exporter);
+    let listen = "127.0.0.1:19100";
+    theirs.arg(format!("--web.listen-address={listen}"));
+    let theirs = stage.start("node_exporter", theirs)?;
+    let answers = [(ours, stage.listen()), (theirs, listen.to_owned())];
+    for (_, address) in &answers {
+        stage.wait(Duration::from_secs(30), address, |_| {
+            Ok(scrape(address).ok())
+        })?;
+    }
+    pause(Duration::from_secs(10));
+    let [ours, theirs] = costs(&answers)?;
+    println!(
+        "\n{:<16} {:>12} {:>10} {:>12} {:>12}",
+        "program", "% of a core", "RSS, MiB", "scrape, ms", "answer, KiB"
+    );
+    for (name, cost) in [("cardmon", &ours), ("node_exporter", &theirs)] {
+        let Cost {
+            share,
+            rss_kib,
+            scrape,
+            bytes,
+        } = cost;
+        println!(
+            "{name:<16} {:>12.3} {:>10.1} {:>12.3} {:>12}",
+            share * 100.0,
+            *rss_kib as f64 / 1024.0,
+            scrape.as_secs_f64() * 1000.0,
+            bytes / 1024
+        );
+    }
+    expect("0.05 % of a core is enough", ours.share <= SHARE_MAX)?;
+    expect("12 MiB are enough", ours.rss_kib <= RSS_KIB_MAX)?;
+    expect(
+        "half a millisecond is enough for a scrape",
+        ours.scrape <= SCRAPE_MAX,
+    )
+}
+
+/// Each of both, over the same minute.
+fn costs(answers: &[(u32, String); 2]) -> anyhow::Result<[Cost; 2]> {
+    let taken = || -> anyhow::Result<[Duration; 2]> {
+        Ok([cpu_time(answers[0].0)?, cpu_time(answers[1].0)?])
+    };
+    let before = taken()?;
+    pause(IDLE);
+    let after = taken()?;
+    let mut costs = Vec::new();
+    for (index, (pid, address)) in answers.iter().enumerate() {
+        let share = (after[index] - before[index]).as_secs_f64() / IDLE.as_secs_f64();
+        let mut bytes = 0;
+        let before = cpu_time(*pid)?;
+        for _ in 0..SCRAPES {
+            bytes = scrape(address)?;
+        }
+        let scrape = (cpu_time(*pid)? - before) / SCRAPES;
+        let rss_kib = rss_kib(*pid)?;
+        costs.push(Cost {
+            share,
+            rss_kib,
+            scrape,
+            bytes,
+        });
+    }
+    match <[Cost; 2]>::try_from(costs) {
+        Ok(both) => Ok(both),
+        Err(_) => bail!("two programs were measured"),
+    }
+}
+
+/// What all threads of a process have run for.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+            continue;
+        };
+        let ran = text
+            .split_whitespace()
+            .next()
+            .context("schedstat says nothing")?;
+        nanos += ran.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn rss_kib(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.context("VmRSS is not told")?.parse()?)
+}
+
+/// Asks for the metrics, and returns how long the answer is.
+fn scrape(address: &str) -> anyhow::Result<usize> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        bail!("{address} answers no metrics");
+    }
+    Ok(answer.len())
+}
+
+/// Debian's node_exporter, unpacked and not installed.
+fn exporter() -> anyhow::Result<PathBuf> {
+    let directory = root().join("target/replay/packages");
+    let exporter = directory.join("usr/bin/prometheus-node-exporter");
+    if !exporter.exists() {
+        println!("downloading prometheus-node-exporter");
+        let apt = Apt::new(root().join("target/replay/apt"), Sources::Machine)?;
+        apt.unpack(&[Wanted::Alone("prometheus-node-exporter")], &directory)?;
+    }
+    Ok(exporter)
+}
