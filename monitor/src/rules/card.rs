@@ -138,6 +138,11 @@ pub(super) fn breaker_open(case: &Case<'_>) -> Option<Finding> {
         _ => "in a state unknown here",
     };
     let opened_by = page.opened_by();
+    // Until its first request has been answered, a breaker is half-open without ever having opened.
+    // That says that the owner has just begun, and nothing of the card.
+    if state == "half-open" && page.breaker.opened.get() == 0 && opened_by.is_empty() {
+        return None;
+    }
     let cause = match opened_by.as_str() {
         code if is_own_doing(code) => Cause::Card,
         "gone" => Cause::CardAbsent,

@@ -405,12 +405,25 @@ fn an_open_breaker_blames_whom_its_code_names() {
         for state in [breaker_state::OPEN, breaker_state::HALF_OPEN] {
             let mut scene = Scene::connected();
             scene.page.breaker.state = state.into();
+            scene.page.breaker.opened = 1.into();
             scene.page.breaker.opened_by = padded(opened_by);
             scene.polls(1);
             assert_eq!(scene.code(), "breaker-open");
             assert_eq!(scene.verdict(), (State::Unavailable, cause), "{opened_by}");
         }
     }
+}
+
+#[test]
+fn a_breaker_that_waits_for_its_first_answer_says_nothing_of_the_card() {
+    let mut scene = Scene::connected();
+    scene.page.breaker.state = breaker_state::HALF_OPEN.into();
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    // One that has opened before waits for a trial, and the card is to be doubted until then.
+    scene.page.breaker.opened = 1.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "breaker-open");
 }
 
 #[test]
