@@ -12,7 +12,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -53,15 +52,7 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
         "[[service]]\nname = \"hardserver\"\nprocess = \"firmware-sim\"\nsocket = \"{}.service\"\n",
         socket.display()
     );
-    // Without --json, as it runs in service.
-    let mut monitor = stage.monitor(&config)?;
-    let words: Vec<_> = monitor
-        .get_args()
-        .filter(|it| *it != "--json")
-        .map(ToOwned::to_owned)
-        .collect();
-    let mut plain = Command::new(monitor.get_program());
-    std::mem::swap(&mut monitor, plain.args(words));
+    let monitor = stage.monitor(&config)?;
     let ours = stage.start("cardmon", monitor)?;
     let mut theirs = crate::process::bound(&exporter);
     let listen = "127.0.0.1:19100";

@@ -34,7 +34,8 @@ fn play(stage: &mut Stage, group: &Group) -> anyhow::Result<()> {
     stage.wait_for(&stage.path("card.sock"))?;
     let owner = stage.owner();
     stage.start("owner", group.within(&owner))?;
-    let monitor = stage.monitor("")?;
+    let mut monitor = stage.monitor("")?;
+    monitor.arg("--json");
     stage.start("cardmon", group.within(&monitor))?;
     stage.wait(
         Duration::from_secs(60),
@@ -45,7 +46,7 @@ fn play(stage: &mut Stage, group: &Group) -> anyhow::Result<()> {
         },
     )?;
     pause(BEFORE);
-    let beats = beats(stage)?;
+    let before = Counts::of(&stage.polls()?)?;
     let from = now()?;
     println!("owner and monitor get 1 ms of each second from now on, for 10.8 s");
     group.limit_cpu(Some(QUOTA), PERIOD)?;
@@ -56,24 +57,31 @@ fn play(stage: &mut Stage, group: &Group) -> anyhow::Result<()> {
     stage.ask(&["status"])?;
     stage.ask_record(&["history", "--since", "2m"])?;
     let told = stage.ask_record(&["explain", "--gap", &format!("{from}..{until}")])?;
-    judge(&stage.polls()?, beats, &told)
+    judge(&stage.polls()?, &before, &told)
 }
 
-/// How often the card has beaten, by the latest poll.
-fn beats(stage: &Stage) -> anyhow::Result<u64> {
-    let polls = stage.polls()?;
-    count(&polls).context("the card does not beat")
+/// What is counted, as of the latest poll.
+#[derive(Debug)]
+struct Counts {
+    beats: u64,
+    late: u64,
 }
 
-fn count(polls: &[Value]) -> Option<u64> {
-    polls.last()?.pointer("/cards/0/heartbeat/count")?.as_u64()
+impl Counts {
+    fn of(polls: &[Value]) -> anyhow::Result<Self> {
+        let last = polls.last().context("nothing was polled")?;
+        let count = |pointer: &str| last.pointer(pointer).and_then(Value::as_u64);
+        Ok(Self {
+            beats: count("/cards/0/heartbeat/count").context("the card does not beat")?,
+            late: count("/polls_late").context("late polls are not counted")?,
+        })
+    }
 }
 
-fn judge(polls: &[Value], beats: u64, told: &str) -> anyhow::Result<()> {
-    let beaten = count(polls)
-        .context("the card does not beat")?
-        .saturating_sub(beats);
+fn judge(polls: &[Value], before: &Counts, told: &str) -> anyhow::Result<()> {
+    let after = Counts::of(polls)?;
     // Two beats a second for half a minute.
+    let beaten = after.beats.saturating_sub(before.beats);
     expect("the card went on beating", beaten > 40)?;
     let blamed = |poll: &&Value| {
         text(poll, "/cards/0/cause") == "card"
@@ -83,12 +91,10 @@ fn judge(polls: &[Value], beats: u64, told: &str) -> anyhow::Result<()> {
     };
     let blamed = polls.iter().filter(blamed).count();
     expect("the card is blamed in no poll", blamed == 0)?;
-    let late = polls
-        .last()
-        .and_then(|it| it.pointer("/polls_late")?.as_u64());
+    // A busy machine has late polls of its own; that these are told apart by the gap is asked below.
     expect(
         "polls were late, and that is known",
-        late.is_some_and(|late| late > 0),
+        after.late > before.late,
     )?;
     let starved = |poll: &Value| {
         text(poll, "/cards/0/cause") == "host-starvation"
@@ -103,7 +109,7 @@ fn judge(polls: &[Value], beats: u64, told: &str) -> anyhow::Result<()> {
     )?;
     expect(
         "the gap is explained by a starved host",
-        told.contains("starved"),
+        told.contains("the host was starved at the same time"),
     )?;
     expect("the card is well when it is over", {
         polls

@@ -96,7 +96,7 @@ impl Stage {
             self.directory.display()
         );
         fs::write(self.path("cardmon.toml"), text)?;
-        let mut monitor = self.ours(["cardmon", "run", "--json", "--config"]);
+        let mut monitor = self.ours(["cardmon", "run", "--config"]);
         monitor.arg(self.path("cardmon.toml"));
         monitor.arg("--telemetry").arg(self.path("pages"));
         monitor.arg("--control").arg(self.path("control.sock"));
