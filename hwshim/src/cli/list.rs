@@ -104,7 +104,7 @@ fn print_table(
         let usable = if *usable {
             Cell::styled("now", Style::Good)
         } else {
-            "absent".into()
+            "none".into()
         };
         let card = "this CPU".into();
         table.push(vec![
