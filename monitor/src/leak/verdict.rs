@@ -74,7 +74,8 @@ impl Speed {
     }
 }
 
-/// An estimate, and between what it lies with a confidence of 99 %.
+/// An estimate, and between what it lies: with a confidence of 99 % but for [`Speed::Steep`], which
+/// has too few samples for that and takes the largest step off and adds it once more.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// Lower end.
