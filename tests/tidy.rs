@@ -60,7 +60,7 @@ const CRATES: [(&str, &str, &[&str]); 10] = [
 /// What each lower module of hwshim may name of the others; any may name the scheduling points of
 /// `model`, which exist in tests only. Modules that are not listed stand on top of all these, and
 /// nothing listed may name them.
-const HWSHIM_MODULES: [(&str, &[&str]); 11] = [
+const HWSHIM_MODULES: [(&str, &[&str]); 12] = [
     ("clock", &[]),
     ("telemetry", &["clock"]),
     ("pci", &[]),
@@ -76,6 +76,7 @@ const HWSHIM_MODULES: [(&str, &[&str]); 11] = [
     ),
     ("provider", &["accelerator", "key", "router"]),
     ("acceptor", &["provider", "router"]),
+    ("terminator", &["acceptor", "clock", "provider"]),
 ];
 
 /// What the monitor may name of hwshim. Not the bus: watching a card must not be able to hang it.

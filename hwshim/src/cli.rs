@@ -9,6 +9,8 @@ mod list;
 mod output;
 mod selftest;
 mod serve;
+#[cfg(feature = "tls")]
+mod serve_tls;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +43,8 @@ enum Command {
     Selftest(selftest::Args),
     Bench(bench::Args),
     Serve(serve::Args),
+    #[cfg(feature = "tls")]
+    ServeTls(Box<serve_tls::Args>),
     Stats(stats::Args),
 }
 
@@ -53,6 +57,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Selftest(args) => selftest::run(&args, &mut output),
         Command::Bench(args) => bench::run(&args, &mut output),
         Command::Serve(args) => serve::run(&args, &mut output),
+        #[cfg(feature = "tls")]
+        Command::ServeTls(args) => serve_tls::run(&args, &mut output),
         Command::Stats(args) => stats::run(&args, &mut output),
     };
     match outcome.and_then(|()| output.finish()) {

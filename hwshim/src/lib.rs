@@ -2,6 +2,8 @@
 //! software what they do not answer well.
 //!
 //! ```text
+//!   terminator           a whole TLS server, before one that speaks TCP
+//!     |
 //!   provider, acceptor   RSA signatures of a TLS server (rustls, tokio)
 //!     |
 //!   router        which accelerator, by when, and whether its answer may leave
@@ -37,6 +39,8 @@ pub mod provider;
 pub mod router;
 pub mod stop;
 pub mod telemetry;
+#[cfg(feature = "tls")]
+pub mod terminator;
 pub mod virtio;
 
 pub use card_spec as spec;

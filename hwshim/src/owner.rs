@@ -147,7 +147,12 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
     Ok(())
 }
 
-fn run(owner: &mut Owner, clock: &dyn Clock, stop: &Stop) -> Result<(), PublishError> {
+/// Does `owner`'s rounds until `stop` is requested.
+///
+/// # Errors
+///
+/// [`PublishError`], after which the rounds may be gone on with.
+pub fn run(owner: &mut Owner, clock: &dyn Clock, stop: &Stop) -> Result<(), PublishError> {
     loop {
         owner.tick(clock.now())?;
         let wait = owner.next_tick().since(clock.now());

@@ -1,0 +1,413 @@
+//! `hwshim serve-tls`: a TLS server before one that speaks TCP, whose RSA signatures cards make.
+//!
+//! What it does with connections is [`hwshim::terminator`]; here are what it is told, signals, and
+//! what it tells.
+
+mod cards;
+mod report;
+
+use super::output::{Failure, Output};
+use super::serve::positive_duration;
+use cards::Cards;
+use hwshim::address::Address;
+use hwshim::provider::Provider;
+use hwshim::router::Router;
+use hwshim::router::core::Offload;
+use hwshim::telemetry;
+use hwshim::terminator::{CertificateError, Certificates, Files, Options, Phase, Terminator};
+use report::Reporter;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::ServerConfig;
+use rustls::crypto::ring::Ticketer;
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+const AFTER_HELP: &str = "\
+Signals:
+  SIGTERM, SIGINT  accept no more, let connections end; a second one ends them at once
+  SIGHUP           read certificates and keys again; if one is wrong, the old ones stay in use
+
+Exit codes:
+  0  it was told to stop, and every connection had ended by the drain timeout
+  1  it could not start, or cut connections off; standard error says what, why and what to do next
+  2  the command line was not understood
+
+Examples:
+  hwshim serve-tls --cert site.pem --key site.key --to 127.0.0.1:8080
+  hwshim serve-tls --cert a.pem --key a.key --cert b.pem --key b.key --to 127.0.0.1:8080
+  hwshim serve-tls --listen 0.0.0.0:443 --cert site.pem --key site.key --to 127.0.0.1:8080 \\
+      --card pci:0000:3b:00.0 --card software:multi-buffer
+
+What passes is not looked at: HTTP/1.1 runs over it as any TCP does, and no X-Forwarded-For is added.
+Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, is verified
+before it leaves, and comes from this CPU if the card does not answer well. Each card has a telemetry
+page: see hwshim stats, or let cardmon watch it.";
+
+/// Terminate TLS before a server that speaks TCP, with signatures by cards.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Where to listen; only this host can reach the default, 0.0.0.0:443 is for everybody
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names
+    #[arg(long = "cert", value_name = "FILE", required = true)]
+    certificates: Vec<PathBuf>,
+    /// Its private key (PEM); as many as certificates, in the same order
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    keys: Vec<PathBuf>,
+    /// The server behind, which speaks plain TCP
+    #[arg(long = "to", value_name = "HOST:PORT", value_parser = host_and_port)]
+    backend: String,
+    /// Card or software:multi-buffer to sign; repeat it for more
+    #[arg(long = "card", value_name = "ADDRESS")]
+    cards: Vec<Address>,
+    /// Have cards sign whether it pays or not: to try a card
+    #[arg(long)]
+    always: bool,
+    /// Time a card has for one signature before this CPU makes it
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
+    card_timeout: Duration,
+    /// Protocol to offer (ALPN); repeat it for more, "none" for none
+    #[arg(long, value_name = "NAME", default_value = "http/1.1")]
+    alpn: Vec<String>,
+    /// Connections at once; more wait in the backlog
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_max: u32,
+    /// Connections that wait to be accepted; the system may allow fewer
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    backlog: u32,
+    /// Time for a handshake
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    handshake_timeout: Duration,
+    /// Time for connecting to the server behind
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
+    connect_timeout: Duration,
+    /// Time without a byte either way
+    #[arg(long, value_name = "TIME", default_value = "5min", value_parser = positive_duration)]
+    idle_timeout: Duration,
+    /// Time for connections to end in after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
+    drain_timeout: Duration,
+    /// Directory for telemetry pages [default: /run/hwshim for root, else one of the user's own]
+    #[arg(long, value_name = "DIR")]
+    telemetry: Option<PathBuf>,
+    /// Print a JSON document a second, each on a line of its own
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serves until a signal comes.
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let files = files(args)?;
+    make_room(args.connections_max)?;
+    let directory = args
+        .telemetry
+        .clone()
+        .unwrap_or_else(telemetry::default_directory);
+    let offload = Offload::default();
+    let offload = if args.always {
+        offload.always()
+    } else {
+        offload
+    };
+    let (cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout)?;
+    let certificates =
+        Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
+    let certificates = Arc::new(certificates);
+    for key in certificates.exposed_keys() {
+        let key = key.display();
+        output.warn(format_args!(
+            "{key} can be read by others than its owner and group; chmod 640 {key}"
+        ))?;
+    }
+    let config = Arc::new(config(args, &certificates)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
+    let outcome = runtime.block_on(serve(args, config, &certificates, &router, output));
+    // Certificates have keys, and keys have the router: the cards are free when all have gone.
+    drop((runtime, certificates, router));
+    cards.release();
+    outcome
+}
+
+fn files(args: &Args) -> Result<Vec<Files>, Failure> {
+    let (certificates, keys) = (&args.certificates, &args.keys);
+    if certificates.len() != keys.len() {
+        let (certificates, keys) = (certificates.len(), keys.len());
+        return Err(Failure::new(
+            "certificates and keys do not pair up",
+            format!("{certificates} times --cert, {keys} times --key"),
+        )
+        .hint("give each --cert FILE its --key FILE, in the same order"));
+    }
+    let pair = |(certificate, key): (&PathBuf, &PathBuf)| Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    Ok(certificates.iter().zip(keys).map(pair).collect())
+}
+
+/// Sees to it that there are descriptors for so many connections, which have two each.
+fn make_room(connections_max: u32) -> Result<(), Failure> {
+    /// For files, cards, the runtime and standard streams.
+    const BESIDES: u64 = 256;
+    let needed = 2 * u64::from(connections_max) + BESIDES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        Failure::new(
+            format!("{connections_max} connections need {needed} descriptors, more than allowed"),
+            io::Error::from(error),
+        )
+        .hint("raise the limit (ulimit -Hn), or take fewer with --connections-max N")
+    })
+}
+
+fn unusable(error: CertificateError) -> Failure {
+    let hint = hint(&error);
+    Failure::new("TLS cannot be served", error).hint(hint)
+}
+
+fn hint(error: &CertificateError) -> &'static str {
+    match error {
+        CertificateError::Read { .. } => {
+            "name files that this user may read: --cert FILE --key FILE"
+        }
+        CertificateError::Lacking { .. } => {
+            "write it as PEM, which begins with -----BEGIN; decrypt a key with openssl pkey"
+        }
+        _ => "give each --cert the --key it was made with, in the same order",
+    }
+}
+
+fn config(args: &Args, certificates: &Arc<Certificates>) -> Result<ServerConfig, Failure> {
+    let failed = |error| Failure::new("TLS cannot be set up", error);
+    let mut config = ServerConfig::builder_with_provider(certificates.provider().rustls())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(certificates) as _);
+    // Sessions are with the clients, encrypted, and take no memory here.
+    config.ticketer = Ticketer::new().map_err(failed)?;
+    if args.alpn != ["none"] {
+        config.alpn_protocols = args.alpn.iter().map(|name| name.clone().into()).collect();
+    }
+    Ok(config)
+}
+
+/// Signals that a server is told by.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+}
+
+enum Told {
+    Stop,
+    Reload,
+}
+
+async fn serve(
+    args: &Args,
+    config: Arc<ServerConfig>,
+    certificates: &Arc<Certificates>,
+    router: &Router,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
+    let terminator = Terminator::listen(args.listen, config, options(args))
+        .map_err(|error| cannot_listen(args.listen, error))?;
+    let address = terminator
+        .address()
+        .map_err(|error| cannot_listen(args.listen, error))?;
+    let mut reporter = Reporter::new(address, terminator.watch(), router.clone());
+    greet(args, address, &mut reporter, output)?;
+    let (tell, told) = watch::channel(Phase::Serving);
+    let mut serving = pin!(terminator.serve(told));
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // At once, which greet has done.
+    seconds.tick().await;
+    let cut_off = loop {
+        tokio::select! {
+            cut_off = &mut serving => break cut_off,
+            told = signals.next() => match told {
+                Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
+                Told::Reload => reload(certificates, output).await?,
+            },
+            _ = seconds.tick() => {
+                if let Some(trouble) = reporter.trouble() {
+                    output.warn(trouble)?;
+                }
+                if args.json {
+                    output.json_line(&reporter.report())?;
+                    output.flush()?;
+                }
+            }
+        }
+    };
+    output.tell(reporter.summary())?;
+    if cut_off == 0 {
+        return Ok(());
+    }
+    let timeout = humantime::format_duration(args.drain_timeout);
+    Err(Failure::new(
+        format!("{cut_off} connections were cut off"),
+        format!("they had not ended {timeout} after the signal, or there was a second one"),
+    )
+    .hint("give them longer with --drain-timeout TIME"))
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        backend: args.backend.clone(),
+        connections_max: usize::try_from(args.connections_max).unwrap_or(usize::MAX),
+        backlog: args.backlog,
+        handshake_timeout: args.handshake_timeout,
+        connect_timeout: args.connect_timeout,
+        idle_timeout: args.idle_timeout,
+        drain_timeout: args.drain_timeout,
+    }
+}
+
+fn greet(
+    args: &Args,
+    address: SocketAddr,
+    reporter: &mut Reporter,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if args.json {
+        output.json_line(&reporter.report())?;
+    } else {
+        let signers = match &args.cards[..] {
+            [] => "this CPU".to_owned(),
+            cards => cards
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        output.line(format_args!(
+            "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",
+            args.backend
+        ))?;
+    }
+    output.flush()
+}
+
+fn cannot_listen(address: SocketAddr, error: io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 take root or CAP_NET_BIND_SERVICE; --listen 127.0.0.1:8443 does not"
+        }
+        io::ErrorKind::AddrInUse => "another server listens there; choose a port with --listen",
+        _ => "choose an address of this host with --listen",
+    };
+    Failure::new(format!("{address} cannot be listened on"), error).hint(hint)
+}
+
+const fn later(phase: Phase) -> Phase {
+    match phase {
+        Phase::Serving => Phase::Draining,
+        Phase::Draining | Phase::Ending => Phase::Ending,
+    }
+}
+
+/// Reads certificates again, on a thread that may wait for the disk.
+async fn reload(certificates: &Arc<Certificates>, output: &mut Output) -> Result<(), Failure> {
+    let shared = Arc::clone(certificates);
+    let reloaded = tokio::task::spawn_blocking(move || shared.reload())
+        .await
+        .map_err(|error| Failure::new("certificates cannot be read again", error))?;
+    match reloaded {
+        Ok(count) => output.tell(format_args!("{count} certificates were read again")),
+        Err(error) => {
+            let mut causes = String::new();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                causes = format!("{causes}: {error}");
+                cause = error.source();
+            }
+            output.warn(format_args!(
+                "the certificates in use stay, the new ones cannot be used: {error}{causes}\n\
+                 hint: {}, then send SIGHUP again",
+                hint(&error)
+            ))
+        }
+    }
+}
+
+/// Parses `localhost:8080` or `[::1]:8080`.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not HOST:PORT, as 127.0.0.1:8080 is");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    match port.parse::<u16>() {
+        Ok(1..) if !host.is_empty() && !bare_ipv6 => Ok(text.to_owned()),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_has_a_host_and_a_port() {
+        for right in ["localhost:80", "127.0.0.1:8080", "[::1]:8080"] {
+            assert_eq!(host_and_port(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "localhost",
+            ":80",
+            "::1:80",
+            "host:0",
+            "host:70000",
+            "8080",
+        ] {
+            host_and_port(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_second_signal_ends_what_the_first_lets_end() {
+        assert_eq!(later(Phase::Serving), Phase::Draining);
+        assert_eq!(later(Phase::Draining), Phase::Ending);
+        assert_eq!(later(Phase::Ending), Phase::Ending);
+    }
+}

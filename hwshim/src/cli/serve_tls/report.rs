@@ -1,0 +1,132 @@
+//! What a terminator has done: a JSON document a second, and a line at the end.
+
+use hwshim::acceptor::Handshakes;
+use hwshim::clock::{Clock as _, Instant, SystemClock};
+use hwshim::router::Router;
+use hwshim::router::breaker::State;
+use hwshim::router::core::{LaneStatus, Requests};
+use hwshim::terminator::{Connections, Watch};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// Reads counters and remembers what they were.
+pub(super) struct Reporter {
+    listening: SocketAddr,
+    watch: Watch,
+    router: Router,
+    began: Instant,
+    last: (Instant, u64),
+    in_trouble: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    schema: u32,
+    listening: SocketAddr,
+    uptime_ms: u128,
+    connections: Connections,
+    handshakes: Handshakes,
+    /// Completed since the last report.
+    handshakes_per_second: f64,
+    /// Where the router's signatures came from.
+    signatures: Requests,
+    accelerators: Vec<Accelerator>,
+}
+
+#[derive(Serialize)]
+struct Accelerator {
+    address: String,
+    /// `closed` means that work goes there.
+    breaker: &'static str,
+    breaker_opened: u64,
+    /// Why it was last taken out of use; empty if it never was.
+    breaker_opened_by: &'static str,
+    requests: Requests,
+}
+
+impl From<LaneStatus> for Accelerator {
+    fn from(status: LaneStatus) -> Self {
+        Self {
+            address: status.name,
+            breaker: match status.breaker {
+                State::Closed { .. } => "closed",
+                State::Open { .. } => "open",
+                State::HalfOpen => "half-open",
+            },
+            breaker_opened: status.breaker_opened,
+            breaker_opened_by: status.breaker_opened_by,
+            requests: status.requests,
+        }
+    }
+}
+
+impl Reporter {
+    pub(super) fn new(listening: SocketAddr, watch: Watch, router: Router) -> Self {
+        let began = SystemClock.now();
+        Self {
+            listening,
+            watch,
+            router,
+            began,
+            last: (began, 0),
+            in_trouble: false,
+        }
+    }
+
+    /// How things are.
+    pub(super) fn report(&mut self) -> Report {
+        let now = SystemClock.now();
+        let handshakes = self.watch.handshakes();
+        let (before, completed) = self.last;
+        self.last = (now, handshakes.completed);
+        Report {
+            schema: 1,
+            listening: self.listening,
+            uptime_ms: now.since(self.began).as_millis(),
+            connections: self.watch.connections(),
+            handshakes,
+            handshakes_per_second: rate(handshakes.completed - completed, before, now),
+            signatures: self.router.requests(),
+            accelerators: self.router.status().into_iter().map(Into::into).collect(),
+        }
+    }
+
+    /// What an operator should be told: once, until a second has passed without.
+    pub(super) fn trouble(&mut self) -> Option<String> {
+        let trouble = self.watch.take_trouble();
+        let known = std::mem::replace(&mut self.in_trouble, trouble.is_some());
+        trouble.filter(|_| !known)
+    }
+
+    /// All there was.
+    pub(super) fn summary(&self) -> String {
+        let now = SystemClock.now();
+        let handshakes = self.watch.handshakes();
+        let connections = self.watch.connections();
+        let signatures = self.router.requests();
+        let rate = rate(handshakes.completed, self.began, now);
+        format!(
+            "{} handshakes ({rate:.0}/s): {} RSA signatures by accelerators, {} by software; {} wrong \
+             answers stopped; {} handshakes failed, {} timed out; {} connections, {} for which the \
+             backend was not reached",
+            handshakes.completed,
+            signatures.card,
+            signatures.software + handshakes.software + handshakes.mismatched,
+            signatures.wrong_answers,
+            handshakes.failed,
+            handshakes.timed_out,
+            connections.accepted,
+            connections.unreachable,
+        )
+    }
+}
+
+fn rate(count: u64, from: Instant, to: Instant) -> f64 {
+    let seconds = to.since(from).as_secs_f64();
+    // Counts of a process stay far below where a float has gaps.
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
+}

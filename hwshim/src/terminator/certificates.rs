@@ -1,0 +1,194 @@
+//! Certificates and keys of a terminator, as they stand in its files, and which of them a client
+//! gets.
+//!
+//! They can be read again while connections are served. Either all of the new ones are used, or,
+//! where one is wrong, all of the old. Nothing here says how long a certificate is valid.
+
+use crate::provider::Provider;
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Where a certificate and the key to it are, both as PEM.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// The certificate, and after it those that lead to an authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file cannot be read, or is not PEM.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: pem::Error,
+    },
+    /// A file is PEM, and what is wanted is not in it.
+    #[error("there is no {wanted} in {}", path.display())]
+    Lacking {
+        /// The file.
+        path: PathBuf,
+        /// What it should have.
+        wanted: &'static str,
+    },
+    /// A certificate and a key are there and do not make a server.
+    #[error("{} cannot be used with the key in {}", certificate.display(), key.display())]
+    Unusable {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// The certificates in use.
+pub struct Certificates {
+    files: Vec<Files>,
+    /// Loads keys, and so has to be kept.
+    provider: Provider,
+    suites: Arc<CryptoProvider>,
+    current: RwLock<Arc<[Arc<CertifiedKey>]>>,
+}
+
+impl Certificates {
+    /// Loads them. Keys are the provider's, and sign as it says.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], for the first file that is wrong.
+    pub fn load(files: Vec<Files>, provider: Provider) -> Result<Self, CertificateError> {
+        let suites = provider.rustls();
+        let current = RwLock::new(load_all(&files, &suites)?);
+        Ok(Self {
+            files,
+            provider,
+            suites,
+            current,
+        })
+    }
+
+    /// Loads them again, for handshakes to come. Returns how many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`]; those in use then stay in use.
+    pub fn reload(&self) -> Result<usize, CertificateError> {
+        let loaded = load_all(&self.files, &self.suites)?;
+        let count = loaded.len();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(count)
+    }
+
+    /// Files of keys that more may read, or write, than their owner and a group that may read.
+    pub fn exposed_keys(&self) -> impl Iterator<Item = &Path> {
+        const OTHERS_OR_WRITING_GROUP: u32 = 0o027;
+        let exposed = |path: &&Path| {
+            std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS_OR_WRITING_GROUP != 0)
+        };
+        self.files
+            .iter()
+            .map(|files| files.key.as_path())
+            .filter(exposed)
+    }
+
+    /// The provider that has the keys.
+    #[must_use]
+    pub const fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    fn current(&self) -> Arc<[Arc<CertifiedKey>]> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a client can verify what `key` signs, and has a cipher suite for it.
+    fn suits(&self, hello: &ClientHello<'_>, key: &CertifiedKey) -> bool {
+        let algorithm = key.key.algorithm();
+        let suite = self.suites.cipher_suites.iter().any(|suite| {
+            suite.usable_for_signature_algorithm(algorithm)
+                && hello.cipher_suites().contains(&suite.suite())
+        });
+        suite && key.key.choose_scheme(hello.signature_schemes()).is_some()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// The first for the name that is asked for; if there is none, the first of all. Those whose
+    /// algorithm the client does not know are left out, so one name may have RSA and ECDSA.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello
+            .server_name()
+            .and_then(|name| ServerName::try_from(name).ok());
+        let current = self.current();
+        let suitable = || current.iter().filter(|key| self.suits(&hello, key));
+        name.and_then(|name| suitable().find(|key| is_for(key, &name)))
+            .or_else(|| suitable().next())
+            .cloned()
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let certificate = key.end_entity_cert().map(ParsedCertificate::try_from);
+    matches!(certificate, Ok(Ok(certificate)) if verify_server_name(&certificate, name).is_ok())
+}
+
+fn load_all(
+    files: &[Files],
+    provider: &CryptoProvider,
+) -> Result<Arc<[Arc<CertifiedKey>]>, CertificateError> {
+    files.iter().map(|files| load(files, provider)).collect()
+}
+
+fn load(files: &Files, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let Files { certificate, key } = files;
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| unreadable(certificate, "certificate", source))?;
+    if chain.is_empty() {
+        let none = pem::Error::NoItemsFound;
+        return Err(unreadable(certificate, "certificate", none));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| unreadable(key, "private key that is not encrypted", source))?;
+    CertifiedKey::from_der(chain, secret, provider)
+        .map(Arc::new)
+        .map_err(|source| CertificateError::Unusable {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            source,
+        })
+}
+
+fn unreadable(path: &Path, wanted: &'static str, source: pem::Error) -> CertificateError {
+    let path = path.to_owned();
+    match source {
+        pem::Error::NoItemsFound => CertificateError::Lacking { path, wanted },
+        source => CertificateError::Read { path, source },
+    }
+}
