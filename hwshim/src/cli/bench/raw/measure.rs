@@ -1,11 +1,11 @@
 //! The measuring loops: how many operations, how long each, at what cost to this thread.
 
+use crate::cli::bench::{thread_cpu_time, to_f64};
 use hdrhistogram::Histogram;
 use hwshim::accelerator::{Operation, RequestId, software};
 use hwshim::clock::{Clock, Instant, nanos};
 use hwshim::router::core::Ending;
 use hwshim::router::direct::{Direct, Done, Submitted};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -58,6 +58,12 @@ impl Measured {
         self.p99_us = us(0.99);
         self.operations_per_second = to_f64(self.operations) / self.wall.as_secs_f64();
         self.cpu_us_per_operation = self.cpu.as_secs_f64() * 1e6 / operations;
+    }
+
+    /// At the 50th, 90th, 99th and 99.9th percentile.
+    pub(super) fn latency_us(&self) -> [f64; 4] {
+        [0.5, 0.9, 0.99, 0.999]
+            .map(|quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1000.0)
     }
 
     fn record(&mut self, ending: &Ending, latency: Duration) {
@@ -157,20 +163,6 @@ pub(super) fn measure_software(
     }
     measured.wall += now.since(start);
     measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
-}
-
-fn thread_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and times here are far below 2^53"
-)]
-const fn to_f64(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

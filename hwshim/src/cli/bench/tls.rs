@@ -1,0 +1,254 @@
+//! `hwshim bench tls`: whole handshakes of a TLS server, with accelerators and without, in one run.
+//!
+//! ```text
+//!   clients' thread                                     server's thread (one tokio runtime)
+//!     N clients, each at once with its next             acceptor of the contender whose turn it is
+//!     handshake; they verify certificate   <- pipes ->    |
+//!     and signature, and wait for a byte                router, driven on the same runtime
+//! ```
+//!
+//! Client and server are in this process and speak through pipes in memory, so that no network is
+//! measured. The server's processor time is that of the whole process without the clients' thread:
+//! the router and an accelerator that is this CPU are in it. A card is not, unless it is a process
+//! and [`Args::count`] names it.
+
+mod client;
+mod contender;
+mod page;
+mod report;
+mod window;
+
+use super::machine::Machine;
+use crate::cli::output::{Failure, Output};
+use crate::cli::serve;
+use client::Clients;
+use contender::{Bench, Library};
+use hwshim::address::Address;
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Point, Report, Side};
+use std::path::PathBuf;
+use std::time::Duration;
+use window::Window;
+
+/// Measure TLS handshakes with accelerators against software, in one run.
+///
+/// Clients and server speak through pipes in memory, each in a thread of its own, and every client
+/// verifies the server's certificate and signature. What counts is the server's processor time for
+/// each handshake, everything that this process does for it included: a busy machine makes it
+/// neither longer nor shorter, as it does with handshakes per second. The best window is the one to
+/// compare, the median says how steady the machine was.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Addresses of accelerators; software:multi-buffer where it is found, if none is given.
+    accelerators: Vec<Address>,
+    /// Keys of the server, separated by commas.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "rsa-2048"
+    )]
+    keys: Vec<Key>,
+    /// Versions of TLS, separated by commas.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "1.3"
+    )]
+    tls: Vec<Version>,
+    /// Kinds of handshakes, separated by commas.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "full"
+    )]
+    handshakes: Vec<Kind>,
+    /// Handshakes under way at once, separated by commas.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "1,16,64",
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    concurrency: Vec<u16>,
+    /// Libraries to compare with, and to put accelerators under; all that are built in by default.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
+    libraries: Vec<Library>,
+    /// Time for each combination of these, shared by all that are compared.
+    #[arg(long = "for", value_name = "TIME", default_value = "8s", value_parser = serve::positive_duration)]
+    duration: Duration,
+    /// Windows of each that is compared, in turns.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    windows: u32,
+    /// Offload every RSA signature, not only those that it pays for.
+    #[arg(long)]
+    always: bool,
+    /// Also count the processor time of this process, a simulated card's: for cards that are a core.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
+    /// Also write a page with plots, which needs nothing else to be read.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// The server's key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Key {
+    /// RSA, 2048 bits.
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    /// ECDSA on P-256.
+    #[value(name = "p256")]
+    P256,
+}
+
+impl Key {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rsa2048 => "RSA-2048",
+            Self::P256 => "P-256",
+        }
+    }
+}
+
+/// The version spoken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Version {
+    /// TLS 1.2.
+    #[value(name = "1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+impl Version {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLS 1.2",
+            Self::Tls13 => "TLS 1.3",
+        }
+    }
+}
+
+/// Which handshakes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Kind {
+    /// With a signature.
+    Full,
+    /// Going on with an earlier session.
+    Resumed,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+        }
+    }
+}
+
+/// What one comparison is about.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    key: Key,
+    version: Version,
+    kind: Kind,
+    concurrency: u16,
+}
+
+/// No window is shorter: with many handshakes under way a shorter one is all beginning and end.
+const WINDOW_MIN: Duration = Duration::from_millis(50);
+
+/// Measures.
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let machine = Machine::look();
+    let bench = Bench::start(args)?;
+    let cases = cases(args);
+    let bar = progress_bar(args, &bench, cases.len());
+    let mut points = Vec::new();
+    for case in cases {
+        bar.set_message(format!(
+            "{} {} {} x{}",
+            case.version.name(),
+            case.key.name(),
+            case.kind.name(),
+            case.concurrency
+        ));
+        points.push(measure(case, args, &bench, &bar)?);
+    }
+    bar.finish_and_clear();
+    let report = Report::new(machine, bench.states(), points);
+    if let Some(path) = &args.html {
+        super::write_page(path, &page::of(&report))?;
+    }
+    if args.json {
+        output.json(&report)?;
+    } else {
+        report.print(output)?;
+    }
+    report.warn(&bench, output)
+}
+
+fn cases(args: &Args) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &key in &args.keys {
+        for &version in &args.tls {
+            for &kind in &args.handshakes {
+                cases.extend(args.concurrency.iter().map(|&concurrency| Case {
+                    key,
+                    version,
+                    kind,
+                    concurrency,
+                }));
+            }
+        }
+    }
+    cases
+}
+
+fn progress_bar(args: &Args, bench: &Bench, cases: usize) -> ProgressBar {
+    let windows = u64::from(args.windows + 1) * bench.contenders.len() as u64;
+    let style = ProgressStyle::with_template("{msg:28} {bar:32} {percent:>3} %  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    // Draws on standard error, and only if that is a terminal.
+    ProgressBar::new(windows * cases as u64).with_style(style)
+}
+
+/// Compares all contenders in `case`.
+fn measure(case: Case, args: &Args, bench: &Bench, bar: &ProgressBar) -> Result<Point, Failure> {
+    let count = u32::try_from(bench.contenders.len()).unwrap_or(u32::MAX);
+    let length = (args.duration / args.windows / count).max(WINDOW_MIN);
+    let mut sides = Vec::new();
+    for contender in &bench.contenders {
+        let clients = Clients::new(case).map_err(|error| cannot("clients", error))?;
+        // What comes first is not counted: sessions to resume, and what the router has to learn.
+        Window::run(bench, contender, &clients, case, length, args.count)?;
+        bar.inc(1);
+        sides.push((contender, clients, Side::new(contender.name.clone())));
+    }
+    for _ in 0..args.windows {
+        for (contender, clients, side) in &mut sides {
+            side.add(Window::run(
+                bench, contender, clients, case, length, args.count,
+            )?);
+            bar.inc(1);
+        }
+    }
+    let sides = sides.into_iter().map(|(_, _, side)| side).collect();
+    Ok(Point::new(case, args.windows, length, sides))
+}
+
+fn cannot(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(format!("the {what} of the bench cannot be set up"), error)
+}

@@ -1,0 +1,316 @@
+//! Who is compared: rustls with each library by itself, and with each accelerator under it.
+
+use super::{Args, Key, cannot};
+use crate::cli::output::Failure;
+use crate::cli::selftest;
+use hwshim::accelerator::multi_buffer;
+use hwshim::acceptor::OffloadAcceptor;
+use hwshim::address::{Address, Software};
+use hwshim::clock::{Clock, SystemClock};
+use hwshim::provider::Provider;
+use hwshim::router::core::{LaneStatus, Offload, Options, Requests};
+use hwshim::router::{Router, breaker};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivateSec1KeyDer};
+use rustls::server::ServerSessionMemoryCache;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+/// Time an accelerator has to become usable.
+const BRING_UP: Duration = Duration::from_secs(10);
+/// Sessions that a server remembers: two for each handshake of those under way, and to spare.
+const SESSIONS: usize = 1 << 16;
+
+/// What does for rustls what no accelerator does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(super) enum Library {
+    /// ring.
+    Ring,
+    /// AWS-LC.
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLcRs,
+}
+
+impl Library {
+    const ALL: &[Self] = &[
+        Self::Ring,
+        #[cfg(feature = "aws-lc-rs")]
+        Self::AwsLcRs,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs => "aws-lc-rs",
+        }
+    }
+
+    fn provider(self) -> CryptoProvider {
+        match self {
+            Self::Ring => rustls::crypto::ring::default_provider(),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs => rustls::crypto::aws_lc_rs::default_provider(),
+        }
+    }
+}
+
+/// Accepts as its kind does.
+#[derive(Clone)]
+enum Acceptor {
+    Plain(TlsAcceptor),
+    Offload(OffloadAcceptor),
+}
+
+impl Acceptor {
+    /// Performs a handshake, and sends a byte for the client to see that it is over.
+    async fn serve(self, io: DuplexStream) {
+        // Who does not get the byte says so: the client.
+        let accepted = match self {
+            Self::Plain(acceptor) => acceptor.accept(io).await,
+            Self::Offload(acceptor) => acceptor.accept(io).await,
+        };
+        if let Ok(mut stream) = accepted
+            && stream.write_all(b".").await.is_ok()
+        {
+            let _ = stream.flush().await;
+        }
+    }
+}
+
+/// One of those that are compared.
+pub(super) struct Contender {
+    pub(super) name: String,
+    acceptors: Vec<(Key, Acceptor)>,
+    pub(super) router: Option<Router>,
+}
+
+/// The server's end of a connection, on its way there.
+pub(super) struct Connection {
+    acceptor: Acceptor,
+    io: DuplexStream,
+}
+
+/// Makes connections to one contender.
+pub(super) struct Connect(Acceptor);
+
+impl Connect {
+    /// One whose server's end is `io`.
+    pub(super) fn connection(&self, io: DuplexStream) -> Connection {
+        let Self(acceptor) = self;
+        Connection {
+            acceptor: acceptor.clone(),
+            io,
+        }
+    }
+}
+
+impl Contender {
+    /// How to connect to the server with `key`.
+    ///
+    /// # Panics
+    ///
+    /// If the bench was not started with that key.
+    pub(super) fn connect(&self, key: Key) -> Connect {
+        let of_key = self.acceptors.iter().find(|(of, _)| *of == key);
+        let (_, acceptor) = of_key.expect("there is an acceptor for every key that is measured");
+        Connect(acceptor.clone())
+    }
+
+    /// Where requests of its accelerator went so far.
+    pub(super) fn requests(&self) -> Requests {
+        self.router
+            .as_ref()
+            .map(Router::requests)
+            .unwrap_or_default()
+    }
+
+    fn new(
+        name: String,
+        base: CryptoProvider,
+        router: Option<&Router>,
+        keys: &[Key],
+    ) -> Result<Self, Failure> {
+        let provider = router.map(|router| Provider::over(base.clone(), router.clone()));
+        let base = provider
+            .as_ref()
+            .map_or_else(|| Arc::new(base), Provider::rustls);
+        let acceptor = |key: &Key| -> Result<_, Failure> {
+            let config = server_config(&base, *key).map_err(|error| cannot("server", error))?;
+            let config = Arc::new(config);
+            Ok((
+                *key,
+                match &provider {
+                    Some(_) => Acceptor::Offload(OffloadAcceptor::from(config)),
+                    None => Acceptor::Plain(TlsAcceptor::from(config)),
+                },
+            ))
+        };
+        Ok(Self {
+            acceptors: keys.iter().map(acceptor).collect::<Result<_, _>>()?,
+            name,
+            router: router.cloned(),
+        })
+    }
+}
+
+fn server_config(provider: &Arc<CryptoProvider>, key: Key) -> Result<ServerConfig, rustls::Error> {
+    let private: PrivateKeyDer<'static> = match key {
+        Key::Rsa2048 => {
+            PrivatePkcs1KeyDer::from(&include_bytes!("../../../kat/rsa-2048.pkcs1.der")[..]).into()
+        }
+        Key::P256 => {
+            PrivateSec1KeyDer::from(&include_bytes!("../../../kat/p256.sec1.der")[..]).into()
+        }
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate(key)], private)?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    Ok(config)
+}
+
+/// The certificate of `key` for [`NAME`](super::client::NAME): signed by itself, no authority, valid
+/// from 2020 to 2120, so that a clock that is wrong by years does not matter.
+pub(super) fn certificate(key: Key) -> CertificateDer<'static> {
+    CertificateDer::from(match key {
+        Key::Rsa2048 => &include_bytes!("rsa-2048.crt.der")[..],
+        Key::P256 => &include_bytes!("p256.crt.der")[..],
+    })
+}
+
+/// The server's thread, and all it may be asked to serve as.
+pub(super) struct Bench {
+    pub(super) contenders: Vec<Contender>,
+    accelerators: Vec<(String, Router)>,
+    pub(super) server: mpsc::UnboundedSender<Connection>,
+}
+
+impl Bench {
+    /// Starts the server, and waits until every accelerator can be used.
+    pub(super) fn start(args: &Args) -> Result<Self, Failure> {
+        let (server, mut connections) = mpsc::unbounded_channel::<Connection>();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| cannot("server", error))?;
+        let accelerators = {
+            let _entered = runtime.enter();
+            accelerators(args)?
+        };
+        std::thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    while let Some(Connection { acceptor, io }) = connections.recv().await {
+                        tokio::spawn(acceptor.serve(io));
+                    }
+                });
+            })
+            .map_err(|error| cannot("server", error))?;
+        for (address, router) in &accelerators {
+            wait_until_usable(address, router)?;
+        }
+        let routers: Vec<_> = accelerators
+            .iter()
+            .map(|(address, router)| (address.to_string(), router.clone()))
+            .collect();
+        Ok(Self {
+            contenders: contenders(args, &routers)?,
+            accelerators: routers,
+            server,
+        })
+    }
+
+    /// How each accelerator stands.
+    pub(super) fn states(&self) -> Vec<(String, LaneStatus)> {
+        let status = |(name, router): &(String, Router)| {
+            let first = router.status().into_iter().next();
+            first.map(|status| (name.clone(), status))
+        };
+        self.accelerators.iter().filter_map(status).collect()
+    }
+}
+
+fn contenders(args: &Args, routers: &[(String, Router)]) -> Result<Vec<Contender>, Failure> {
+    let libraries = match args.libraries.as_slice() {
+        [] => Library::ALL,
+        chosen => chosen,
+    };
+    let mut contenders = Vec::new();
+    for library in libraries {
+        let name = format!("rustls+{}", library.name());
+        contenders.push(Contender::new(name, library.provider(), None, &args.keys)?);
+    }
+    for (address, router) in routers {
+        for library in libraries {
+            let name = format!("{address} + {}", library.name());
+            let base = library.provider();
+            contenders.push(Contender::new(name, base, Some(router), &args.keys)?);
+        }
+    }
+    Ok(contenders)
+}
+
+/// A router for each accelerator, driven by the server's runtime.
+fn accelerators(args: &Args) -> Result<Vec<(Address, Router)>, Failure> {
+    let mut addresses = args.accelerators.clone();
+    if addresses.is_empty() && multi_buffer::look().is_ok() {
+        addresses.push(Address::Software(Software::MultiBuffer));
+    }
+    let offload = Offload::default();
+    let options = Options {
+        offload: if args.always {
+            offload.always()
+        } else {
+            offload
+        },
+        // The server has one thread, so it has one core.
+        cores: 1,
+        ..Options::default()
+    };
+    let open = |address: Address| {
+        let cannot = |error| Failure::new(format!("{address} cannot be brought up"), error);
+        let opened = address
+            .open_accelerator()
+            .map_err(|error| cannot(error.into()))?;
+        let router = Router::start_on_tokio(vec![opened.accelerator], options).map_err(
+            |error: hwshim::router::StartError| {
+                cannot(Box::<dyn std::error::Error + Send + Sync>::from(error))
+            },
+        )?;
+        Ok((address, router))
+    };
+    addresses.into_iter().map(open).collect()
+}
+
+fn wait_until_usable(address: &Address, router: &Router) -> Result<(), Failure> {
+    /// Between two looks; there is nothing to wait for but time.
+    const PAUSE: Duration = Duration::from_millis(2);
+    let clock = SystemClock;
+    let deadline = clock.now().plus(BRING_UP);
+    loop {
+        let Some(status) = router.status().into_iter().next() else {
+            return Ok(());
+        };
+        if matches!(status.breaker, breaker::State::Closed { .. }) {
+            return Ok(());
+        }
+        if clock.now() >= deadline {
+            let cause = status.failure.map_or_else(
+                || format!("it did not pass its trial in {} s", BRING_UP.as_secs()),
+                |failure| failure.to_string(),
+            );
+            return Err(
+                Failure::new(format!("{address} cannot be brought up"), cause)
+                    .hint(selftest::hint(address)),
+            );
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}

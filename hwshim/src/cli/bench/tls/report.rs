@@ -1,0 +1,384 @@
+//! What is told of a run: figures of each side, and how they compare.
+
+use super::contender::Bench;
+use super::window::Window;
+use super::{Case, Kind};
+use crate::cli::bench::machine::Machine;
+use crate::cli::bench::to_f64;
+use crate::cli::output::{Failure, Output, Table};
+use hdrhistogram::Histogram;
+use hwshim::router::breaker;
+use hwshim::router::core::LaneStatus;
+use serde::Serialize;
+use std::time::Duration;
+
+/// The whole run.
+#[derive(Serialize)]
+pub(super) struct Report {
+    schema: u32,
+    pub(super) machine: Machine,
+    /// What client and server speak through.
+    transport: &'static str,
+    pub(super) points: Vec<Point>,
+    accelerators: Vec<Accelerator>,
+}
+
+/// How an accelerator stood at the end.
+#[derive(Serialize)]
+struct Accelerator {
+    address: String,
+    in_use: bool,
+    breaker_opened: u64,
+    breaker_opened_by: &'static str,
+}
+
+/// One comparison.
+#[derive(Serialize)]
+pub(super) struct Point {
+    pub(super) key: &'static str,
+    pub(super) version: &'static str,
+    pub(super) handshakes: &'static str,
+    pub(super) concurrency: u16,
+    windows: u32,
+    window_ms: u64,
+    pub(super) sides: Vec<Side>,
+}
+
+/// One of those compared.
+#[derive(Serialize)]
+pub(super) struct Side {
+    pub(super) name: String,
+    pub(super) handshakes: u64,
+    pub(super) failed: u64,
+    error: Option<String>,
+    pub(super) per_second: OfWindows,
+    /// Processor time of this process for each handshake, the clients' left out.
+    pub(super) server_cpu_us: OfWindows,
+    /// Of the process that plays the card, if it is counted.
+    pub(super) card_cpu_us: OfWindows,
+    client_cpu_us: OfWindows,
+    pub(super) latency_ms: Latency,
+    pub(super) answered: Answered,
+    /// How many times as much processor time each library takes by itself, best against best.
+    pub(super) saves: Vec<Saving>,
+    #[serde(skip)]
+    windows: Vec<Figures>,
+    #[serde(skip)]
+    latency_ns: Histogram<u64>,
+}
+
+/// Of all windows.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct OfWindows {
+    pub(super) best: f64,
+    pub(super) median: f64,
+}
+
+/// From the ClientHello to the first byte of data.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p999: f64,
+}
+
+/// Who made the signatures.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Answered {
+    /// The accelerator; verified.
+    pub(super) card: u64,
+    /// Software.
+    pub(super) software: u64,
+    /// Of those of software: the accelerator had been given it first.
+    pub(super) fallbacks: u64,
+    /// Wrong answers of the accelerator, none of which was released.
+    pub(super) wrong_answers: u64,
+}
+
+/// How a side compares.
+#[derive(Serialize)]
+pub(super) struct Saving {
+    pub(super) than: String,
+    pub(super) times: f64,
+}
+
+/// Of one window.
+#[derive(Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    server_cpu_us: f64,
+    card_cpu_us: f64,
+    client_cpu_us: f64,
+}
+
+impl Report {
+    pub(super) fn new(
+        machine: Machine,
+        states: Vec<(String, LaneStatus)>,
+        points: Vec<Point>,
+    ) -> Self {
+        let accelerator = |(address, status): (String, LaneStatus)| Accelerator {
+            address,
+            in_use: matches!(status.breaker, breaker::State::Closed { .. }),
+            breaker_opened: status.breaker_opened,
+            breaker_opened_by: status.breaker_opened_by,
+        };
+        Self {
+            schema: 1,
+            machine,
+            transport: "pipes in memory",
+            points,
+            accelerators: states.into_iter().map(accelerator).collect(),
+        }
+    }
+
+    pub(super) fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        for point in &self.points {
+            output.line(point.title())?;
+            point.print(output)?;
+            output.line("")?;
+        }
+        output.note(
+            "",
+            "CPU: the server's processor time for each handshake, all counted but the clients' \
+             thread; best window, in brackets the median. Latency: from the ClientHello to the \
+             first byte of data, of all windows.",
+        )?;
+        output.line(self.machine.line())
+    }
+
+    /// Tells what was not as it should be.
+    pub(super) fn warn(&self, bench: &Bench, output: &mut Output) -> Result<(), Failure> {
+        for Accelerator {
+            address,
+            in_use,
+            breaker_opened,
+            breaker_opened_by,
+        } in &self.accelerators
+        {
+            if !in_use {
+                output.warn(format_args!(
+                    "{address} is out of use ({breaker_opened_by}); software has taken over"
+                ))?;
+            } else if *breaker_opened > 0 {
+                output.warn(format_args!(
+                    "{address} was taken out of use {breaker_opened} times meanwhile, last for \
+                     {breaker_opened_by}"
+                ))?;
+            }
+        }
+        if !self.machine.optimised {
+            output.warn("this program is not optimised: build it with --release to measure")?;
+        }
+        if bench.contenders.len() < 2 {
+            output.warn("there was nothing to compare with: give the address of an accelerator")?;
+        }
+        let sides = || self.points.iter().flat_map(|point| &point.sides);
+        let failed: u64 = sides().map(|side| side.failed).sum();
+        if failed == 0 {
+            return Ok(());
+        }
+        let error = sides()
+            .find_map(|side| side.error.clone())
+            .unwrap_or_default();
+        Err(Failure::new(format!("{failed} handshakes failed"), error))
+    }
+}
+
+impl Point {
+    pub(super) fn new(case: Case, windows: u32, length: Duration, mut sides: Vec<Side>) -> Self {
+        for side in &mut sides {
+            side.summarize(case);
+        }
+        // Of a library by itself nothing is offloaded, and what comes first is libraries.
+        let plain: Vec<_> = sides
+            .iter()
+            .filter(|side| side.name.starts_with("rustls+"))
+            .map(|side| (side.name.clone(), side.all_cpu_us()))
+            .collect();
+        for side in &mut sides {
+            let cpu = side.all_cpu_us();
+            side.saves = plain
+                .iter()
+                .map(|(than, theirs)| Saving {
+                    than: than.clone(),
+                    times: theirs / cpu,
+                })
+                .collect();
+        }
+        Self {
+            key: case.key.name(),
+            version: case.version.name(),
+            handshakes: case.kind.name(),
+            concurrency: case.concurrency,
+            windows,
+            window_ms: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
+            sides,
+        }
+    }
+
+    /// What all points of one concurrency after the other share.
+    pub(super) fn family(&self) -> String {
+        let Self {
+            key,
+            version,
+            handshakes,
+            ..
+        } = self;
+        format!("{version}, {key}, {handshakes} handshakes")
+    }
+
+    fn title(&self) -> String {
+        let family = self.family();
+        let Self {
+            concurrency,
+            windows,
+            window_ms,
+            ..
+        } = self;
+        format!(
+            "{family}, {concurrency} at once; {windows} windows of {window_ms} ms each, in turns"
+        )
+    }
+
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        let first = self.sides.first().map_or(&[][..], |side| &side.saves);
+        let against: Vec<_> = first
+            .iter()
+            .map(|saving| format!("x {}", saving.than.to_uppercase()))
+            .collect();
+        let mut header = vec![
+            "", "CPU us", "(MEDIAN)", "HS/S", "P50 ms", "P99 ms", "BY CARD",
+        ];
+        header.extend(against.iter().map(String::as_str));
+        let counts_card = self.sides.iter().any(|side| side.card_cpu_us.best > 0.0);
+        if counts_card {
+            header.push("CARD us");
+        }
+        let mut table = Table::new(&header, 0);
+        for side in &self.sides {
+            let mut row = vec![
+                side.name.clone().into(),
+                format!("{:.1}", side.server_cpu_us.best).into(),
+                format!("({:.1})", side.server_cpu_us.median).into(),
+                format!("{:.0}", side.per_second.best).into(),
+                format!("{:.2}", side.latency_ms.p50).into(),
+                format!("{:.2}", side.latency_ms.p99).into(),
+                side.answered.share().into(),
+            ];
+            row.extend(
+                side.saves
+                    .iter()
+                    .map(|saving| format!("{:.2}", saving.times).into()),
+            );
+            if counts_card {
+                row.push(format!("{:.1}", side.card_cpu_us.best).into());
+            }
+            table.push(row);
+        }
+        output.table(&table)
+    }
+}
+
+impl Answered {
+    /// The accelerator's share.
+    fn share(self) -> String {
+        match self.card + self.software {
+            0 => "-".to_owned(),
+            all => format!("{:.0} %", to_f64(self.card) / to_f64(all) * 100.0),
+        }
+    }
+}
+
+impl Side {
+    pub(super) fn new(name: String) -> Self {
+        /// Longer than any handshake is given.
+        const LATENCY_NS_MAX: u64 = 60_000_000_000;
+        Self {
+            name,
+            handshakes: 0,
+            failed: 0,
+            error: None,
+            per_second: OfWindows::default(),
+            server_cpu_us: OfWindows::default(),
+            card_cpu_us: OfWindows::default(),
+            client_cpu_us: OfWindows::default(),
+            latency_ms: Latency::default(),
+            answered: Answered::default(),
+            saves: Vec::new(),
+            windows: Vec::new(),
+            latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3)
+                .expect("three digits up to a minute are possible"),
+        }
+    }
+
+    /// Takes what was seen in a window.
+    pub(super) fn add(&mut self, window: Window) {
+        let Window {
+            seen,
+            wall,
+            server_cpu,
+            client_cpu,
+            card_cpu,
+            by_card,
+            wrong_answers,
+            fallbacks,
+        } = window;
+        let handshakes = seen.latency_ns.len() as u64;
+        self.handshakes += handshakes;
+        self.failed += seen.failed;
+        self.error = self.error.take().or(seen.error);
+        self.answered.card += by_card;
+        self.answered.wrong_answers += wrong_answers;
+        self.answered.fallbacks += fallbacks;
+        for latency in seen.latency_ns {
+            self.latency_ns.saturating_record(latency);
+        }
+        if handshakes > 0 {
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / to_f64(handshakes);
+            self.windows.push(Figures {
+                per_second: to_f64(handshakes) / wall.as_secs_f64(),
+                server_cpu_us: each(server_cpu),
+                card_cpu_us: each(card_cpu),
+                client_cpu_us: each(client_cpu),
+            });
+        }
+    }
+
+    fn summarize(&mut self, case: Case) {
+        let least = |figure: fn(&Figures) -> f64| of_windows(&self.windows, figure, f64::min);
+        self.server_cpu_us = least(|figures| figures.server_cpu_us);
+        self.card_cpu_us = least(|figures| figures.card_cpu_us);
+        self.client_cpu_us = least(|figures| figures.client_cpu_us);
+        self.per_second = of_windows(&self.windows, |figures| figures.per_second, f64::max);
+        let ms = |quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1e6;
+        self.latency_ms = Latency {
+            p50: ms(0.5),
+            p90: ms(0.9),
+            p99: ms(0.99),
+            p999: ms(0.999),
+        };
+        if case.kind == Kind::Full {
+            self.answered.software = self.handshakes.saturating_sub(self.answered.card);
+        }
+    }
+
+    /// The server's and, if it is counted, the card's.
+    pub(super) const fn all_cpu_us(&self) -> f64 {
+        self.server_cpu_us.best + self.card_cpu_us.best
+    }
+}
+
+fn of_windows(
+    windows: &[Figures],
+    figure: fn(&Figures) -> f64,
+    better: fn(f64, f64) -> f64,
+) -> OfWindows {
+    let mut values: Vec<_> = windows.iter().map(figure).collect();
+    values.sort_by(f64::total_cmp);
+    OfWindows {
+        best: values.iter().copied().reduce(better).unwrap_or(0.0),
+        median: values.get(values.len() / 2).copied().unwrap_or(0.0),
+    }
+}

@@ -1,0 +1,140 @@
+//! `hwshim bench`, as a program: what it measures is what was asked, and the page it leaves behind
+//! needs nothing else.
+//!
+//! Nothing here is about speed.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hwshim"))
+        .arg("bench")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn report(arguments: &[&str]) -> Value {
+    let output = bench(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Nothing of the page is fetched from anywhere, or run.
+fn assert_self_contained(page: &str) {
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    for foreign in [
+        "<script", "src=", "url(", "@import", "<link", "http:", "https:", "NaN",
+    ] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+}
+
+#[cfg(feature = "tls")]
+const SMALL: [&str; 7] = [
+    "tls",
+    "software:ring",
+    "--libraries=ring",
+    "--concurrency=3",
+    "--windows=1",
+    "--for=1ms",
+    "--json",
+];
+
+#[cfg(feature = "tls")]
+#[test]
+fn handshakes_of_every_kind_are_those_that_were_asked_for_and_none_fails() {
+    let all = [
+        "--keys=rsa-2048,p256",
+        "--tls=1.2,1.3",
+        "--handshakes=full,resumed",
+    ];
+    let report = report(&[&SMALL[..], &all].concat());
+    let points = report["points"].as_array().unwrap();
+    assert_eq!(points.len(), 8);
+    for side in points
+        .iter()
+        .flat_map(|point| point["sides"].as_array().unwrap())
+    {
+        // A client that gets another kind, or cannot verify, fails.
+        assert_eq!(side["failed"], 0, "{side}");
+        assert!(side["handshakes"].as_u64().unwrap() >= 3, "{side}");
+        assert!(
+            side["server_cpu_us"]["best"].as_f64().unwrap() > 0.0,
+            "{side}"
+        );
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn who_signed_is_told_and_adds_up() {
+    let report = report(&[&SMALL[..], &["--always"]].concat());
+    let sides = report["points"][0]["sides"].as_array().unwrap();
+    let [plain, offloaded] = sides.as_slice() else {
+        panic!("{report}");
+    };
+    assert_eq!(plain["answered"]["card"], 0);
+    assert_eq!(plain["answered"]["software"], plain["handshakes"]);
+    assert_eq!(offloaded["answered"]["card"], offloaded["handshakes"]);
+    assert_eq!(offloaded["answered"]["wrong_answers"], 0);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn handshakes_leave_a_page_that_needs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tls.html");
+    report(&[&SMALL[..], &["--html", file.to_str().unwrap()]].concat());
+    let page = std::fs::read_to_string(file).unwrap();
+    assert_self_contained(&page);
+    for wanted in [
+        "TLS 1.3, RSA-2048, full handshakes",
+        "software:ring + ring",
+        "Latency",
+        "--html",
+    ] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
+
+#[test]
+fn operations_leave_a_page_that_needs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("raw.html");
+    let html = ["--html", file.to_str().unwrap()];
+    report(
+        &[
+            &["software:ring", "--ops=p256-sign", "--for=20ms", "--json"],
+            &html[..],
+        ]
+        .concat(),
+    );
+    let page = std::fs::read_to_string(file).unwrap();
+    assert_self_contained(&page);
+    assert!(page.contains("p256-sign") && page.contains("Who answered"));
+}
+
+#[test]
+fn what_cannot_be_measured_or_written_says_what_to_do() {
+    for (arguments, wanted) in [
+        (&[][..], "<ADDRESS>"),
+        (
+            &[
+                "software:ring",
+                "--ops=sha256-1k",
+                "--for=20ms",
+                "--html=/nowhere/page",
+            ],
+            "hint: ",
+        ),
+    ] {
+        let output = bench(arguments);
+        assert!(!output.status.success());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(wanted), "{errors}");
+    }
+}
