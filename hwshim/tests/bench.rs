@@ -108,7 +108,7 @@ fn operations_leave_a_page_that_needs_nothing_else() {
     let html = ["--html", file.to_str().unwrap()];
     report(
         &[
-            &["software:ring", "--ops=p256-sign", "--for=20ms", "--json"],
+            &["software:ring", "--ops=p256-sign", "--for=20ms", "--json"][..],
             &html[..],
         ]
         .concat(),
@@ -128,7 +128,7 @@ fn what_cannot_be_measured_or_written_says_what_to_do() {
                 "--ops=sha256-1k",
                 "--for=20ms",
                 "--html=/nowhere/page",
-            ],
+            ][..],
             "hint: ",
         ),
     ] {
