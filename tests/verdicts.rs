@@ -5,6 +5,11 @@
 //! and `--pairs SEEDS` does so for two faults at once. Seeds from 1000 on are for reports: nothing
 //! is tuned on them, and no test uses them.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "which run to replay, which nobody sees unless a test fails"
+)]
+
 use simulation::Truth;
 use simulation::matrix::{Matrix, Pairs, Score, Scores};
 

@@ -41,7 +41,7 @@ struct Cli {
 enum Command {
     List(list::Args),
     Selftest(selftest::Args),
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Serve(serve::Args),
     #[cfg(feature = "tls")]
     ServeTls(Box<serve_tls::Args>),
