@@ -279,8 +279,7 @@ pub enum Counter {
 /// Why a cause is out of the question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Veto {
-    /// Not the card: the host was starved, and the card's counter moved all the same. A wrong answer
-    /// is no matter of time, so no host is to blame for one, and it keeps the card in question.
+    /// Not the card: the host was starved, and the card's counter moved all the same.
     CounterMovedOnStarvedHost,
     /// No leak: the service is still warming up, or waits for what it gave back.
     WarmingUp,
@@ -299,17 +298,16 @@ impl Veto {
         }
     }
 
-    fn applying(circumstances: &Circumstances, dossier: &Dossier, now: Instant) -> Vec<Self> {
+    fn applying(circumstances: &Circumstances) -> Vec<Self> {
         let Circumstances {
             local_health,
             counter,
             is_warming_up,
         } = *circumstances;
-        let answered_wrongly = dossier.strength(Kind::WrongAnswer, now).is_some();
         let frozen = matches!(counter, Counter::Still { polls } if polls >= FROZEN_POLLS);
         [
             (
-                local_health >= 1 && counter == Counter::Moved && !answered_wrongly,
+                local_health >= 1 && counter == Counter::Moved,
                 Self::CounterMovedOnStarvedHost,
             ),
             (is_warming_up, Self::WarmingUp),
@@ -393,7 +391,7 @@ pub fn assess(
 ) -> Assessment {
     let contributions = dossier.contributions(now);
     let posterior = posterior(priors, &contributions);
-    let vetoes = Veto::applying(circumstances, dossier, now);
+    let vetoes = Veto::applying(circumstances);
     let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
     let cause = match ranked[0] {

@@ -240,7 +240,7 @@ fn trying_outweighs_looking() {
 
 #[test]
 fn what_a_veto_takes_goes_to_nobody_else() {
-    let dossier = dossier(&[Kind::CardSaysFailed, Kind::LedFault], &[]);
+    let dossier = dossier(&[Kind::WrongAnswer], &[]);
     let free = assessed(&dossier);
     let circumstances = Circumstances {
         local_health: 1,
@@ -259,23 +259,6 @@ fn what_a_veto_takes_goes_to_nobody_else() {
         vetoed.ranked[0],
         (Cause::Undetermined, free.confidence(Cause::Card))
     );
-}
-
-#[test]
-fn a_starved_host_clears_no_card_of_a_wrong_answer() {
-    let starved = Circumstances {
-        local_health: 7,
-        counter: Counter::Moved,
-        is_warming_up: false,
-    };
-    let seen = [Kind::WrongAnswer, Kind::HostPressure, Kind::OwnLateness];
-    let assessment = under(&dossier(&seen, &[]), &starved);
-    assert_eq!(assessment.vetoes, []);
-    assert_eq!(assessment.leading, Cause::Card, "{assessment:#?}");
-    // Lateness alone is the host's, as ever.
-    let assessment = under(&dossier(&seen[1..], &[]), &starved);
-    assert_eq!(assessment.vetoes, [Veto::CounterMovedOnStarvedHost]);
-    assert_ne!(assessment.cause, Cause::Card);
 }
 
 #[test]

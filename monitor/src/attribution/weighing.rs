@@ -73,7 +73,7 @@ pub fn prospects(
     now: Instant,
 ) -> Vec<Prospect> {
     let posterior = posterior(priors, &dossier.contributions(now));
-    let open = allowed(&posterior, &Veto::applying(circumstances, dossier, now));
+    let open = allowed(&posterior, &Veto::applying(circumstances));
     let mut prospects = inquiry::open(dossier, &open, now);
     let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
     prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
