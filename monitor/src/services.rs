@@ -132,10 +132,7 @@ impl Services {
     pub fn new(settings: &[ServiceSettings], root: &Path, time: ServiceTime) -> Self {
         let senses =
             |one: &ServiceSettings| -> Box<dyn Senses> { Box::new(senses::Kernel::new(one, root)) };
-        Self::with_senses(
-            settings.iter().map(|one| (one.clone(), senses(one))),
-            time,
-        )
+        Self::with_senses(settings.iter().map(|one| (one.clone(), senses(one))), time)
     }
 
     /// Begins to watch services of which something else tells than the kernel.
