@@ -7,7 +7,7 @@
 //! stands in [`Rounds`], which neither publishes nor knows what kind of router it asks.
 //!
 //! Who watches may ask for a test now, on a socket beside the page; see
-//! [`live`](crate::telemetry::live). All owners of a host together run twenty tests at a time.
+//! [`crate::telemetry::live`]. All owners of a host together run twenty tests at a time.
 
 mod desk;
 mod pace;

@@ -226,7 +226,7 @@ fn the_port_tells_what_the_card_does_not() {
     let output = list("mixed-downtrained", &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     let line = text.lines().nth(1).unwrap();
-    assert!(line.contains("downtrained  port: 3 fatal"), "{line}");
+    assert!(line.contains("downtrained  port 3 fatal"), "{line}");
 }
 
 #[test]

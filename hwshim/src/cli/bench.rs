@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Every answer is verified. If the accelerator fails, hangs or is pulled out meanwhile, software
 /// finishes, and the report says how many operations each answered.
 #[derive(Debug, clap::Args)]
+// Both structures are called Args, and groups are called after them.
+#[group(skip)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
     #[cfg(feature = "tls")]

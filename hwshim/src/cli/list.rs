@@ -150,7 +150,7 @@ fn compact(rate: LinkRate) -> String {
 /// The most severe errors that the function or the port above it counted.
 fn errors_cell(function: &PciFunction) -> Cell {
     let port = function.upstream.as_known().map(|port| &port.aer);
-    let sides = [("", Some(&function.aer)), ("port: ", port)];
+    let sides = [("", Some(&function.aer)), ("port ", port)];
     let counters = || sides.iter().filter_map(|(side, aer)| Some((side, (*aer)?)));
     for severity in ["fatal", "nonfatal", "correctable"] {
         let worst = counters().find_map(|(side, aer)| match total(aer, severity).copied() {

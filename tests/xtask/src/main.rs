@@ -10,6 +10,7 @@ mod fuzz;
 mod leaks;
 mod memory;
 mod multi_buffer;
+mod openssl;
 mod outcome;
 mod process;
 mod replay;

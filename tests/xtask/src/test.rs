@@ -7,7 +7,7 @@
 
 use crate::outcome::{Outcome, Step, run_all};
 use crate::process::{answers, cargo, program, root, run as run_command, typed};
-use crate::{multi_buffer, vm};
+use crate::{multi_buffer, openssl, vm};
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::Command;
@@ -96,7 +96,7 @@ fn doc_tests() -> anyhow::Result<Outcome> {
 /// Unit tests, tests across crates, and the short form of fuzzing.
 fn tests() -> anyhow::Result<Outcome> {
     let nextest = answers(cargo(["nextest", "--version"]));
-    passes(if nextest {
+    let mut tests = if nextest {
         cargo([
             "nextest",
             "run",
@@ -114,7 +114,9 @@ fn tests() -> anyhow::Result<Outcome> {
             "--bins",
             "--tests",
         ])
-    })
+    };
+    openssl::lend(&mut tests)?;
+    passes(tests)
 }
 
 fn dependencies() -> anyhow::Result<Outcome> {
