@@ -96,25 +96,22 @@ fn print_table(
             use_cell(inventory, function),
         ]);
     }
+    if !shown.is_empty() {
+        output.table(&table)?;
+        output.line("")?;
+    }
+    // Apart, as their addresses are longer, and of a processor there is no link to tell of.
+    let mut table = Table::new(&["ADDRESS", "CARD", "USE"], 1);
     for Software {
         address, usable, ..
     } in software
     {
-        let none = || Cell::from("-");
         let usable = if *usable {
             Cell::styled("now", Style::Good)
         } else {
             "none".into()
         };
-        let card = "this CPU".into();
-        table.push(vec![
-            address.to_string().into(),
-            card,
-            none(),
-            none(),
-            none(),
-            usable,
-        ]);
+        table.push(vec![address.to_string().into(), "this CPU".into(), usable]);
     }
     output.table(&table)
 }
