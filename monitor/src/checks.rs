@@ -1,4 +1,4 @@
-//! Which codes of [`code`](crate::code) fit what was seen of a card or of the host, and what each
+//! Which codes of [`crate::code`] fit what was seen of a card or of the host, and what each
 //! advises. Services are given theirs where they are judged.
 //!
 //! | code | seen |
