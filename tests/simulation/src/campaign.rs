@@ -48,8 +48,9 @@ pub struct Report {
     pub wrong_answers_told: u64,
     /// Of those, the ones to callers; the others were to known-answer tests.
     pub wrong_answers_to_callers: u64,
-    /// Wrong answers that the router has caught.
-    pub wrong_answers_caught: u64,
+    /// Answers to callers that the router has rejected: wrong ones, and true ones whose nonce had been
+    /// seen, which whoever repeats nonces gives too.
+    pub answers_rejected: u64,
     /// Wrong answers that were released.
     pub released: u64,
     /// Requests that were in no place, or in two, when somebody looked.
@@ -115,7 +116,7 @@ impl Report {
         self.refused += outcome.refused;
         self.wrong_answers_told += outcome.wrong_answers_told;
         self.wrong_answers_to_callers += outcome.wrong_answers_to_callers;
-        self.wrong_answers_caught += outcome.wrong_answers_caught;
+        self.answers_rejected += outcome.answers_rejected;
         for incident in &outcome.incidents {
             let name = incident.trouble.to_string();
             let report = self.troubles.entry(name).or_insert_with(TroubleReport::new);

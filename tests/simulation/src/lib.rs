@@ -26,7 +26,7 @@ mod world;
 pub use incident::Incident;
 pub use invariant::Invariant;
 pub use monitor::verdict;
-pub use plan::{Filter, Phase, Plan};
+pub use plan::{Filter, LASTING_MIN, Phase, Plan};
 pub use trouble::{HostTrouble, Mishap, Trouble, Troubles, Truth};
 pub use watcher::Opinion;
 pub use world::{Failure, IncidentOutcome, Outcome, run, run_traced};

@@ -14,23 +14,28 @@ use hwshim::clock::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
 use simulation::matrix::{Matrix, Pairs};
-use simulation::{Failure, Filter, Incident, Phase, Trouble, Troubles};
+use simulation::{Failure, Filter, Incident, LASTING_MIN, Phase, Trouble, Troubles};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Lives through runs with a faulty card, and checks at each step what must be true.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask simulate", bin_name = "cargo xtask simulate")]
+#[command(
+    name = "cargo xtask simulate",
+    bin_name = "cargo xtask simulate",
+    after_help = "Exit status: 0 if everything held in every run; 1 if something did not, after ten \
+                  such runs at the latest; 2 if the command line is wrong."
+)]
 struct Arguments {
     /// How many runs; with --minutes, at most so many [default: 1000, or no end with --minutes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     runs: Option<u64>,
     /// Seed of the first run; the next run has the next seed
     #[arg(long, value_name = "S", default_value = "1")]
     seed: u64,
     /// End after so many minutes
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = minutes)]
     minutes: Option<f64>,
     /// Only these faults, as `firmware-sim faults` has them and separated by commas; parameters of
     /// a fault, as in downtrained=2,speed=3, stay with it [default: all]
@@ -39,20 +44,27 @@ struct Arguments {
     /// Faults only in this phase [default: any]
     #[arg(long, value_name = "PHASE")]
     phase: Option<Phase>,
-    /// Only faults that make answers wrong, on a card that is busy with cheap operations: as many
-    /// wrong answers as can be had
-    #[arg(long, conflicts_with_all = ["faults", "phase"])]
+    /// Only faults that make answers wrong, in sixteen peaks of cheap operations one after the
+    /// other: as many wrong answers as can be had
+    #[arg(long, conflicts_with_all = ["faults", "phase", "pairs"])]
     lies: bool,
     /// This goes wrong, and nothing else; may be given more than once. A run that failed prints it
     #[arg(long, value_name = "FAULT@PHASE+OFFSET+LASTING[*PROBABILITY]",
-        conflicts_with_all = ["faults", "phase", "lies", "healthy", "scenario", "matrix"])]
+        conflicts_with_all = ["faults", "phase", "lies", "healthy", "lasting_max", "scenario", "matrix", "pairs"])]
     incident: Vec<Incident>,
     /// No fault at all: whatever opens the breaker is a false alarm
     #[arg(long, conflicts_with_all = ["faults", "phase", "lies"])]
     healthy: bool,
     /// Callers ask for no RSA signatures, which are dear, unless a fault is only about those
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pairs")]
     cheap: bool,
+    /// In every run the router offloads only what pays, as in production; without, in an eighth of
+    /// them
+    #[arg(long, conflicts_with_all = ["matrix", "pairs", "scenario"])]
+    weighed: bool,
+    /// So many peaks, each until the card has its work again, instead of the phases of a day
+    #[arg(long, value_name = "N", conflicts_with_all = ["matrix", "pairs", "scenario"])]
+    peaks: Option<usize>,
     /// Have a monitor watch, days being minutes
     #[arg(long)]
     watched: bool,
@@ -67,8 +79,8 @@ struct Arguments {
     /// This scenario of `firmware-sim scenarios`, or of a file, under its own load
     #[arg(long, value_name = "NAME", conflicts_with_all = ["faults", "phase", "lies", "healthy", "lasting_max", "cheap"])]
     scenario: Option<Scenario>,
-    /// No fault lasts longer, such as 60s [default: 20 minutes]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// No fault lasts longer, such as 60s; 10 ms at least [default: 20 minutes]
+    #[arg(long, value_name = "TIME", value_parser = lasting_max)]
     lasting_max: Option<Duration>,
     /// Runs at a time [default: one per CPU]
     #[arg(long, value_name = "N")]
@@ -134,11 +146,13 @@ fn main() -> ExitCode {
 /// What may be drawn.
 fn filter(arguments: Arguments) -> Filter {
     let named = arguments.faults.map(|Troubles(troubles)| troubles);
-    let (troubles, phase) = if arguments.lies {
+    let (troubles, phase, peaks) = if arguments.lies {
         // Bursts have many requests in flight, and each is answered wrongly.
-        (Trouble::lies(), Some(Phase::Peak))
+        let peaks = arguments.peaks.unwrap_or(16);
+        (Trouble::lies(), Some(Phase::Peak), Some(peaks))
     } else {
-        (named.unwrap_or_default(), arguments.phase)
+        let troubles = named.unwrap_or_default();
+        (troubles, arguments.phase, arguments.peaks)
     };
     Filter {
         troubles,
@@ -147,6 +161,8 @@ fn filter(arguments: Arguments) -> Filter {
         incidents: arguments.incident,
         watched: arguments.watched,
         cheap: arguments.cheap || arguments.lies,
+        weighed: arguments.weighed,
+        peaks,
         lasting_max: arguments.lasting_max,
         scenario: arguments.scenario.map(Arc::new),
     }
@@ -200,6 +216,23 @@ fn end(failures: &[Failure]) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if minutes.is_finite() && minutes > 0.0 {
+        Ok(minutes)
+    } else {
+        Err("a time has to be more than nothing, and to end".to_owned())
+    }
+}
+
+fn lasting_max(text: &str) -> Result<Duration, String> {
+    let longest = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if longest < LASTING_MIN {
+        return Err(format!("nothing is over sooner than after {LASTING_MIN:?}"));
+    }
+    Ok(longest)
 }
 
 fn all_cpus() -> usize {
@@ -270,6 +303,9 @@ mod tests {
             "simulate --healthy",
             "simulate --healthy --watched",
             "simulate --lies",
+            "simulate --weighed --peaks 3",
+            "simulate --watched --faults leak-heap",
+            "simulate --lasting-max 10ms",
             "simulate --cheap --lasting-max 60s --phase peak",
             "simulate --faults interrupt-storm=500,vector=1,downtrained=2,speed=3",
         ] {

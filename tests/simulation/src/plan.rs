@@ -119,6 +119,9 @@ impl FromStr for Phase {
     }
 }
 
+/// Nothing that is drawn is over sooner.
+pub const LASTING_MIN: Duration = Duration::from_millis(10);
+
 /// What may be drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -128,7 +131,7 @@ pub struct Filter {
     pub phase: Option<Phase>,
     /// Nothing goes wrong: what does then is a false alarm.
     pub healthy: bool,
-    /// Nothing lasts longer.
+    /// Nothing lasts longer; [`LASTING_MIN`] at least.
     pub lasting_max: Option<Duration>,
     /// These go wrong, and nothing is drawn but what callers ask.
     pub incidents: Vec<Incident>,
@@ -136,6 +139,10 @@ pub struct Filter {
     pub watched: bool,
     /// Callers ask for what is cheap to simulate, where that can meet what goes wrong.
     pub cheap: bool,
+    /// The router asks what pays; without, it does in an eighth of the runs that are drawn.
+    pub weighed: bool,
+    /// So many peaks, each until the card has its work again, instead of the phases of a day.
+    pub peaks: Option<usize>,
     /// This is played, and nothing drawn.
     pub scenario: Option<Arc<Scenario>>,
 }
@@ -151,6 +158,11 @@ pub struct Plan {
     pub is_watched: bool,
     /// Whether callers ask for no RSA signatures, of which software makes a few thousand a second.
     pub is_cheap: bool,
+    /// Whether the router offloads what pays, late answers are hedged and queues are bounded, as in
+    /// production; else everything goes to the card, which is how most mistakes are met.
+    pub is_weighed: bool,
+    /// So many peaks instead of the phases of a day, if any.
+    pub peaks: Option<usize>,
     /// The scenario that is played instead, if one is.
     pub scenario: Option<Arc<Scenario>>,
     lengths: [Duration; Phase::ALL.len()],
@@ -173,18 +185,29 @@ impl Plan {
             incidents: Vec::new(),
             is_watched: filter.watched,
             is_cheap: false,
+            is_weighed: filter.weighed,
+            peaks: filter.peaks,
             scenario: None,
             lengths,
         };
         if filter.watched {
             // Long enough to learn how long each known-answer test takes, or for a service to warm
             // up.
-            let takes_hours = filter.troubles.iter().any(Trouble::takes_hours);
+            let given = filter.incidents.iter().map(|incident| &incident.trouble);
+            let takes_hours = filter
+                .troubles
+                .iter()
+                .chain(given)
+                .any(Trouble::takes_hours);
             let idle = if takes_hours { 2 * 3600 } else { 200 };
             plan.lengths[Phase::Idle as usize] = Duration::from_secs(idle);
         }
         plan.incidents = match &filter.incidents[..] {
-            [] => plan.draw_incidents(filter, &mut rng),
+            [] => {
+                let may_weigh = !filter.watched && !filter.cheap;
+                plan.is_weighed |= may_weigh && rng.u8(0..8) == 0;
+                plan.draw_incidents(filter, &mut rng)
+            }
             given => given.to_vec(),
         };
         plan.is_cheap = filter.cheap && !plan.needs_rsa();
@@ -211,6 +234,12 @@ impl Plan {
     fn needs_rsa(&self) -> bool {
         let mut troubles = self.incidents.iter().map(|incident| &incident.trouble);
         troubles.any(|trouble| *trouble == Trouble::Card(Fault::CrtFault))
+    }
+
+    /// Whether the card makes RSA signatures with PSS, as well as those without.
+    #[must_use]
+    pub(crate) const fn has_pss(&self) -> bool {
+        !self.is_cheap && !self.is_watched
     }
 
     /// The plan of `seed` in which two things go wrong in one phase, watched.
@@ -246,10 +275,24 @@ impl Plan {
         Self::draw(seed, &filter)
     }
 
-    /// Plays `scenario`, under the load that it gives.
+    /// Plays `scenario`, under the load that it gives: the card's part and the host's. What the host
+    /// service has is played beside a card that runs, and what nothing here suffers from by nobody.
     #[must_use]
     pub fn play(scenario: Arc<Scenario>, seed: u64) -> Self {
+        let of_the_host = scenario.host.iter().flat_map(|host| &host.faults);
+        let incidents = of_the_host.filter_map(|timed| {
+            let trouble: Trouble = timed.fault.to_string().parse().ok()?;
+            let is_played = matches!(trouble, Trouble::Host(_));
+            is_played.then_some(Incident {
+                phase: Phase::Steady,
+                offset: timed.at,
+                lasting: timed.lasting.unwrap_or(scenario.duration),
+                trouble,
+                probability: 1.0,
+            })
+        });
         let mut plan = Self::with(seed, Vec::new());
+        plan.incidents = incidents.collect();
         plan.lengths[Phase::Steady as usize] = scenario.duration;
         plan.scenario = Some(scenario);
         plan
@@ -286,8 +329,14 @@ impl Plan {
 
     /// The phases that are lived through, in their order.
     #[must_use]
-    pub fn phases(&self) -> &'static [Phase] {
-        match self.scenario {
+    pub fn phases(&self) -> Vec<Phase> {
+        if let Some(peaks) = self.peaks {
+            let mut phases = vec![Phase::Boot];
+            phases.extend([Phase::Peak, Phase::ReturnToService].repeat(peaks));
+            phases.push(Phase::Shutdown);
+            return phases;
+        }
+        let phases: &[Phase] = match self.scenario {
             // A monitor is asked about one thing at a time.
             None if self.is_watched && !self.begins_with_the_breaker() => &[
                 Phase::Boot,
@@ -300,7 +349,8 @@ impl Plan {
             ],
             None => &Phase::ALL,
             Some(_) => &[Phase::Steady, Phase::Shutdown],
-        }
+        };
+        phases.to_vec()
     }
 
     fn draw_incident(&self, possible: &[Trouble], filter: &Filter, rng: &mut Rng) -> Incident {
@@ -318,7 +368,7 @@ impl Plan {
             } else if self.is_watched {
                 between(&(Duration::from_secs(60)..Duration::from_secs(120)), rng).min(longest)
             } else {
-                log_uniform(&(Duration::from_millis(10)..longest), rng)
+                log_uniform(&(LASTING_MIN..longest), rng)
             },
             trouble,
             probability: if self.is_watched {
@@ -390,6 +440,26 @@ mod tests {
             }
         }
         assert_eq!(cells.len(), Trouble::all().len() * Phase::ALL.len());
+    }
+
+    #[test]
+    fn some_runs_ask_what_pays() {
+        let weighed = |filter: &Filter| {
+            let plans = (0..800).map(|seed| Plan::draw(seed, filter));
+            plans.filter(|plan| plan.is_weighed).count()
+        };
+        assert!((60..140).contains(&weighed(&Filter::default())));
+        let all = Filter {
+            weighed: true,
+            ..Filter::default()
+        };
+        assert_eq!(weighed(&all), 800);
+        // A monitor is asked about what it is shown, and is shown the same for both.
+        let watched = Filter {
+            watched: true,
+            ..Filter::default()
+        };
+        assert_eq!(weighed(&watched), 0);
     }
 
     #[test]

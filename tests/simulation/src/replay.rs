@@ -38,6 +38,12 @@ impl Plan {
         if self.is_cheap {
             command.push_str(" --cheap");
         }
+        if self.is_weighed {
+            command.push_str(" --weighed");
+        }
+        if let Some(peaks) = self.peaks {
+            command.push_str(&format!(" --peaks {peaks}"));
+        }
         command
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn table(report: &Report, took: Duration) -> String {
     line("  lost", report.lost.to_string());
     line("wrong answers", report.wrong_answers_told.to_string());
     line("  to callers", report.wrong_answers_to_callers.to_string());
-    line("    caught", report.wrong_answers_caught.to_string());
+    line("    rejected", report.answers_rejected.to_string());
     line("    released", report.released.to_string());
     line("failed runs", report.failures.len().to_string());
     line("wall time", format!("{:.1} s", took.as_secs_f64()));
@@ -124,7 +124,7 @@ pub(crate) fn json(report: &Report, took: Duration) -> Value {
         "wrong_answers": {
             "told": report.wrong_answers_told,
             "to_callers": report.wrong_answers_to_callers,
-            "caught": report.wrong_answers_caught,
+            "rejected": report.answers_rejected,
             "released": report.released,
         },
         "wall_s": took.as_secs_f64(),

@@ -5,7 +5,9 @@
 //! have taken, which is when the world has the answers delivered.
 
 use crate::workload::is_a_callers;
-use card_device::engine::{Curve, Engine, KeyType, Offer, Operation, Session, SessionSpec};
+use card_device::engine::{
+    Curve, Engine, KeyType, Offer, Operation, RsaPadding, Session, SessionSpec,
+};
 use firmware_sim::engine::{Memoised, RustCrypto};
 use hwshim::spec::crypto::Status;
 use p256::ecdsa::signature::hazmat::PrehashSigner;
@@ -48,7 +50,12 @@ impl Witness {
 
 /// The engine of a run.
 #[derive(Debug)]
-pub(crate) struct Witnessed(pub(crate) Arc<Witness>);
+pub(crate) struct Witnessed {
+    pub(crate) witness: Arc<Witness>,
+    /// Whether it does RSA without padding, by which signatures with PSS are made, as not every card
+    /// does. No two of those are alike, so that each costs what nothing else in a run does.
+    pub(crate) has_pss: bool,
+}
 
 impl Engine for Witnessed {
     fn offer(&self) -> Offer {
@@ -56,11 +63,21 @@ impl Engine for Witnessed {
     }
 
     fn open(&self, spec: &SessionSpec, key: &[u8]) -> Result<Arc<dyn Session>, Status> {
-        self.0.saw(OPENING, false);
+        let is_raw = matches!(
+            spec,
+            SessionSpec::Rsa {
+                padding: RsaPadding::Raw,
+                ..
+            }
+        );
+        if is_raw && !self.has_pss {
+            return Err(Status::NOTSUPP);
+        }
+        self.witness.saw(OPENING, false);
         Ok(Arc::new(WitnessedSession {
             inner: remembered(spec, key)?,
             spec: *spec,
-            witness: Arc::clone(&self.0),
+            witness: Arc::clone(&self.witness),
         }))
     }
 }

@@ -48,6 +48,8 @@ const OWNER: Identity<'_> = Identity {
 };
 /// Engines of the card.
 const ENGINES: usize = 4;
+/// Cores of the host.
+const CORES: usize = 2;
 /// Requests in flight at most: few, so that bursts find the card full.
 const DEPTH: u16 = 32;
 /// Longest the router's thread waits in one go while it has something in flight.
@@ -80,8 +82,8 @@ pub struct Outcome {
     pub wrong_answers_told: u64,
     /// Of those, the ones to callers.
     pub wrong_answers_to_callers: u64,
-    /// Wrong answers to callers that were caught.
-    pub wrong_answers_caught: u64,
+    /// Answers to callers that were rejected: wrong ones, and true ones whose nonce had been seen.
+    pub answers_rejected: u64,
     /// What went wrong, and what came of it.
     pub incidents: Vec<IncidentOutcome>,
     /// Codes with which the breaker opened while the card was in use, and when, in the card's time.
@@ -197,6 +199,7 @@ struct World {
     page: Box<Page>,
     watcher: Watcher,
     incidents: Vec<Happening>,
+    told: Told,
     /// Until then no process of the host runs.
     stalled_until: Instant,
     /// When the next such stall begins, while there is a reason for any.
@@ -260,6 +263,17 @@ enum Progress {
     Over,
 }
 
+/// What a story has told of the card.
+#[derive(Default)]
+struct Told {
+    /// How often anything acted.
+    times: u64,
+    /// Whether something that acted has not ended.
+    goes_on: bool,
+    /// Records of what is over, and after which the card had its work again.
+    settled: HashSet<usize>,
+}
+
 /// What may still be held against the card.
 struct Standing {
     /// The error of the bus that a phase began with has not been noticed yet.
@@ -284,7 +298,11 @@ impl World {
             None => Script::new(plan.seed).with_led_profile(shines_like),
         };
         let script = script.shared();
-        let slot = Slot::new(card(&witness, &script), Arc::clone(&witness), &script);
+        let slot = Slot::new(
+            card(&witness, &script, plan.has_pss()),
+            Arc::clone(&witness),
+            &script,
+        );
         let options = virtio::Options {
             depth: DEPTH,
             // A reset that has not ended when it is looked at never ends.
@@ -295,7 +313,13 @@ impl World {
             virtio::Card::new(NAME, slot.connect(), options).expect("the kernel gives eventfds");
         let health = card.health();
         let options = Options {
-            offload: Offload::EVERYTHING,
+            offload: if plan.is_weighed {
+                Offload::default()
+            } else {
+                Offload::EVERYTHING
+            },
+            // Not those of the machine this runs on.
+            cores: CORES,
             ..Options::default()
         };
         let core = Core::new(vec![Box::new(card) as Box<dyn Accelerator>], options);
@@ -333,6 +357,7 @@ impl World {
             page: Box::new(Page::new()),
             watcher,
             incidents: Vec::new(),
+            told: Told::default(),
             stalled_until: Instant::ORIGIN,
             next_stall: Instant::NEVER,
             standing: Standing {
@@ -348,7 +373,7 @@ impl World {
     }
 
     fn live(&mut self) -> Result<(), Violation> {
-        for &phase in self.plan.phases() {
+        for phase in self.plan.phases() {
             if phase == Phase::BreakerOpen {
                 self.await_work()?;
             }
@@ -484,13 +509,14 @@ impl World {
         if self.is_anything(Progress::Active) || self.is_anything(Progress::Ahead) {
             return Ok(false);
         }
+        if self.told.goes_on {
+            return Ok(false);
+        }
         let Some(since) = self.standing.recovering_since else {
             return Ok(true);
         };
         let status = self.status();
-        let missing: Vec<_> = Kind::answerable()
-            .filter(|kind| !self.standing.returned.contains(kind))
-            .collect();
+        let missing: Vec<_> = self.missing().collect();
         let is_closed = matches!(status.breaker, State::Closed { .. });
         let options = *self.router().core().options();
         // A request that was lost at the last moment has its deadline first.
@@ -502,6 +528,8 @@ impl World {
             for happening in &mut self.incidents {
                 happening.is_settled = happening.state == Progress::Over;
             }
+            let records = self.script().record().len();
+            self.told.settled.extend(0..records);
             return Ok(true);
         }
         // A request that was lost is found out, at the latest, at the end of its time; then the
@@ -534,6 +562,19 @@ impl World {
         Ok(false)
     }
 
+    /// Kinds of questions that go to a card in use, and that this one has not answered since.
+    fn missing(&self) -> impl Iterator<Item = Kind> {
+        let is_offloaded = |kind: &Kind| !self.plan.is_weighed || *kind == Kind::SignRsa;
+        let is_missing = |kind: &Kind| !self.standing.returned.contains(kind);
+        Kind::answerable().filter(move |kind| is_offloaded(kind) && is_missing(kind))
+    }
+
+    /// Whether the card is in use again and has not shown yet that it does its work.
+    fn may_return(&self) -> bool {
+        let is_closed = matches!(self.status().breaker, State::Closed { .. });
+        is_closed && self.missing().next().is_some()
+    }
+
     fn is_anything(&self, progress: Progress) -> bool {
         self.incidents
             .iter()
@@ -556,7 +597,7 @@ impl World {
             return Err(Violation::misplaced(lost, detail));
         }
         let status = self.status();
-        self.outcome.wrong_answers_caught = status.requests.wrong_answers;
+        self.outcome.answers_rejected = status.requests.wrong_answers;
         self.outcome.ended_in_use = matches!(status.breaker, State::Closed { .. });
         self.router = None;
         Ok(())
@@ -568,6 +609,7 @@ impl World {
     fn settle(&mut self) -> Result<(), Violation> {
         let now = self.now();
         self.begin_and_end_incidents();
+        self.follow_the_story();
         if self.is_stalled() {
             while self.slot.work(now) {}
             return Ok(());
@@ -768,7 +810,7 @@ impl World {
     }
 
     fn begin_to_recover(&mut self) {
-        if !self.is_anything(Progress::Active) {
+        if !self.is_anything(Progress::Active) && !self.told.goes_on {
             self.standing.recovering_since = Some(self.now());
             self.standing.returned.clear();
         }
@@ -849,9 +891,13 @@ impl World {
         let count = match self.phase {
             Phase::Peak => self.rng.usize(1..48),
             Phase::Shutdown => self.rng.usize(1..8),
+            // One alone is done sooner here.
+            Phase::ReturnToService if self.plan.is_weighed && self.may_return() => 8,
             _ => 1,
         };
-        for _ in 0..count {
+        for ahead in (0..count).rev() {
+            // As servers do that know how many wait: in software, which takes no time here, none do.
+            self.router().announce(ahead);
             let question = self.next_question();
             self.ask(question)?;
         }
@@ -860,13 +906,19 @@ impl World {
 
     /// In the end, mostly what the card has not answered yet.
     fn next_question(&mut self) -> Question {
-        let returned = &self.standing.returned;
-        let missing = Kind::answerable().find(|kind| !returned.contains(kind));
+        let missing = self.missing().next();
         match missing {
-            Some(kind) if self.phase == Phase::ReturnToService && self.rng.bool() => {
+            Some(kind)
+                if self.phase == Phase::ReturnToService
+                    && (self.plan.is_weighed || self.rng.bool()) =>
+            {
                 Question::of(kind, &mut self.rng)
             }
             _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
+            // What nothing else offers to the card.
+            _ if self.plan.is_weighed && self.rng.u8(0..8) == 0 => {
+                Question::of(Kind::SignRsa, &mut self.rng)
+            }
             // Three callers in four have a key that does not fit.
             _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
                 Question::of(Kind::OpenForged, &mut self.rng)
@@ -1022,16 +1074,41 @@ impl World {
     /// What the breaker may open for: what is wrong now, or was until the card has its work again;
     /// of a story, what has been told.
     fn suspects(&self) -> Vec<Trouble> {
-        if self.plan.scenario.is_some() {
-            let script = self.script();
-            let told = script.record().iter();
-            let told = told.filter(|record| record.first_acted_at.is_some());
-            let told: Vec<_> = told.map(|it| Trouble::Card(it.fault.clone())).collect();
-            return told;
-        }
         let open = self.incidents.iter();
         let open = open.filter(|it| it.state != Progress::Ahead && !it.is_settled);
-        open.map(|it| it.incident.trouble.clone()).collect()
+        let mut suspects: Vec<_> = open.map(|it| it.incident.trouble.clone()).collect();
+        if self.plan.scenario.is_some() {
+            let script = self.script();
+            let told = script.record().iter().filter(|record| {
+                let is_settled = self.told.settled.contains(&record.id.0);
+                record.first_acted_at.is_some() && !is_settled
+            });
+            suspects.extend(told.map(|it| Trouble::Card(it.fault.clone())));
+        }
+        suspects
+    }
+
+    /// Of a story, takes note of what has been told, and of when nothing of it is wrong any more.
+    fn follow_the_story(&mut self) {
+        if self.plan.scenario.is_none() {
+            return;
+        }
+        let (times, goes_on) = {
+            let script = self.script();
+            let acted = script.record().iter();
+            let acted = acted.filter(|record| record.first_acted_at.is_some());
+            acted.fold((0, false), |(times, goes_on), record| {
+                (times + record.times, goes_on || record.cleared_at.is_none())
+            })
+        };
+        let is_news = times != self.told.times || goes_on != self.told.goes_on;
+        self.told.times = times;
+        self.told.goes_on = goes_on;
+        if goes_on {
+            self.standing.recovering_since = None;
+        } else if is_news {
+            self.begin_to_recover();
+        }
     }
 
     /// The breaker has opened: for what goes wrong, if that is one thing and it has not been over
@@ -1189,12 +1266,15 @@ fn gap_of(scenario: &Scenario, since: Duration) -> Duration {
 }
 
 /// An honest card that lies as `script` says.
-fn card(witness: &Arc<Witness>, script: &SharedScript) -> Card {
+fn card(witness: &Arc<Witness>, script: &SharedScript, has_pss: bool) -> Card {
     let config = CardConfig {
         engine_count: ENGINES,
         ..CardConfig::default()
     };
-    let engine = Arc::new(Witnessed(Arc::clone(witness)));
+    let engine = Arc::new(Witnessed {
+        witness: Arc::clone(witness),
+        has_pss,
+    });
     beset(&config, engine, Arc::clone(script)).expect("a card can be like that")
 }
 
