@@ -309,7 +309,12 @@ impl World {
         };
         let schedule = Schedule {
             check: Schedule::default().check.max(pace.check),
-            ..Schedule::default()
+            // Half a heartbeat is still seen, and a monitor that looks once a second is shown no less.
+            publish: if plan.is_watched {
+                Duration::from_millis(250)
+            } else {
+                Schedule::default().publish
+            },
         };
         let watcher = Watcher::new(light, plan.seed, pace, clock.now());
         let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
@@ -488,7 +493,8 @@ impl World {
             return Ok(true);
         };
         let status = self.status();
-        let missing: Vec<_> = Kind::answerable()
+        let missing: Vec<_> = self
+            .kinds_asked()
             .filter(|kind| !self.standing.returned.contains(kind))
             .collect();
         let is_closed = matches!(status.breaker, State::Closed { .. });
@@ -532,6 +538,12 @@ impl World {
             return Err(Violation::new(Invariant::WorkReturns, detail));
         }
         Ok(false)
+    }
+
+    /// Kinds of questions that are asked, and that a card can answer.
+    fn kinds_asked(&self) -> impl Iterator<Item = Kind> + use<> {
+        let is_cheap = self.plan.is_cheap;
+        Kind::answerable().filter(move |kind| !is_cheap || *kind != Kind::SignRsa)
     }
 
     fn is_anything(&self, progress: Progress) -> bool {
@@ -861,16 +873,16 @@ impl World {
     /// In the end, mostly what the card has not answered yet.
     fn next_question(&mut self) -> Question {
         let returned = &self.standing.returned;
-        let missing = Kind::answerable().find(|kind| !returned.contains(kind));
+        let missing = self.kinds_asked().find(|kind| !returned.contains(kind));
         match missing {
             Some(kind) if self.phase == Phase::ReturnToService && self.rng.bool() => {
                 Question::of(kind, &mut self.rng)
             }
-            _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             // Three callers in four have a key that does not fit.
             _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
                 Question::of(Kind::OpenForged, &mut self.rng)
             }
+            _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             _ => Question::draw(&mut self.rng),
         }
     }
