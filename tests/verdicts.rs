@@ -66,22 +66,21 @@ fn the_monitor_names_the_culprit_and_blames_no_card_for_its_host_or_service() {
         assert!(runs >= 7 * SEEDS, "{truth:?} was not asked about");
         assert_eq!(times, 0, "a card was blamed for {truth:?}");
     }
-    // With 40 runs of each, one run is more than 99 of 100 leave over.
-    for (name, mostly, always) in [("hang", 4.0, 8.0), ("led-irregular", 45.0, 60.0)] {
-        let within = |percent| {
-            let latency = scores.troubles[name].latency(percent);
-            latency.map_or(f64::INFINITY, |it| it.as_secs_f64())
-        };
-        assert!(within(90) <= mostly, "{name}: {}", within(90));
-        assert!(within(99) <= always, "{name}: {}", within(99));
+    for (name, seconds) in [("hang", 4.0), ("led-irregular", 45.0)] {
+        let latency = scores.troubles[name].latency(99);
+        let latency = latency.map_or(f64::INFINITY, |it| it.as_secs_f64());
+        assert!(latency <= seconds, "{name}: {latency}");
     }
 }
 
-/// A starved host is not among them. It excuses the silence of a service for as long as it lasts, so
-/// that of those two only the host is named: with it, the target of 85 % is not reached.
 #[test]
-fn of_two_of_card_link_and_service_that_are_wrong_at_once_both_are_believed_most() {
-    let names = ["crt-fault", "downtrained", "hang-after-accept"];
+fn of_two_that_are_wrong_at_once_both_are_believed_most() {
+    let names = [
+        "crt-fault",
+        "downtrained",
+        "hang-after-accept",
+        "softirq-storm",
+    ];
     let pairs = Pairs {
         seed: 1,
         seeds: 4,
@@ -94,6 +93,6 @@ fn of_two_of_card_link_and_service_that_are_wrong_at_once_both_are_believed_most
     assert!(scores.failures.is_empty());
     let (runs, right) = scores.sum();
     println!("{:?}", scores.truths);
-    assert!(runs >= 9, "{runs} runs");
+    assert!(runs >= 20, "{runs} runs");
     assert!(right * 100 >= runs * 85, "{right} of {runs}: {scores:?}");
 }

@@ -166,7 +166,8 @@ impl Dossier {
 
     /// What each row of the table and each intervention adds to each hypothesis, in nats.
     fn contributions(&self, now: Instant) -> Vec<Contribution<'_>> {
-        let rows = table::ROWS.iter().filter_map(|row| self.of_row(row, now));
+        let rows = table::ROWS.iter().zip(&*table::ABSENT);
+        let rows = rows.filter_map(|(row, absent)| self.of_row(row, absent, now));
         let known = self.interventions.values().filter(|it| it.before);
         rows.chain(known.map(|it| of_intervention(it, now)))
             .collect()
@@ -174,7 +175,12 @@ impl Dossier {
 
     /// Several sights in a row are sights of one thing: the strongest counts, and that one was not
     /// there only if none was.
-    fn of_row<'a>(&'a self, row: &table::Row, now: Instant) -> Option<Contribution<'a>> {
+    fn of_row<'a>(
+        &'a self,
+        row: &table::Row,
+        absent: &Weights,
+        now: Instant,
+    ) -> Option<Contribution<'a>> {
         let strongest = |find: fn(&'a Self, Kind, Instant) -> Option<(f64, &'a Sight)>| {
             let kinds = row.kinds.iter();
             let found = kinds.filter_map(|kind| Some((*kind, find(self, *kind, now)?)));
@@ -183,7 +189,7 @@ impl Dossier {
         let seen = strongest(Self::strength);
         let was_seen = seen.is_some();
         let (kind, (strength, sight)) = seen.or_else(|| strongest(Self::absence))?;
-        let weights = if was_seen { row.weights } else { row.absent() };
+        let weights = if was_seen { row.weights } else { *absent };
         Some(Contribution {
             code: kind.name(),
             was_seen,
@@ -206,7 +212,9 @@ impl Dossier {
 
 fn keep_latest(sights: &mut BTreeMap<Kind, Sight>, kind: Kind, sight: Sight) {
     // A total order, so that it does not matter what is told first.
-    let rank = |sight: &Sight| (sight.at, sight.strength, sight.detail.clone());
+    fn rank(sight: &Sight) -> (Instant, f64, &str) {
+        (sight.at, sight.strength, &sight.detail)
+    }
     if sights
         .get(&kind)
         .is_none_or(|known| rank(&sight) > rank(known))
@@ -257,6 +265,9 @@ pub struct Circumstances {
     pub local_health: u8,
     /// The counter that the card itself moves.
     pub counter: Counter,
+    /// Whether the card has answered wrongly of late. That is no matter of time, so no host can have
+    /// caused it.
+    pub has_lied: bool,
     /// Whether the service warms up, or what it gave back has not been recycled yet.
     pub is_warming_up: bool,
 }
@@ -279,7 +290,8 @@ pub enum Counter {
 /// Why a cause is out of the question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Veto {
-    /// Not the card: the host was starved, and the card's counter moved all the same.
+    /// Not the card: the host was starved, and the card's counter moved all the same. That explains
+    /// whatever came late, and no wrong answer.
     CounterMovedOnStarvedHost,
     /// No leak: the service is still warming up, or waits for what it gave back.
     WarmingUp,
@@ -302,12 +314,13 @@ impl Veto {
         let Circumstances {
             local_health,
             counter,
+            has_lied,
             is_warming_up,
         } = *circumstances;
         let frozen = matches!(counter, Counter::Still { polls } if polls >= FROZEN_POLLS);
         [
             (
-                local_health >= 1 && counter == Counter::Moved,
+                local_health >= 1 && counter == Counter::Moved && !has_lied,
                 Self::CounterMovedOnStarvedHost,
             ),
             (is_warming_up, Self::WarmingUp),
@@ -474,21 +487,24 @@ fn told(
     let is_other = |other: usize| other != this && HYPOTHESES[other] != Cause::None;
     let others: Vec<_> = (0..HYPOTHESES.len()).filter(|it| is_other(*it)).collect();
     let chance: f64 = others.iter().map(|other| priors.0[*other]).sum();
-    let mut weighed: Vec<_> = contributions
+    let weigh = |contribution: &Contribution<'_>| {
+        let nats = &contribution.nats;
+        let odds = others
+            .iter()
+            .map(|other| priors.0[*other] * nats[*other].exp());
+        nats[this] - (odds.sum::<f64>() / chance).ln()
+    };
+    let weighed = contributions
         .iter()
-        .map(|contribution| {
-            let nats = &contribution.nats;
-            let odds = others
-                .iter()
-                .map(|other| priors.0[*other] * nats[*other].exp());
-            Weighed {
-                code: contribution.code,
-                was_seen: contribution.was_seen,
-                detail: contribution.detail.to_owned(),
-                nats: nats[this] - (odds.sum::<f64>() / chance).ln(),
-            }
+        .map(|contribution| (contribution, weigh(contribution)));
+    let weighed = weighed.filter(|(_, nats)| nats.abs() >= WORTH_TELLING);
+    let mut weighed: Vec<_> = weighed
+        .map(|(contribution, nats)| Weighed {
+            code: contribution.code,
+            was_seen: contribution.was_seen,
+            detail: contribution.detail.to_owned(),
+            nats,
         })
-        .filter(|weighed| weighed.nats.abs() >= WORTH_TELLING)
         .collect();
     weighed.sort_by(|one, other| other.nats.abs().total_cmp(&one.nats.abs()));
     weighed.into_iter().partition(|weighed| weighed.nats > 0.0)

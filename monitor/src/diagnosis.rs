@@ -35,6 +35,7 @@ use host::HostHealth;
 use hwshim::clock::Instant;
 use link::LinkDeltas;
 use refusals::Refusals;
+use std::time::Duration;
 
 /// With fewer requests in flight, no queue is long.
 const QUEUE_LONG: u64 = 64;
@@ -42,6 +43,9 @@ const QUEUE_LONG: u64 = 64;
 /// Polls in a row that must read a fault from the light: between one signal and the next, anything
 /// may be read.
 const LIGHT_AT_FAULT: u32 = 3;
+
+/// So long after a wrong answer, no starved host clears a card.
+const LIE_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Keeps the evidence about one card.
 #[derive(Debug)]
@@ -55,6 +59,10 @@ pub struct Diagnosis {
     light: Option<(Decoder, EdgeLog)>,
     /// Polls in a row that read a fault from it.
     light_at_fault: u32,
+    /// How often the card's health had been read when it was weighed last.
+    health_reads: u64,
+    /// When a wrong answer was seen last.
+    lied_at: Option<Instant>,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
     circumstances: Circumstances,
@@ -77,6 +85,8 @@ impl Diagnosis {
             refusals: Refusals::default(),
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
             light_at_fault: 0,
+            health_reads: 0,
+            lied_at: None,
             lost: None,
             circumstances: Circumstances::default(),
             assessed_at: now,
@@ -142,8 +152,18 @@ impl Diagnosis {
         Circumstances {
             local_health: self.host.worst_of_late(case.look.at),
             counter,
+            has_lied: self
+                .lied_at
+                .is_some_and(|at| case.look.at.since(at) < LIE_REMEMBERED),
             is_warming_up: false,
         }
+    }
+
+    fn seen(&mut self, kind: Kind, detail: String, now: Instant) {
+        if kind == Kind::WrongAnswer {
+            self.lied_at = Some(now);
+        }
+        self.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
@@ -181,8 +201,11 @@ impl Diagnosis {
         self.answers.poll(page, now, &mut self.dossier);
         self.refusals.poll(page, now, &mut self.dossier);
         self.weigh_losses(page, now);
+        // What was read before a card went away, or hangs, says nothing of how it is now.
+        let reads = page.card.health_reads.get();
+        let was_read = std::mem::replace(&mut self.health_reads, reads) != reads;
         if let Ok(summary) = Summary::parse(&page.health)
-            && page.card.health_reads.get() > 0
+            && was_read
         {
             self.weigh_health(&summary, now);
         }
@@ -208,7 +231,7 @@ impl Diagnosis {
             code if breaks_a_rule(code) => Kind::RuleBroken,
             _ => return,
         };
-        self.dossier.seen(kind, 1.0, detail, now);
+        self.seen(kind, detail, now);
     }
 
     fn weigh_check(&mut self, page: &Page, now: Instant) {
@@ -232,7 +255,7 @@ impl Diagnosis {
         };
         let (kind, what) = seen;
         let detail = format!("the last known-answer test got {what}");
-        self.dossier.seen(kind, 1.0, detail, now);
+        self.seen(kind, detail, now);
     }
 
     fn weigh_losses(&mut self, page: &Page, now: Instant) {
@@ -262,9 +285,15 @@ impl Diagnosis {
             let detail = "the firmware reports nothing";
             dossier.not_seen(Kind::CardSaysFailed, detail, now);
         }
-        if warning.temperature() || status.throttled() {
-            let celsius = i32::from(summary.composite_temperature_k.get()) - 273;
-            let detail = format!("the card is hot, and says so: {celsius} degrees C");
+        let (temperature, limit) = (
+            summary.composite_temperature_k.get(),
+            summary.warning_temperature_k.get(),
+        );
+        // A card may state no limit.
+        let is_over = limit > 0 && temperature >= limit;
+        if warning.temperature() || status.throttled() || is_over {
+            let celsius = i32::from(temperature) - 273;
+            let detail = format!("the card is too hot by its own limit: {celsius} degrees C");
             dossier.seen(Kind::OutOfRange, 1.0, detail, now);
         } else {
             dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);

@@ -109,6 +109,9 @@ pub struct Sample {
     pub opens: Option<u64>,
     /// How many opens ever failed.
     pub failed_opens: Option<u64>,
+    /// How many commands were ever given to the service, by its own account: while they go on, it is
+    /// not idle, whoever gives them.
+    pub commands: Option<u64>,
     /// Work at hand: sessions or requests in flight.
     pub load: Option<f64>,
     /// Whether the card was away.

@@ -280,6 +280,54 @@ fn what_recycles_comes_to_rest_at_rate_times_recycle_time_and_is_no_leak() {
 }
 
 #[test]
+fn a_rise_that_ends_when_the_recycle_time_is_over_is_no_leak_though_nobody_counts_the_opens() {
+    let ports_held = |now: f64| {
+        let rising_for = (now - 3.0 * HOURS).clamp(0.0, 240.0);
+        30.0 + 0.8 * rising_for + 4.0 * noise(now)
+    };
+    let mut watched = Watch::new(ports(1000.0));
+    // By the card's count, half an hour of rest after each request.
+    let worst = watch(&mut watched, 60.0, 12.0 * HOURS, |now| Sample {
+        opens: Some(whole(now / 1800.0)),
+        load: Some(0.0),
+        ..held(ports_held(now))
+    });
+    assert_eq!(worst, Level::Watching, "{:#?}", watched.verdict());
+}
+
+#[test]
+fn few_opens_however_unsteady_explain_no_growth_beyond_their_number() {
+    let mut watched = Watch::new(ports(1000.0));
+    let leaked = |now: f64| 30.0 + 60.0 * now / HOURS + 4.0 * noise(now);
+    let worst = watch(&mut watched, 60.0, 8.0 * HOURS, |now| Sample {
+        // One in some stretches of ten minutes, and none in others.
+        opens: Some(whole(now / 900.0)),
+        commands: Some(whole(40.0 * now)),
+        ..held(leaked(now))
+    });
+    let verdict = watched.verdict();
+    assert!(worst >= Level::Leaking, "{verdict:#?}");
+    assert_eq!(verdict.speed, Some(Speed::Medium));
+}
+
+#[test]
+fn a_service_that_works_for_others_than_the_card_is_not_idle() {
+    let rests = |now: f64, commands: f64| Sample {
+        opens: Some(whole(now / 1800.0)),
+        commands: Some(whole(commands)),
+        ..held(200.0 + 100.0 * (now / 1800.0).floor())
+    };
+    let judged = |per_second: f64| {
+        let mut watched = Watch::new(resource(10_000.0));
+        watch(&mut watched, 60.0, 2.5 * HOURS, |now| {
+            rests(now, per_second * now)
+        })
+    };
+    assert_eq!(judged(40.0), Level::Watching);
+    assert_eq!(judged(0.0), Level::Leaking);
+}
+
+#[test]
 fn what_grows_beyond_what_recycles_is_a_leak() {
     let mut watched = Watch::new(ports(600.0));
     let leak = recycling(|_| 0.5, |now| 40.0 * now / HOURS);

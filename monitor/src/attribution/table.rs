@@ -5,6 +5,7 @@
 //! [`Calibration`](super::Calibration) says how good they are.
 
 use crate::verdict::Cause;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// What may be at fault, in the order of the table's columns.
@@ -103,7 +104,8 @@ pub const ROWS: [Row; 29] = [
     event(2 * MINUTE,  &[Kind::SessionsLost],                         [NN, YY,  M_,  M_,  M_,  O_,  O_,  MM,  M_,  O_,  MM]),
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [NN, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
-    state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  O_,  P_,  O_,  O_,  O_,  O_,  P_,  O_,  O_]),
+    // The card's own sensor, against the card's own limit. No process, setting or monitor warms it.
+    state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  M_,  P_,  MM,  MM,  MM,  M_,  P_,  MM,  MM]),
     state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),
     event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
     state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]).defining(Cause::Overload),
@@ -217,10 +219,23 @@ impl Row {
     }
 
     /// What it adds to each hypothesis if it was looked for and not seen.
-    pub(super) fn absent(&self) -> Weights {
+    fn absent(&self) -> Weights {
         self.chances().map(|chance| (1.0 - chance).ln())
     }
 }
+
+/// In which of [`ROWS`] each kind is, in their order.
+static ROW_OF: LazyLock<[usize; Kind::ALL.len()]> = LazyLock::new(|| {
+    Kind::ALL.map(|kind| {
+        let row = ROWS.iter().position(|row| row.kinds.contains(&kind));
+        row.expect("every kind is in the table, which a test holds")
+    })
+});
+
+/// What each of [`ROWS`] adds to each hypothesis if it was looked for and not seen. Monitors weigh
+/// every second, and logarithms are most of the work.
+pub(super) static ABSENT: LazyLock<[Weights; ROWS.len()]> =
+    LazyLock::new(|| ROWS.each_ref().map(Row::absent));
 
 /// What can be seen.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -370,8 +385,7 @@ impl Kind {
     /// Its row.
     #[must_use]
     pub fn row(self) -> &'static Row {
-        let row = ROWS.iter().find(|row| row.kinds.contains(&self));
-        row.expect("every kind is in the table, which a test holds")
+        &ROWS[ROW_OF[self as usize]]
     }
 
     /// It tells half as much when it was seen so long ago.

@@ -245,7 +245,7 @@ fn what_a_veto_takes_goes_to_nobody_else() {
     let circumstances = Circumstances {
         local_health: 1,
         counter: Counter::Moved,
-        is_warming_up: false,
+        ..Circumstances::default()
     };
     let vetoed = under(&dossier, &circumstances);
     assert!(vetoed.abstains());
@@ -262,11 +262,37 @@ fn what_a_veto_takes_goes_to_nobody_else() {
 }
 
 #[test]
+fn a_starved_host_clears_no_card_of_a_wrong_answer() {
+    let starved = Circumstances {
+        local_health: 7,
+        counter: Counter::Moved,
+        ..Circumstances::default()
+    };
+    let lied = Circumstances {
+        has_lied: true,
+        ..starved
+    };
+    let seen = [Kind::WrongAnswer, Kind::HostPressure, Kind::OwnLateness];
+    let cleared = under(&dossier(&seen, &[]), &starved);
+    assert_eq!(cleared.vetoes, [Veto::CounterMovedOnStarvedHost]);
+    let suspected = under(&dossier(&seen, &[]), &lied);
+    assert_eq!(suspected.vetoes, []);
+    assert_eq!(suspected.leading, Cause::Card, "{suspected:#?}");
+}
+
+#[test]
+fn a_card_that_is_too_hot_by_its_own_sensor_is_named_though_little_else_is_known() {
+    let seen = dossier(&[Kind::OutOfRange], &[Kind::QueueLong, Kind::HostPressure]);
+    assert_eq!(assessed(&seen).cause, Cause::Card, "{:#?}", assessed(&seen));
+}
+
+#[test]
 fn a_veto_needs_all_of_what_it_is_about() {
     let vetoes = |local_health, counter, is_warming_up| {
         let circumstances = Circumstances {
             local_health,
             counter,
+            has_lied: false,
             is_warming_up,
         };
         under(&Dossier::new(), &circumstances).vetoes
@@ -348,6 +374,7 @@ fn cases_drawn_from_the_table_are_told_apart_and_card_is_never_blamed_for_the_ho
             let circumstances = Circumstances {
                 local_health: u8::from(is_starved),
                 counter: Counter::Moved,
+                has_lied: false,
                 is_warming_up: false,
             };
             let assessment = assess(&dossier, &circumstances, &Priors::default(), at(NOW));
@@ -422,13 +449,14 @@ fn circumstances() -> impl Strategy<Value = Circumstances> {
         Just(Counter::Moved),
         (0..6_u32).prop_map(|polls| Counter::Still { polls }),
     ];
-    (0..=7_u8, counter, any::<bool>()).prop_map(|(local_health, counter, is_warming_up)| {
-        Circumstances {
+    (0..=7_u8, counter, any::<[bool; 2]>()).prop_map(
+        |(local_health, counter, [has_lied, is_warming_up])| Circumstances {
             local_health,
             counter,
+            has_lied,
             is_warming_up,
-        }
-    })
+        },
+    )
 }
 
 proptest! {
@@ -458,10 +486,10 @@ proptest! {
         circumstances in circumstances(),
     ) {
         let assessment = under(&of(&told), &circumstances);
-        let Circumstances { local_health, counter, is_warming_up } = circumstances;
+        let Circumstances { local_health, counter, has_lied, is_warming_up } = circumstances;
         let frozen = matches!(counter, Counter::Still { polls: 3.. });
         for (vetoed, cause) in [
-            (local_health >= 1 && counter == Counter::Moved, Cause::Card),
+            (local_health >= 1 && counter == Counter::Moved && !has_lied, Cause::Card),
             (is_warming_up, Cause::ServiceLeak),
             (frozen, Cause::HostStarvation),
         ] {

@@ -49,11 +49,12 @@ pub fn weigh(dossier: &Dossier, priors: &Priors, now: Instant) -> Vec<Weighing> 
 /// [`Weighed`](super::Weighed) has it for the leading one.
 fn against_all_others(priors: &Priors, nats: &[f64; HYPOTHESES.len()]) -> Vec<(Cause, f64)> {
     let is_fault = |index: &usize| HYPOTHESES[*index] != Cause::None;
+    let odds: [f64; HYPOTHESES.len()] =
+        std::array::from_fn(|other| priors.0[other] * nats[other].exp());
     let of_others = |this: usize| {
         let others = (0..HYPOTHESES.len()).filter(|it| *it != this && is_fault(it));
-        let (odds, chance) = others.fold((0.0, 0.0), |(odds, chance), other| {
-            let prior = priors.0[other];
-            (odds + prior * nats[other].exp(), chance + prior)
+        let (odds, chance) = others.fold((0.0, 0.0), |(sum, chance), other| {
+            (sum + odds[other], chance + priors.0[other])
         });
         f64::ln(odds / chance)
     };

@@ -17,6 +17,11 @@ const DEFAULT: f64 = 240.0;
 const PERIODS: f64 = 3.0;
 /// Rates that differ by no more than this are steady.
 const STEADY: f64 = 1.5;
+/// What opens can hold for their recycle time, of the growth, if that explains none of it.
+const LITTLE: f64 = 0.1;
+/// Of the growth of idle floors, the largest step. One alone is something that began, as a cache that
+/// was filled, or opens of which more are held while they recycle: that comes to rest.
+const STEP_MAX: f64 = 0.8;
 /// Idle floors that are remembered.
 const FLOORS: usize = 8;
 
@@ -49,16 +54,23 @@ pub(super) fn gates(resource: &Resource, epochs: &[Epoch]) -> Vec<Gate> {
     {
         let rates: Vec<_> = opens.iter().map(|opens| opens / EPOCH).collect();
         let growth = last.last - first.floor.value;
-        let highest = rates.iter().copied().fold(0.0, f64::max);
         let later = rates.last().copied().unwrap_or(0.0) - rates.first().copied().unwrap_or(0.0);
+        // Of what is held in the end, no more recycles than was opened within the recycle time,
+        // however unsteadily.
+        let (low, high) = lately(&rates, period);
+        let recycles_little = high * period <= LITTLE * growth;
         gates.push(Gate::at_most(
-            "rate of opens, highest against lowest",
-            unsteadiness(&rates, period),
+            "rate of opens that may explain it, highest against lowest",
+            if recycles_little || high == 0.0 {
+                1.0
+            } else {
+                high / low
+            },
             STEADY,
         ));
         gates.push(Gate::at_least(
             "held, of what recycles",
-            last.last / (highest * period),
+            last.last / (high * period),
             1.2,
         ));
         gates.push(Gate::at_least(
@@ -70,9 +82,9 @@ pub(super) fn gates(resource: &Resource, epochs: &[Epoch]) -> Vec<Gate> {
     gates
 }
 
-/// The highest rate against the lowest, over the last three recycle times; an epoch more, since
-/// what an epoch opened lies anywhere in it.
-fn unsteadiness(rates: &[f64], period: f64) -> f64 {
+/// The lowest rate and the highest, over the last three recycle times; an epoch more, since what an
+/// epoch opened lies anywhere in it.
+fn lately(rates: &[f64], period: f64) -> (f64, f64) {
     let mut seconds = PERIODS * period + EPOCH;
     let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
     for rate in rates.iter().rev() {
@@ -83,7 +95,7 @@ fn unsteadiness(rates: &[f64], period: f64) -> f64 {
         low = low.min(*rate);
         high = high.max(*rate);
     }
-    if high == 0.0 { 1.0 } else { high / low }
+    (low, high)
 }
 
 /// What was held each time that there was nothing to do.
@@ -92,6 +104,7 @@ pub(super) struct IdleFloors {
     /// Recycle time, in seconds.
     period: f64,
     opens: Option<u64>,
+    commands: Option<u64>,
     /// Since when there is nothing to do.
     since: Option<f64>,
     /// The least that was held since all had time to be given back.
@@ -105,6 +118,7 @@ impl IdleFloors {
         Self {
             period,
             opens: None,
+            commands: None,
             since: None,
             least: None,
             floors: VecDeque::new(),
@@ -112,10 +126,10 @@ impl IdleFloors {
     }
 
     pub(super) fn observe(&mut self, at: f64, sample: &Sample) {
-        let opened = sample.opens != self.opens;
-        self.opens = sample.opens;
+        let worked = (sample.opens, sample.commands) != (self.opens, self.commands);
+        (self.opens, self.commands) = (sample.opens, sample.commands);
         let known = sample.opens.is_some() || sample.load.is_some();
-        if !known || opened || sample.load.is_some_and(|load| load > 0.0) {
+        if !known || worked || sample.load.is_some_and(|load| load > 0.0) {
             self.since = None;
             self.least = None;
             return;
@@ -142,7 +156,7 @@ impl IdleFloors {
     }
 
     /// The proof, if what was held rose from each time to the next, three times at least, by more
-    /// than is negligible.
+    /// than is negligible, and not in one step.
     pub(super) fn proof(&self, negligible: f64) -> Option<Finding> {
         const LEAST: usize = 3;
         let floors: Vec<_> = self.floors.iter().copied().collect();
@@ -157,6 +171,8 @@ impl IdleFloors {
         }
         let sen = sen(rising, 0.99)?;
         let growth = rising[rising.len() - 1].value - rising[0].value;
+        let steps = rising.windows(2).map(|pair| pair[1].value - pair[0].value);
+        let largest = steps.fold(0.0, f64::max);
         let finding = Finding {
             rate_per_hour: per_hour(&sen, 1.0),
             p: None,
@@ -167,6 +183,7 @@ impl IdleFloors {
                     3.0,
                 ),
                 Gate::at_least("growth", growth, negligible),
+                Gate::at_most("largest step, of the growth", largest / growth, STEP_MAX),
             ],
             needed_to_page: 0,
         };

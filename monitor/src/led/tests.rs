@@ -94,6 +94,23 @@ fn an_interval_that_is_not_over_and_already_too_long_counts() {
 }
 
 #[test]
+fn an_interval_in_which_several_blinks_are_missing_is_several_outliers() {
+    let mut light = Light::new(Profile::Nfast500);
+    light.blink(3500).blink(3500).blink(3500);
+    light.blink(9000 + 100).blink(3500);
+    assert_eq!(light.reads(), Reading::Operational, "two are missing");
+    light.be(true, BLINK).be(false, millis(4500));
+    assert_eq!(light.reads(), Reading::Operational, "and a third");
+    let later = light.now.plus(millis(4500));
+    light.decoder.still(later, false);
+    assert_eq!(light.reads(), Reading::Irregular, "and a fourth");
+    let mut late = Light::new(Profile::Nfast500);
+    late.blink(3500).blink(3500).blink(3500).blink(1000);
+    late.blink(9000).blink(1000).blink(3500);
+    assert_eq!(late.reads(), Reading::Operational, "one alone is missing");
+}
+
+#[test]
 fn a_light_that_does_not_change_is_stuck() {
     for (lit, reading) in [(true, Reading::StuckOn), (false, Reading::Dark)] {
         let mut light = Light::new(Profile::Nfast500);

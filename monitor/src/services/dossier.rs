@@ -20,6 +20,8 @@ use hwshim::clock::Instant;
 const SUSPECTED: f64 = 0.5;
 /// With fewer requests in flight, no queue is long.
 const QUEUE_LONG: u64 = 64;
+/// One silence may have met a pause.
+const SILENT_ONCE: f64 = 0.3;
 /// That something would not be done may be for want of permission, or of time.
 const DECLINED: f64 = 0.5;
 
@@ -73,6 +75,7 @@ impl Evidences {
         }
         self.circumstances = Circumstances {
             local_health: 0,
+            has_lied: false,
             counter: match card {
                 Some(card) if card.moves => Counter::Moved,
                 _ => Counter::Unread,
@@ -132,13 +135,8 @@ impl Evidences {
                 dossier.seen(Kind::Permission, DECLINED, detail, now);
             }
             Some(Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. })) => {
-                let times = facts.silent_in_a_row;
-                // One silence may have met a pause.
-                let strength = if times >= super::judge::SILENT_MIN {
-                    1.0
-                } else {
-                    0.3
-                };
+                let times = facts.silent_in_a_row + facts.excused_in_a_row;
+                let strength = facts.silence().max(SILENT_ONCE);
                 if !matches!(facts.reach, Some(Ok(Reach::Unreachable { .. }))) {
                     let detail = "whoever asks is let in";
                     dossier.not_seen(Kind::Permission, detail, now);
@@ -305,6 +303,7 @@ mod tests {
             process,
             reach,
             silent_in_a_row: 3,
+            excused_in_a_row: 0,
             work: Work::Unknown,
             leaks,
             oom_kills: 0,
@@ -346,6 +345,7 @@ mod tests {
             process: Found::Running,
             reach: Some(&silent),
             silent_in_a_row: 3,
+            excused_in_a_row: 0,
             work: Work::Unknown,
             leaks: &[leak(Level::Watching)],
             oom_kills: 0,
@@ -367,6 +367,7 @@ mod tests {
             process: Found::Running,
             reach: None,
             silent_in_a_row: 0,
+            excused_in_a_row: 0,
             work: Work::Unknown,
             leaks: &[young],
             oom_kills: 0,

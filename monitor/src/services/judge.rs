@@ -25,6 +25,10 @@ use crate::verdict::{Cause, Evidence};
 /// Looks in a row without an answer before it is held to hang: one may have met a pause.
 pub(super) const SILENT_MIN: u32 = 2;
 
+/// Silences in a row that a starved host may explain which tell as much as one that nothing does. A
+/// starved host lets everybody run now and then, so a service that is well answers at least sometimes.
+const EXCUSED_FOR_ONE: u32 = 2;
+
 /// What was seen of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -32,14 +36,26 @@ pub struct Facts<'a> {
     pub process: Found<'a>,
     /// What came of asking it; `None` if it was not asked, or is being asked for the first time.
     pub reach: Option<&'a Result<Reach, ProbeError>>,
-    /// Looks in a row, the last one included, in which it did not answer.
+    /// Looks in a row, the last one included, in which it did not answer and nothing explains that.
     pub silent_in_a_row: u32,
+    /// Looks in a row in which it did not answer and a starved host may be why.
+    pub excused_in_a_row: u32,
     /// What becomes of the commands given to it, as its last answers tell.
     pub work: Work,
     /// What is believed of each resource.
     pub leaks: &'a [LeakFigures],
     /// Processes of the host that were killed for want of memory since it is watched.
     pub oom_kills: u64,
+}
+
+impl Facts<'_> {
+    /// How surely it hangs by the silences in a row, from 0 to 1.
+    pub(super) fn silence(&self) -> f64 {
+        let excused = f64::from(self.excused_in_a_row) / f64::from(EXCUSED_FOR_ONE);
+        let silences = f64::from(self.silent_in_a_row) + excused;
+        // The first may have met a pause, and each one after it makes that less likely.
+        (silences / f64::from(SILENT_MIN)).powi(2).min(1.0)
+    }
 }
 
 /// What becomes of a service's commands, from one of its answers to the next.
@@ -176,15 +192,15 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
         }
     };
     let silent = |what: String| {
-        let times = facts.silent_in_a_row;
+        let times = facts.silent_in_a_row + facts.excused_in_a_row;
         // Who is asked too much answers late as well, and is not the one that is broken.
         let is_busy = matches!(facts.work, Work::Overrun { .. });
-        let cause = if times >= SILENT_MIN && !is_busy {
+        let cause = if facts.silence() >= 1.0 && !is_busy {
             Cause::ServiceHang
         } else {
             Cause::None
         };
-        let times = if times == 1 {
+        let times = if times <= 1 {
             "once".to_owned()
         } else {
             format!("{times} times in a row")
@@ -350,10 +366,29 @@ mod tests {
         process: Found::Running,
         reach: None,
         silent_in_a_row: 0,
+        excused_in_a_row: 0,
         work: Work::Unknown,
         leaks: &[],
         oom_kills: 0,
     };
+
+    #[test]
+    fn who_is_silent_however_often_a_starved_host_lets_others_run_hangs_after_all() {
+        let silent = Ok(Reach::Silent { received: 0 });
+        let judged = |silent_in_a_row, excused_in_a_row| {
+            let facts = Facts {
+                reach: Some(&silent),
+                silent_in_a_row,
+                excused_in_a_row,
+                ..WELL
+            };
+            judge(&facts).cause
+        };
+        assert_eq!(judged(0, 3), Cause::None);
+        assert_eq!(judged(0, 4), Cause::ServiceHang);
+        assert_eq!(judged(1, 1), Cause::None);
+        assert_eq!(judged(1, 2), Cause::ServiceHang);
+    }
 
     #[test]
     fn who_does_nothing_hangs_though_it_answers_and_who_does_all_it_can_does_not() {

@@ -74,6 +74,8 @@ struct Answers {
     last: Option<Reached>,
     /// Looks in a row without an answer, but for those that a starved host explains.
     silent_in_a_row: u32,
+    /// Those, since it last answered.
+    excused_in_a_row: u32,
     /// When the last answer was first seen.
     answered_at: Option<Instant>,
     /// What becomes of its commands.
@@ -264,6 +266,7 @@ impl Watched {
             process,
             reach: self.answers.last.as_deref(),
             silent_in_a_row: self.answers.silent_in_a_row,
+            excused_in_a_row: self.answers.excused_in_a_row,
             work: self.answers.progress.work(now),
             leaks,
             oom_kills: around.oom_kills,
@@ -304,7 +307,7 @@ impl Watched {
 
 impl Answers {
     /// Takes what the last look saw, once. Who is not let run cannot answer in time, and who asks
-    /// cannot see that it did: on a host that is starved, silence tells nothing.
+    /// cannot see that it did: on a host that is starved, one silence tells hardly anything.
     fn take(&mut self, seen: Reached, starved: bool, now: Instant) {
         let is_known = self
             .last
@@ -315,14 +318,18 @@ impl Answers {
         }
         match seen.as_ref() {
             Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. }) => {
-                self.silent_in_a_row = self.silent_in_a_row.saturating_add(u32::from(!starved));
+                let count = match starved {
+                    true => &mut self.excused_in_a_row,
+                    false => &mut self.silent_in_a_row,
+                };
+                *count = count.saturating_add(1);
             }
             Ok(Reach::Answered(answer)) => {
-                self.silent_in_a_row = 0;
+                (self.silent_in_a_row, self.excused_in_a_row) = (0, 0);
                 self.progress.take(&answer.statistics, starved, now);
                 self.answered_at = Some(now);
             }
-            _ => self.silent_in_a_row = 0,
+            _ => (self.silent_in_a_row, self.excused_in_a_row) = (0, 0),
         }
         self.last = Some(seen);
     }
@@ -355,6 +362,7 @@ fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample
         // Of the same source as those that fail, with which they are compared.
         opens: card.map(|card| card.requests).or(commands),
         failed_opens: card.map(|card| card.failed),
+        commands,
         load: outstanding
             .or_else(|| card.map(|card| card.in_flight))
             .map(lossy),

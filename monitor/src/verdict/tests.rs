@@ -662,3 +662,45 @@ fn names_of_states_and_causes_are_the_same_in_json() {
         assert_eq!(json, cause.name());
     }
 }
+
+#[test]
+fn a_card_that_is_too_hot_is_named_and_what_was_read_long_ago_is_not_weighed_again() {
+    let mut scene = Scene::connected();
+    scene.card.warning_temperature_k = 358.into();
+    scene.card.composite_temperature_k = 357.into();
+    scene.polls(2);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene.card.composite_temperature_k = 358.into();
+    scene.polls(2);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::Card));
+    // Nobody reads its health any more, and the page keeps what was read last.
+    scene.owner_reads_card = false;
+    scene.polls(600);
+    let assessment = scene.judge.diagnosis().assessment();
+    assert!(assessment.confidence(Cause::Card) < 0.5, "{assessment:#?}");
+}
+
+#[test]
+fn a_starved_host_clears_no_card_that_answered_wrongly_within_a_minute() {
+    let is_cleared = |scene: &Scene| {
+        let vetoes = &scene.judge.diagnosis().assessment().vetoes;
+        vetoes.contains(&crate::attribution::Veto::CounterMovedOnStarvedHost)
+    };
+    let mut scene = Scene::connected();
+    // Each poll is late.
+    let late = SECOND * 19 / 10;
+    scene.poll_after(late);
+    assert!(is_cleared(&scene), "of what came late");
+    scene.page.checks.last_result = check_result::WRONG_ANSWER.into();
+    scene.poll_after(late);
+    assert!(!is_cleared(&scene));
+    scene.page.checks.last_result = check_result::PASSED.into();
+    for _ in 0..30 {
+        scene.poll_after(late);
+        assert!(!is_cleared(&scene));
+    }
+    for _ in 0..5 {
+        scene.poll_after(late);
+    }
+    assert!(is_cleared(&scene), "what it said is long ago");
+}

@@ -4,9 +4,14 @@
 //! cause that it named longest while the fault acted, of the card or of the service beside it; it
 //! abstains if it saw that something was wrong and named nobody.
 //!
-//! Two things are not asked about, by rule: faults of which nothing can be read
-//! ([`Trouble::leaves_a_trace`]), and runs in which a fault was over before the error of the bus was
-//! with which its phase begins: the reset that follows had mended both.
+//! Four things are not asked about, by rule: faults of which nothing can be read
+//! ([`Trouble::leaves_a_trace`]); runs in which a fault was over before the error of the bus was
+//! with which its phase begins, since the reset that follows had mended both; a card that is slow
+//! from its first minute, which nobody has ever seen quick; and random numbers that repeat, where
+//! nobody asked for two signatures that could show it.
+//!
+//! Time runs from when a fault can be seen: a driver leaves a card alone that the bus has reported an
+//! error of, until its breaker tries it again.
 
 use crate::campaign::live_all;
 use crate::plan::{Filter, Phase, Plan};
@@ -15,6 +20,7 @@ use crate::watcher::Opinion;
 use crate::world::{Failure, IncidentOutcome, Outcome};
 use firmware_sim::fault::Fault;
 use hwshim::clock::Instant;
+use hwshim::router::breaker::Limits;
 use monitor::attribution::brier;
 use monitor::verdict::{Cause, State};
 use std::collections::BTreeMap;
@@ -70,7 +76,7 @@ pub struct Score {
     pub said: BTreeMap<Said, (u64, String)>,
     /// Runs in which the card was blamed at any time.
     pub card_blamed: u64,
-    /// Time from when the fault first acted to when the right cause was named.
+    /// Time from when the fault acted and could be seen to when the right cause was named.
     pub latencies: Vec<Duration>,
     /// Brier's scores of the forecasts with which it said what it said, summed up.
     pub brier: f64,
@@ -106,14 +112,29 @@ pub struct PairScores {
     pub failures: Vec<Failure>,
 }
 
-/// A fault in a phase where it does nothing of its own: nobody resets a card that is well, or one
-/// whose trial is under way; and an error of the bus on top of another is that other.
+/// A card that is slower by less answers in time, and only against itself it is slow.
+const KEEPS_DEADLINES: f64 = 1000.0;
+
+/// A fault in a phase where it does nothing of its own, or where nobody can know of it: nobody
+/// resets a card that is well, or one whose trial is under way; an error of the bus on top of another
+/// is that other; and a card that has never been quick is not known to be slow, since no card states
+/// how quick it should be.
 fn is_out_of_reach(trouble: &Trouble, phase: Phase) -> bool {
     match trouble {
         Trouble::Card(Fault::ResetHangs) => phase != Phase::BreakerOpen,
         Trouble::BusError => matches!(phase, Phase::BreakerOpen | Phase::HalfOpen),
+        Trouble::Card(Fault::Slow { factor }) => phase == Phase::Boot && *factor < KEEPS_DEADLINES,
         _ => false,
     }
+}
+
+/// Whether a nonce was to come again and never did: the first signature with it is as good as any.
+fn showed_no_repetition(outcome: &Outcome, trouble: &Trouble) -> bool {
+    let repeats = matches!(
+        trouble,
+        Trouble::Card(Fault::RepeatedNonce | Fault::RngStuck)
+    );
+    repeats && outcome.wrong_answers_told == 0
 }
 
 fn asked_about(troubles: &[Trouble]) -> Vec<Trouble> {
@@ -141,6 +162,7 @@ impl Matrix {
                     troubles: vec![trouble.clone()],
                     phase: Some(*phase),
                     watched: true,
+                    cheap: true,
                     ..Filter::default()
                 };
                 for seed in self.seed..self.seed + self.seeds {
@@ -414,6 +436,8 @@ struct Course<'a> {
     opinions: &'a [Opinion],
     from: Instant,
     to: Instant,
+    /// From when on anybody could see something of it.
+    seen_from: Instant,
     /// Here an error of the bus, with which a phase began, was talked about.
     primed: (Instant, Instant),
 }
@@ -427,11 +451,18 @@ impl<'a> Course<'a> {
         if primed <= from && ended_at <= mended && incident.trouble != Trouble::BusError {
             return None;
         }
+        if showed_no_repetition(outcome, &incident.trouble) {
+            return None;
+        }
+        let tried_at = primed.plus(Limits::default().backoff);
+        let is_left_alone =
+            matches!(incident.trouble, Trouble::Card(_)) && (primed..tried_at).contains(&from);
         // What happens in an instant is talked about for longer.
         let to = ended_at.max(from.plus(SEEN_MIN)).plus(AFTERMATH);
         let course = Self {
             opinions: &outcome.opinions,
             from,
+            seen_from: if is_left_alone { tried_at } else { from },
             to: to.min(outcome.ended_at),
             primed: outcome.primed,
         };
@@ -445,6 +476,7 @@ impl<'a> Course<'a> {
             from,
             to,
             primed,
+            ..
         } = *self;
         let ends = opinions.iter().skip(1).map(|next| next.at);
         let ends = ends.chain([to]);
@@ -493,13 +525,13 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// How long it took to name the truth.
+    /// How long it took to name the truth, from when it could be known.
     fn named_after(&self, truth: Truth) -> Option<Duration> {
         let mut right = self
             .stretches()
             .filter(|(opinion, _)| opinion.named().any(|cause| truth.is_named(cause)));
         let (first, _) = right.next()?;
-        Some(first.at.since(self.from))
+        Some(first.at.since(self.seen_from))
     }
 
     /// Of the forecast with which it was first said, or of the last if nothing was.
@@ -553,4 +585,62 @@ impl<'a> Course<'a> {
 fn truth_as_cause(truth: Truth) -> Cause {
     let named = Cause::ALL.into_iter().find(|cause| truth.is_named(*cause));
     named.unwrap_or(Cause::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN.plus(Duration::from_secs(seconds))
+    }
+
+    /// How long it took to name a fault that acted from then on, of a card that the bus had reported
+    /// an error of at 100 s.
+    fn latency(trouble: &str, acted_at: u64) -> Duration {
+        let trouble: Trouble = trouble.parse().unwrap();
+        let named = match trouble.truth() {
+            Truth::Host => Cause::HostStarvation,
+            _ => Cause::Card,
+        };
+        let outcome = Outcome {
+            ended_at: at(300),
+            primed: (at(100), at(106)),
+            opinions: vec![Opinion {
+                at: at(108),
+                state: State::Connected,
+                cause: named,
+                service: Cause::None,
+                forecast: Vec::new(),
+            }],
+            ..Outcome::default()
+        };
+        let truth = trouble.truth();
+        let incident = IncidentOutcome {
+            trouble,
+            phase: Phase::BreakerOpen,
+            acted_at: Some(at(acted_at)),
+            ended_at: at(200),
+            opened: None,
+        };
+        let course = Course::of(&outcome, &incident).unwrap();
+        course.named_after(truth).unwrap()
+    }
+
+    #[test]
+    fn time_runs_from_when_the_driver_touches_the_card_again() {
+        assert_eq!(latency("hang", 101), Duration::from_secs(3));
+        assert_eq!(latency("hang", 106), Duration::from_secs(2));
+        assert_eq!(latency("hang", 99), Duration::from_secs(9));
+        // A host is seen all the time.
+        assert_eq!(latency("cpu-starvation", 101), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn nobody_is_asked_whether_a_card_is_slow_that_was_never_quick() {
+        let slow = |factor| Trouble::Card(Fault::Slow { factor });
+        assert!(is_out_of_reach(&slow(100.0), Phase::Boot));
+        assert!(!is_out_of_reach(&slow(100.0), Phase::Steady));
+        assert!(!is_out_of_reach(&slow(10_000.0), Phase::Boot));
+    }
 }

@@ -122,6 +122,10 @@ impl FromStr for Phase {
 /// Nothing that is drawn is over sooner.
 pub const LASTING_MIN: Duration = Duration::from_millis(10);
 
+/// Within so long an offset in the idle time of a watched run is drawn, before it is known how long
+/// that has to be.
+const IDLE_DRAWN: Duration = Duration::from_secs(200);
+
 /// What may be drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -191,16 +195,7 @@ impl Plan {
             lengths,
         };
         if filter.watched {
-            // Long enough to learn how long each known-answer test takes, or for a service to warm
-            // up.
-            let given = filter.incidents.iter().map(|incident| &incident.trouble);
-            let takes_hours = filter
-                .troubles
-                .iter()
-                .chain(given)
-                .any(Trouble::takes_hours);
-            let idle = if takes_hours { 2 * 3600 } else { 200 };
-            plan.lengths[Phase::Idle as usize] = Duration::from_secs(idle);
+            plan.lengths[Phase::Idle as usize] = IDLE_DRAWN;
         }
         plan.incidents = match &filter.incidents[..] {
             [] => {
@@ -210,8 +205,35 @@ impl Plan {
             }
             given => given.to_vec(),
         };
+        if filter.watched {
+            let idle = plan.learning();
+            if filter.incidents.is_empty() {
+                let in_idle = |it: &&mut Incident| it.phase == Phase::Idle;
+                for incident in plan.incidents.iter_mut().filter(in_idle) {
+                    let at = incident.offset.as_secs_f64() / IDLE_DRAWN.as_secs_f64();
+                    incident.offset = idle.mul_f64(at);
+                }
+            }
+            plan.lengths[Phase::Idle as usize] = idle;
+        }
         plan.is_cheap = filter.cheap && !plan.needs_rsa();
         plan
+    }
+
+    /// How long a monitor has to learn what is usual, before or while things go wrong. It follows
+    /// from what does, so that a replay, which is told only that, is the same run.
+    fn learning(&self) -> Duration {
+        let any = |is: fn(&Trouble) -> bool| self.incidents.iter().any(|it| is(&it.trouble));
+        Duration::from_secs(if any(Trouble::takes_hours) {
+            // A service warms up.
+            2 * 3600
+        } else if any(|it| matches!(it, Trouble::Card(Fault::Slow { .. }))) {
+            // One known-answer test after the other, of each algorithm.
+            200
+        } else {
+            // A light has its rhythm after twelve blinks, and nothing else takes as long.
+            50
+        })
     }
 
     fn draw_incidents(&self, filter: &Filter, rng: &mut Rng) -> Vec<Incident> {
@@ -254,6 +276,7 @@ impl Plan {
         let mut plan = Self::draw(seed, &filter(&pair[0]));
         let other = Self::draw(seed.wrapping_add(1 << 32), &filter(&pair[1]));
         plan.incidents.extend(other.incidents);
+        plan.lengths[Phase::Idle as usize] = plan.learning();
         plan
     }
 

@@ -333,7 +333,12 @@ impl World {
         };
         let schedule = Schedule {
             check: Schedule::default().check.max(pace.check),
-            ..Schedule::default()
+            // Half a heartbeat is still seen, and a monitor that looks once a second is shown no less.
+            publish: if plan.is_watched {
+                Duration::from_millis(250)
+            } else {
+                Schedule::default().publish
+            },
         };
         let watcher = Watcher::new(light, plan.seed, pace, clock.now());
         let router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
@@ -562,11 +567,15 @@ impl World {
         Ok(false)
     }
 
-    /// Kinds of questions that go to a card in use, and that this one has not answered since.
+    /// Kinds of questions that are asked and go to a card in use, and that this one has not answered
+    /// since.
     fn missing(&self) -> impl Iterator<Item = Kind> {
-        let is_offloaded = |kind: &Kind| !self.plan.is_weighed || *kind == Kind::SignRsa;
+        let goes_to_it = |kind: &Kind| match *kind {
+            Kind::SignRsa => self.plan.is_weighed || !self.plan.is_cheap,
+            _ => !self.plan.is_weighed,
+        };
         let is_missing = |kind: &Kind| !self.standing.returned.contains(kind);
-        Kind::answerable().filter(move |kind| is_offloaded(kind) && is_missing(kind))
+        Kind::answerable().filter(move |kind| goes_to_it(kind) && is_missing(kind))
     }
 
     /// Whether the card is in use again and has not shown yet that it does its work.
@@ -914,7 +923,6 @@ impl World {
             {
                 Question::of(kind, &mut self.rng)
             }
-            _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             // What nothing else offers to the card.
             _ if self.plan.is_weighed && self.rng.u8(0..8) == 0 => {
                 Question::of(Kind::SignRsa, &mut self.rng)
@@ -923,6 +931,7 @@ impl World {
             _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
                 Question::of(Kind::OpenForged, &mut self.rng)
             }
+            _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             _ => Question::draw(&mut self.rng),
         }
     }
