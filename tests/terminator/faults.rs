@@ -17,6 +17,8 @@ const ENOUGH: usize = 240;
 /// After so many of them, the card fails.
 const FAILS_AT: usize = 60;
 
+/// In time for a test that waits for it, and as ever.
+const SOON: &str = "200ms";
 /// However busy the machine is: what waits for a card is answered by software after 200 ms.
 const PATIENT: Duration = Duration::from_secs(10);
 
@@ -24,20 +26,33 @@ struct Stage {
     site: Site,
     card: CardProcess,
     serving: Serving,
+    /// Handshakes before it began.
+    connected: u64,
 }
 
 impl Stage {
-    fn set() -> Self {
+    /// One whose card has `timeout` for a signature, and has made one.
+    fn set(timeout: &str) -> Self {
         let site = Site::with(Key::Rsa2048);
         let card = CardProcess::start_with(site.directory.path(), &["--control"]);
         let address = card.address().to_string();
-        let serving = site.before_echo(&["--always", "--card", &address]);
-        let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
-        serving.wait_for_report(ready).unwrap();
+        let options = ["--always", "--card-timeout", timeout, "--card", &address];
+        let serving = site.before_echo(&options);
+        // On a busy machine a card may be given up a few times, and comes back.
+        let signs = (0..30).any(|_| {
+            let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
+            serving.wait_for_report(ready).unwrap();
+            site.connect(&serving);
+            count(&serving.wait_for_report(|_| true).unwrap(), "card") > 0
+        });
+        assert!(signs, "the card never signs");
+        let before = serving.wait_for_report(|_| true).unwrap();
+        let connected = before["handshakes"]["completed"].as_u64().unwrap();
         Self {
             site,
             card,
             serving,
+            connected,
         }
     }
 
@@ -75,6 +90,7 @@ impl Stage {
         let last = all.iter().map(|it| it.ended).max().unwrap();
         assert!(last < 4 * PATIENT, "they came to a standstill: {last:?}");
         let done = u64::try_from(all.len()).unwrap();
+        let done = self.connected + done;
         let report = self
             .serving
             .wait_for_report(|it| it["handshakes"]["completed"].as_u64() >= Some(done))
@@ -96,7 +112,7 @@ fn count(report: &Value, name: &str) -> u64 {
 
 #[test]
 fn a_card_that_is_killed_costs_no_handshake_and_is_used_when_it_is_back() {
-    let mut stage = Stage::set();
+    let mut stage = Stage::set(SOON);
     let report = stage.survive(|stage, count| {
         if count == FAILS_AT {
             stage.card.process.kill().unwrap();
@@ -117,7 +133,7 @@ fn a_card_that_is_killed_costs_no_handshake_and_is_used_when_it_is_back() {
 
 #[test]
 fn a_card_that_hangs_costs_no_handshake() {
-    let report = Stage::set().survive(|stage, count| {
+    let report = Stage::set(SOON).survive(|stage, count| {
         if count == FAILS_AT {
             stage.order(&["inject", "hang"]);
         }
@@ -128,18 +144,18 @@ fn a_card_that_hangs_costs_no_handshake() {
 
 #[test]
 fn no_answer_that_gives_the_key_away_leaves() {
-    let report = Stage::set().survive(|stage, count| {
+    // One that is given up has no occasion to lie.
+    let report = Stage::set("5s").survive(|stage, count| {
         if count == FAILS_AT {
             stage.order(&["inject", "crt-fault"]);
         }
     });
-    assert!(count(&report, "card") > 0, "{report}");
     assert!(count(&report, "wrong_answers") > 0, "{report}");
 }
 
 #[test]
 fn a_card_that_becomes_slow_costs_no_handshake() {
-    let report = Stage::set().survive(|stage, count| {
+    let report = Stage::set(SOON).survive(|stage, count| {
         if count == FAILS_AT {
             stage.order(&["inject", "slow=1000"]);
         }
@@ -150,7 +166,7 @@ fn a_card_that_becomes_slow_costs_no_handshake() {
 
 #[test]
 fn a_card_that_hangs_and_recovers_again_and_again_costs_no_handshake() {
-    let report = Stage::set().survive(|stage, count| match (count % 40, count / 40 % 2) {
+    let report = Stage::set(SOON).survive(|stage, count| match (count % 40, count / 40 % 2) {
         (0, 1) => stage.order(&["inject", "hang"]),
         (0, 0) => stage.order(&["clear"]),
         _ => {}
