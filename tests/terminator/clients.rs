@@ -114,6 +114,7 @@ fn openssl_times_handshakes_and_none_fails() {
     );
 }
 
+#[expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 fn curl(trusted: &Path, port: u16, arguments: &[&str]) -> Option<Output> {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "20", "--resolve"])
