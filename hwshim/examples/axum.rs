@@ -33,10 +33,18 @@ fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(card.parse()?, certificate, key))
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:8443").await?;
+        serve(card.parse()?, certificate, key, listener).await
+    })
 }
 
-async fn serve(card: Address, certificate: &str, key: &str) -> Result<(), Failure> {
+pub(crate) async fn serve(
+    card: Address,
+    certificate: &str,
+    key: &str,
+    listener: TcpListener,
+) -> Result<(), Failure> {
     let card = card.open_accelerator()?; // hwshim
     let router = hwshim::router::Router::start(vec![card.accelerator], Options::default())?; // hwshim
     let provider = Provider::new(router); // hwshim
@@ -49,7 +57,6 @@ async fn serve(card: Address, certificate: &str, key: &str) -> Result<(), Failur
     let acceptor = OffloadAcceptor::from(Arc::new(config)); // hwshim, for TlsAcceptor
 
     let app = Router::new().route("/", get(async || "signed, sealed, delivered\n"));
-    let listener = TcpListener::bind("127.0.0.1:8443").await?;
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, app) = (acceptor.clone(), app.clone());

@@ -132,7 +132,9 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     /// The first for the name that is asked for; if there is none, the first of all. Those whose
-    /// algorithm the client does not know are left out, so one name may have RSA and ECDSA.
+    /// algorithm the client does not know are left out, so one name may have RSA and ECDSA. A client
+    /// that knows none of them gets the first as well: rustls then tells it what is wrong, where
+    /// without a certificate it would say that access is denied.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello
             .server_name()
@@ -141,6 +143,7 @@ impl ResolvesServerCert for Certificates {
         let suitable = || current.iter().filter(|key| self.suits(&hello, key));
         name.and_then(|name| suitable().find(|key| is_for(key, &name)))
             .or_else(|| suitable().next())
+            .or_else(|| current.first())
             .cloned()
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod example;
 mod faults;
 mod handshakes;
 mod hostile;

@@ -25,15 +25,24 @@ async fn s_client(port: u16, trusted: &Path, arguments: &[&str]) -> Output {
     output.expect("openssl runs: install it (on Debian, apt install openssl)")
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    encode("x509", certificate)
+}
+
+/// A private key on a curve, as SEC 1 has it, in PEM.
+pub(crate) fn key_pem(sec1: &[u8]) -> Vec<u8> {
+    encode("ec", sec1)
+}
+
+fn encode(what: &str, der: &[u8]) -> Vec<u8> {
     let mut encoder = std::process::Command::new("openssl")
-        .args(["x509", "-inform", "DER"])
+        .args([what, "-inform", "DER"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("openssl runs: install it (on Debian, apt install openssl)");
     let mut input = encoder.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, certificate).unwrap();
+    std::io::Write::write_all(&mut input, der).unwrap();
     drop(input);
     encoder.wait_with_output().unwrap().stdout
 }

@@ -16,6 +16,9 @@ mod process;
 mod replay;
 mod simulate;
 mod test;
+mod tls_faults;
+mod tls_judges;
+mod tls_stage;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -74,6 +77,19 @@ enum Command {
     /// it is checked what must be true whatever happens; a run in which something is not prints
     /// the command that replays it. A table at the end says what was simulated and found.
     Simulate(simulate::Arguments),
+    /// Has a card fail while thousands of clients shake hands, and says what became of each.
+    ///
+    /// The card behind `hwshim serve-tls` is killed, hangs, lies, is slow, comes and goes; every
+    /// client verifies what it is signed. A table says how many handshakes failed (none may) and how
+    /// long the longest took; a drawing of them while the card is killed is left in
+    /// target/tls-faults/killed.svg. Builds as for release; needs openssl.
+    TlsFaults(tls_faults::Arguments),
+    /// Has a browser, and thousands of unusual and malformed handshakes, judge `hwshim serve-tls`.
+    ///
+    /// Chromium is the machine's own, or else Debian's, unpacked below target/tools; tlslite-ng is
+    /// installed there by pip. Nothing on the machine is changed. What the terminator makes of each
+    /// handshake is compared with what rustls without it does. Needs openssl and python3.
+    TlsJudges,
     /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
     ///
     /// On Debian. What it takes is downloaded by apt and unpacked below target/vm: nothing on the
@@ -93,6 +109,8 @@ fn main() -> ExitCode {
         Command::MultiBuffer => multi_buffer::run(),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::TlsFaults(arguments) => tls_faults::run(&arguments),
+        Command::TlsJudges => tls_judges::run(),
         Command::Vm(arguments) => vm::run(&arguments),
     };
     if let Err(error) = result {

@@ -1,0 +1,355 @@
+//! What an operator does to a terminator, and what its limits do to clients: reload, drain, limits,
+//! backends that are away, statistics.
+
+use crate::authority::{Key, replace};
+use crate::backend::{self, Kind};
+use crate::common::{CardProcess, program};
+use crate::serving::Serving;
+use crate::{Site, serving};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+/// Long enough for whatever is not to happen to have happened.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+fn send(serving: &Serving, signal: Signal) {
+    let pid = Pid::from_raw(serving.id().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
+    stream.write_all(text).unwrap();
+    stream.flush().unwrap();
+    let mut received = vec![0; text.len()];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(received, text);
+}
+
+/// The certificate that a new connection gets.
+fn served(site: &Site, serving: &Serving) -> CertificateDer<'static> {
+    let stream = site.connect(serving);
+    stream.conn.peer_certificates().unwrap()[0].clone()
+}
+
+fn in_file(path: &std::path::Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).unwrap()
+}
+
+#[test]
+fn a_certificate_is_exchanged_on_sighup_and_a_bad_one_leaves_the_old() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let first = in_file(&site.identity.certificate);
+    assert_eq!(served(&site, &serving), first);
+    let mut kept = site.connect(&serving);
+
+    let renewed = site.authority.issue("new", Key::P256, "renewed").unwrap();
+    replace(&site.identity, &renewed).unwrap();
+    assert_eq!(served(&site, &serving), first, "before it was told");
+    send(&serving, Signal::HUP);
+    serving
+        .wait_for_error("1 certificates were read again")
+        .unwrap();
+    assert_eq!(served(&site, &serving), in_file(&renewed.certificate));
+
+    let other = site.authority.issue("other", Key::P256, "other").unwrap();
+    fs::copy(&other.certificate, &site.identity.certificate).unwrap();
+    send(&serving, Signal::HUP);
+    let errors = serving.wait_for_error("then send SIGHUP again").unwrap();
+    for wanted in [
+        "site.pem",
+        "site.key",
+        "the certificates in use stay",
+        "hint: ",
+    ] {
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
+    }
+    fs::write(&site.identity.key, "no key\n").unwrap();
+    fs::copy(&renewed.certificate, &site.identity.certificate).unwrap();
+    send(&serving, Signal::HUP);
+    serving.wait_for_error("there is no private key").unwrap();
+    assert_eq!(served(&site, &serving), in_file(&renewed.certificate));
+
+    // Nobody's connection was touched by any of it.
+    exchange(&mut kept, b"still here");
+}
+
+#[test]
+fn connections_end_whole_before_it_does_on_sigterm() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--drain-timeout", "20s"]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    send(&serving, Signal::TERM);
+    // No more are accepted from the moment that it drains, which is soon.
+    let deadline = 200;
+    let refused = (0..deadline).any(|_| {
+        let again = TcpStream::connect(serving.address);
+        // One that slipped into the backlog is reset when the listener closes.
+        let kind = again.map_err(|error| error.kind()).err();
+        let refused = kind == Some(ErrorKind::ConnectionRefused);
+        if !refused {
+            exchange(&mut stream, b"meanwhile");
+            pause(Duration::from_millis(10));
+        }
+        refused
+    });
+    assert!(refused, "it accepts connections although it drains");
+    exchange(&mut stream, &[7; 100_000]);
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut rest = Vec::new();
+    // An end without close_notify would be an error here.
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(
+        errors.contains("handshakes") && !errors.contains("cut off"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn connections_that_do_not_end_are_cut_off_and_counted() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--drain-timeout", "300ms"]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    send(&serving, Signal::TERM);
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    for wanted in ["1 connections were cut off", "300ms", "--drain-timeout"] {
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
+    }
+    assert!(
+        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
+    );
+}
+
+#[test]
+fn a_second_signal_ends_what_the_first_lets_end() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--drain-timeout", "1h"]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    send(&serving, Signal::INT);
+    while TcpStream::connect(serving.address).is_ok() {
+        pause(Duration::from_millis(10));
+    }
+    send(&serving, Signal::TERM);
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(errors.contains("there was a second one"), "{errors}");
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_until_one_has_ended() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--connections-max", "1"]);
+    let mut first = site.connect(&serving);
+    exchange(&mut first, b"first");
+    std::thread::scope(|scope| {
+        let (ended, second) = std::sync::mpsc::channel();
+        let (site, serving) = (&site, &serving);
+        scope.spawn(move || {
+            let mut stream = site.connect(serving);
+            ended.send(()).unwrap();
+            exchange(&mut stream, b"second");
+        });
+        assert!(second.recv_timeout(A_WHILE).is_err(), "it did not wait");
+        exchange(&mut first, b"still first");
+        drop(first);
+        second.recv_timeout(Duration::from_secs(20)).unwrap();
+    });
+    let report = serving.wait_for_report(|_| true).unwrap();
+    assert_eq!(report["connections"]["accepted"], 2, "{report}");
+}
+
+#[test]
+fn a_client_that_does_not_shake_hands_is_given_up_in_time() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--handshake-timeout", "200ms"]);
+    let mut silent = TcpStream::connect(serving.address).unwrap();
+    silent
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    // The beginning of a record, whose rest never comes.
+    silent.write_all(&[22, 3, 1, 2]).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    let report = serving
+        .wait_for_report(|it| it["connections"]["active"] == 0)
+        .unwrap();
+    assert_eq!(report["handshakes"]["timed_out"], 1, "{report}");
+    // Others have their time from when they come.
+    exchange(&mut site.connect(&serving), b"another");
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_is_ended() {
+    let site = Site::new();
+    let serving = site.before_echo(&["--idle-timeout", "300ms"]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"a word");
+    assert!(
+        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
+    );
+    let report = serving
+        .wait_for_report(|it| it["connections"]["active"] == 0)
+        .unwrap();
+    assert_eq!(report["connections"]["idle"], 1, "{report}");
+}
+
+#[test]
+fn a_backend_that_is_away_is_told_of_and_its_clients_see_no_end() {
+    let site = Site::new();
+    let address = TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let serving = Serving::start(site.command(address)).unwrap();
+    let mut stream = site.connect(&serving);
+    // A close_notify would say that there is no more to come.
+    let mut byte = [0];
+    let read = stream.read(&mut byte);
+    let broken = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+    assert!(matches!(read, Err(error) if broken.contains(&error.kind())));
+    let errors = serving.wait_for_error("cannot be reached").unwrap();
+    assert!(
+        errors.contains(&address.to_string()) && errors.contains("refused"),
+        "{errors}"
+    );
+    let report = serving
+        .wait_for_report(|it| it["connections"]["active"] == 0)
+        .unwrap();
+    assert_eq!(report["connections"]["unreachable"], 1, "{report}");
+}
+
+#[test]
+fn bytes_pass_whole_both_ways_after_either_side_has_ended() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let mut stream = site.connect(&serving);
+    let sent: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let mut received = vec![0; sent.len()];
+    // Fewer bytes than buffers between here and there hold, as nobody reads meanwhile.
+    for (sent, received) in sent.chunks(40_000).zip(received.chunks_mut(40_000)) {
+        stream.write_all(sent).unwrap();
+        stream.flush().unwrap();
+        stream.read_exact(received).unwrap();
+    }
+    assert!(sent == received);
+    stream.write_all(b"the last words").unwrap();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"the last words");
+}
+
+#[test]
+fn what_cards_do_for_it_is_on_their_telemetry_pages() {
+    let site = Site::with(Key::Rsa2048);
+    let card = CardProcess::start(site.directory.path());
+    let address = card.address().to_string();
+    let serving = site.before_echo(&["--always", "--card", &address]);
+    let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
+    serving.wait_for_report(ready).unwrap();
+    for _ in 0..5 {
+        exchange(&mut site.connect(&serving), b"hello");
+    }
+    let report = serving
+        .wait_for_report(|it| it["handshakes"]["completed"] == 5)
+        .unwrap();
+    assert_eq!(report["handshakes"]["offloaded"], 5, "{report}");
+    assert_eq!(report["accelerators"][0]["address"], *address);
+    assert!(report["signatures"]["card"].as_u64() >= Some(5), "{report}");
+    let count = |page: &Value, name: &str| page["requests"][name].as_u64().unwrap();
+    let page = (0..100)
+        .map(|_| stats(&site))
+        .inspect(|_| pause(Duration::from_millis(100)))
+        .find(|page| page["requests"].is_object() && count(page, "card") >= 5)
+        .unwrap();
+    assert_eq!(page["address"], *address);
+    let ends = ["card", "software", "refused", "in_flight"].map(|name| count(&page, name));
+    assert_eq!(
+        count(&page, "submitted"),
+        ends.iter().sum::<u64>(),
+        "{page}"
+    );
+    send(&serving, Signal::TERM);
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(
+        errors.contains("5 RSA signatures by accelerators"),
+        "{errors}"
+    );
+}
+
+fn stats(site: &Site) -> Value {
+    let output = Command::new(program("hwshim"))
+        .args(["stats", "--json", "--telemetry"])
+        .arg(site.directory.path())
+        .output()
+        .unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["cards"][0].clone()
+}
+
+#[test]
+fn what_cannot_be_served_says_what_to_do() {
+    let site = Site::new();
+    let backend = backend::start(Kind::Echo).unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let mut mixed = site.identity.clone();
+    mixed.key = site
+        .authority
+        .issue("other", Key::P256, "other")
+        .unwrap()
+        .key;
+    let mut missing = site.identity.clone();
+    missing.certificate = "/nowhere/site.pem".into();
+    for (identity, listen, wanted) in [
+        (&site.identity, &*taken, "another server listens there"),
+        (&mixed, "127.0.0.1:0", "the --key it was made with"),
+        (&missing, "127.0.0.1:0", "/nowhere/site.pem cannot be read"),
+    ] {
+        let identities = std::slice::from_ref(identity);
+        let output = serving::command(&program("hwshim"), identities, listen, backend)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(
+            errors.contains(wanted) && errors.contains("hint: "),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::new();
+    fs::set_permissions(&site.identity.key, fs::Permissions::from_mode(0o644)).unwrap();
+    let serving = site.before_echo(&[]);
+    let errors = serving.wait_for_error("chmod 640").unwrap();
+    assert!(errors.contains("site.key"), "{errors}");
+    exchange(&mut site.connect(&serving), b"served all the same");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "looks again at what another process does"
+)]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
