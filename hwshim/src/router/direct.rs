@@ -84,6 +84,11 @@ impl Direct {
         self.core.arm()
     }
 
+    /// As [`Core::announce`].
+    pub const fn announce(&mut self, count: usize) {
+        self.core.announce(count);
+    }
+
     /// As [`Core::report_silent_reboot`].
     pub fn report_silent_reboot(&mut self, lane: usize, now: Instant) {
         self.core.report_silent_reboot(lane, now);

@@ -246,7 +246,8 @@ impl Core {
             _ => situation.software,
         };
         let worth_trying = match choice {
-            Choice::Accelerator | Choice::Software(Reason::SoonerInSoftware) => true,
+            Choice::Accelerator
+            | Choice::Software(Reason::SoonerInSoftware | Reason::QueueTooLong) => true,
             // Alone in its batch it does not pay, and how else should it come to have company?
             Choice::Software(Reason::CostsMoreHere) => {
                 best.is_some_and(|best| self.lanes[best.lane].batch().size.get() > 1)
@@ -289,8 +290,9 @@ impl Core {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
             speed.passed_over = if is_best { 0 } else { speed.passed_over + 1 };
-            let is_due = speed.passed_over >= tried_every(candidate.latency, chosen)
-                && candidate.latency <= wanted.left / 2;
+            // What has nothing to do and is that slow all the same may have got over it.
+            let is_soon = candidate.latency <= wanted.left / 2 || candidate.in_flight == 0;
+            let is_due = speed.passed_over >= tried_every(candidate.latency, chosen) && is_soon;
             if is_due && due.is_none() {
                 due = Some(*candidate);
             }

@@ -699,3 +699,25 @@ fn work_leaves_a_card_whose_breaker_opens_and_returns_after_its_trial() {
     let share = back as f64 / (back + other) as f64;
     assert!((0.4..0.6).contains(&share), "{back} and {other}");
 }
+
+#[test]
+fn a_card_that_was_too_slow_for_any_deadline_gets_its_work_back() {
+    let (mut desk, works) = Desk::over(Duration::from_millis(150), 1_000);
+    desk.warm_up(16);
+    desk.core.announce(1_000);
+    let given = || works.lock().unwrap().given;
+    let before = given();
+    works.lock().unwrap().service = micros(500);
+    let mut asked = 0;
+    while given() < before + 32 {
+        if let Placed::InSoftware(id, _) = desk.submit() {
+            desk.do_in_software(id);
+        }
+        let arrivals = desk.wait(micros(500));
+        desk.end_all(arrivals);
+        asked += 1;
+        assert!(asked < 50_000, "it was given {}", given() - before);
+    }
+    // Finding out was left to a few, although each would have been in time.
+    assert!(asked > 5_000, "{asked}");
+}
