@@ -192,11 +192,11 @@ impl Core {
     fn prospect(&self, candidate: &Candidate, class: Class) -> Prospect {
         let verify = self.costs.of(class).verify;
         let lane = &self.lanes[candidate.lane];
-        let batch = lane.batch();
-        let size = batch.size.get();
+        let size = lane.batch().size.get();
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
-            let whole = self.expected(lane, class, 0).saturating_sub(batch.window);
+            // One that comes alone is kept back for nobody, so its latency is what a batch takes.
+            let whole = self.expected(lane, class, 0);
             let filled = (candidate.in_flight + self.announced + 1).min(size);
             choice::shared(whole, 1, filled)
         } else {

@@ -383,7 +383,8 @@ fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
     let (mut desk, works) = Desk::over(micros(590), 8);
     works.lock().unwrap().batch = Batch {
         size: NonZeroUsize::new(8).unwrap(),
-        window: Duration::ZERO,
+        // Longer than a batch takes, as that of multi-buffer is: one alone does not wait for it.
+        window: micros(2_000),
     };
     let alone = desk.submit();
     let Placed::InSoftware(id, _) = alone else {
