@@ -353,12 +353,19 @@ impl Router {
     /// Announces a signature that will be asked for soon, until what is returned is dropped.
     ///
     /// A server whose one thread signs in software sees one request at a time, however many
-    /// connections wait: each is over before the next is asked for. Announced when a connection
-    /// is accepted and dropped when it has signed, they count, and offloading begins with the second.
+    /// connections wait: each is over before the next is asked for. Announced when a client has
+    /// begun to speak and dropped when its signature is asked for, they count, and offloading begins
+    /// with the second. Whoever asks [`Router::would_offload`] must have dropped its own by then.
     #[must_use = "it is withdrawn when it is dropped"]
     pub fn announce(&self) -> Announced {
         self.0.shared.outlook.announce();
         Announced(Arc::clone(&self.0.shared))
+    }
+
+    /// Signatures that are announced now.
+    #[cfg(all(test, feature = "tls"))]
+    pub(crate) fn announced(&self) -> usize {
+        self.0.shared.outlook.announced()
     }
 
     /// What is known of each accelerator, in the order given at the start.

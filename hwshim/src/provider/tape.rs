@@ -20,6 +20,7 @@ use super::Offload;
 use super::key::Parked;
 use super::replayable::{Kept, Lent};
 use crate::key::{KeyId, SignatureScheme};
+use crate::router::Announced;
 use rustls::NamedGroup;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub(crate) struct Tape {
     /// More was drawn than there is room for, so that the step cannot be repeated.
     full: bool,
     provider: Option<Weak<Offload>>,
+    /// Until the signature is asked for.
+    announced: Option<Announced>,
 }
 
 enum State {
@@ -125,7 +128,13 @@ impl Tape {
             exchanges: VecDeque::new(),
             full: false,
             provider: None,
+            announced: None,
         }
+    }
+
+    /// Keeps a signature announced until the step asks for it, or is dropped.
+    pub(crate) fn announce(&mut self, announced: Announced) {
+        self.announced = Some(announced);
     }
 
     /// Takes a step with this tape on the thread.
@@ -233,6 +242,8 @@ impl Tape {
     }
 
     fn turn(&mut self, key: KeyId, scheme: SignatureScheme, message: &[u8]) -> Turn {
+        // It is here. Were it still announced, it would take itself for somebody else who waits.
+        self.announced = None;
         match mem::replace(&mut self.state, State::Ended(Signed::Software)) {
             State::Recording if !self.full => {
                 self.state = State::Recording;
@@ -446,6 +457,19 @@ mod tests {
         tape.on(|| draw(provider.rustls().secure_random, RANDOM_MAX + 1));
         let turn = tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
         assert!(matches!(turn, Turn::Software));
+    }
+
+    #[test]
+    fn a_signature_is_announced_until_it_is_asked_for() {
+        let router = Router::software();
+        let mut tape = Tape::new();
+        tape.announce(router.announce());
+        assert_eq!(router.announced(), 1);
+        tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
+        assert_eq!(router.announced(), 0);
+        tape.announce(router.announce());
+        drop(tape);
+        assert_eq!(router.announced(), 0, "it will not be asked for");
     }
 
     #[test]

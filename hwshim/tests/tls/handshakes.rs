@@ -4,7 +4,7 @@ use crate::certificates::{Identity, Kind, NAME, identity, identity_for};
 use crate::scripted::{Behaviour, Script};
 use crate::server::{
     PATIENT, Server, TLS12, TLS13, builder, client, client_of, client_with, config, resolving,
-    roots, router_with,
+    roots, router_with, server_name,
 };
 use hwshim::acceptor::Options;
 use hwshim::provider::Provider;
@@ -22,6 +22,8 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncWriteExt, duplex};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 #[tokio::test]
 async fn every_rsa_key_in_every_version_is_signed_for_by_the_accelerator() {
@@ -102,15 +104,9 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
         config(provider, &identity(Kind::Rsa2048))
     })
     .await;
-    let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
-    client.resumption = Resumption::disabled();
-    let client = Arc::new(client);
-    server.serve(&client).await;
-    assert_eq!(server.signatures(), (0, 1, 0));
-    assert_eq!(server.router.requests().submitted, 0);
-
-    // Connections that have not said anything yet, and will want the same core.
-    let (clients, crowd): (Vec<_>, Vec<_>) = (0..CROWD)
+    let client = client_for_full_handshakes();
+    // Connections that have not said anything, and may never do.
+    let (mut clients, crowd): (Vec<_>, Vec<_>) = (0..CROWD)
         .map(|_| {
             let (client, theirs) = duplex(64);
             let acceptor = server.acceptor.clone();
@@ -120,6 +116,14 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
         .unzip();
     while server.acceptor.handshakes().under_way < CROWD {
         tokio::task::yield_now().await;
+    }
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    assert_eq!(server.router.requests().submitted, 0);
+
+    // Now they begin to, and will want the same core.
+    for client in &mut clients {
+        client.write_all(&[HANDSHAKE_RECORD]).await.unwrap();
     }
     // What the router has measured on a busy machine may mislead it for a while.
     for _ in 0..100 {
@@ -133,6 +137,51 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
     for handshake in crowd {
         handshake.await.unwrap().unwrap_err();
     }
+}
+
+/// What a TLS client sends first of all.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+fn client_for_full_handshakes() -> Arc<ClientConfig> {
+    let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
+    client.resumption = Resumption::disabled();
+    Arc::new(client)
+}
+
+#[tokio::test]
+async fn hellos_that_come_together_are_a_crowd_on_one_thread_too() {
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    let mut handshakes = JoinSet::new();
+    for _ in 0..100 {
+        let (ours, theirs) = duplex(4096);
+        let acceptor = server.acceptor.clone();
+        handshakes.spawn(async move { acceptor.accept(theirs).await.map(drop) });
+        let connector = TlsConnector::from(Arc::clone(&client));
+        handshakes.spawn(async move { connector.connect(server_name(), ours).await.map(drop) });
+    }
+    while let Some(handshake) = handshakes.join_next().await {
+        handshake.unwrap().unwrap();
+    }
+    assert!(server.signatures().0 > 0, "{:?}", server.acceptor);
+}
+
+#[tokio::test]
+async fn a_handshake_does_not_take_itself_for_another_that_waits() {
+    let script = Script::new(Behaviour::Brisk);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    server.serve(&client_for_full_handshakes()).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    assert_eq!(server.router.requests().submitted, 0);
 }
 
 /// A client whose first guess at a group is one that the server does not have.
@@ -257,7 +306,7 @@ async fn early_data(server: &Server, client: &Arc<ClientConfig>) -> Option<Vec<u
     let accepting = server.acceptor.accept(theirs);
     let client = Arc::clone(client);
     let connecting = async move {
-        let name = crate::server::server_name();
+        let name = server_name();
         let mut connection = rustls::ClientConnection::new(client, name).unwrap();
         let mut early = connection.early_data().expect("the session allows it");
         early.write_all(b"early").unwrap();
