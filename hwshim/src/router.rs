@@ -328,7 +328,9 @@ impl Router {
     /// Whether a signature would go to an accelerator if it were asked for now, and if not, why.
     ///
     /// For callers to whom handing over is work of their own, so that they need not begin in vain. It takes
-    /// no lock, and what it says is advice: the request, when it comes, is decided about anew.
+    /// no lock, and what it says is advice: the request, when it comes, is decided about anew. Who is
+    /// told to stay in software is taken to do so; one of many is told otherwise, so that an accelerator
+    /// that has become faster is found out.
     #[must_use]
     pub fn would_offload(
         &self,
@@ -505,7 +507,11 @@ impl Shared {
             return Work::Inline(operation);
         };
         let now = self.clock.now();
+        let class = Class::of(&operation);
         inner.core.announce(self.outlook.announced());
+        inner
+            .core
+            .pass_over(class, self.outlook.take_unheard(class));
         let deadline = now.plus(timeout);
         let placed = inner.core.submit_for(caller, operation, deadline, now);
         inner.core.publish(&self.outlook);

@@ -29,6 +29,12 @@ struct Forecast {
     host_ns: AtomicU64,
     /// `u64::MAX` if no accelerator has room.
     latency_ns: AtomicU64,
+    /// After how many that were told to stay in software one is to be tried, `u32::MAX` for never.
+    tried_every: AtomicU32,
+    /// How many were told so since the last that was to be tried.
+    passed_over: AtomicU32,
+    /// How many were told so before that one, which the core has not heard of.
+    unheard: AtomicU32,
 }
 
 impl Outlook {
@@ -39,6 +45,9 @@ impl Outlook {
                 software_ns: AtomicU64::new(nanos(class.prior().software)),
                 host_ns: AtomicU64::new(0),
                 latency_ns: AtomicU64::new(u64::MAX),
+                tried_every: AtomicU32::new(u32::MAX),
+                passed_over: AtomicU32::new(0),
+                unheard: AtomicU32::new(0),
             }),
             taken: AtomicU32::new(0),
             running: AtomicUsize::new(0),
@@ -47,13 +56,23 @@ impl Outlook {
         }
     }
 
-    /// Writes down what a request of `class` would meet.
-    pub(super) fn write(&self, class: Class, software: Duration, prospect: Option<Prospect>) {
+    /// Writes down what a request of `class` would meet, and after how many that stay in software
+    /// one is to be tried.
+    pub(super) fn write(
+        &self,
+        class: Class,
+        software: Duration,
+        prospect: Option<Prospect>,
+        every: Option<u32>,
+    ) {
         let Forecast {
             software_ns,
             host_ns,
             latency_ns,
+            tried_every,
+            ..
         } = &self.classes[class.index()];
+        tried_every.store(every.unwrap_or(u32::MAX), Ordering::Relaxed);
         software_ns.store(nanos(software), Ordering::Relaxed);
         let (host, latency) = match prospect {
             // Never is for what no accelerator takes.
@@ -86,8 +105,38 @@ impl Outlook {
         self.announced.load(Ordering::Relaxed)
     }
 
-    /// Where a request would go by what was written down last.
+    /// Where a request is to go: by what was written down last, but for one of many, by which is found
+    /// out whether that is still true.
     pub(super) fn choose(
+        &self,
+        algorithm: Algorithm,
+        class: Class,
+        caller: Caller,
+        options: &Options,
+    ) -> Choice {
+        let choice = self.weigh(algorithm, class, caller, options);
+        let is_passed_over = matches!(
+            choice,
+            Choice::Software(
+                Reason::SoonerInSoftware | Reason::QueueTooLong | Reason::CostsMoreHere
+            )
+        );
+        if is_passed_over && self.classes[class.index()].pass_over() {
+            return Choice::Accelerator;
+        }
+        choice
+    }
+
+    /// How many the core has not heard of, that were told to stay in software before one that was to
+    /// be tried.
+    pub(super) fn take_unheard(&self, class: Class) -> u32 {
+        self.classes[class.index()]
+            .unheard
+            .swap(0, Ordering::Relaxed)
+    }
+
+    /// Where a request would go by what was written down last.
+    fn weigh(
         &self,
         algorithm: Algorithm,
         class: Class,
@@ -129,6 +178,29 @@ impl Outlook {
             latency: read(&forecast.latency_ns),
             host: read(&forecast.host_ns),
         })
+    }
+}
+
+impl Forecast {
+    /// Counts a request that stays in software. Returns true instead if it is the one to be tried.
+    fn pass_over(&self) -> bool {
+        let every = self.tried_every.load(Ordering::Relaxed);
+        if every == u32::MAX {
+            return false;
+        }
+        let count = |before: u32| before.saturating_add(1);
+        let counted = self
+            .passed_over
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                let now = count(before);
+                Some(if now >= every { 0 } else { now })
+            });
+        let now = counted.map_or(0, count);
+        // Of those who ask at the same time one sees the number full.
+        if now >= every {
+            self.unheard.store(now, Ordering::Relaxed);
+        }
+        now >= every
     }
 }
 

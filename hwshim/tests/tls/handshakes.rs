@@ -184,6 +184,28 @@ async fn a_handshake_does_not_take_itself_for_another_that_waits() {
     assert_eq!(server.router.requests().submitted, 0);
 }
 
+#[tokio::test]
+async fn handshakes_that_come_alone_find_out_that_a_card_has_become_fast() {
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    server.script.set(Behaviour::Honest);
+    for _ in 0..2_000 {
+        server.serve(&client).await;
+        if server.router.requests().card > 0 {
+            break;
+        }
+    }
+    assert_eq!(server.router.requests().card, 1, "{:?}", server.acceptor);
+    assert_eq!(server.signatures().0, 1, "what was asked for is released");
+}
+
 /// A client whose first guess at a group is one that the server does not have.
 fn wrong_guess() -> Arc<ClientConfig> {
     let mut provider = ring::default_provider();

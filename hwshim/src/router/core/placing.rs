@@ -127,6 +127,14 @@ impl Core {
         self.announced = count;
     }
 
+    /// Counts requests of `class` that were told beforehand to stay in software, and so never came.
+    pub(in crate::router) fn pass_over(&mut self, class: Class, count: u32) {
+        for lane in &mut self.lanes {
+            let speed = &mut lane.speeds[class.index()];
+            speed.passed_over = speed.passed_over.saturating_add(count);
+        }
+    }
+
     /// Takes note of what it took to end a request, which is about to be settled.
     pub fn took(&mut self, id: RequestId, took: Took) {
         let Some(Pending::Caller(asked)) = self.get_mut(id) else {
@@ -289,10 +297,9 @@ impl Core {
         for candidate in candidates {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
-            speed.passed_over = if is_best { 0 } else { speed.passed_over + 1 };
-            // What has nothing to do and is that slow all the same may have got over it.
-            let is_soon = candidate.latency <= wanted.left / 2 || candidate.in_flight == 0;
-            let is_due = speed.passed_over >= tried_every(candidate.latency, chosen) && is_soon;
+            speed.passed_over = if is_best { 0 } else { speed.passed_over.saturating_add(1) };
+            let every = candidate.tried_every(wanted.left, chosen);
+            let is_due = every.is_some_and(|every| speed.passed_over >= every);
             if is_due && due.is_none() {
                 due = Some(*candidate);
             }
@@ -521,10 +528,26 @@ impl Core {
                 .filter(in_use)
                 .filter_map(|lane| self.candidate(lane, class))
                 .reduce(sooner);
+            let software = self.costs.of(class).software;
             let prospect = best.map(|best| self.prospect(&best, class));
-            outlook.write(class, self.costs.of(class).software, prospect);
+            let every = best.filter(|best| {
+                let costs_less = prospect.is_some_and(|prospect| prospect.host < software);
+                costs_less || self.lanes[best.lane].batch().size.get() > 1
+            });
+            let every = every.and_then(|best| best.tried_every(self.options.timeout, software));
+            outlook.write(class, software, prospect, every);
         }
         outlook.write_present(taken, self.software_count, self.in_flight());
+    }
+}
+
+impl Candidate {
+    /// After how many requests that went elsewhere it is to be tried, if it is to be at all, where the
+    /// choice takes `chosen` and there is `left` until the deadline.
+    fn tried_every(&self, left: Duration, chosen: Duration) -> Option<u32> {
+        // What has nothing to do and is that slow all the same may have got over it.
+        let is_soon = self.latency <= left / 2 || self.in_flight == 0;
+        is_soon.then(|| tried_every(self.latency, chosen))
     }
 }
 

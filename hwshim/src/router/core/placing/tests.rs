@@ -722,3 +722,33 @@ fn a_card_that_was_too_slow_for_any_deadline_gets_its_work_back() {
     // Finding out was left to a few, although each would have been in time.
     assert!(asked > 5_000, "{asked}");
 }
+
+#[test]
+fn who_asks_beforehand_and_stays_away_tries_a_card_now_and_then() {
+    let (mut desk, works) = Desk::over(micros(5_000), 4);
+    desk.warm_up(16);
+    desk.core.options.offload = Offload::default();
+    works.lock().unwrap().service = micros(200);
+    let outlook = Outlook::new();
+    desk.core.publish(&outlook);
+    let (algorithm, options) = (Algorithm::Sign(desk.scheme), options());
+    let (mut asked, mut in_a_row) = (0, 0);
+    while in_a_row < 8 {
+        asked += 1;
+        assert!(asked < 50_000, "it does not get its work back");
+        let choice = outlook.choose(algorithm, Class::Rsa2048, Caller::Task, &options);
+        if !choice.is_accelerator() {
+            in_a_row = 0;
+            continue;
+        }
+        in_a_row += 1;
+        let unheard = outlook.take_unheard(Class::Rsa2048);
+        desk.core.pass_over(Class::Rsa2048, unheard);
+        desk.submit_to_card();
+        let arrivals = desk.wait(micros(200));
+        desk.end_all(arrivals);
+        desk.core.publish(&outlook);
+    }
+    // Finding out was left to a few.
+    assert!(asked > 500, "{asked}");
+}
