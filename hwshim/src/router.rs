@@ -364,6 +364,34 @@ impl Router {
         Announced(Arc::clone(&self.0.shared))
     }
 
+    /// Has `sign` make a signature that stays in software and was not handed in: it counts as software's
+    /// work as long as it takes. How long that is, is measured now and then.
+    #[cfg(feature = "tls")]
+    pub(crate) fn sign_beside<T, E>(
+        &self,
+        scheme: SignatureScheme,
+        key: &SigningKey,
+        sign: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let shared = &self.0.shared;
+        if shared.inner.is_none() {
+            return sign();
+        }
+        let class = Class::of_signature(scheme, key);
+        let begun = shared.outlook.is_timed(class).then(|| shared.clock.now());
+        let at_work = shared.outlook.begin_beside();
+        let signature = sign()?;
+        drop(at_work);
+        if let Some(begun) = begun {
+            let took = shared.clock.now().since(begun);
+            if let Some(mut inner) = shared.lock() {
+                inner.core.took_beside(class, took);
+                inner.core.publish(&shared.outlook);
+            }
+        }
+        Ok(signature)
+    }
+
     /// Signatures that are announced now.
     #[cfg(all(test, feature = "tls"))]
     pub(crate) fn announced(&self) -> usize {
@@ -509,6 +537,7 @@ impl Shared {
         let now = self.clock.now();
         let class = Class::of(&operation);
         inner.core.announce(self.outlook.announced());
+        inner.core.beside(self.outlook.beside());
         inner
             .core
             .pass_over(class, self.outlook.take_unheard(class));

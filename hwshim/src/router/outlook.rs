@@ -21,7 +21,13 @@ pub(super) struct Outlook {
     running: AtomicUsize,
     in_flight: AtomicUsize,
     announced: AtomicUsize,
+    /// Requests that software does now and the core never hears of.
+    beside: AtomicUsize,
 }
+
+/// How often what software does beside the core is timed: often enough to follow a processor that
+/// changes its pace, and so rarely that the lock it takes is not felt.
+const TIMED_EVERY: u32 = 16;
 
 #[derive(Debug)]
 struct Forecast {
@@ -35,6 +41,8 @@ struct Forecast {
     passed_over: AtomicU32,
     /// How many were told so before that one, which the core has not heard of.
     unheard: AtomicU32,
+    /// How many software has begun beside the core.
+    begun: AtomicU32,
 }
 
 impl Outlook {
@@ -48,11 +56,13 @@ impl Outlook {
                 tried_every: AtomicU32::new(u32::MAX),
                 passed_over: AtomicU32::new(0),
                 unheard: AtomicU32::new(0),
+                begun: AtomicU32::new(0),
             }),
             taken: AtomicU32::new(0),
             running: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             announced: AtomicUsize::new(0),
+            beside: AtomicUsize::new(0),
         }
     }
 
@@ -105,6 +115,23 @@ impl Outlook {
         self.announced.load(Ordering::Relaxed)
     }
 
+    /// Counts a request that software does without the core, until what is returned is dropped.
+    pub(super) fn begin_beside(&self) -> Beside<'_> {
+        self.beside.fetch_add(1, Ordering::Relaxed);
+        Beside(&self.beside)
+    }
+
+    /// Requests that software does now without the core.
+    pub(super) fn beside(&self) -> usize {
+        self.beside.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of `class` that begins beside the core is to be timed. The first is.
+    pub(super) fn is_timed(&self, class: Class) -> bool {
+        let begun = &self.classes[class.index()].begun;
+        begun.fetch_add(1, Ordering::Relaxed) % TIMED_EVERY == 0
+    }
+
     /// Where a request is to go: by what was written down last, but for one of many, by which is found
     /// out whether that is still true.
     pub(super) fn choose(
@@ -154,7 +181,7 @@ impl Outlook {
         let situation = Situation {
             caller,
             software: read(&forecast.software_ns),
-            running: self.running.load(Ordering::Relaxed),
+            running: self.running.load(Ordering::Relaxed) + self.beside(),
             others: self.in_flight.load(Ordering::Relaxed) + self.announced(),
             cores: options.cores,
             left: options.timeout,
@@ -178,6 +205,16 @@ impl Outlook {
             latency: read(&forecast.latency_ns),
             host: read(&forecast.host_ns),
         })
+    }
+}
+
+/// Software at work without the core.
+#[must_use = "it counts until it is dropped"]
+pub(super) struct Beside<'a>(&'a AtomicUsize);
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every kind of handshake, with the signature made by an accelerator.
 
+use crate::base::base;
 use crate::certificates::{Identity, Kind, NAME, identity, identity_for};
 use crate::scripted::{Behaviour, Script};
 use crate::server::{
@@ -7,6 +8,7 @@ use crate::server::{
     roots, router_with, server_name,
 };
 use hwshim::acceptor::Options;
+use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::core::Offload;
 use rustls::client::Resumption;
@@ -21,6 +23,7 @@ use rustls::{CertificateCompressionAlgorithm, ClientConfig, HandshakeKind, Signa
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -204,6 +207,28 @@ async fn handshakes_that_come_alone_find_out_that_a_card_has_become_fast() {
     }
     assert_eq!(server.router.requests().card, 1, "{:?}", server.acceptor);
     assert_eq!(server.signatures().0, 1, "what was asked for is released");
+}
+
+#[tokio::test]
+async fn what_software_takes_is_measured_where_it_signs() {
+    const DEAR: Duration = Duration::from_millis(60);
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let base = base(|| {
+        let begun = SystemClock.now();
+        while SystemClock.now().since(begun) < DEAR {
+            std::hint::spin_loop();
+        }
+    });
+    let server = Server::over_base_with(base, router, script, |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0), "nothing is known yet");
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (1, 1, 0));
 }
 
 /// A client whose first guess at a group is one that the server does not have.

@@ -127,6 +127,16 @@ impl Core {
         self.announced = count;
     }
 
+    /// Says how many requests software does now that were never handed in.
+    pub(in crate::router) const fn beside(&mut self, count: usize) {
+        self.beside = count;
+    }
+
+    /// Takes note of what software took for a request that was never handed in.
+    pub(in crate::router) fn took_beside(&mut self, class: Class, took: Duration) {
+        self.costs.record_software(class, took);
+    }
+
     /// Counts requests of `class` that were told beforehand to stay in software, and so never came.
     pub(in crate::router) fn pass_over(&mut self, class: Class, count: u32) {
         for lane in &mut self.lanes {
@@ -226,7 +236,7 @@ impl Core {
         Situation {
             caller,
             software: self.costs.of(class).software,
-            running: self.software_count,
+            running: self.software_count + self.beside,
             others: self.in_flight() + self.announced,
             cores: self.options.cores,
             left,
