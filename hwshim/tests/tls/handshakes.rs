@@ -24,7 +24,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncWriteExt, BufWriter, duplex};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -254,6 +254,22 @@ async fn after_a_hello_retry_request_both_hellos_are_taken_in_again() {
         connection.client.get_ref().1.handshake_kind(),
         Some(HandshakeKind::FullWithHelloRetryRequest)
     );
+    assert_eq!(server.signatures(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn the_flight_after_a_hello_retry_request_gets_through_a_buffer() {
+    let server = server_with_one_group().await;
+    let (ours, theirs) = duplex(4096);
+    // Far more room than a flight takes: nothing leaves it unless it is told to.
+    let buffered = BufWriter::with_capacity(1 << 16, theirs);
+    let connector = TlsConnector::from(wrong_guess());
+    let (accepted, connected) = tokio::join!(
+        server.acceptor.accept(buffered),
+        connector.connect(server_name(), ours)
+    );
+    accepted.unwrap();
+    connected.unwrap();
     assert_eq!(server.signatures(), (1, 0, 0));
 }
 
