@@ -116,7 +116,7 @@ fn cpu_bar((index, side): (usize, &Side)) -> Bar {
         .filter(|saving| saving.than != side.name)
         .map(|saving| format!("1/{}", figure(saving.times)))
         .collect();
-    let mut value = figure(side.all_cpu_us());
+    let mut value = figure(side.total_cpu_us.best);
     if !side.name.starts_with("rustls+") {
         value = format!("{value}  ({})", savings.join(", "));
     }
