@@ -83,6 +83,7 @@ impl<'a> Replay<'a> {
         bytes: &[u8],
     ) -> Result<(), rustls::Error> {
         let outcome = self.tape.on(|| feed(connection, bytes));
+        self.tape.end_replay();
         match self.tape.signed() {
             Some(Signed::Software) => self.counts.software(),
             Some(Signed::Released) => self.counts.offloaded(),

@@ -67,7 +67,7 @@ pub(crate) enum Signed {
     Software,
     /// By the router, and released into the message that it is of.
     Released,
-    /// In software, because the step when repeated was another one.
+    /// In software or not at all, because the step when repeated was another one.
     Mismatched,
 }
 
@@ -176,6 +176,16 @@ impl Tape {
         match self.state {
             State::Ended(signed) => Some(signed),
             State::Recording | State::Parked(_) | State::Replaying(_) => None,
+        }
+    }
+
+    /// Ends a step that was taken again. One that did not even ask for the signature it was parked
+    /// for was another one.
+    pub(crate) fn end_replay(&mut self) {
+        if let State::Replaying(answer) = &self.state
+            && answer.signature.is_some()
+        {
+            self.state = State::Ended(Signed::Mismatched);
         }
     }
 
