@@ -94,7 +94,8 @@ impl<'a> Replay<'a> {
     }
 
     async fn repeat(&mut self, parked: Parked) -> io::Result<Stepped> {
-        // An error is what software says as well; the base provider's may know better.
+        // An error is what software says as well, and the base provider's may know better; or the
+        // router is overloaded, and whoever accepted the connection has accepted its work.
         let signature = parked.sign().await.ok();
         self.tape.rewind(parked, signature);
         let mut connection = connect(self.config)?;

@@ -100,7 +100,8 @@ impl OffloadSigner {
         }
         router
             .sign(&self.key, self.scheme, message)
-            // What the router would not do, the base may.
+            // What the router would not do, the base may: what is refused for overload too, since whoever
+            // accepts a connection has accepted its work.
             .or_else(|_| self.sign_by_base(message))
     }
 

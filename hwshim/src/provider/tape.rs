@@ -461,6 +461,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_router_refuses_is_signed_in_software() {
+        let provider = provider();
+        let (mut tape, _) = recorded(&provider, 1, b"message");
+        let parked = tape.take_parked().unwrap();
+        tape.rewind(parked, None);
+        let turn = tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
+        assert!(matches!(turn, Turn::Software));
+        assert_eq!(tape.signed(), Some(Signed::Software));
+    }
+
+    #[test]
     fn who_draws_more_than_there_is_room_for_signs_in_software() {
         let provider = provider();
         let mut tape = Tape::new();
