@@ -103,7 +103,8 @@ pub(super) struct Answered {
 #[derive(Serialize)]
 pub(super) struct Saving {
     pub(super) than: String,
-    pub(super) times: f64,
+    /// Unknown where one of both has completed nothing.
+    pub(super) times: Option<f64>,
 }
 
 /// Of one window.
@@ -207,7 +208,7 @@ impl Point {
                 .iter()
                 .map(|(than, theirs)| Saving {
                     than: than.clone(),
-                    times: theirs / cpu,
+                    times: (cpu > 0.0 && *theirs > 0.0).then(|| theirs / cpu),
                 })
                 .collect();
         }
@@ -274,7 +275,10 @@ impl Point {
             row.extend(
                 side.saves
                     .iter()
-                    .map(|saving| format!("{:.2}", saving.times).into()),
+                    .map(|saving| match saving.times {
+                        Some(times) => format!("{times:.2}").into(),
+                        None => "-".to_owned().into(),
+                    }),
             );
             if counts_card {
                 row.push(format!("{:.1}", side.card_cpu_us.best).into());
@@ -426,5 +430,16 @@ mod tests {
         assert_eq!(best(side.server_cpu_us), 100.0);
         assert_eq!(best(side.card_cpu_us), 100.0);
         assert_eq!(best(side.total_cpu_us), 500.0);
+    }
+
+    #[test]
+    fn who_has_completed_nothing_is_compared_with_nobody() {
+        let mut plain = Side::new("rustls+ring".to_owned());
+        plain.add(window(100, 0));
+        let failed = Side::new("card".to_owned());
+        let point = Point::new(CASE, 1, Duration::from_secs(1), vec![plain, failed]);
+        let times = |side: usize| point.sides[side].saves[0].times;
+        assert_eq!(times(0), Some(1.0));
+        assert_eq!(times(1), None, "neither a number nor none is a figure");
     }
 }
