@@ -331,6 +331,7 @@ impl Side {
             client_cpu,
             card_cpu,
             by_card,
+            by_software,
             wrong_answers,
             fallbacks,
         } = window;
@@ -339,6 +340,8 @@ impl Side {
         self.failed += seen.failed;
         self.error = self.error.take().or(seen.error);
         self.answered.card += by_card;
+        // A library by itself has nobody else to sign, and nobody who counts.
+        self.answered.software += by_software.unwrap_or(handshakes);
         self.answered.wrong_answers += wrong_answers;
         self.answered.fallbacks += fallbacks;
         for latency in seen.latency_ns {
@@ -370,8 +373,9 @@ impl Side {
             p99: ms(0.99),
             p999: ms(0.999),
         };
-        if case.kind == Kind::Full {
-            self.answered.software = self.handshakes.saturating_sub(self.answered.card);
+        if case.kind == Kind::Resumed {
+            // Nothing is signed.
+            self.answered.software = 0;
         }
     }
 }
@@ -414,6 +418,7 @@ mod tests {
             client_cpu: Duration::ZERO,
             card_cpu: Duration::from_micros(card),
             by_card: 0,
+            by_software: None,
             wrong_answers: 0,
             fallbacks: 0,
         }
