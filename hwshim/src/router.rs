@@ -364,10 +364,14 @@ impl Router {
         Announced(Arc::clone(&self.0.shared))
     }
 
-    /// Has `sign` make a signature that stays in software and was not handed in: it counts as software's
-    /// work as long as it takes. How long that is, is measured now and then.
-    #[cfg(feature = "tls")]
-    pub(crate) fn sign_beside<T, E>(
+    /// Has `sign` make a signature in software that is not handed in, after [`Router::would_offload`]
+    /// advised it: it counts as software's work as long as it takes. How long that is, is measured now
+    /// and then.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sign`.
+    pub fn sign_beside<T, E>(
         &self,
         scheme: SignatureScheme,
         key: &SigningKey,

@@ -83,7 +83,8 @@ impl EcdsaPrivateKey {
     ///
     /// [`KeyError::Scalar`].
     pub fn new(curve: Curve, scalar: &[u8]) -> Result<Self, KeyError> {
-        let read: Zeroizing<[u64; WORDS_MAX]> = Zeroizing::new(words(scalar).ok_or(KeyError::Scalar)?);
+        let read: Zeroizing<[u64; WORDS_MAX]> =
+            Zeroizing::new(words(scalar).ok_or(KeyError::Scalar)?);
         if !curve.is_scalar(&read) {
             return Err(KeyError::Scalar);
         }

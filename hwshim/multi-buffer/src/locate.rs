@@ -84,7 +84,9 @@ mod tests {
         let error = load_named(name).err().expect("there is none");
         assert!(error.is_absence(), "{error}");
         let source = std::error::Error::source(&error).expect("the loader was asked");
-        let told = source.source().map_or(source.to_string(), ToString::to_string);
+        let told = source
+            .source()
+            .map_or(source.to_string(), ToString::to_string);
         assert!(told.contains("libhwshim_is_not_there"), "{told}");
     }
 

@@ -129,7 +129,8 @@ impl Outlook {
     /// Whether one of `class` that begins beside the core is to be timed. The first is.
     pub(super) fn is_timed(&self, class: Class) -> bool {
         let begun = &self.classes[class.index()].begun;
-        begun.fetch_add(1, Ordering::Relaxed) % TIMED_EVERY == 0
+        let before = begun.fetch_add(1, Ordering::Relaxed);
+        before.is_multiple_of(TIMED_EVERY)
     }
 
     /// Where a request is to go: by what was written down last, but for one of many, by which is found
@@ -226,12 +227,12 @@ impl Forecast {
             return false;
         }
         let count = |before: u32| before.saturating_add(1);
-        let counted = self
-            .passed_over
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-                let now = count(before);
-                Some(if now >= every { 0 } else { now })
-            });
+        let counted =
+            self.passed_over
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                    let now = count(before);
+                    Some(if now >= every { 0 } else { now })
+                });
         let now = counted.map_or(0, count);
         // Of those who ask at the same time one sees the number full.
         if now >= every {

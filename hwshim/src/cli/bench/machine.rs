@@ -70,7 +70,11 @@ fn processor(cpuinfo: &str) -> String {
 /// The command line as it can be given to a shell; of the program its name is enough.
 fn command(arguments: impl Iterator<Item = OsString>) -> String {
     let words: Vec<_> = std::iter::once("hwshim".to_owned())
-        .chain(arguments.skip(1).map(|argument| quoted(&argument.to_string_lossy())))
+        .chain(
+            arguments
+                .skip(1)
+                .map(|argument| quoted(&argument.to_string_lossy())),
+        )
         .collect();
     words.join(" ")
 }

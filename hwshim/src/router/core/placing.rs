@@ -307,7 +307,11 @@ impl Core {
         for candidate in candidates {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
-            speed.passed_over = if is_best { 0 } else { speed.passed_over.saturating_add(1) };
+            speed.passed_over = if is_best {
+                0
+            } else {
+                speed.passed_over.saturating_add(1)
+            };
             let every = candidate.tried_every(wanted.left, chosen);
             let is_due = every.is_some_and(|every| speed.passed_over >= every);
             if is_due && due.is_none() {

@@ -272,14 +272,10 @@ impl Point {
                 format!("{:.2}", side.latency_ms.p99).into(),
                 side.answered.share().into(),
             ];
-            row.extend(
-                side.saves
-                    .iter()
-                    .map(|saving| match saving.times {
-                        Some(times) => format!("{times:.2}").into(),
-                        None => "-".to_owned().into(),
-                    }),
-            );
+            row.extend(side.saves.iter().map(|saving| match saving.times {
+                Some(times) => format!("{times:.2}").into(),
+                None => "-".to_owned().into(),
+            }));
             if counts_card {
                 row.push(format!("{:.1}", side.card_cpu_us.best).into());
             }
