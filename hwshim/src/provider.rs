@@ -29,6 +29,7 @@ use rustls::crypto::{CryptoProvider, KeyProvider, SupportedKxGroup};
 use rustls::pki_types::PrivateKeyDer;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use zeroize::Zeroizing;
 
 /// Makes rustls sign through a [`Router`].
 ///
@@ -130,7 +131,7 @@ impl KeyProvider for Keys {
                     .to_owned(),
             )
         })?;
-        let encoded = key_der.clone_key();
+        let encoded = Zeroizing::new(key_der.clone_key());
         let base = self.base.load_private_key(key_der)?;
         if base.algorithm() != SignatureAlgorithm::RSA {
             return Ok(base);

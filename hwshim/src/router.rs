@@ -328,7 +328,9 @@ impl Router {
     /// Whether a signature would go to an accelerator if it were asked for now, and if not, why.
     ///
     /// For callers to whom handing over is work of their own, so that they need not begin in vain. It takes
-    /// no lock, and what it says is advice: the request, when it comes, is decided about anew.
+    /// no lock, and what it says is advice: the request, when it comes, is decided about anew. Who is
+    /// told to stay in software is taken to do so; one of many is told otherwise, so that an accelerator
+    /// that has become faster is found out.
     #[must_use]
     pub fn would_offload(
         &self,
@@ -353,12 +355,51 @@ impl Router {
     /// Announces a signature that will be asked for soon, until what is returned is dropped.
     ///
     /// A server whose one thread signs in software sees one request at a time, however many
-    /// connections wait: each is over before the next is asked for. Announced when a connection
-    /// is accepted and dropped when it has signed, they count, and offloading begins with the second.
+    /// connections wait: each is over before the next is asked for. Announced when a client has
+    /// begun to speak and dropped when its signature is asked for, they count, and offloading begins
+    /// with the second. Whoever asks [`Router::would_offload`] must have dropped its own by then.
     #[must_use = "it is withdrawn when it is dropped"]
     pub fn announce(&self) -> Announced {
         self.0.shared.outlook.announce();
         Announced(Arc::clone(&self.0.shared))
+    }
+
+    /// Has `sign` make a signature in software that is not handed in, after [`Router::would_offload`]
+    /// advised it: it counts as software's work as long as it takes. How long that is, is measured now
+    /// and then.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sign`.
+    pub fn sign_beside<T, E>(
+        &self,
+        scheme: SignatureScheme,
+        key: &SigningKey,
+        sign: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let shared = &self.0.shared;
+        if shared.inner.is_none() {
+            return sign();
+        }
+        let class = Class::of_signature(scheme, key);
+        let begun = shared.outlook.is_timed(class).then(|| shared.clock.now());
+        let at_work = shared.outlook.begin_beside();
+        let signature = sign()?;
+        drop(at_work);
+        if let Some(begun) = begun {
+            let took = shared.clock.now().since(begun);
+            if let Some(mut inner) = shared.lock() {
+                inner.core.took_beside(class, took);
+                inner.core.publish(&shared.outlook);
+            }
+        }
+        Ok(signature)
+    }
+
+    /// Signatures that are announced now.
+    #[cfg(all(test, feature = "tls"))]
+    pub(crate) fn announced(&self) -> usize {
+        self.0.shared.outlook.announced()
     }
 
     /// What is known of each accelerator, in the order given at the start.
@@ -498,7 +539,12 @@ impl Shared {
             return Work::Inline(operation);
         };
         let now = self.clock.now();
+        let class = Class::of(&operation);
         inner.core.announce(self.outlook.announced());
+        inner.core.beside(self.outlook.beside());
+        inner
+            .core
+            .pass_over(class, self.outlook.take_unheard(class));
         let deadline = now.plus(timeout);
         let placed = inner.core.submit_for(caller, operation, deadline, now);
         inner.core.publish(&self.outlook);

@@ -72,7 +72,8 @@ impl Curve {
 pub struct EcdsaPrivateKey {
     #[zeroize(skip)]
     curve: Curve,
-    scalar: [u64; WORDS_MAX],
+    /// Where it stays when the key is moved: what a move leaves behind nobody wipes.
+    scalar: Box<[u64]>,
 }
 
 impl EcdsaPrivateKey {
@@ -82,14 +83,18 @@ impl EcdsaPrivateKey {
     ///
     /// [`KeyError::Scalar`].
     pub fn new(curve: Curve, scalar: &[u8]) -> Result<Self, KeyError> {
-        let scalar = Zeroizing::new(words(scalar).ok_or(KeyError::Scalar)?);
-        if !curve.is_scalar(&scalar) {
+        let read: Zeroizing<[u64; WORDS_MAX]> =
+            Zeroizing::new(words(scalar).ok_or(KeyError::Scalar)?);
+        if !curve.is_scalar(&read) {
             return Err(KeyError::Scalar);
         }
-        Ok(Self {
+        let mut key = Self {
             curve,
-            scalar: *scalar,
-        })
+            scalar: Box::new([0; WORDS_MAX]),
+        };
+        // Into the box, and not by way of the stack.
+        key.scalar.copy_from_slice(&read[..]);
+        Ok(key)
     }
 
     /// Reads a SEC 1 `ECPrivateKey` (RFC 5915 §3 "Elliptic Curve Private Key Format"), whose curve
@@ -278,6 +283,14 @@ mod tests {
         order[0] += add;
         let words = order[..curve.words()].iter().rev();
         words.flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn the_number_of_a_key_stays_where_it_is_when_the_key_moves() {
+        let key = EcdsaPrivateKey::new(Curve::P256, &[7; 32]).unwrap();
+        let before = key.scalar.as_ptr();
+        let moved = Box::new(key);
+        assert_eq!(moved.scalar.as_ptr(), before);
     }
 
     #[test]

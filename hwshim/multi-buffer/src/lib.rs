@@ -110,6 +110,9 @@ pub enum LoadError {
     NotFound {
         /// What was looked for.
         wanted: String,
+        /// What the loader said, if it was asked.
+        #[source]
+        reason: Option<libloading::Error>,
     },
     /// It is there and cannot be loaded.
     #[error("{path} cannot be loaded")]

@@ -25,31 +25,76 @@ pub(crate) fn load(path: Option<&Path>) -> Result<(Library, OsString), LoadError
     if let Some(name) = named {
         return load_named(&name).map(|library| (library, name));
     }
+    let mut reason = None;
     for name in USUAL.map(OsStr::new) {
         match load_named(name) {
             Ok(library) => return Ok((library, name.to_owned())),
-            Err(LoadError::NotFound { .. }) => {}
+            // What the loader says of the bare name is all there is to know of its search path.
+            Err(LoadError::NotFound { reason: said, .. }) => reason = reason.or(said),
             Err(error) => return Err(error),
         }
     }
     Err(LoadError::NotFound {
         wanted: USUAL[0].to_owned(),
+        reason,
     })
 }
 
 fn load_named(name: &OsStr) -> Result<Library, LoadError> {
     let path = Path::new(name);
     let is_path = path.components().count() > 1;
-    let not_found = || LoadError::NotFound {
+    let not_found = |reason| LoadError::NotFound {
         wanted: path.display().to_string(),
+        reason,
     };
     if is_path && !path.exists() {
-        return Err(not_found());
+        return Err(not_found(None));
     }
     match Library::load(name) {
-        // Of a bare name the loader does not say whether there is no such file; most often that
-        // is it.
-        Err(LoadError::NotLoadable { .. }) if !is_path => Err(not_found()),
+        // The loader has no number for it, but it names the file that it could not open. If that is
+        // another one, the library is there and lacks something.
+        Err(LoadError::NotLoadable { reason, .. })
+            if !is_path && !names_another(&told(&reason), &name.to_string_lossy()) =>
+        {
+            Err(not_found(Some(reason)))
+        }
         outcome => outcome,
+    }
+}
+
+/// The loader's own words.
+fn told(reason: &libloading::Error) -> String {
+    let source = std::error::Error::source(reason);
+    source.map_or_else(|| reason.to_string(), ToString::to_string)
+}
+
+/// Whether the loader misses another file than the one that was asked for.
+fn names_another(told: &str, asked: &str) -> bool {
+    told.split_once(": cannot open shared object file")
+        .is_some_and(|(missing, _)| missing != asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_absent_and_keeps_what_the_loader_said() {
+        let name = OsStr::new("libhwshim_is_not_there.so.13");
+        let error = load_named(name).err().expect("there is none");
+        assert!(error.is_absence(), "{error}");
+        let source = std::error::Error::source(&error).expect("the loader was asked");
+        let told = source
+            .source()
+            .map_or(source.to_string(), ToString::to_string);
+        assert!(told.contains("libhwshim_is_not_there"), "{told}");
+    }
+
+    #[test]
+    fn a_library_that_lacks_another_is_not_absent() {
+        let lacks = |file: &str| format!("{file}: cannot open shared object file: No such file");
+        assert!(!names_another(&lacks(USUAL[0]), USUAL[0]));
+        assert!(names_another(&lacks("libcrypto.so.3"), USUAL[0]));
+        assert!(!names_another("Error loading shared library", USUAL[0]));
     }
 }

@@ -28,7 +28,7 @@ pub struct Handshakes {
     /// Signatures that software made at once, as the router was not worth it.
     pub software: u64,
     /// Signatures that the router made in vain: the step when taken again was another one, so
-    /// software signed. A few are normal when a certificate is exchanged under load.
+    /// software signed, or nobody. A few are normal when a certificate is exchanged under load.
     pub mismatched: u64,
     /// Steps taken in the pool of blocking threads, as the configuration lacks our provider.
     pub pooled: u64,

@@ -36,6 +36,8 @@ where
         }
         if !stepped.unsent.is_empty() {
             io.write_all(&stepped.unsent).await?;
+            // tokio-rustls flushes after what it writes itself, and there may be nothing left for it.
+            io.flush().await?;
             return Ok(connection);
         }
         if !connection.wants_write() && connection.is_handshaking() {

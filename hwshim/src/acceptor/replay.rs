@@ -13,7 +13,6 @@ use super::counts::Counts;
 use super::engine::{Engine, Stepped, connect, drain, feed};
 use crate::provider::tape::{Signed, Tape};
 use crate::provider::{Offload, Parked};
-use crate::router::Announced;
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
 use std::sync::{Arc, Weak};
@@ -32,8 +31,8 @@ pub(super) fn provider_of(config: &ServerConfig) -> Option<Weak<Offload>> {
 pub(super) struct Replay<'a> {
     config: &'a Arc<ServerConfig>,
     counts: &'a Counts,
-    /// Until the signature is asked for.
-    announced: Option<Announced>,
+    /// Until the client has said something.
+    silent: Option<&'a Weak<Offload>>,
     tape: Tape,
     /// What the client has sent, as long as it may have to be taken in again.
     received: Vec<u8>,
@@ -45,18 +44,28 @@ impl<'a> Replay<'a> {
     pub(super) fn new(
         config: &'a Arc<ServerConfig>,
         counts: &'a Counts,
-        provider: &Weak<Offload>,
+        provider: &'a Weak<Offload>,
     ) -> Self {
-        let provider = provider.upgrade();
         Self {
             config,
             counts,
-            // Without a key of the provider's there is nothing to announce.
-            announced: provider.map(|provider| provider.router().announce()),
+            silent: Some(provider),
             tape: Tape::new(),
             received: Vec::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// Announces the signature when the client has said something: many connect early and speak late.
+    async fn announce(&mut self) {
+        // Without a key of the provider's there is nothing to announce.
+        let Some(provider) = self.silent.take().and_then(Weak::upgrade) else {
+            return;
+        };
+        self.tape.announce(provider.router().announce());
+        // Whoever else has been heard says so as well, before the first of them signs: on a runtime
+        // of one thread each would seem to be alone.
+        tokio::task::yield_now().await;
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -74,6 +83,7 @@ impl<'a> Replay<'a> {
         bytes: &[u8],
     ) -> Result<(), rustls::Error> {
         let outcome = self.tape.on(|| feed(connection, bytes));
+        self.tape.end_replay();
         match self.tape.signed() {
             Some(Signed::Software) => self.counts.software(),
             Some(Signed::Released) => self.counts.offloaded(),
@@ -84,9 +94,8 @@ impl<'a> Replay<'a> {
     }
 
     async fn repeat(&mut self, parked: Parked) -> io::Result<Stepped> {
-        // From here on it is in flight, and counted as that.
-        self.announced = None;
-        // An error is what software says as well; the base provider's may know better.
+        // An error is what software says as well, and the base provider's may know better; or the
+        // router is overloaded, and whoever accepted the connection has accepted its work.
         let signature = parked.sign().await.ok();
         self.tape.rewind(parked, signature);
         let mut connection = connect(self.config)?;
@@ -123,6 +132,7 @@ impl Engine for Replay<'_> {
         mut connection: Box<ServerConnection>,
         bytes: Vec<u8>,
     ) -> io::Result<Stepped> {
+        self.announce().await;
         self.keep(&bytes);
         let outcome = self.take(&mut connection, &bytes);
         if outcome.is_err()

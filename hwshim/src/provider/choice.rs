@@ -1,8 +1,8 @@
 //! Whether a signature is worth handing over: the one place where TLS asks that.
 //!
 //! It is the router that knows, from what it has measured of accelerators and software and from what
-//! is under way. It is told of what is to come: handshakes that will need a signature, and threads
-//! that are about to make one. Without that, a server whose one thread signs in software would look
+//! is under way. It is told of handshakes that will need a signature, and of signatures that are made
+//! without it. Without that, a server whose one thread signs in software would look
 //! idle to it, however many connections wait.
 
 use crate::key::{SignatureScheme, SigningKey};

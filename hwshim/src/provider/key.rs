@@ -76,11 +76,11 @@ impl rustls::sign::Signer for OffloadSigner {
             }
             Turn::Park => {
                 tape::sign_in_software();
-                self.base.sign(message)
+                self.sign_by_base(message)
             }
-            Turn::Software => self.base.sign(message),
+            Turn::Software => self.sign_by_base(message),
             Turn::Unguided if tokio::runtime::Handle::try_current().is_ok() => {
-                self.base.sign(message)
+                self.sign_by_base(message)
             }
             Turn::Wait | Turn::Unguided => self.sign_waiting(message),
         }
@@ -95,15 +95,20 @@ impl OffloadSigner {
     /// Signs on a thread that has nothing else to do.
     fn sign_waiting(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let router = &self.offload.router;
-        // Counts the threads that are at it, software's as well, as long as they are.
-        let _announced = router.announce();
         if !self.pays(Caller::Thread) {
-            return self.base.sign(message);
+            return self.sign_by_base(message);
         }
         router
             .sign(&self.key, self.scheme, message)
-            // What the router would not do, the base may.
-            .or_else(|_| self.base.sign(message))
+            // What the router would not do, the base may: what is refused for overload too, since whoever
+            // accepts a connection has accepted its work.
+            .or_else(|_| self.sign_by_base(message))
+    }
+
+    /// Signs in software; the router is told, as who signs keeps others from a core.
+    fn sign_by_base(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let router = &self.offload.router;
+        router.sign_beside(self.scheme, &self.key, || self.base.sign(message))
     }
 
     fn pays(&self, caller: Caller) -> bool {

@@ -20,6 +20,7 @@ use super::Offload;
 use super::key::Parked;
 use super::replayable::{Kept, Lent};
 use crate::key::{KeyId, SignatureScheme};
+use crate::router::Announced;
 use rustls::NamedGroup;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub(crate) struct Tape {
     /// More was drawn than there is room for, so that the step cannot be repeated.
     full: bool,
     provider: Option<Weak<Offload>>,
+    /// Until the signature is asked for.
+    announced: Option<Announced>,
 }
 
 enum State {
@@ -64,7 +67,7 @@ pub(crate) enum Signed {
     Software,
     /// By the router, and released into the message that it is of.
     Released,
-    /// In software, because the step when repeated was another one.
+    /// In software or not at all, because the step when repeated was another one.
     Mismatched,
 }
 
@@ -125,7 +128,13 @@ impl Tape {
             exchanges: VecDeque::new(),
             full: false,
             provider: None,
+            announced: None,
         }
+    }
+
+    /// Keeps a signature announced until the step asks for it, or is dropped.
+    pub(crate) fn announce(&mut self, announced: Announced) {
+        self.announced = Some(announced);
     }
 
     /// Takes a step with this tape on the thread.
@@ -167,6 +176,16 @@ impl Tape {
         match self.state {
             State::Ended(signed) => Some(signed),
             State::Recording | State::Parked(_) | State::Replaying(_) => None,
+        }
+    }
+
+    /// Ends a step that was taken again. One that did not even ask for the signature it was parked
+    /// for was another one.
+    pub(crate) fn end_replay(&mut self) {
+        if let State::Replaying(answer) = &self.state
+            && answer.signature.is_some()
+        {
+            self.state = State::Ended(Signed::Mismatched);
         }
     }
 
@@ -233,6 +252,8 @@ impl Tape {
     }
 
     fn turn(&mut self, key: KeyId, scheme: SignatureScheme, message: &[u8]) -> Turn {
+        // It is here. Were it still announced, it would take itself for somebody else who waits.
+        self.announced = None;
         match mem::replace(&mut self.state, State::Ended(Signed::Software)) {
             State::Recording if !self.full => {
                 self.state = State::Recording;
@@ -440,12 +461,36 @@ mod tests {
     }
 
     #[test]
+    fn what_the_router_refuses_is_signed_in_software() {
+        let provider = provider();
+        let (mut tape, _) = recorded(&provider, 1, b"message");
+        let parked = tape.take_parked().unwrap();
+        tape.rewind(parked, None);
+        let turn = tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
+        assert!(matches!(turn, Turn::Software));
+        assert_eq!(tape.signed(), Some(Signed::Software));
+    }
+
+    #[test]
     fn who_draws_more_than_there_is_room_for_signs_in_software() {
         let provider = provider();
         let mut tape = Tape::new();
         tape.on(|| draw(provider.rustls().secure_random, RANDOM_MAX + 1));
         let turn = tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
         assert!(matches!(turn, Turn::Software));
+    }
+
+    #[test]
+    fn a_signature_is_announced_until_it_is_asked_for() {
+        let router = Router::software();
+        let mut tape = Tape::new();
+        tape.announce(router.announce());
+        assert_eq!(router.announced(), 1);
+        tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
+        assert_eq!(router.announced(), 0);
+        tape.announce(router.announce());
+        drop(tape);
+        assert_eq!(router.announced(), 0, "it will not be asked for");
     }
 
     #[test]

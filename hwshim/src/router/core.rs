@@ -391,6 +391,8 @@ pub struct Core {
     software_work: Duration,
     /// Requests that callers have announced.
     announced: usize,
+    /// Requests that software does now and that were never handed in.
+    beside: usize,
     /// Kept for its memory.
     candidates: Vec<Candidate>,
 }
@@ -545,6 +547,7 @@ impl Core {
             software_count: 0,
             software_work: Duration::ZERO,
             announced: 0,
+            beside: 0,
             candidates: Vec::new(),
         }
     }

@@ -21,7 +21,13 @@ pub(super) struct Outlook {
     running: AtomicUsize,
     in_flight: AtomicUsize,
     announced: AtomicUsize,
+    /// Requests that software does now and the core never hears of.
+    beside: AtomicUsize,
 }
+
+/// How often what software does beside the core is timed: often enough to follow a processor that
+/// changes its pace, and so rarely that the lock it takes is not felt.
+const TIMED_EVERY: u32 = 16;
 
 #[derive(Debug)]
 struct Forecast {
@@ -29,6 +35,14 @@ struct Forecast {
     host_ns: AtomicU64,
     /// `u64::MAX` if no accelerator has room.
     latency_ns: AtomicU64,
+    /// After how many that were told to stay in software one is to be tried, `u32::MAX` for never.
+    tried_every: AtomicU32,
+    /// How many were told so since the last that was to be tried.
+    passed_over: AtomicU32,
+    /// How many were told so before that one, which the core has not heard of.
+    unheard: AtomicU32,
+    /// How many software has begun beside the core.
+    begun: AtomicU32,
 }
 
 impl Outlook {
@@ -39,21 +53,36 @@ impl Outlook {
                 software_ns: AtomicU64::new(nanos(class.prior().software)),
                 host_ns: AtomicU64::new(0),
                 latency_ns: AtomicU64::new(u64::MAX),
+                tried_every: AtomicU32::new(u32::MAX),
+                passed_over: AtomicU32::new(0),
+                unheard: AtomicU32::new(0),
+                begun: AtomicU32::new(0),
             }),
             taken: AtomicU32::new(0),
             running: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             announced: AtomicUsize::new(0),
+            beside: AtomicUsize::new(0),
         }
     }
 
-    /// Writes down what a request of `class` would meet.
-    pub(super) fn write(&self, class: Class, software: Duration, prospect: Option<Prospect>) {
+    /// Writes down what a request of `class` would meet, and after how many that stay in software
+    /// one is to be tried.
+    pub(super) fn write(
+        &self,
+        class: Class,
+        software: Duration,
+        prospect: Option<Prospect>,
+        every: Option<u32>,
+    ) {
         let Forecast {
             software_ns,
             host_ns,
             latency_ns,
+            tried_every,
+            ..
         } = &self.classes[class.index()];
+        tried_every.store(every.unwrap_or(u32::MAX), Ordering::Relaxed);
         software_ns.store(nanos(software), Ordering::Relaxed);
         let (host, latency) = match prospect {
             // Never is for what no accelerator takes.
@@ -86,8 +115,56 @@ impl Outlook {
         self.announced.load(Ordering::Relaxed)
     }
 
-    /// Where a request would go by what was written down last.
+    /// Counts a request that software does without the core, until what is returned is dropped.
+    pub(super) fn begin_beside(&self) -> Beside<'_> {
+        self.beside.fetch_add(1, Ordering::Relaxed);
+        Beside(&self.beside)
+    }
+
+    /// Requests that software does now without the core.
+    pub(super) fn beside(&self) -> usize {
+        self.beside.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of `class` that begins beside the core is to be timed. The first is.
+    pub(super) fn is_timed(&self, class: Class) -> bool {
+        let begun = &self.classes[class.index()].begun;
+        let before = begun.fetch_add(1, Ordering::Relaxed);
+        before.is_multiple_of(TIMED_EVERY)
+    }
+
+    /// Where a request is to go: by what was written down last, but for one of many, by which is found
+    /// out whether that is still true.
     pub(super) fn choose(
+        &self,
+        algorithm: Algorithm,
+        class: Class,
+        caller: Caller,
+        options: &Options,
+    ) -> Choice {
+        let choice = self.weigh(algorithm, class, caller, options);
+        let is_passed_over = matches!(
+            choice,
+            Choice::Software(
+                Reason::SoonerInSoftware | Reason::QueueTooLong | Reason::CostsMoreHere
+            )
+        );
+        if is_passed_over && self.classes[class.index()].pass_over() {
+            return Choice::Accelerator;
+        }
+        choice
+    }
+
+    /// How many the core has not heard of, that were told to stay in software before one that was to
+    /// be tried.
+    pub(super) fn take_unheard(&self, class: Class) -> u32 {
+        self.classes[class.index()]
+            .unheard
+            .swap(0, Ordering::Relaxed)
+    }
+
+    /// Where a request would go by what was written down last.
+    fn weigh(
         &self,
         algorithm: Algorithm,
         class: Class,
@@ -105,7 +182,7 @@ impl Outlook {
         let situation = Situation {
             caller,
             software: read(&forecast.software_ns),
-            running: self.running.load(Ordering::Relaxed),
+            running: self.running.load(Ordering::Relaxed) + self.beside(),
             others: self.in_flight.load(Ordering::Relaxed) + self.announced(),
             cores: options.cores,
             left: options.timeout,
@@ -129,6 +206,39 @@ impl Outlook {
             latency: read(&forecast.latency_ns),
             host: read(&forecast.host_ns),
         })
+    }
+}
+
+/// Software at work without the core.
+#[must_use = "it counts until it is dropped"]
+pub(super) struct Beside<'a>(&'a AtomicUsize);
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Forecast {
+    /// Counts a request that stays in software. Returns true instead if it is the one to be tried.
+    fn pass_over(&self) -> bool {
+        let every = self.tried_every.load(Ordering::Relaxed);
+        if every == u32::MAX {
+            return false;
+        }
+        let count = |before: u32| before.saturating_add(1);
+        let counted =
+            self.passed_over
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                    let now = count(before);
+                    Some(if now >= every { 0 } else { now })
+                });
+        let now = counted.map_or(0, count);
+        // Of those who ask at the same time one sees the number full.
+        if now >= every {
+            self.unheard.store(now, Ordering::Relaxed);
+        }
+        now >= every
     }
 }
 

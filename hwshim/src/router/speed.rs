@@ -92,6 +92,12 @@ impl Speed {
         }
     }
 
+    /// Whether nobody but a trial has had an answer.
+    #[must_use]
+    pub(super) const fn is_a_guess(&self) -> bool {
+        self.count == 0
+    }
+
     /// The latency to be expected with `depth` requests in flight, if any is known.
     #[must_use]
     pub(super) fn expected(&self, depth: usize) -> Option<Duration> {

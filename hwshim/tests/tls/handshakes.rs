@@ -1,12 +1,14 @@
 //! Every kind of handshake, with the signature made by an accelerator.
 
+use crate::base::base;
 use crate::certificates::{Identity, Kind, NAME, identity, identity_for};
 use crate::scripted::{Behaviour, Script};
 use crate::server::{
     PATIENT, Server, TLS12, TLS13, builder, client, client_of, client_with, config, resolving,
-    roots, router_with,
+    roots, router_with, server_name,
 };
 use hwshim::acceptor::Options;
+use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::core::Offload;
 use rustls::client::Resumption;
@@ -21,7 +23,10 @@ use rustls::{CertificateCompressionAlgorithm, ClientConfig, HandshakeKind, Signa
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncWriteExt, duplex};
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, BufWriter, duplex};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 #[tokio::test]
 async fn every_rsa_key_in_every_version_is_signed_for_by_the_accelerator() {
@@ -102,15 +107,9 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
         config(provider, &identity(Kind::Rsa2048))
     })
     .await;
-    let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
-    client.resumption = Resumption::disabled();
-    let client = Arc::new(client);
-    server.serve(&client).await;
-    assert_eq!(server.signatures(), (0, 1, 0));
-    assert_eq!(server.router.requests().submitted, 0);
-
-    // Connections that have not said anything yet, and will want the same core.
-    let (clients, crowd): (Vec<_>, Vec<_>) = (0..CROWD)
+    let client = client_for_full_handshakes();
+    // Connections that have not said anything, and may never do.
+    let (mut clients, crowd): (Vec<_>, Vec<_>) = (0..CROWD)
         .map(|_| {
             let (client, theirs) = duplex(64);
             let acceptor = server.acceptor.clone();
@@ -120,6 +119,14 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
         .unzip();
     while server.acceptor.handshakes().under_way < CROWD {
         tokio::task::yield_now().await;
+    }
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    assert_eq!(server.router.requests().submitted, 0);
+
+    // Now they begin to, and will want the same core.
+    for client in &mut clients {
+        client.write_all(&[HANDSHAKE_RECORD]).await.unwrap();
     }
     // What the router has measured on a busy machine may mislead it for a while.
     for _ in 0..100 {
@@ -133,6 +140,96 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
     for handshake in crowd {
         handshake.await.unwrap().unwrap_err();
     }
+}
+
+/// What a TLS client sends first of all.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+fn client_for_full_handshakes() -> Arc<ClientConfig> {
+    let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
+    client.resumption = Resumption::disabled();
+    Arc::new(client)
+}
+
+#[tokio::test]
+async fn hellos_that_come_together_are_a_crowd_on_one_thread_too() {
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    // Both keep their ends until all are through: a pipe whose other end has gone is broken.
+    let (mut accepted, mut connected) = (JoinSet::new(), JoinSet::new());
+    for _ in 0..100 {
+        let (ours, theirs) = duplex(4096);
+        let acceptor = server.acceptor.clone();
+        accepted.spawn(async move { acceptor.accept(theirs).await });
+        let connector = TlsConnector::from(Arc::clone(&client));
+        connected.spawn(async move { connector.connect(server_name(), ours).await });
+    }
+    let (connected, accepted) = (connected.join_all().await, accepted.join_all().await);
+    assert!(connected.iter().all(Result::is_ok), "a client");
+    assert!(accepted.iter().all(Result::is_ok), "a server");
+    assert!(server.signatures().0 > 0, "{:?}", server.acceptor);
+}
+
+#[tokio::test]
+async fn a_handshake_does_not_take_itself_for_another_that_waits() {
+    let script = Script::new(Behaviour::Brisk);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    server.serve(&client_for_full_handshakes()).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    assert_eq!(server.router.requests().submitted, 0);
+}
+
+#[tokio::test]
+async fn handshakes_that_come_alone_find_out_that_a_card_has_become_fast() {
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let server = Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0));
+    server.script.set(Behaviour::Honest);
+    for _ in 0..2_000 {
+        server.serve(&client).await;
+        if server.router.requests().card > 0 {
+            break;
+        }
+    }
+    assert_eq!(server.router.requests().card, 1, "{:?}", server.acceptor);
+    assert_eq!(server.signatures().0, 1, "what was asked for is released");
+}
+
+#[tokio::test]
+async fn what_software_takes_is_measured_where_it_signs() {
+    const DEAR: Duration = Duration::from_millis(60);
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let base = base(|| {
+        let begun = SystemClock.now();
+        while SystemClock.now().since(begun) < DEAR {
+            std::hint::spin_loop();
+        }
+    });
+    let server = Server::over_base_with(base, router, script, |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await;
+    let client = client_for_full_handshakes();
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (0, 1, 0), "nothing is known yet");
+    server.serve(&client).await;
+    assert_eq!(server.signatures(), (1, 1, 0));
 }
 
 /// A client whose first guess at a group is one that the server does not have.
@@ -158,6 +255,22 @@ async fn after_a_hello_retry_request_both_hellos_are_taken_in_again() {
         connection.client.get_ref().1.handshake_kind(),
         Some(HandshakeKind::FullWithHelloRetryRequest)
     );
+    assert_eq!(server.signatures(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn the_flight_after_a_hello_retry_request_gets_through_a_buffer() {
+    let server = server_with_one_group().await;
+    let (ours, theirs) = duplex(4096);
+    // Far more room than a flight takes: nothing leaves it unless it is told to.
+    let buffered = BufWriter::with_capacity(1 << 16, theirs);
+    let connector = TlsConnector::from(wrong_guess());
+    let (accepted, connected) = tokio::join!(
+        server.acceptor.accept(buffered),
+        connector.connect(server_name(), ours)
+    );
+    accepted.unwrap();
+    connected.unwrap();
     assert_eq!(server.signatures(), (1, 0, 0));
 }
 
@@ -257,7 +370,7 @@ async fn early_data(server: &Server, client: &Arc<ClientConfig>) -> Option<Vec<u
     let accepting = server.acceptor.accept(theirs);
     let client = Arc::clone(client);
     let connecting = async move {
-        let name = crate::server::server_name();
+        let name = server_name();
         let mut connection = rustls::ClientConnection::new(client, name).unwrap();
         let mut early = connection.early_data().expect("the session allows it");
         early.write_all(b"early").unwrap();
@@ -373,22 +486,24 @@ async fn a_certificate_exchanged_while_the_card_signs_is_signed_for_by_software(
             identity_for(Kind::Rsa2048, NAME, 1),
             identity_for(other, NAME, 2),
         ];
-        let server = Server::start(Behaviour::Honest, |provider| {
-            let keys = [0, 1].map(|index| Arc::new(certified(provider, &identities[index])));
-            let asked = AtomicUsize::new(0);
-            resolving(provider, Arc::new(Alternating { keys, asked }))
-        })
-        .await;
-        let trusted = identities.map(|identity| identity.certificate);
-        // TLS 1.2 signs no certificate, so there the first case is no other message.
-        for versions in [TLS13] {
+        let trusted = identities
+            .each_ref()
+            .map(|identity| identity.certificate.clone());
+        for versions in [TLS12, TLS13] {
+            let server = Server::start(Behaviour::Honest, |provider| {
+                let keys = [0, 1].map(|index| Arc::new(certified(provider, &identities[index])));
+                let asked = AtomicUsize::new(0);
+                resolving(provider, Arc::new(Alternating { keys, asked }))
+            })
+            .await;
             server.serve(&client(versions, &trusted)).await;
+            let (offloaded, software, mismatched) = server.signatures();
+            // A key that was loaded twice is two. One of P-256 does not even look at the tape, and is
+            // found out all the same.
+            assert_eq!((offloaded, mismatched), (0, 1), "{other:?} {versions:?}");
+            assert_eq!(software, 0, "{other:?} {versions:?}");
+            assert_eq!(server.router.requests().card, 1, "{other:?} {versions:?}");
         }
-        let (offloaded, _, mismatched) = server.signatures();
-        assert_eq!(offloaded, 0, "{other:?}");
-        // A P-256 key does not even look at the tape.
-        assert_eq!(mismatched, u64::from(other != Kind::P256), "{other:?}");
-        assert_eq!(server.router.requests().card, 1, "it signed in vain");
     }
 }
 

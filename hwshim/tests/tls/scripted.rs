@@ -20,6 +20,8 @@ pub(crate) enum Behaviour {
     Lying,
     /// It is answered after [`SLOW`], and so are tests.
     Slow,
+    /// It is answered after [`BRISK`], and so are tests.
+    Brisk,
     /// It is not answered.
     Silent,
     /// It is answered with nothing.
@@ -28,6 +30,9 @@ pub(crate) enum Behaviour {
 
 /// Several times what software takes.
 const SLOW: Duration = Duration::from_millis(8);
+
+/// More than software is taken to take for RSA-2048, and less than twice that.
+const BRISK: Duration = Duration::from_micros(900);
 
 /// Tells a scripted accelerator what to do.
 #[derive(Clone, Debug)]
@@ -69,7 +74,7 @@ impl Scripted {
 
     fn behaviour(&self, operation: &Operation) -> Behaviour {
         match self.script.behaviour() {
-            Behaviour::Slow => Behaviour::Slow,
+            timed @ (Behaviour::Slow | Behaviour::Brisk) => timed,
             _ if is_test(operation) => Behaviour::Honest,
             other => other,
         }
@@ -79,6 +84,7 @@ impl Scripted {
     fn due(&self, request: &Request, submitted: Instant) -> Instant {
         match self.behaviour(&request.operation) {
             Behaviour::Slow => submitted.plus(SLOW),
+            Behaviour::Brisk => submitted.plus(BRISK),
             Behaviour::Silent => request.deadline,
             Behaviour::Honest | Behaviour::Lying | Behaviour::Empty => Instant::ORIGIN,
         }
@@ -89,7 +95,7 @@ impl Scripted {
         let mut bytes = match behaviour {
             Behaviour::Silent => return Err(DeviceError::TimedOut),
             Behaviour::Empty => return Ok(Unverified::new(Vec::new())),
-            Behaviour::Honest | Behaviour::Slow | Behaviour::Lying => {
+            Behaviour::Honest | Behaviour::Slow | Behaviour::Brisk | Behaviour::Lying => {
                 software::perform(operation).unwrap()
             }
         };

@@ -81,6 +81,15 @@ impl Server {
     ) -> Self {
         let script = Script::new(Behaviour::Honest);
         let router = router(&script, PATIENT);
+        Self::over_base_with(base, router, script, config).await
+    }
+
+    pub(crate) async fn over_base_with(
+        base: CryptoProvider,
+        router: Router,
+        script: Script,
+        config: impl FnOnce(&Provider) -> ServerConfig,
+    ) -> Self {
         let provider = Provider::over(base, router);
         Self::of(&provider, script, config(&provider), Options::default()).await
     }

@@ -1,17 +1,24 @@
 //! The provider in servers that know nothing of it, and the acceptor over configurations that know
 //! nothing of the provider.
 
+use crate::base::base;
 use crate::certificates::{Kind, identity};
 use crate::scripted::{Behaviour, Script};
-use crate::server::{PATIENT, Server, TLS12, TLS13, client_of, config, router, server_name};
+use crate::server::{
+    PATIENT, Server, TLS12, TLS13, client_of, config, router, router_with, server_name,
+};
 use hwshim::acceptor::OffloadAcceptor;
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::Router;
+use hwshim::router::breaker::State;
+use hwshim::router::core::Offload;
 use rustls::crypto::ring;
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use tokio::io::duplex;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -63,7 +70,7 @@ async fn without_our_provider_steps_are_taken_in_the_pool() {
     assert_eq!((handshakes.completed, handshakes.pooled), (2, 2));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_future_of_the_acceptor_can_go_to_another_thread() {
     fn sent<T: Send>(value: T) -> T {
         value
@@ -74,8 +81,20 @@ async fn a_future_of_the_acceptor_can_go_to_another_thread() {
     let accepting = tokio::spawn(sent(async move { acceptor.accept(theirs).await }));
     let connector = TlsConnector::from(client_of(Kind::Rsa2048, TLS13));
     let connected = connector.connect(server_name(), ours).await;
-    accepting.await.unwrap().unwrap();
-    connected.unwrap();
+    let accepted = accepting.await.unwrap();
+    // Of two errors the other one may say why.
+    assert!(
+        accepted.is_ok() && connected.is_ok(),
+        "server: {:?}, client: {:?}",
+        accepted.err(),
+        connected.err()
+    );
+}
+
+fn wait_for_accelerator(router: &Router) {
+    while !matches!(router.status()[0].breaker, State::Closed { .. }) {
+        std::thread::yield_now();
+    }
 }
 
 /// A handshake between two connections, without a line between them.
@@ -108,7 +127,7 @@ fn shake_hands(config: &Arc<ServerConfig>) {
 }
 
 #[test]
-fn a_thread_waits_for_the_card_where_that_pays() {
+fn a_thread_waits_for_the_card_no_longer_than_its_deadline() {
     for (behaviour, timeout) in [(Behaviour::Honest, PATIENT), (Behaviour::Silent, SHORT)] {
         let script = Script::new(behaviour);
         let router = router(&script, timeout);
@@ -127,6 +146,45 @@ fn a_thread_waits_for_the_card_where_that_pays() {
             u64::from(behaviour == Behaviour::Silent)
         );
     }
+}
+
+#[test]
+fn a_thread_waits_for_the_card_where_that_pays() {
+    const THREADS: usize = 64;
+    let (signing, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+    let held = gate.lock().unwrap();
+    let base = {
+        let (signing, gate) = (Arc::clone(&signing), Arc::clone(&gate));
+        // The first are held up in the middle of a signature, as if each waited for a core.
+        base(move || {
+            if signing.fetch_add(1, Ordering::SeqCst) < THREADS {
+                drop(gate.lock().unwrap());
+            }
+        })
+    };
+    let script = Script::new(Behaviour::Slow);
+    let router = router_with(&script, PATIENT, Offload::default());
+    let provider = Provider::over(base, router.clone());
+    let config = Arc::new(config(&provider, &identity(Kind::Rsa2048)));
+    wait_for_accelerator(&router);
+    std::thread::scope(|scope| {
+        let mut threads = vec![scope.spawn(|| shake_hands(&config))];
+        while signing.load(Ordering::SeqCst) == 0 && !threads[0].is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(router.requests().submitted, 0, "one alone signs by itself");
+        threads.extend((1..THREADS).map(|_| scope.spawn(|| shake_hands(&config))));
+        // As many of them as made the rest wait for the card.
+        while router.requests().card == 0 && !threads.iter().all(ScopedJoinHandle::is_finished) {
+            if signing.load(Ordering::SeqCst) == THREADS {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        drop(held);
+    });
+    let card = router.requests().card;
+    assert!(card > 0, "{router:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the figures were seen on, and how to see them again: the footer of a report.
 
 use serde::Serialize;
+use std::ffi::OsString;
 
 /// Where and how a report came about.
 #[derive(Debug, Serialize)]
@@ -37,7 +38,7 @@ impl Machine {
             ),
             load_before: loadavg.split(' ').next().and_then(|load| load.parse().ok()),
             version: env!("CARGO_PKG_VERSION"),
-            command: command(std::env::args()),
+            command: command(std::env::args_os()),
             optimised: !cfg!(debug_assertions),
         }
     }
@@ -67,9 +68,13 @@ fn processor(cpuinfo: &str) -> String {
 }
 
 /// The command line as it can be given to a shell; of the program its name is enough.
-fn command(arguments: impl Iterator<Item = String>) -> String {
+fn command(arguments: impl Iterator<Item = OsString>) -> String {
     let words: Vec<_> = std::iter::once("hwshim".to_owned())
-        .chain(arguments.skip(1).map(|argument| quoted(&argument)))
+        .chain(
+            arguments
+                .skip(1)
+                .map(|argument| quoted(&argument.to_string_lossy())),
+        )
         .collect();
     words.join(" ")
 }
@@ -96,8 +101,16 @@ mod tests {
     fn a_command_can_be_given_to_a_shell_again() {
         let words = ["/usr/bin/hwshim", "bench", "vfio-user:my card", "it's", ""];
         assert_eq!(
-            command(words.into_iter().map(str::to_owned)),
+            command(words.into_iter().map(OsString::from)),
             r"hwshim bench 'vfio-user:my card' 'it'\''s' ''"
         );
+    }
+
+    #[test]
+    fn a_command_that_is_not_text_is_told_as_far_as_it_is() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = [b"hwshim".to_vec(), b"--html=\xff.html".to_vec()];
+        let told = command(words.into_iter().map(OsString::from_vec));
+        assert_eq!(told, "hwshim '--html=\u{fffd}.html'");
     }
 }

@@ -16,7 +16,7 @@ use crate::accelerator::{
 };
 use crate::clock::Instant;
 use crate::router::choice::{
-    self, Caller, Choice, HANDLING, Prospect, Reason, Situation, tried_every,
+    self, Caller, Choice, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
 use crate::router::class::Class;
 use crate::router::outlook::Outlook;
@@ -46,6 +46,8 @@ pub(super) struct Candidate {
     /// When its answer is to be expected, not yet verified.
     latency: Duration,
     in_flight: usize,
+    /// No caller has had an answer since its trial, by which its latency is guessed.
+    is_untried: bool,
 }
 
 /// Where a request is to go.
@@ -127,6 +129,24 @@ impl Core {
         self.announced = count;
     }
 
+    /// Says how many requests software does now that were never handed in.
+    pub(in crate::router) const fn beside(&mut self, count: usize) {
+        self.beside = count;
+    }
+
+    /// Takes note of what software took for a request that was never handed in.
+    pub(in crate::router) fn took_beside(&mut self, class: Class, took: Duration) {
+        self.costs.record_software(class, took);
+    }
+
+    /// Counts requests of `class` that were told beforehand to stay in software, and so never came.
+    pub(in crate::router) fn pass_over(&mut self, class: Class, count: u32) {
+        for lane in &mut self.lanes {
+            let speed = &mut lane.speeds[class.index()];
+            speed.passed_over = speed.passed_over.saturating_add(count);
+        }
+    }
+
     /// Takes note of what it took to end a request, which is about to be settled.
     pub fn took(&mut self, id: RequestId, took: Took) {
         let Some(Pending::Caller(asked)) = self.get_mut(id) else {
@@ -165,6 +185,7 @@ impl Core {
             lane: index,
             latency: self.expected(lane, class, in_flight),
             in_flight,
+            is_untried: lane.speeds[class.index()].is_a_guess(),
         })
     }
 
@@ -192,11 +213,11 @@ impl Core {
     fn prospect(&self, candidate: &Candidate, class: Class) -> Prospect {
         let verify = self.costs.of(class).verify;
         let lane = &self.lanes[candidate.lane];
-        let batch = lane.batch();
-        let size = batch.size.get();
+        let size = lane.batch().size.get();
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
-            let whole = self.expected(lane, class, 0).saturating_sub(batch.window);
+            // One that comes alone is kept back for nobody, so its latency is what a batch takes.
+            let whole = self.expected(lane, class, 0);
             let filled = (candidate.in_flight + self.announced + 1).min(size);
             choice::shared(whole, 1, filled)
         } else {
@@ -218,7 +239,7 @@ impl Core {
         Situation {
             caller,
             software: self.costs.of(class).software,
-            running: self.software_count,
+            running: self.software_count + self.beside,
             others: self.in_flight() + self.announced,
             cores: self.options.cores,
             left,
@@ -289,10 +310,13 @@ impl Core {
         for candidate in candidates {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
-            speed.passed_over = if is_best { 0 } else { speed.passed_over + 1 };
-            // What has nothing to do and is that slow all the same may have got over it.
-            let is_soon = candidate.latency <= wanted.left / 2 || candidate.in_flight == 0;
-            let is_due = speed.passed_over >= tried_every(candidate.latency, chosen) && is_soon;
+            speed.passed_over = if is_best {
+                0
+            } else {
+                speed.passed_over.saturating_add(1)
+            };
+            let every = candidate.tried_every(wanted.left, chosen);
+            let is_due = every.is_some_and(|every| speed.passed_over >= every);
             if is_due && due.is_none() {
                 due = Some(*candidate);
             }
@@ -521,10 +545,30 @@ impl Core {
                 .filter(in_use)
                 .filter_map(|lane| self.candidate(lane, class))
                 .reduce(sooner);
+            let software = self.costs.of(class).software;
             let prospect = best.map(|best| self.prospect(&best, class));
-            outlook.write(class, self.costs.of(class).software, prospect);
+            let every = best.filter(|best| {
+                let costs_less = prospect.is_some_and(|prospect| prospect.host < software);
+                costs_less || self.lanes[best.lane].batch().size.get() > 1
+            });
+            let every = every.and_then(|best| best.tried_every(self.options.timeout, software));
+            outlook.write(class, software, prospect, every);
         }
         outlook.write_present(taken, self.software_count, self.in_flight());
+    }
+}
+
+impl Candidate {
+    /// After how many requests that went elsewhere it is to be tried, if it is to be at all, where the
+    /// choice takes `chosen` and there is `left` until the deadline.
+    fn tried_every(&self, left: Duration, chosen: Duration) -> Option<u32> {
+        // A trial may have been slow because the host stood still; who has worked for callers was not.
+        if self.is_untried {
+            return Some(TRIED_EVERY);
+        }
+        // What has nothing to do and is that slow all the same may have got over it.
+        let is_soon = self.latency <= left / 2 || self.in_flight == 0;
+        is_soon.then(|| tried_every(self.latency, chosen))
     }
 }
 

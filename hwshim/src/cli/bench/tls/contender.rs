@@ -129,6 +129,19 @@ impl Contender {
             .unwrap_or_default()
     }
 
+    /// Signatures by `key` that software has made so far, if that is counted: by acceptor and router,
+    /// of keys that may be offloaded.
+    pub(super) fn signed_in_software(&self, key: Key) -> Option<u64> {
+        let of_key = self.acceptors.iter().find(|(of, _)| *of == key);
+        match of_key {
+            Some((Key::Rsa2048, Acceptor::Offload(acceptor))) => {
+                let handshakes = acceptor.handshakes();
+                Some(handshakes.software + handshakes.mismatched + self.requests().software)
+            }
+            _ => None,
+        }
+    }
+
     fn new(
         name: String,
         base: CryptoProvider,

@@ -2,9 +2,9 @@
 
 use super::report::{Point, Report, Side};
 use crate::cli::bench::chart::{Bar, Lines, bars, figure};
-use crate::cli::bench::page::{Figure, Page};
+use crate::cli::bench::page::{COLOURS, Figure, Page};
 
-const LEAD: &str = "Full TLS handshakes between clients and a server in one process, through pipes in memory; every \
+const LEAD: &str = "TLS handshakes between clients and a server in one process, through pipes in memory; every \
     client verifies certificate and signature. Those compared took turns, so what disturbed one \
     disturbed all. The best window of each is shown, the median beside it in the tables.";
 
@@ -114,9 +114,12 @@ fn cpu_bar((index, side): (usize, &Side)) -> Bar {
         .saves
         .iter()
         .filter(|saving| saving.than != side.name)
-        .map(|saving| format!("1/{}", figure(saving.times)))
+        .map(|saving| match saving.times {
+            Some(times) => format!("1/{}", figure(times)),
+            None => "-".to_owned(),
+        })
         .collect();
-    let mut value = figure(side.all_cpu_us());
+    let mut value = figure(side.total_cpu_us.best);
     if !side.name.starts_with("rustls+") {
         value = format!("{value}  ({})", savings.join(", "));
     }
@@ -124,6 +127,14 @@ fn cpu_bar((index, side): (usize, &Side)) -> Bar {
         name: side.name.clone(),
         parts: vec![(side.server_cpu_us.best, index), (side.card_cpu_us.best, 0)],
         value,
+    }
+}
+
+/// The colour of a side's accelerator: its own, unless that is the grey of software.
+const fn colour_of_card(index: usize) -> usize {
+    match index % COLOURS {
+        0 => 1,
+        colour => colour,
     }
 }
 
@@ -138,7 +149,7 @@ fn signed_bar((index, side): (usize, &Side)) -> Bar {
     };
     Bar {
         name: side.name.clone(),
-        parts: vec![(share, index.max(1)), (1.0 - share, 0)],
+        parts: vec![(share, colour_of_card(index)), (1.0 - share, 0)],
         value: format!("{} % by card{wrong}", figure(share * 100.0)),
     }
 }
@@ -178,4 +189,17 @@ fn table(page: &mut Page, points: &[Point]) {
         }));
     }
     page.table(&header, &rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_accelerator_has_the_colour_of_software() {
+        for index in 0..3 * COLOURS {
+            assert_ne!(colour_of_card(index) % COLOURS, 0, "{index}");
+        }
+        assert_eq!(colour_of_card(COLOURS + 3), 3);
+    }
 }

@@ -61,6 +61,9 @@ pub(super) struct Side {
     pub(super) answered: Answered,
     /// How many times as much processor time each library takes by itself, best against best.
     pub(super) saves: Vec<Saving>,
+    /// Of both, which in one window are not each at their best.
+    #[serde(skip)]
+    pub(super) total_cpu_us: OfWindows,
     #[serde(skip)]
     windows: Vec<Figures>,
     #[serde(skip)]
@@ -100,7 +103,8 @@ pub(super) struct Answered {
 #[derive(Serialize)]
 pub(super) struct Saving {
     pub(super) than: String,
-    pub(super) times: f64,
+    /// Unknown where one of both has completed nothing.
+    pub(super) times: Option<f64>,
 }
 
 /// Of one window.
@@ -109,6 +113,7 @@ struct Figures {
     per_second: f64,
     server_cpu_us: f64,
     card_cpu_us: f64,
+    total_cpu_us: f64,
     client_cpu_us: f64,
 }
 
@@ -195,15 +200,15 @@ impl Point {
         let plain: Vec<_> = sides
             .iter()
             .filter(|side| side.name.starts_with("rustls+"))
-            .map(|side| (side.name.clone(), side.all_cpu_us()))
+            .map(|side| (side.name.clone(), side.total_cpu_us.best))
             .collect();
         for side in &mut sides {
-            let cpu = side.all_cpu_us();
+            let cpu = side.total_cpu_us.best;
             side.saves = plain
                 .iter()
                 .map(|(than, theirs)| Saving {
                     than: than.clone(),
-                    times: theirs / cpu,
+                    times: (cpu > 0.0 && *theirs > 0.0).then(|| theirs / cpu),
                 })
                 .collect();
         }
@@ -267,11 +272,10 @@ impl Point {
                 format!("{:.2}", side.latency_ms.p99).into(),
                 side.answered.share().into(),
             ];
-            row.extend(
-                side.saves
-                    .iter()
-                    .map(|saving| format!("{:.2}", saving.times).into()),
-            );
+            row.extend(side.saves.iter().map(|saving| match saving.times {
+                Some(times) => format!("{times:.2}").into(),
+                None => "-".to_owned().into(),
+            }));
             if counts_card {
                 row.push(format!("{:.1}", side.card_cpu_us.best).into());
             }
@@ -304,6 +308,7 @@ impl Side {
             server_cpu_us: OfWindows::default(),
             card_cpu_us: OfWindows::default(),
             client_cpu_us: OfWindows::default(),
+            total_cpu_us: OfWindows::default(),
             latency_ms: Latency::default(),
             answered: Answered::default(),
             saves: Vec::new(),
@@ -322,6 +327,7 @@ impl Side {
             client_cpu,
             card_cpu,
             by_card,
+            by_software,
             wrong_answers,
             fallbacks,
         } = window;
@@ -330,6 +336,8 @@ impl Side {
         self.failed += seen.failed;
         self.error = self.error.take().or(seen.error);
         self.answered.card += by_card;
+        // A library by itself has nobody else to sign, and nobody who counts.
+        self.answered.software += by_software.unwrap_or(handshakes);
         self.answered.wrong_answers += wrong_answers;
         self.answered.fallbacks += fallbacks;
         for latency in seen.latency_ns {
@@ -341,6 +349,7 @@ impl Side {
                 per_second: to_f64(handshakes) / wall.as_secs_f64(),
                 server_cpu_us: each(server_cpu),
                 card_cpu_us: each(card_cpu),
+                total_cpu_us: each(server_cpu + card_cpu),
                 client_cpu_us: each(client_cpu),
             });
         }
@@ -350,6 +359,7 @@ impl Side {
         let least = |figure: fn(&Figures) -> f64| of_windows(&self.windows, figure, f64::min);
         self.server_cpu_us = least(|figures| figures.server_cpu_us);
         self.card_cpu_us = least(|figures| figures.card_cpu_us);
+        self.total_cpu_us = least(|figures| figures.total_cpu_us);
         self.client_cpu_us = least(|figures| figures.client_cpu_us);
         self.per_second = of_windows(&self.windows, |figures| figures.per_second, f64::max);
         let ms = |quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1e6;
@@ -359,14 +369,10 @@ impl Side {
             p99: ms(0.99),
             p999: ms(0.999),
         };
-        if case.kind == Kind::Full {
-            self.answered.software = self.handshakes.saturating_sub(self.answered.card);
+        if case.kind == Kind::Resumed {
+            // Nothing is signed.
+            self.answered.software = 0;
         }
-    }
-
-    /// The server's and, if it is counted, the card's.
-    pub(super) const fn all_cpu_us(&self) -> f64 {
-        self.server_cpu_us.best + self.card_cpu_us.best
     }
 }
 
@@ -380,5 +386,61 @@ fn of_windows(
     OfWindows {
         best: values.iter().copied().reduce(better).unwrap_or(0.0),
         median: values.get(values.len() / 2).copied().unwrap_or(0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Seen;
+    use super::super::{Key, Version};
+    use super::*;
+
+    const CASE: Case = Case {
+        key: Key::Rsa2048,
+        version: Version::Tls13,
+        kind: Kind::Full,
+        concurrency: 1,
+    };
+
+    /// A window of one handshake, with microseconds of the server and of the card.
+    fn window(server: u64, card: u64) -> Window {
+        Window {
+            seen: Seen {
+                latency_ns: vec![1_000],
+                ..Seen::default()
+            },
+            wall: Duration::from_micros(1_000),
+            server_cpu: Duration::from_micros(server),
+            client_cpu: Duration::ZERO,
+            card_cpu: Duration::from_micros(card),
+            by_card: 0,
+            by_software: None,
+            wrong_answers: 0,
+            fallbacks: 0,
+        }
+    }
+
+    #[test]
+    fn server_and_card_are_added_up_within_one_window() {
+        let mut side = Side::new("side".to_owned());
+        side.add(window(100, 500));
+        side.add(window(400, 100));
+        let point = Point::new(CASE, 2, Duration::from_secs(1), vec![side]);
+        let best = |figure: OfWindows| figure.best.round();
+        let side = &point.sides[0];
+        assert_eq!(best(side.server_cpu_us), 100.0);
+        assert_eq!(best(side.card_cpu_us), 100.0);
+        assert_eq!(best(side.total_cpu_us), 500.0);
+    }
+
+    #[test]
+    fn who_has_completed_nothing_is_compared_with_nobody() {
+        let mut plain = Side::new("rustls+ring".to_owned());
+        plain.add(window(100, 0));
+        let failed = Side::new("card".to_owned());
+        let point = Point::new(CASE, 1, Duration::from_secs(1), vec![plain, failed]);
+        let times = |side: usize| point.sides[side].saves[0].times;
+        assert_eq!(times(0), Some(1.0));
+        assert_eq!(times(1), None, "neither a number nor none is a figure");
     }
 }

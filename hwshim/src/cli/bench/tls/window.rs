@@ -23,6 +23,8 @@ pub(super) struct Window {
     pub(super) card_cpu: Duration,
     /// Answered by the accelerator, and verified.
     pub(super) by_card: u64,
+    /// Signed by software, if that is counted.
+    pub(super) by_software: Option<u64>,
     /// Wrong answers of the accelerator, stopped.
     pub(super) wrong_answers: u64,
     /// What the accelerator had been given and software answered, or nobody.
@@ -51,6 +53,7 @@ impl Window {
             .map_err(|error| cannot("clients", error))?;
         let clock = SystemClock;
         let requests = contender.requests();
+        let software = contender.signed_in_software(case.key);
         let (start, before) = (clock.now(), read(count)?);
         let end = start.plus(length);
         let seen = runtime.block_on(clients.run(contender, &bench.server, case, end));
@@ -71,6 +74,10 @@ impl Window {
             client_cpu,
             card_cpu: after.card.saturating_sub(before.card),
             by_card: card - requests.card,
+            by_software: contender
+                .signed_in_software(case.key)
+                .zip(software)
+                .map(|(after, before)| after - before),
             wrong_answers: wrong_answers - requests.wrong_answers,
             fallbacks: fallbacks - requests.fallbacks,
         })

@@ -383,7 +383,8 @@ fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
     let (mut desk, works) = Desk::over(micros(590), 8);
     works.lock().unwrap().batch = Batch {
         size: NonZeroUsize::new(8).unwrap(),
-        window: Duration::ZERO,
+        // Longer than a batch takes, as that of multi-buffer is: one alone does not wait for it.
+        window: micros(2_000),
     };
     let alone = desk.submit();
     let Placed::InSoftware(id, _) = alone else {
@@ -720,4 +721,51 @@ fn a_card_that_was_too_slow_for_any_deadline_gets_its_work_back() {
     }
     // Finding out was left to a few, although each would have been in time.
     assert!(asked > 5_000, "{asked}");
+}
+
+#[test]
+fn who_asks_beforehand_and_stays_away_tries_a_card_now_and_then() {
+    let (mut desk, works) = Desk::over(micros(5_000), 4);
+    desk.warm_up(16);
+    desk.core.options.offload = Offload::default();
+    works.lock().unwrap().service = micros(200);
+    let outlook = Outlook::new();
+    desk.core.publish(&outlook);
+    let (algorithm, options) = (Algorithm::Sign(desk.scheme), options());
+    let (mut asked, mut in_a_row) = (0, 0);
+    while in_a_row < 8 {
+        asked += 1;
+        assert!(asked < 50_000, "it does not get its work back");
+        let choice = outlook.choose(algorithm, Class::Rsa2048, Caller::Task, &options);
+        if !choice.is_accelerator() {
+            in_a_row = 0;
+            continue;
+        }
+        in_a_row += 1;
+        let unheard = outlook.take_unheard(Class::Rsa2048);
+        desk.core.pass_over(Class::Rsa2048, unheard);
+        desk.submit_to_card();
+        let arrivals = desk.wait(micros(200));
+        desk.end_all(arrivals);
+        desk.core.publish(&outlook);
+    }
+    // Finding out was left to a few.
+    assert!(asked > 500, "{asked}");
+}
+
+#[test]
+fn a_latency_that_only_a_trial_has_shown_is_soon_seen_again() {
+    let (mut desk, works) = Desk::over(Duration::from_secs(5), 1_000);
+    works.lock().unwrap().service = micros(500);
+    desk.core.announce(1_000);
+    let mut asked = 0;
+    while works.lock().unwrap().given < KNOWN_ANSWERS + 8 {
+        if let Placed::InSoftware(id, _) = desk.submit() {
+            desk.do_in_software(id);
+        }
+        let arrivals = desk.wait(micros(500));
+        desk.end_all(arrivals);
+        asked += 1;
+        assert!(asked < 200, "the host stood still during the trial, and the card pays for it");
+    }
 }
