@@ -617,6 +617,7 @@ impl Card {
                 break;
             }
         }
+        batch.start = self.health.starts();
         self.health.requested(batch.engine_index, batch.len());
         batch.len()
     }
@@ -654,7 +655,10 @@ impl Card {
     /// Answers the requests of a batch that has been executed, and empties it. Answers to
     /// requests from before a reset are dropped.
     pub fn complete(&mut self, batch: &mut Batch) {
-        self.health.responded(batch.engine_index, batch.len());
+        // Firmware that has started since knows of no such requests.
+        if batch.start == self.health.starts() {
+            self.health.responded(batch.engine_index, batch.len());
+        }
         let mut answered = 0_u64;
         for index in 0..batch.len() {
             let origin = batch.slots[index].origin;

@@ -62,6 +62,8 @@ pub(crate) struct Health {
     error_count: u64,
     requests_ok: u64,
     requests_failed: u64,
+    /// How often the firmware has started again.
+    starts: u32,
     /// When the firmware started, once it has been told the time.
     started: Option<Duration>,
     heartbeat_period: Duration,
@@ -107,6 +109,7 @@ impl Health {
             error_count: 0,
             requests_ok: 0,
             requests_failed: 0,
+            starts: 0,
             started: None,
             heartbeat_period: heartbeat_period.max(Duration::from_millis(1)),
             missed_beats: 0,
@@ -184,6 +187,12 @@ impl Health {
         // It starts at the next tick.
         self.started = None;
         self.missed_beats = 0;
+        self.starts = self.starts.wrapping_add(1);
+    }
+
+    /// How often the firmware has started again, to tell what was begun before from what was not.
+    pub(crate) const fn starts(&self) -> u32 {
+        self.starts
     }
 
     pub(crate) fn registers_mut(&mut self) -> &mut Summary {
@@ -221,8 +230,8 @@ impl Health {
         }
     }
 
-    /// The function was reset. What engines were doing then is forgotten, so that requests
-    /// without response do not look like an engine that hangs.
+    /// The function was reset. Engines go on with what they were doing, and count it as answered
+    /// although nobody is told: a reset makes none look as if it hung.
     pub(crate) fn count_reset(&mut self, by_function: bool) {
         let count = self.summary.reset_count.get().wrapping_add(1);
         self.summary.reset_count = U32::new(count);
