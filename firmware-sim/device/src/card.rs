@@ -11,7 +11,7 @@
 //! BAR 2  0000 health page                                        trapped, never mapped
 //! ```
 
-use crate::batch::{Batch, Context, Origin, request_len_max};
+use crate::batch::{Answer, Batch, Context, Origin, request_len_max};
 use crate::config_space::{ConfigSpace, Window};
 use crate::dma::{Access, Backing, DmaFault, DmaMap, MapError};
 use crate::engine::Engine;
@@ -675,7 +675,8 @@ impl Card {
                 self.held.push(Held::new(batch, index, due, delivery));
                 continue;
             }
-            self.account(batch, index);
+            let slot = &batch.slots[index];
+            self.account(origin, slot.head, &slot.answer);
             let written = batch.write_back(&self.dma, index);
             answered |= self.give(origin, batch.slots[index].head, delivery, written);
         }
@@ -720,6 +721,7 @@ impl Card {
         let mut answered = 0;
         for held in due {
             if self.is_waited_for(held.origin) {
+                self.account(held.origin, held.head, &held.answer);
                 let written = held.write_back(&self.dma);
                 answered |= self.give(held.origin, held.head, held.delivery, written);
             }
@@ -790,10 +792,9 @@ impl Card {
 
     /// Counts an answer, and logs it unless it is a plain answer: a wrong tag or signature is
     /// what the driver asked about.
-    fn account(&mut self, batch: &Batch, index: usize) {
-        let slot = &batch.slots[index];
-        let status = slot.answer.status;
-        if !slot.origin.is_control {
+    fn account(&mut self, origin: Origin, head: u16, answer: &Answer) {
+        let status = answer.status;
+        if !origin.is_control {
             self.health.count_request(status);
         }
         if matches!(status, Status::OK | Status::BADMSG | Status::KEY_REJECTED) {
@@ -806,11 +807,11 @@ impl Card {
             _ => "request failed",
         };
         self.health.log(&Incident {
-            queue_index: slot.origin.queue,
-            head_index: slot.head,
+            queue_index: origin.queue,
+            head_index: head,
             status,
-            session_id: slot.answer.session_id,
-            opcode: slot.answer.opcode,
+            session_id: answer.session_id,
+            opcode: answer.opcode,
             text,
             uncorrectable: 0,
         });
