@@ -170,6 +170,10 @@ impl Health {
         summary.reset_count = U32::ZERO;
         summary.uncorrectable_status = U32::ZERO;
         summary.correctable_status = U32::ZERO;
+        // What was wrong with it is found again, or not, by firmware that has tested itself.
+        summary.selftest_status = U32::ZERO;
+        summary.critical_warning = 0;
+        summary.led_status = U32::new(summary.led_status.get() & !led::FAIL);
         summary.controller_status = U32::new(ControllerStatus::new().with_ready(true).into_bits());
         self.publish_statistics();
     }
