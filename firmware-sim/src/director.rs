@@ -209,30 +209,47 @@ impl StandIn {
 /// What is due after `told`, or from the start on, up to and including `now`: oldest first.
 fn due(faults: &[TimedFault<ServiceFault>], told: Option<Duration>, now: Duration) -> Vec<Order> {
     let is_due = |at: Duration| at <= now && told.is_none_or(|told| told < at);
-    // Of one name there is one fault at a time; the later one has replaced the other.
-    let is_replaced = |name, end| {
-        let mut same = faults.iter().filter(|other| other.fault.name() == name);
-        same.any(|other| other.is_on(end))
-    };
     let mut due = Vec::new();
-    for timed in faults {
+    for (index, timed) in faults.iter().enumerate() {
         if is_due(timed.at) {
             due.push((timed.at, Order::Inject(timed.fault)));
         }
-        let name = timed.fault.name();
-        if let Some(end) = timed
-            .end()
-            .filter(|end| is_due(*end) && !is_replaced(name, *end))
-        {
-            let clear = Order::Clear {
-                fault: Some(name.to_owned()),
-                free: false,
-            };
-            due.push((end, clear));
+        if let Some(end) = timed.end().filter(|end| is_due(*end)) {
+            due.extend(at_the_end(faults, index, end).map(|order| (end, order)));
         }
     }
     due.sort_by_key(|(at, _)| *at);
     due.into_iter().map(|(_, order)| order).collect()
+}
+
+/// What the end of a fault means. Of one name there is one at a time: one that began later has
+/// replaced it, and one that began before it and is still on comes back.
+fn at_the_end(
+    faults: &[TimedFault<ServiceFault>],
+    index: usize,
+    end: Duration,
+) -> Option<Order> {
+    let name = faults[index].fault.name();
+    let began = |index: usize| (faults[index].at, index);
+    let same = || (0..faults.len()).filter(|&other| faults[other].fault.name() == name);
+    // Of those that end together, the one that began last says so.
+    let is_replaced = same().any(|other| {
+        let until = faults[other].end().unwrap_or(Duration::MAX);
+        began(other) > began(index) && faults[other].at <= end && until >= end
+    });
+    if is_replaced {
+        return None;
+    }
+    let before = same()
+        .filter(|&other| faults[other].is_on(end))
+        .max_by_key(|&other| began(other));
+    Some(match before {
+        Some(before) => Order::Inject(faults[before].fault),
+        None => Order::Clear {
+            fault: Some(name.to_owned()),
+            free: false,
+        },
+    })
 }
 
 /// A client that opens what there is not, as often as it should.
@@ -469,5 +486,29 @@ mod tests {
         assert_eq!(at_ten, [inject("leak-heap=2MiB/s")]);
         let at_twenty = due(&faults, Some(10 * SECOND), 20 * SECOND);
         assert_eq!(at_twenty, [clear("leak-heap")]);
+    }
+
+    #[test]
+    fn a_fault_that_was_replaced_for_a_while_comes_back() {
+        let faults = [
+            timed("leak-heap=1MiB/s", 0, None),
+            timed("leak-heap=2MiB/s", 5, Some(5)),
+        ];
+        let at_ten = due(&faults, Some(9 * SECOND), 10 * SECOND);
+        assert_eq!(at_ten, [inject("leak-heap=1MiB/s")]);
+        assert_eq!(due(&faults, Some(10 * SECOND), 60 * SECOND), []);
+    }
+
+    #[test]
+    fn of_faults_that_end_together_one_is_cleared_once() {
+        let faults = [
+            timed("leak-heap=1MiB/s", 0, Some(10)),
+            timed("leak-heap=2MiB/s", 5, Some(5)),
+            timed("leak-heap=3MiB/s", 6, Some(1)),
+        ];
+        let at_seven = due(&faults, Some(6 * SECOND), 7 * SECOND);
+        assert_eq!(at_seven, [inject("leak-heap=2MiB/s")]);
+        let at_ten = due(&faults, Some(7 * SECOND), 10 * SECOND);
+        assert_eq!(at_ten, [clear("leak-heap")]);
     }
 }
