@@ -575,7 +575,10 @@ impl Interposer for Liar {
         };
         let mut delivery = Delivery::HONEST;
         if slowness > 1.0 {
-            delivery.when = When::At(self.occupy(now, nominal(answer).mul_f64(slowness - 1.0)));
+            let longer = nominal(answer).as_secs_f64() * (slowness - 1.0);
+            // Several that are slow together may be slower than any time there is.
+            let longer = Duration::try_from_secs_f64(longer).unwrap_or(Duration::MAX);
+            delivery.when = When::At(self.occupy(now, longer));
         }
         for lie in &lies {
             misdeliver(lie, now, answer, &mut delivery);

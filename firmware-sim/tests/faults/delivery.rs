@@ -136,6 +136,22 @@ fn a_slow_card_takes_as_many_times_as_long_and_is_busy_meanwhile() {
 }
 
 #[test]
+fn a_card_may_be_slower_than_any_time_there_is() {
+    let (mut setup, session) = with_session("slow=1000000");
+    for _ in 0..60 {
+        setup.inject("slow=1000000", Trigger::now());
+    }
+    setup.pass(Duration::ZERO);
+    assert!(!setup.works(session));
+    setup.pass(1_000_000 * SECOND);
+    assert_eq!(setup.completed(), None);
+    setup.clear_all();
+    setup.driver.bring_up();
+    let session = setup.open_cipher();
+    assert!(setup.works(session));
+}
+
+#[test]
 fn no_session_can_be_opened_when_they_are_exhausted() {
     let (mut setup, session) = with_session("sessions-exhausted");
     assert_eq!(setup.driver.open_session(&[1; 16]).0, Status::NOSPC);
