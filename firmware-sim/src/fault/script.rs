@@ -205,13 +205,29 @@ impl Script {
         &mut self.random
     }
 
-    /// Lets time pass, and returns the pulses that are due, each as often as it is.
+    /// Lets time pass, and returns the pulses that are due, each as often as it is. A card that is
+    /// away does nothing, so there are none then, and none on record.
     pub(super) fn advance(&mut self, now: Duration) -> Vec<Fault> {
         self.now = now;
-        let mut pulses = std::mem::take(&mut self.due);
+        // States first, for one of them is that the card is away.
         for index in 0..self.records.len() {
+            if self.progress[index].acts == Acts::While {
+                self.begin_by_time(index);
+                self.end_by_time(index);
+            }
+        }
+        let mut pulses = std::mem::take(&mut self.due);
+        let is_present = self.card_is_present();
+        for index in 0..self.records.len() {
+            if self.progress[index].acts == Acts::While {
+                continue;
+            }
             self.begin_by_time(index);
-            self.pulse(index, &mut pulses);
+            if is_present {
+                self.pulse(index, &mut pulses);
+            } else {
+                self.miss_pulse(index);
+            }
             self.end_by_time(index);
         }
         pulses
@@ -267,6 +283,22 @@ impl Script {
         // The rest is left out.
         let overtaken = self.progress[index].next_pulse.map(|at| at.max(self.now));
         self.progress[index].next_pulse = overtaken;
+    }
+
+    /// A pulse that would be due is not, and what comes once does not come any more.
+    fn miss_pulse(&mut self, index: usize) {
+        let Some(at) = self.progress[index]
+            .next_pulse
+            .filter(|at| *at <= self.now)
+        else {
+            return;
+        };
+        match self.progress[index].acts {
+            Acts::Pulse(Some(period)) => {
+                self.progress[index].next_pulse = Some(self.now.saturating_add(period));
+            }
+            _ => self.end(index, at),
+        }
     }
 
     /// When the duration of an injection is over, if it has one.
@@ -577,6 +609,24 @@ mod tests {
         let counts = [0, 1, 4, 9].map(|now| script.advance(now * SECOND).len());
         assert_eq!(counts, [0, 1, 3, 0]);
         assert_eq!(script.record()[0].last_acted_at, Some(4 * SECOND));
+    }
+
+    #[test]
+    fn pulses_that_are_due_while_the_card_is_away_are_not_on_record_as_done() {
+        let away = Trigger::now().lasting(10 * SECOND);
+        let mut script = script(Fault::SurpriseRemoval, away);
+        let period = SECOND;
+        for fault in [Fault::SilentReboot, Fault::ResetLoop { period }] {
+            let trigger = Trigger::at(5 * SECOND);
+            script.add(Injection { fault, trigger });
+        }
+        let counts = [0, 5, 7, 9, 10, 11].map(|now| script.advance(now * SECOND).len());
+        assert_eq!(counts, [0, 0, 0, 0, 1, 1]);
+        let record = script.record();
+        assert_eq!((record[1].times, record[1].first_acted_at), (0, None));
+        assert_eq!(record[1].cleared_at, Some(5 * SECOND), "it does not come later");
+        let first = record[2].first_acted_at;
+        assert_eq!((record[2].times, first), (2, Some(10 * SECOND)));
     }
 
     #[test]
