@@ -34,6 +34,11 @@ const PATIENCE: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
 };
+/// With no descriptor left, accepting is tried again after this.
+const NO_DESCRIPTOR_RETRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 /// How long somebody may take to accept an answer, and a card to give one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -149,10 +154,28 @@ fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
 /// Takes orders until `over` hangs up. A client at a time, the next one waits.
 pub(crate) fn serve(listener: impl AsFd, over: BorrowedFd<'_>, script: &SharedScript) {
     while wait(listener.as_fd(), over, None) {
-        // Whoever has gone away again is none of our business.
-        if let Ok(client) = accept_with(&listener, SocketFlags::CLOEXEC) {
-            let _ = attend(client.into(), over, script);
+        match accept_with(&listener, SocketFlags::CLOEXEC) {
+            Ok(client) => {
+                let _ = attend(client.into(), over, script);
+            }
+            // Whoever has gone away again is none of our business.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            // Without descriptors whoever waits goes on waiting, and asking at once finds the same.
+            Err(_) => {
+                if is_over_within(over, &NO_DESCRIPTOR_RETRY) {
+                    return;
+                }
+            }
         }
+    }
+}
+
+/// Waits for so long, or until it is over, and returns whether it is.
+fn is_over_within(over: BorrowedFd<'_>, time: &Timespec) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(over, PollFlags::IN)];
+    match poll(&mut fds, Some(time)) {
+        Ok(_) => !fds[0].revents().is_empty(),
+        Err(errno) => errno != Errno::INTR,
     }
 }
 
@@ -298,6 +321,10 @@ fn seconds(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::fault::Fault;
+    use card_device::clock;
+    use rustix::pipe::pipe;
+    use std::cell::Cell;
+    use std::os::fd::OwnedFd;
 
     fn answer(line: &str, script: &SharedScript) -> Value {
         follow(line.as_bytes(), script)
@@ -323,6 +350,40 @@ mod tests {
         let script = script.lock().unwrap();
         assert!(script.record().iter().all(|record| !record.is_live()));
         assert_eq!(script.record()[0].fault, Fault::Slow { factor: 7.0 });
+    }
+
+    /// Somebody always waits there, and cannot be accepted: a pipe is no socket.
+    struct Unacceptable {
+        pipe: [OwnedFd; 2],
+        asked: Cell<u32>,
+        running: Cell<Option<OwnedFd>>,
+    }
+
+    impl AsFd for Unacceptable {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.asked.set(self.asked.get() + 1);
+            if self.asked.get() == 6 {
+                drop(self.running.take());
+            }
+            self.pipe[0].as_fd()
+        }
+    }
+
+    #[test]
+    fn whoever_cannot_be_accepted_is_not_tried_again_at_once() {
+        let (read, write) = pipe().unwrap();
+        rustix::io::write(&write, &[1]).unwrap();
+        let (over, running) = pipe().unwrap();
+        let waiting = Unacceptable {
+            pipe: [read, write],
+            asked: Cell::new(0),
+            running: Cell::new(Some(running)),
+        };
+        let started = clock::now();
+        serve(&waiting, over.as_fd(), &Script::new(1).shared());
+        assert_eq!(waiting.asked.get(), 6, "it is tried again, until it is over");
+        let elapsed = clock::now() - started;
+        assert!(elapsed >= Duration::from_millis(200), "{elapsed:?}");
     }
 
     #[test]
