@@ -183,8 +183,13 @@ struct Played {
 
 impl Played {
     fn start(socket: &Path, scenario: &str) -> Self {
+        Self::start_with(socket, scenario, &[])
+    }
+
+    fn start_with(socket: &Path, scenario: &str, more: &[&str]) -> Self {
         let mut child = program(&["run", "--socket", socket.to_str().unwrap()])
             .args(["--engines", "1", "--scenario", scenario])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -263,6 +268,16 @@ fn a_scenario_whose_service_cannot_start_is_not_played_at_all() {
     let expected = "firmware-sim: the scenario's service could not start; it says why above\n";
     assert!(message.ends_with(expected), "{message}");
     assert!(!Path::new(socket).exists());
+}
+
+#[test]
+fn the_story_of_a_scenario_has_the_seed_that_it_is_played_with() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let mut card = Played::start_with(&socket, "bellcore", &["--seed", "7"]);
+    let line = card.line_with("Takes");
+    assert!(line.contains("seed 7"), "{line}");
+    assert_eq!(card.stop(), Some(0));
 }
 
 #[test]
