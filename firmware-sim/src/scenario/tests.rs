@@ -274,6 +274,7 @@ fn nothing_of_a_scenario_is_missing_where_it_is_printed() {
     assert_eq!(told["host"]["inject"][0]["at_seconds"], 4.0);
     let story = story(&scenario);
     for line in [
+        "Takes 5s, seed 9, light nshield.",
         "slow=7 at 1s for 2s, after 3 requests, with probability 0.5, on opcode=sign,session=6, at \
          most 4 times",
         "service: leak-heap=9MiB/s at 3s for 1s",
