@@ -155,6 +155,19 @@ fn every_fault_is_listed_on_a_line_of_its_own_and_can_be_had() {
     assert_eq!(crt["cause"], "card");
     assert_eq!(crt["observable"], "at the next request of that kind");
     assert_eq!(crt["played_by"], "card");
+    for written in [
+        "over-temperature=105,rate=2",
+        "crash=0",
+        "delayed-recycle=240s",
+        "leak-heap=RATE",
+        "leak-while-absent=RATE,what=kernel,via=pipes",
+    ] {
+        let mut words = table.split_whitespace();
+        assert!(words.any(|word| word == written), "{written}: {table}");
+    }
+    let leak = faults.iter().find(|fault| fault["name"] == "leak-kernel");
+    let [rate, via] = [0, 1].map(|index| &leak.unwrap()["parameters"][index]["default"]);
+    assert_eq!((rate, via), (&serde_json::Value::Null, &"pipes".into()));
 }
 
 #[test]
