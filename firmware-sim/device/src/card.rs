@@ -12,10 +12,10 @@
 //! ```
 
 use crate::batch::{Answer, Batch, Context, Origin, request_len_max};
-use crate::config_space::{ConfigSpace, Window};
+use crate::config_space::{ConfigSpace, LINK_SPEED, LINK_WIDTH, Window};
 use crate::dma::{Access, Backing, DmaFault, DmaMap, MapError};
 use crate::engine::Engine;
-use crate::health::{Health, Identity, Incident};
+use crate::health::{Health, Identity, Incident, WARNING_TEMPERATURE_K};
 use crate::interposer::{Answered, Delivery, Hands, Held, Interposer, Place, When};
 use crate::interrupt::{Interrupts, IrqRequest};
 use crate::registers::{Effect, Registers};
@@ -260,6 +260,26 @@ impl Card {
     #[must_use]
     pub const fn health_bar() -> u8 {
         LAYOUT.health_bar
+    }
+
+    /// Width and speed of the link of a card that is well (PCIe Base §7.5.3.6 "Link Capabilities
+    /// Register").
+    #[must_use]
+    pub const fn best_link() -> (u8, u8) {
+        (LINK_WIDTH, LINK_SPEED)
+    }
+
+    /// Above how many Kelvin a card warns.
+    #[must_use]
+    pub const fn warning_temperature_k() -> u16 {
+        WARNING_TEMPERATURE_K
+    }
+
+    /// How many interrupt vectors a card has at most: one for each queue, and one for changes of the
+    /// configuration.
+    #[must_use]
+    pub const fn vectors_max() -> u16 {
+        DATA_QUEUES_MAX + 2
     }
 
     // What a bus does to a function.

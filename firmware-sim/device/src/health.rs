@@ -18,7 +18,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Temperature of a card that is well, in kelvin: 45 degrees Celsius.
 const TEMPERATURE_K: u16 = 318;
 /// Where it would warn: 85 degrees Celsius.
-const WARNING_TEMPERATURE_K: u16 = 358;
+pub(crate) const WARNING_TEMPERATURE_K: u16 = 358;
 /// Where it would stop: 100 degrees Celsius.
 const CRITICAL_TEMPERATURE_K: u16 = 373;
 

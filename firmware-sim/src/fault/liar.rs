@@ -845,7 +845,7 @@ fn u32_at(configuration: &[u8], offset: usize) -> u32 {
     clippy::cast_sign_loss,
     reason = "temperatures are between that of the room and 65535 degrees, which saturates"
 )]
-fn kelvin(celsius: f64) -> u16 {
+pub(super) fn kelvin(celsius: f64) -> u16 {
     (celsius + CELSIUS_IN_KELVIN).round() as u16
 }
 

@@ -111,7 +111,7 @@ fn errors_name_file_line_and_what_would_be_right() {
         ),
         (
             format!("{HEAD}\n[[inject]]\nfault = \"slow=quick\"\n{TAIL}"),
-            "x.toml line 7: slow: factor cannot be \"quick\": it must be a number from 0.001 to 1000000",
+            "x.toml line 7: slow: factor cannot be \"quick\": it must be a number above 1, up to 1000000",
         ),
         (
             format!("{HEAD}\n[[inject]]\nfault = \"hang\"\nat = \"5\"\n{TAIL}"),
