@@ -191,8 +191,16 @@ fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
         ),
         (
             format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 10\n{TAIL}"),
-            "x.toml line 12: it never acts: it waits for 10 requests, and the load asks for 10 in its \
-             time; wait for fewer, or ask for more",
+            "x.toml line 12: it waits for 10 requests, and the load asks for 10 in its time, so it may \
+             never act unless others ask as well; wait for fewer, or have the load ask for more",
+        ),
+        (
+            format!(
+                "{HEAD}{load}{}lasting = \"1s\"\nafter_requests = 30\n{TAIL}",
+                hang.replace("hang", "flipped-bit")
+            ),
+            "x.toml line 12: it waits for 30 requests, and the load asks for 10 in its time, so it may \
+             never act unless others ask as well; wait for fewer, or have the load ask for more",
         ),
         (
             format!("{HEAD}load = []\n{TAIL}"),
@@ -232,6 +240,14 @@ fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
     // One request less, and it acts.
     let text = format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 9\n{TAIL}");
     Scenario::parse(&text, "x.toml").unwrap();
+    // A hang lasts from when it begins, and sessions are not of the load.
+    for (fault, after) in [("hang", 30), ("reset-loop", 30), ("sessions-exhausted", 90)] {
+        let inject = hang.replace("hang", fault);
+        let text = format!(
+            "{HEAD}{load}{inject}lasting = \"1s\"\nafter_requests = {after}\n{TAIL}"
+        );
+        Scenario::parse(&text, "x.toml").unwrap();
+    }
 }
 
 #[test]
