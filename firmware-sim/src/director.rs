@@ -69,8 +69,17 @@ pub enum DirectorError {
 pub struct StandIn {
     process: Process,
     socket: PathBuf,
+    orders: Orders,
+}
+
+/// Where a service takes orders, and the connection to it.
+#[derive(Debug)]
+struct Orders {
     control: PathBuf,
-    orders: BufReader<UnixStream>,
+    /// How long an answer may take.
+    timeout: Duration,
+    /// None after an answer that did not come: it would be taken for the next one's.
+    stream: Option<BufReader<UnixStream>>,
 }
 
 impl StandIn {
@@ -103,12 +112,12 @@ impl StandIn {
         if !process.says_a_line() {
             return Err(DirectorError::Ended);
         }
-        let orders = connect(&control).map_err(DirectorError::Unreachable)?;
+        let mut orders = Orders::new(control, ANSWER_TIMEOUT);
+        orders.connect().map_err(DirectorError::Unreachable)?;
         Ok(Self {
             process,
             socket,
-            control,
-            orders: BufReader::new(orders),
+            orders,
         })
     }
 
@@ -127,7 +136,7 @@ impl StandIn {
     /// Where it takes orders, of others as well.
     #[must_use]
     pub fn control(&self) -> &Path {
-        &self.control
+        &self.orders.control
     }
 
     /// Has it play `part` by the time of `script` while `card` runs, and ends it after that.
@@ -193,7 +202,7 @@ impl StandIn {
 
     /// Gives an order, and says so if it is not followed: somebody else may have been faster.
     fn order(&mut self, order: &Order) {
-        match ask(&mut self.orders, &order.to_string()) {
+        match self.orders.ask(&order.to_string()) {
             Ok(answer) if answer["ok"] == true => {}
             Ok(answer) => say(&format!(
                 "the service has not followed {order}: {}",
@@ -392,18 +401,36 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-fn connect(control: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(control)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    Ok(stream)
-}
+impl Orders {
+    const fn new(control: PathBuf, timeout: Duration) -> Self {
+        Self {
+            control,
+            timeout,
+            stream: None,
+        }
+    }
 
-fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<serde_json::Value> {
-    writeln!(stream.get_mut(), "{line}")?;
-    let mut answer = String::new();
-    stream.read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+    fn connect(&mut self) -> io::Result<()> {
+        let stream = UnixStream::connect(&self.control)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        self.stream = Some(BufReader::new(stream));
+        Ok(())
+    }
+
+    /// Gives an order, and returns what is answered to it and to no other.
+    fn ask(&mut self, line: &str) -> io::Result<serde_json::Value> {
+        if self.stream.is_none() {
+            self.connect()?;
+        }
+        let mut stream = self.stream.take().expect("it is connected");
+        writeln!(stream.get_mut(), "{line}")?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer)?;
+        let answer = serde_json::from_str(&answer)?;
+        self.stream = Some(stream);
+        Ok(answer)
+    }
 }
 
 fn say(what: &str) {
@@ -414,6 +441,8 @@ fn say(what: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
+    use tempfile::TempDir;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -459,6 +488,27 @@ mod tests {
             (15, clear("leak-heap")),
         ];
         assert_eq!(orders, expected);
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_order() {
+        let directory = TempDir::new().unwrap();
+        let control = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&control).unwrap();
+        let mut orders = Orders::new(control, Duration::from_millis(50));
+        orders.connect().unwrap();
+        let (mut first, _) = listener.accept().unwrap();
+        first.write_all(b"{\"answers\": ").unwrap();
+        orders.ask("first").unwrap_err();
+        // It may be that nobody hears the end of it.
+        let _ = first.write_all(b"\"first\"}\n");
+        // Who is not asked waits for ever, so nobody waits for it.
+        thread::spawn(move || {
+            let (mut second, _) = listener.accept().unwrap();
+            second.write_all(b"{\"answers\": \"second\"}\n").unwrap();
+            let _ = io::copy(&mut second, &mut io::sink());
+        });
+        assert_eq!(orders.ask("second").unwrap()["answers"], "second");
     }
 
     #[test]
