@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// No order is longer, in bytes.
 const LINE_LEN_MAX: usize = 4096;
+/// Everything that was ever injected is on record, and told to whoever asks.
+const RECORDS_MAX: usize = 4096;
 /// How long somebody who says nothing keeps the others waiting.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 2,
@@ -227,6 +229,10 @@ fn follow(line: &[u8], script: &SharedScript) -> Value {
     };
     let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
     match order {
+        Order::Inject(_) if script.record().len() >= RECORDS_MAX => refused(&format!(
+            "there have been {RECORDS_MAX} injections, and no more are kept on record; start the \
+             card again"
+        )),
         Order::Inject(text) => {
             let InjectionId(id) = script.add(text.into());
             json!({ "ok": true, "id": id })
@@ -399,6 +405,19 @@ mod tests {
             .map(|line| line.find("hang"))
             .collect();
         assert_eq!(columns, [Some(5); 11], "{table}");
+    }
+
+    #[test]
+    fn no_more_is_injected_than_is_kept_on_record() {
+        let script = Script::new(1).shared();
+        for _ in 0..RECORDS_MAX {
+            assert_eq!(answer(r#"{"inject": {"fault": "hang"}}"#, &script)["ok"], true);
+            assert_eq!(answer(r#"{"clear": "all"}"#, &script)["ok"], true);
+        }
+        let refused = answer(r#"{"inject": {"fault": "hang"}}"#, &script);
+        let error = refused["error"].as_str().unwrap();
+        assert!(error.contains("start the card again"), "{error}");
+        assert_eq!(script.lock().unwrap().record().len(), RECORDS_MAX);
     }
 
     #[test]
