@@ -387,7 +387,11 @@ mod tests {
         };
         let started = clock::now();
         serve(&waiting, over.as_fd(), &Script::new(1).shared());
-        assert_eq!(waiting.asked.get(), 6, "it is tried again, until it is over");
+        assert_eq!(
+            waiting.asked.get(),
+            6,
+            "it is tried again, until it is over"
+        );
         let elapsed = clock::now() - started;
         assert!(elapsed >= Duration::from_millis(200), "{elapsed:?}");
     }
@@ -411,7 +415,10 @@ mod tests {
     fn no_more_is_injected_than_is_kept_on_record() {
         let script = Script::new(1).shared();
         for _ in 0..RECORDS_MAX {
-            assert_eq!(answer(r#"{"inject": {"fault": "hang"}}"#, &script)["ok"], true);
+            assert_eq!(
+                answer(r#"{"inject": {"fault": "hang"}}"#, &script)["ok"],
+                true
+            );
             assert_eq!(answer(r#"{"clear": "all"}"#, &script)["ok"], true);
         }
         let refused = answer(r#"{"inject": {"fault": "hang"}}"#, &script);

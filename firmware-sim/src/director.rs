@@ -16,7 +16,7 @@
 //!   the card is killed   the kernel sends SIGTERM: parent-death signal
 //! ```
 
-use crate::fault::SharedScript;
+use crate::fault::{Fault, Record, SharedScript};
 use crate::scenario::{ServicePart, TimedFault};
 use crate::service::control::Order;
 use crate::service::{CardLink, ServiceFault};
@@ -181,19 +181,24 @@ impl StandIn {
                 }
                 Event::Nothing => {}
             }
-            let (now, card_is_present) = {
+            let (now, moves) = {
                 let script = script.lock().unwrap_or_else(PoisonError::into_inner);
-                (script.now(), script.card_is_present())
+                let (now, is_present) = (script.now(), script.card_is_present());
+                let moves = moves(script.record(), told, card_was_present, now, is_present);
+                card_was_present = is_present;
+                (now, moves)
             };
-            if card_is_present != card_was_present {
-                card_was_present = card_is_present;
-                self.order(&Order::Card(match card_is_present {
+            let cards = moves.into_iter().map(|(at, is_present)| {
+                let card = match is_present {
                     true => CardLink::Present,
                     false => CardLink::Absent,
-                }));
-            }
-            for order in due(&part.faults, told, now) {
-                self.order(&order);
+                };
+                (at, Order::Card(card))
+            });
+            let mut orders: Vec<_> = cards.chain(due(&part.faults, told, now)).collect();
+            orders.sort_by_key(|(at, _)| *at);
+            for (_, order) in &orders {
+                self.order(order);
             }
             told = Some(now);
             caller.call(&self.socket, now);
@@ -215,9 +220,51 @@ impl StandIn {
     }
 }
 
-/// What is due after `told`, or from the start on, up to and including `now`: oldest first.
-fn due(faults: &[TimedFault<ServiceFault>], told: Option<Duration>, now: Duration) -> Vec<Order> {
-    let is_due = |at: Duration| at <= now && told.is_none_or(|told| told < at);
+/// When the card left its slot and came back between `told` and `now`, of which it is known whether
+/// it was there: however short that was, it is on record.
+fn moves(
+    records: &[Record],
+    told: Option<Duration>,
+    was_present: bool,
+    now: Duration,
+    is_present: bool,
+) -> Vec<(Duration, bool)> {
+    let removals = || {
+        let records = records.iter();
+        records.filter(|record| record.fault == Fault::SurpriseRemoval)
+    };
+    let is_away = |at: Duration| {
+        removals().any(|record| {
+            record.last_acted_at.is_some_and(|began| began <= at)
+                && record.cleared_at.is_none_or(|over| at < over)
+        })
+    };
+    let times = removals().filter(|record| record.times > 0);
+    let times = times.flat_map(|record| [record.last_acted_at, record.cleared_at]);
+    let mut times: Vec<_> = times
+        .flatten()
+        .filter(|at| is_due(*at, told, now))
+        .collect();
+    times.sort_unstable();
+    let mut moves: Vec<_> = times.into_iter().map(|at| (at, !is_away(at))).collect();
+    moves.push((now, is_present));
+    let mut before = was_present;
+    moves.retain(|(_, is_present)| std::mem::replace(&mut before, *is_present) != *is_present);
+    moves
+}
+
+/// Whether something is after `told`, or from the start on, up to and including `now`.
+fn is_due(at: Duration, told: Option<Duration>, now: Duration) -> bool {
+    at <= now && told.is_none_or(|told| told < at)
+}
+
+/// What is due of a service's faults, oldest first, and when it was.
+fn due(
+    faults: &[TimedFault<ServiceFault>],
+    told: Option<Duration>,
+    now: Duration,
+) -> Vec<(Duration, Order)> {
+    let is_due = |at: Duration| is_due(at, told, now);
     let mut due = Vec::new();
     for (index, timed) in faults.iter().enumerate() {
         if is_due(timed.at) {
@@ -228,16 +275,12 @@ fn due(faults: &[TimedFault<ServiceFault>], told: Option<Duration>, now: Duratio
         }
     }
     due.sort_by_key(|(at, _)| *at);
-    due.into_iter().map(|(_, order)| order).collect()
+    due
 }
 
 /// What the end of a fault means. Of one name there is one at a time: one that began later has
 /// replaced it, and one that began before it and is still on comes back.
-fn at_the_end(
-    faults: &[TimedFault<ServiceFault>],
-    index: usize,
-    end: Duration,
-) -> Option<Order> {
+fn at_the_end(faults: &[TimedFault<ServiceFault>], index: usize, end: Duration) -> Option<Order> {
     let name = faults[index].fault.name();
     let began = |index: usize| (faults[index].at, index);
     let same = || (0..faults.len()).filter(|&other| faults[other].fault.name() == name);
@@ -441,6 +484,7 @@ fn say(what: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Injection, Script, Trigger};
     use std::os::unix::net::UnixListener;
     use tempfile::TempDir;
 
@@ -452,6 +496,41 @@ mod tests {
             at: at * SECOND,
             lasting: lasting.map(|lasting| lasting * SECOND),
         }
+    }
+
+    fn due(
+        faults: &[TimedFault<ServiceFault>],
+        told: Option<Duration>,
+        now: Duration,
+    ) -> Vec<Order> {
+        let due = super::due(faults, told, now).into_iter();
+        due.map(|(_, order)| order).collect()
+    }
+
+    #[test]
+    fn an_absence_of_the_card_is_told_however_short_it_was() {
+        let mut script = Script::new(1);
+        for (at, lasting) in [(1, 9), (3, 4), (12, 1)] {
+            let trigger = Trigger::at(at * SECOND).lasting(lasting * SECOND);
+            let fault = Fault::SurpriseRemoval;
+            script.add(Injection { fault, trigger });
+        }
+        let mut told = None;
+        let mut was_present = true;
+        let mut moved = Vec::new();
+        // Between two looks it goes and comes back, or one absence is within another.
+        for second in [0, 5, 11, 20] {
+            let now = second * SECOND;
+            script.advance(now);
+            let is_present = script.card_is_present();
+            moved.extend(moves(script.record(), told, was_present, now, is_present));
+            (told, was_present) = (Some(now), is_present);
+        }
+        let moved: Vec<_> = moved
+            .iter()
+            .map(|(at, there)| (at.as_secs(), *there))
+            .collect();
+        assert_eq!(moved, [(1, false), (10, true), (12, false), (13, true)]);
     }
 
     fn inject(fault: &str) -> Order {

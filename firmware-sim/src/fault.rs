@@ -683,9 +683,19 @@ mod tests {
         assert!(range("downtrained", "width").unwrap().1.starts_with(&said));
         let warning = Card::warning_temperature_k() - 273;
         let said = format!("a temperature above {warning},");
-        assert!(range("over-temperature", "celsius").unwrap().1.starts_with(&said));
+        assert!(
+            range("over-temperature", "celsius")
+                .unwrap()
+                .1
+                .starts_with(&said)
+        );
         let said = format!("a number up to {},", Card::vectors_max() - 1);
-        assert!(range("interrupt-storm", "vector").unwrap().1.starts_with(&said));
+        assert!(
+            range("interrupt-storm", "vector")
+                .unwrap()
+                .1
+                .starts_with(&said)
+        );
     }
 
     #[test]

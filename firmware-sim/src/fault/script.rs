@@ -209,7 +209,7 @@ impl Script {
 
     /// Lets time pass, and returns the pulses that are due, each as often as it is. A card that is
     /// away does nothing, so there are none then, and none on record.
-    pub(super) fn advance(&mut self, now: Duration) -> Vec<Fault> {
+    pub(crate) fn advance(&mut self, now: Duration) -> Vec<Fault> {
         self.now = now;
         // States first, for one of them is that the card is away.
         self.for_each_live(|script, index| {
@@ -299,10 +299,7 @@ impl Script {
 
     /// A pulse that would be due is not, and what comes once does not come any more.
     fn miss_pulse(&mut self, index: usize) {
-        let Some(at) = self.progress[index]
-            .next_pulse
-            .filter(|at| *at <= self.now)
-        else {
+        let Some(at) = self.progress[index].next_pulse.filter(|at| *at <= self.now) else {
             return;
         };
         match self.progress[index].acts {
@@ -641,7 +638,11 @@ mod tests {
         assert_eq!(counts, [0, 0, 0, 0, 1, 1]);
         let record = script.record();
         assert_eq!((record[1].times, record[1].first_acted_at), (0, None));
-        assert_eq!(record[1].cleared_at, Some(5 * SECOND), "it does not come later");
+        assert_eq!(
+            record[1].cleared_at,
+            Some(5 * SECOND),
+            "it does not come later"
+        );
         let first = record[2].first_acted_at;
         assert_eq!((record[2].times, first), (2, Some(10 * SECOND)));
     }

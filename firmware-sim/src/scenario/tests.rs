@@ -243,9 +243,8 @@ fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
     // A hang lasts from when it begins, and sessions are not of the load.
     for (fault, after) in [("hang", 30), ("reset-loop", 30), ("sessions-exhausted", 90)] {
         let inject = hang.replace("hang", fault);
-        let text = format!(
-            "{HEAD}{load}{inject}lasting = \"1s\"\nafter_requests = {after}\n{TAIL}"
-        );
+        let text =
+            format!("{HEAD}{load}{inject}lasting = \"1s\"\nafter_requests = {after}\n{TAIL}");
         Scenario::parse(&text, "x.toml").unwrap();
     }
 }
