@@ -29,10 +29,17 @@ use std::time::Duration;
 
 /// No order is longer, in bytes.
 const LINE_LEN_MAX: usize = 4096;
+/// Everything that was ever injected is on record, and told to whoever asks.
+const RECORDS_MAX: usize = 4096;
 /// How long somebody who says nothing keeps the others waiting.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
+};
+/// With no descriptor left, accepting is tried again after this.
+const NO_DESCRIPTOR_RETRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
 };
 /// How long somebody may take to accept an answer, and a card to give one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -149,10 +156,28 @@ fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
 /// Takes orders until `over` hangs up. A client at a time, the next one waits.
 pub(crate) fn serve(listener: impl AsFd, over: BorrowedFd<'_>, script: &SharedScript) {
     while wait(listener.as_fd(), over, None) {
-        // Whoever has gone away again is none of our business.
-        if let Ok(client) = accept_with(&listener, SocketFlags::CLOEXEC) {
-            let _ = attend(client.into(), over, script);
+        match accept_with(&listener, SocketFlags::CLOEXEC) {
+            Ok(client) => {
+                let _ = attend(client.into(), over, script);
+            }
+            // Whoever has gone away again is none of our business.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            // Without descriptors whoever waits goes on waiting, and asking at once finds the same.
+            Err(_) => {
+                if is_over_within(over, &NO_DESCRIPTOR_RETRY) {
+                    return;
+                }
+            }
         }
+    }
+}
+
+/// Waits for so long, or until it is over, and returns whether it is.
+fn is_over_within(over: BorrowedFd<'_>, time: &Timespec) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(over, PollFlags::IN)];
+    match poll(&mut fds, Some(time)) {
+        Ok(_) => !fds[0].revents().is_empty(),
+        Err(errno) => errno != Errno::INTR,
     }
 }
 
@@ -204,6 +229,10 @@ fn follow(line: &[u8], script: &SharedScript) -> Value {
     };
     let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
     match order {
+        Order::Inject(_) if script.record().len() >= RECORDS_MAX => refused(&format!(
+            "there have been {RECORDS_MAX} injections, and no more are kept on record; start the \
+             card again"
+        )),
         Order::Inject(text) => {
             let InjectionId(id) = script.add(text.into());
             json!({ "ok": true, "id": id })
@@ -298,6 +327,10 @@ fn seconds(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::fault::Fault;
+    use card_device::clock;
+    use rustix::pipe::pipe;
+    use std::cell::Cell;
+    use std::os::fd::OwnedFd;
 
     fn answer(line: &str, script: &SharedScript) -> Value {
         follow(line.as_bytes(), script)
@@ -325,6 +358,44 @@ mod tests {
         assert_eq!(script.record()[0].fault, Fault::Slow { factor: 7.0 });
     }
 
+    /// Somebody always waits there, and cannot be accepted: a pipe is no socket.
+    struct Unacceptable {
+        pipe: [OwnedFd; 2],
+        asked: Cell<u32>,
+        running: Cell<Option<OwnedFd>>,
+    }
+
+    impl AsFd for Unacceptable {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.asked.set(self.asked.get() + 1);
+            if self.asked.get() == 6 {
+                drop(self.running.take());
+            }
+            self.pipe[0].as_fd()
+        }
+    }
+
+    #[test]
+    fn whoever_cannot_be_accepted_is_not_tried_again_at_once() {
+        let (read, write) = pipe().unwrap();
+        rustix::io::write(&write, &[1]).unwrap();
+        let (over, running) = pipe().unwrap();
+        let waiting = Unacceptable {
+            pipe: [read, write],
+            asked: Cell::new(0),
+            running: Cell::new(Some(running)),
+        };
+        let started = clock::now();
+        serve(&waiting, over.as_fd(), &Script::new(1).shared());
+        assert_eq!(
+            waiting.asked.get(),
+            6,
+            "it is tried again, until it is over"
+        );
+        let elapsed = clock::now() - started;
+        assert!(elapsed >= Duration::from_millis(200), "{elapsed:?}");
+    }
+
     #[test]
     fn ten_injections_and_more_stand_in_line() {
         let script = Script::new(1).shared();
@@ -338,6 +409,22 @@ mod tests {
             .map(|line| line.find("hang"))
             .collect();
         assert_eq!(columns, [Some(5); 11], "{table}");
+    }
+
+    #[test]
+    fn no_more_is_injected_than_is_kept_on_record() {
+        let script = Script::new(1).shared();
+        for _ in 0..RECORDS_MAX {
+            assert_eq!(
+                answer(r#"{"inject": {"fault": "hang"}}"#, &script)["ok"],
+                true
+            );
+            assert_eq!(answer(r#"{"clear": "all"}"#, &script)["ok"], true);
+        }
+        let refused = answer(r#"{"inject": {"fault": "hang"}}"#, &script);
+        let error = refused["error"].as_str().unwrap();
+        assert!(error.contains("start the card again"), "{error}");
+        assert_eq!(script.lock().unwrap().record().len(), RECORDS_MAX);
     }
 
     #[test]

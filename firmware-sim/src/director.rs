@@ -16,7 +16,7 @@
 //!   the card is killed   the kernel sends SIGTERM: parent-death signal
 //! ```
 
-use crate::fault::SharedScript;
+use crate::fault::{Fault, Record, SharedScript};
 use crate::scenario::{ServicePart, TimedFault};
 use crate::service::control::Order;
 use crate::service::{CardLink, ServiceFault};
@@ -69,8 +69,17 @@ pub enum DirectorError {
 pub struct StandIn {
     process: Process,
     socket: PathBuf,
+    orders: Orders,
+}
+
+/// Where a service takes orders, and the connection to it.
+#[derive(Debug)]
+struct Orders {
     control: PathBuf,
-    orders: BufReader<UnixStream>,
+    /// How long an answer may take.
+    timeout: Duration,
+    /// None after an answer that did not come: it would be taken for the next one's.
+    stream: Option<BufReader<UnixStream>>,
 }
 
 impl StandIn {
@@ -103,12 +112,12 @@ impl StandIn {
         if !process.says_a_line() {
             return Err(DirectorError::Ended);
         }
-        let orders = connect(&control).map_err(DirectorError::Unreachable)?;
+        let mut orders = Orders::new(control, ANSWER_TIMEOUT);
+        orders.connect().map_err(DirectorError::Unreachable)?;
         Ok(Self {
             process,
             socket,
-            control,
-            orders: BufReader::new(orders),
+            orders,
         })
     }
 
@@ -127,7 +136,7 @@ impl StandIn {
     /// Where it takes orders, of others as well.
     #[must_use]
     pub fn control(&self) -> &Path {
-        &self.control
+        &self.orders.control
     }
 
     /// Has it play `part` by the time of `script` while `card` runs, and ends it after that.
@@ -172,19 +181,24 @@ impl StandIn {
                 }
                 Event::Nothing => {}
             }
-            let (now, card_is_present) = {
+            let (now, moves) = {
                 let script = script.lock().unwrap_or_else(PoisonError::into_inner);
-                (script.now(), script.card_is_present())
+                let (now, is_present) = (script.now(), script.card_is_present());
+                let moves = moves(script.record(), told, card_was_present, now, is_present);
+                card_was_present = is_present;
+                (now, moves)
             };
-            if card_is_present != card_was_present {
-                card_was_present = card_is_present;
-                self.order(&Order::Card(match card_is_present {
+            let cards = moves.into_iter().map(|(at, is_present)| {
+                let card = match is_present {
                     true => CardLink::Present,
                     false => CardLink::Absent,
-                }));
-            }
-            for order in due(&part.faults, told, now) {
-                self.order(&order);
+                };
+                (at, Order::Card(card))
+            });
+            let mut orders: Vec<_> = cards.chain(due(&part.faults, told, now)).collect();
+            orders.sort_by_key(|(at, _)| *at);
+            for (_, order) in &orders {
+                self.order(order);
             }
             told = Some(now);
             caller.call(&self.socket, now);
@@ -193,7 +207,7 @@ impl StandIn {
 
     /// Gives an order, and says so if it is not followed: somebody else may have been faster.
     fn order(&mut self, order: &Order) {
-        match ask(&mut self.orders, &order.to_string()) {
+        match self.orders.ask(&order.to_string()) {
             Ok(answer) if answer["ok"] == true => {}
             Ok(answer) => say(&format!(
                 "the service has not followed {order}: {}",
@@ -206,33 +220,88 @@ impl StandIn {
     }
 }
 
-/// What is due after `told`, or from the start on, up to and including `now`: oldest first.
-fn due(faults: &[TimedFault<ServiceFault>], told: Option<Duration>, now: Duration) -> Vec<Order> {
-    let is_due = |at: Duration| at <= now && told.is_none_or(|told| told < at);
-    // Of one name there is one fault at a time; the later one has replaced the other.
-    let is_replaced = |name, end| {
-        let mut same = faults.iter().filter(|other| other.fault.name() == name);
-        same.any(|other| other.is_on(end))
+/// When the card left its slot and came back between `told` and `now`, of which it is known whether
+/// it was there: however short that was, it is on record.
+fn moves(
+    records: &[Record],
+    told: Option<Duration>,
+    was_present: bool,
+    now: Duration,
+    is_present: bool,
+) -> Vec<(Duration, bool)> {
+    let removals = || {
+        let records = records.iter();
+        records.filter(|record| record.fault == Fault::SurpriseRemoval)
     };
+    let is_away = |at: Duration| {
+        removals().any(|record| {
+            record.last_acted_at.is_some_and(|began| began <= at)
+                && record.cleared_at.is_none_or(|over| at < over)
+        })
+    };
+    let times = removals().filter(|record| record.times > 0);
+    let times = times.flat_map(|record| [record.last_acted_at, record.cleared_at]);
+    let mut times: Vec<_> = times
+        .flatten()
+        .filter(|at| is_due(*at, told, now))
+        .collect();
+    times.sort_unstable();
+    let mut moves: Vec<_> = times.into_iter().map(|at| (at, !is_away(at))).collect();
+    moves.push((now, is_present));
+    let mut before = was_present;
+    moves.retain(|(_, is_present)| std::mem::replace(&mut before, *is_present) != *is_present);
+    moves
+}
+
+/// Whether something is after `told`, or from the start on, up to and including `now`.
+fn is_due(at: Duration, told: Option<Duration>, now: Duration) -> bool {
+    at <= now && told.is_none_or(|told| told < at)
+}
+
+/// What is due of a service's faults, oldest first, and when it was.
+fn due(
+    faults: &[TimedFault<ServiceFault>],
+    told: Option<Duration>,
+    now: Duration,
+) -> Vec<(Duration, Order)> {
+    let is_due = |at: Duration| is_due(at, told, now);
     let mut due = Vec::new();
-    for timed in faults {
+    for (index, timed) in faults.iter().enumerate() {
         if is_due(timed.at) {
             due.push((timed.at, Order::Inject(timed.fault)));
         }
-        let name = timed.fault.name();
-        if let Some(end) = timed
-            .end()
-            .filter(|end| is_due(*end) && !is_replaced(name, *end))
-        {
-            let clear = Order::Clear {
-                fault: Some(name.to_owned()),
-                free: false,
-            };
-            due.push((end, clear));
+        if let Some(end) = timed.end().filter(|end| is_due(*end)) {
+            due.extend(at_the_end(faults, index, end).map(|order| (end, order)));
         }
     }
     due.sort_by_key(|(at, _)| *at);
-    due.into_iter().map(|(_, order)| order).collect()
+    due
+}
+
+/// What the end of a fault means. Of one name there is one at a time: one that began later has
+/// replaced it, and one that began before it and is still on comes back.
+fn at_the_end(faults: &[TimedFault<ServiceFault>], index: usize, end: Duration) -> Option<Order> {
+    let name = faults[index].fault.name();
+    let began = |index: usize| (faults[index].at, index);
+    let same = || (0..faults.len()).filter(|&other| faults[other].fault.name() == name);
+    // Of those that end together, the one that began last says so.
+    let is_replaced = same().any(|other| {
+        let until = faults[other].end().unwrap_or(Duration::MAX);
+        began(other) > began(index) && faults[other].at <= end && until >= end
+    });
+    if is_replaced {
+        return None;
+    }
+    let before = same()
+        .filter(|&other| faults[other].is_on(end))
+        .max_by_key(|&other| began(other));
+    Some(match before {
+        Some(before) => Order::Inject(faults[before].fault),
+        None => Order::Clear {
+            fault: Some(name.to_owned()),
+            free: false,
+        },
+    })
 }
 
 /// A client that opens what there is not, as often as it should.
@@ -375,18 +444,36 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-fn connect(control: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(control)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    Ok(stream)
-}
+impl Orders {
+    const fn new(control: PathBuf, timeout: Duration) -> Self {
+        Self {
+            control,
+            timeout,
+            stream: None,
+        }
+    }
 
-fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<serde_json::Value> {
-    writeln!(stream.get_mut(), "{line}")?;
-    let mut answer = String::new();
-    stream.read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+    fn connect(&mut self) -> io::Result<()> {
+        let stream = UnixStream::connect(&self.control)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        self.stream = Some(BufReader::new(stream));
+        Ok(())
+    }
+
+    /// Gives an order, and returns what is answered to it and to no other.
+    fn ask(&mut self, line: &str) -> io::Result<serde_json::Value> {
+        if self.stream.is_none() {
+            self.connect()?;
+        }
+        let mut stream = self.stream.take().expect("it is connected");
+        writeln!(stream.get_mut(), "{line}")?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer)?;
+        let answer = serde_json::from_str(&answer)?;
+        self.stream = Some(stream);
+        Ok(answer)
+    }
 }
 
 fn say(what: &str) {
@@ -397,6 +484,9 @@ fn say(what: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Injection, Script, Trigger};
+    use std::os::unix::net::UnixListener;
+    use tempfile::TempDir;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -406,6 +496,41 @@ mod tests {
             at: at * SECOND,
             lasting: lasting.map(|lasting| lasting * SECOND),
         }
+    }
+
+    fn due(
+        faults: &[TimedFault<ServiceFault>],
+        told: Option<Duration>,
+        now: Duration,
+    ) -> Vec<Order> {
+        let due = super::due(faults, told, now).into_iter();
+        due.map(|(_, order)| order).collect()
+    }
+
+    #[test]
+    fn an_absence_of_the_card_is_told_however_short_it_was() {
+        let mut script = Script::new(1);
+        for (at, lasting) in [(1, 9), (3, 4), (12, 1)] {
+            let trigger = Trigger::at(at * SECOND).lasting(lasting * SECOND);
+            let fault = Fault::SurpriseRemoval;
+            script.add(Injection { fault, trigger });
+        }
+        let mut told = None;
+        let mut was_present = true;
+        let mut moved = Vec::new();
+        // Between two looks it goes and comes back, or one absence is within another.
+        for second in [0, 5, 11, 20] {
+            let now = second * SECOND;
+            script.advance(now);
+            let is_present = script.card_is_present();
+            moved.extend(moves(script.record(), told, was_present, now, is_present));
+            (told, was_present) = (Some(now), is_present);
+        }
+        let moved: Vec<_> = moved
+            .iter()
+            .map(|(at, there)| (at.as_secs(), *there))
+            .collect();
+        assert_eq!(moved, [(1, false), (10, true), (12, false), (13, true)]);
     }
 
     fn inject(fault: &str) -> Order {
@@ -445,6 +570,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_order() {
+        let directory = TempDir::new().unwrap();
+        let control = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&control).unwrap();
+        let mut orders = Orders::new(control, Duration::from_millis(50));
+        orders.connect().unwrap();
+        let (mut first, _) = listener.accept().unwrap();
+        first.write_all(b"{\"answers\": ").unwrap();
+        orders.ask("first").unwrap_err();
+        // It may be that nobody hears the end of it.
+        let _ = first.write_all(b"\"first\"}\n");
+        // Who is not asked waits for ever, so nobody waits for it.
+        thread::spawn(move || {
+            let (mut second, _) = listener.accept().unwrap();
+            second.write_all(b"{\"answers\": \"second\"}\n").unwrap();
+            let _ = io::copy(&mut second, &mut io::sink());
+        });
+        assert_eq!(orders.ask("second").unwrap()["answers"], "second");
+    }
+
+    #[test]
     fn what_was_slept_through_is_told_in_the_order_in_which_it_was_due() {
         let faults = [
             timed("leak-heap=1MiB/s", 10, Some(20)),
@@ -469,5 +615,29 @@ mod tests {
         assert_eq!(at_ten, [inject("leak-heap=2MiB/s")]);
         let at_twenty = due(&faults, Some(10 * SECOND), 20 * SECOND);
         assert_eq!(at_twenty, [clear("leak-heap")]);
+    }
+
+    #[test]
+    fn a_fault_that_was_replaced_for_a_while_comes_back() {
+        let faults = [
+            timed("leak-heap=1MiB/s", 0, None),
+            timed("leak-heap=2MiB/s", 5, Some(5)),
+        ];
+        let at_ten = due(&faults, Some(9 * SECOND), 10 * SECOND);
+        assert_eq!(at_ten, [inject("leak-heap=1MiB/s")]);
+        assert_eq!(due(&faults, Some(10 * SECOND), 60 * SECOND), []);
+    }
+
+    #[test]
+    fn of_faults_that_end_together_one_is_cleared_once() {
+        let faults = [
+            timed("leak-heap=1MiB/s", 0, Some(10)),
+            timed("leak-heap=2MiB/s", 5, Some(5)),
+            timed("leak-heap=3MiB/s", 6, Some(1)),
+        ];
+        let at_seven = due(&faults, Some(6 * SECOND), 7 * SECOND);
+        assert_eq!(at_seven, [inject("leak-heap=2MiB/s")]);
+        let at_ten = due(&faults, Some(7 * SECOND), 10 * SECOND);
+        assert_eq!(at_ten, [clear("leak-heap")]);
     }
 }

@@ -18,6 +18,7 @@ pub use script::{Injection, InjectionError, InjectionId, Record, Script, SharedS
 pub use trigger::{Matching, Trigger};
 
 use crate::nearest::nearest;
+use card_device::Card;
 use card_spec::crypto::Status;
 use script::Acts;
 use std::fmt;
@@ -328,10 +329,12 @@ impl Fault {
     ///
     /// # Errors
     ///
-    /// If the fault does not take it, or it cannot have this value.
+    /// If the fault does not take it, or it cannot have this value, or would do nothing with it; then
+    /// it is as it was.
     pub fn set(&mut self, parameter: &str, value: &str) -> Result<(), FaultError> {
         let fault = self.name();
-        let mut parameters = self.parameters_mut();
+        let mut changed = self.clone();
+        let mut parameters = changed.parameters_mut();
         let takes = parameters.iter().map(|(name, _)| *name).collect();
         let found = parameters.iter_mut().find(|(name, _)| *name == parameter);
         let Some((parameter, place)) = found else {
@@ -341,12 +344,50 @@ impl Fault {
                 takes,
             });
         };
-        place.read(value).map_err(|expected| FaultError::BadValue {
+        let parameter = *parameter;
+        let read = place.read(value);
+        let expected = match (read, changed.range(parameter)) {
+            (Err(_), Some((_, expected)))
+            | (Ok(()), Some((false, expected)))
+            | (Err(expected), None) => expected,
+            (Ok(()), _) => {
+                *self = changed;
+                return Ok(());
+            }
+        };
+        Err(FaultError::BadValue {
             fault,
             parameter,
             value: value.to_owned(),
             expected,
         })
+    }
+
+    /// What a parameter has to be for the fault to do something, where not every value of its kind
+    /// does, and whether it is.
+    fn range(&self, parameter: &str) -> Option<(bool, &'static str)> {
+        let (best_width, best_speed) = Card::best_link();
+        match (self, parameter) {
+            (Self::Slow { factor }, _) => Some((*factor > 1.0, "a number above 1, up to 1000000")),
+            (Self::DuplicateCompletion { copies }, _) => {
+                Some(((1..=254).contains(copies), "a number from 1 to 254"))
+            }
+            (Self::Downtrained { width, speed }, _) => Some((
+                (1..=best_width).contains(width)
+                    && (1..=best_speed).contains(speed)
+                    && (*width, *speed) != (best_width, best_speed),
+                "a width from 1 to 8 and a speed from 1 to 4, and one of them less than that",
+            )),
+            (Self::OverTemperature { celsius, .. }, "celsius") => Some((
+                liar::kelvin(f64::from(*celsius)) > Card::warning_temperature_k(),
+                "a temperature above 85, where a card warns, up to 65535",
+            )),
+            (Self::InterruptStorm { vector, .. }, "vector") => Some((
+                *vector < Card::vectors_max(),
+                "a number up to 61, the last vector that a card can have",
+            )),
+            _ => None,
+        }
     }
 
     /// What is known of it.
@@ -610,6 +651,54 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_that_would_do_nothing_is_refused_with_what_would() {
+        let best = Card::best_link();
+        let best = format!("downtrained={},speed={}", best.0, best.1);
+        for (wrong, right) in [
+            ("slow=1", "slow=1.1"),
+            ("slow=0.5", "slow=1000000"),
+            ("duplicate-completion=0", "duplicate-completion=254"),
+            ("over-temperature=85", "over-temperature=86"),
+            ("interrupt-storm=1,vector=62", "interrupt-storm=1,vector=0"),
+            ("downtrained=0", "downtrained=1"),
+            ("downtrained=2,speed=0", "downtrained=2,speed=2"),
+            (&best, "downtrained=2,speed=3"),
+        ] {
+            let error = wrong.parse::<Fault>().unwrap_err();
+            assert!(matches!(error, FaultError::BadValue { .. }), "{error}");
+            let fault: Fault = right.parse().unwrap();
+            assert_eq!(fault.to_string().split(',').next(), right.split(',').next());
+        }
+        let mut fault = Fault::Slow { factor: 7.0 };
+        let error = fault.set("factor", "1").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "slow: factor cannot be \"1\": it must be a number above 1, up to 1000000"
+        );
+        assert_eq!(fault, Fault::Slow { factor: 7.0 });
+        // What is said of a card is so.
+        let range = |fault: &str, parameter| fault.parse::<Fault>().unwrap().range(parameter);
+        let (width, speed) = Card::best_link();
+        let said = format!("a width from 1 to {width} and a speed from 1 to {speed}");
+        assert!(range("downtrained", "width").unwrap().1.starts_with(&said));
+        let warning = Card::warning_temperature_k() - 273;
+        let said = format!("a temperature above {warning},");
+        assert!(
+            range("over-temperature", "celsius")
+                .unwrap()
+                .1
+                .starts_with(&said)
+        );
+        let said = format!("a number up to {},", Card::vectors_max() - 1);
+        assert!(
+            range("interrupt-storm", "vector")
+                .unwrap()
+                .1
+                .starts_with(&said)
+        );
+    }
+
+    #[test]
     fn what_is_no_fault_is_explained() {
         let message = |text: &str| text.parse::<Fault>().unwrap_err().to_string();
         assert_eq!(
@@ -618,7 +707,7 @@ mod tests {
         );
         assert_eq!(
             message("slow=0"),
-            "slow: factor cannot be \"0\": it must be a number from 0.001 to 1000000"
+            "slow: factor cannot be \"0\": it must be a number above 1, up to 1000000"
         );
         assert_eq!(
             message("slow=2,speed=1"),

@@ -3,9 +3,11 @@
 //! What the faults are is in [`crate::fault`].
 
 use crate::fault::{CATALOGUE, Entry, Fault, Player};
+use crate::service::fault::default_of;
 use serde_json::{Value, json};
 
-/// One line for each fault: group, name with its parameters' defaults, what happens.
+/// One line for each fault: group, name with its parameters' defaults, what happens. A parameter
+/// that has none, and has to be given, is written as its name in capitals.
 #[must_use]
 pub fn table() -> String {
     let column = |of: fn(&Entry) -> String| CATALOGUE.iter().map(of).map(|text| text.len()).max();
@@ -32,16 +34,14 @@ pub fn json() -> String {
 }
 
 fn object(entry: &Entry) -> Value {
-    let defaults = Fault::named(entry.name).map_or_else(|_| Vec::new(), |fault| fault.values());
-    let parameters: Vec<_> = entry
-        .parameters
-        .iter()
-        .map(|parameter| {
-            let default = defaults.iter().find(|(name, _)| *name == parameter.name);
+    let parameters: Vec<_> = defaults(entry)
+        .into_iter()
+        .zip(entry.parameters)
+        .map(|(default, parameter)| {
             json!({
                 "name": parameter.name,
                 "summary": parameter.summary,
-                "default": default.map(|(_, value)| value),
+                "default": default,
             })
         })
         .collect();
@@ -56,7 +56,30 @@ fn object(entry: &Entry) -> Value {
     })
 }
 
+/// The values that its parameters have if nobody says otherwise, in their order.
+fn defaults(entry: &Entry) -> Vec<Option<String>> {
+    let of_the_card = Fault::named(entry.name).map_or_else(|_| Vec::new(), |it| it.values());
+    let default = |name: &str| match entry.played_by {
+        Player::StandIn => default_of(entry.name, name).map(str::to_owned),
+        Player::Card | Player::Simulation => {
+            let mut values = of_the_card.iter();
+            let found = values.find(|(parameter, _)| *parameter == name);
+            found.map(|(_, value)| value.clone())
+        }
+    };
+    entry.parameters.iter().map(|it| default(it.name)).collect()
+}
+
 /// The fault with the parameters it has if nobody says otherwise.
 fn as_written(entry: &Entry) -> String {
-    Fault::named(entry.name).map_or_else(|_| entry.name.to_owned(), |fault| fault.to_string())
+    let mut text = entry.name.to_owned();
+    let parameters = defaults(entry).into_iter().zip(entry.parameters);
+    for (index, (default, parameter)) in parameters.enumerate() {
+        let value = default.unwrap_or_else(|| parameter.name.to_uppercase());
+        text += &match index {
+            0 => format!("={value}"),
+            _ => format!(",{}={value}", parameter.name),
+        };
+    }
+    text
 }

@@ -323,7 +323,10 @@ fn run(config: &RunConfig) -> anyhow::Result<()> {
         let _ = writeln!(out, "firmware-sim: it takes orders on {}", path.display());
     }
     if let Some(scenario) = &config.scenario {
-        let _ = write!(out, "\n{}", scenario::story(scenario));
+        let mut played = scenario.clone();
+        played.seed = config.seed.unwrap_or(scenario.seed);
+        played.led = config.led.unwrap_or(scenario.led);
+        let _ = write!(out, "\n{}", scenario::story(&played));
         if scenario.host.is_some() {
             let _ = writeln!(
                 out,

@@ -155,6 +155,19 @@ fn every_fault_is_listed_on_a_line_of_its_own_and_can_be_had() {
     assert_eq!(crt["cause"], "card");
     assert_eq!(crt["observable"], "at the next request of that kind");
     assert_eq!(crt["played_by"], "card");
+    for written in [
+        "over-temperature=105,rate=2",
+        "crash=0",
+        "delayed-recycle=240s",
+        "leak-heap=RATE",
+        "leak-while-absent=RATE,what=kernel,via=pipes",
+    ] {
+        let mut words = table.split_whitespace();
+        assert!(words.any(|word| word == written), "{written}: {table}");
+    }
+    let leak = faults.iter().find(|fault| fault["name"] == "leak-kernel");
+    let [rate, via] = [0, 1].map(|index| &leak.unwrap()["parameters"][index]["default"]);
+    assert_eq!((rate, via), (&serde_json::Value::Null, &"pipes".into()));
 }
 
 #[test]
@@ -183,8 +196,13 @@ struct Played {
 
 impl Played {
     fn start(socket: &Path, scenario: &str) -> Self {
+        Self::start_with(socket, scenario, &[])
+    }
+
+    fn start_with(socket: &Path, scenario: &str, more: &[&str]) -> Self {
         let mut child = program(&["run", "--socket", socket.to_str().unwrap()])
             .args(["--engines", "1", "--scenario", scenario])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -263,6 +281,16 @@ fn a_scenario_whose_service_cannot_start_is_not_played_at_all() {
     let expected = "firmware-sim: the scenario's service could not start; it says why above\n";
     assert!(message.ends_with(expected), "{message}");
     assert!(!Path::new(socket).exists());
+}
+
+#[test]
+fn the_story_of_a_scenario_has_the_seed_that_it_is_played_with() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let mut card = Played::start_with(&socket, "bellcore", &["--seed", "7"]);
+    let line = card.line_with("Takes");
+    assert!(line.contains("seed 7"), "{line}");
+    assert_eq!(card.stop(), Some(0));
 }
 
 #[test]

@@ -600,6 +600,27 @@ fn a_service_that_refuses_still_serves_whoever_is_there() {
 }
 
 #[test]
+fn a_service_that_cannot_listen_again_says_so_and_does_when_it_can() {
+    let mut service = Service::start(&["--tcp", "0"]);
+    let pid = Pid::from_child(&service.child);
+    let few = Rlimit {
+        current: Some(64),
+        maximum: Some(64),
+    };
+    prlimit(Some(pid), Resource::Nofile, few).unwrap();
+    service.ordered(r#"{"inject": "refuse"}"#);
+    service.ordered(r#"{"inject": "leak-descriptors", "rate": "9999999/s"}"#);
+    service.wait_for(|status| status["faults"][0]["trouble"].is_string());
+    service.ordered(r#"{"clear": "refuse"}"#);
+    let status = service.wait_for(|status| status["faults"][1]["fault"] == "refuse");
+    let trouble = status["faults"][1]["trouble"].as_str().unwrap();
+    assert!(trouble.contains("Too many open files"), "{trouble}");
+    service.ordered(r#"{"clear": "leak-descriptors", "free": true}"#);
+    service.wait_for(|status| status["faults"].as_array().is_some_and(Vec::is_empty));
+    assert_eq!(service.client().ask("open"), "ok session 1");
+}
+
+#[test]
 fn a_stalled_accept_loop_lets_clients_wait_who_are_connected() {
     let mut service = Service::start(&["--fault", "accept-stall=1h"]);
     let mut client = service.client();

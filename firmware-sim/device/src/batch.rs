@@ -47,6 +47,8 @@ pub(crate) struct Context {
 pub struct Batch {
     /// Which of the card's engines works on it.
     pub(crate) engine_index: usize,
+    /// Which start of the firmware took what is in it.
+    pub(crate) start: u32,
     pub(crate) context: Option<Context>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) chain: Chain,
@@ -85,6 +87,7 @@ impl Batch {
     pub fn new(engine_index: usize) -> Self {
         Self {
             engine_index,
+            start: 0,
             context: None,
             slots: Vec::new(),
             chain: Chain::default(),

@@ -11,11 +11,11 @@
 //! BAR 2  0000 health page                                        trapped, never mapped
 //! ```
 
-use crate::batch::{Batch, Context, Origin, request_len_max};
-use crate::config_space::{ConfigSpace, Window};
+use crate::batch::{Answer, Batch, Context, Origin, request_len_max};
+use crate::config_space::{ConfigSpace, LINK_SPEED, LINK_WIDTH, Window};
 use crate::dma::{Access, Backing, DmaFault, DmaMap, MapError};
 use crate::engine::Engine;
-use crate::health::{Health, Identity, Incident};
+use crate::health::{Health, Identity, Incident, WARNING_TEMPERATURE_K};
 use crate::interposer::{Answered, Delivery, Hands, Held, Interposer, Place, When};
 use crate::interrupt::{Interrupts, IrqRequest};
 use crate::registers::{Effect, Registers};
@@ -260,6 +260,26 @@ impl Card {
     #[must_use]
     pub const fn health_bar() -> u8 {
         LAYOUT.health_bar
+    }
+
+    /// Width and speed of the link of a card that is well (PCIe Base §7.5.3.6 "Link Capabilities
+    /// Register").
+    #[must_use]
+    pub const fn best_link() -> (u8, u8) {
+        (LINK_WIDTH, LINK_SPEED)
+    }
+
+    /// Above how many Kelvin a card warns.
+    #[must_use]
+    pub const fn warning_temperature_k() -> u16 {
+        WARNING_TEMPERATURE_K
+    }
+
+    /// How many interrupt vectors a card has at most: one for each queue, and one for changes of the
+    /// configuration.
+    #[must_use]
+    pub const fn vectors_max() -> u16 {
+        DATA_QUEUES_MAX + 2
     }
 
     // What a bus does to a function.
@@ -617,6 +637,7 @@ impl Card {
                 break;
             }
         }
+        batch.start = self.health.starts();
         self.health.requested(batch.engine_index, batch.len());
         batch.len()
     }
@@ -654,7 +675,10 @@ impl Card {
     /// Answers the requests of a batch that has been executed, and empties it. Answers to
     /// requests from before a reset are dropped.
     pub fn complete(&mut self, batch: &mut Batch) {
-        self.health.responded(batch.engine_index, batch.len());
+        // Firmware that has started since knows of no such requests.
+        if batch.start == self.health.starts() {
+            self.health.responded(batch.engine_index, batch.len());
+        }
         let mut answered = 0_u64;
         for index in 0..batch.len() {
             let origin = batch.slots[index].origin;
@@ -671,7 +695,8 @@ impl Card {
                 self.held.push(Held::new(batch, index, due, delivery));
                 continue;
             }
-            self.account(batch, index);
+            let slot = &batch.slots[index];
+            self.account(origin, slot.head, &slot.answer);
             let written = batch.write_back(&self.dma, index);
             answered |= self.give(origin, batch.slots[index].head, delivery, written);
         }
@@ -716,6 +741,7 @@ impl Card {
         let mut answered = 0;
         for held in due {
             if self.is_waited_for(held.origin) {
+                self.account(held.origin, held.head, &held.answer);
                 let written = held.write_back(&self.dma);
                 answered |= self.give(held.origin, held.head, held.delivery, written);
             }
@@ -786,10 +812,9 @@ impl Card {
 
     /// Counts an answer, and logs it unless it is a plain answer: a wrong tag or signature is
     /// what the driver asked about.
-    fn account(&mut self, batch: &Batch, index: usize) {
-        let slot = &batch.slots[index];
-        let status = slot.answer.status;
-        if !slot.origin.is_control {
+    fn account(&mut self, origin: Origin, head: u16, answer: &Answer) {
+        let status = answer.status;
+        if !origin.is_control {
             self.health.count_request(status);
         }
         if matches!(status, Status::OK | Status::BADMSG | Status::KEY_REJECTED) {
@@ -802,11 +827,11 @@ impl Card {
             _ => "request failed",
         };
         self.health.log(&Incident {
-            queue_index: slot.origin.queue,
-            head_index: slot.head,
+            queue_index: origin.queue,
+            head_index: head,
             status,
-            session_id: slot.answer.session_id,
-            opcode: slot.answer.opcode,
+            session_id: answer.session_id,
+            opcode: answer.opcode,
             text,
             uncorrectable: 0,
         });

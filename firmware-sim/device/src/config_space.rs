@@ -46,8 +46,8 @@ const INITIATE_FLR: u16 = 1 << 15;
 /// Device capabilities: role-based error reporting and function level reset.
 const DEVICE_CAPABILITIES: u32 = 1 << 15 | 1 << 28;
 /// 16 GT/s, in the coding of the link registers.
-const LINK_SPEED: u8 = 4;
-const LINK_WIDTH: u8 = 8;
+pub(crate) const LINK_SPEED: u8 = 4;
+pub(crate) const LINK_WIDTH: u8 = 8;
 
 /// What a write to configuration space sets off.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

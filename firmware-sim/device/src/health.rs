@@ -18,7 +18,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Temperature of a card that is well, in kelvin: 45 degrees Celsius.
 const TEMPERATURE_K: u16 = 318;
 /// Where it would warn: 85 degrees Celsius.
-const WARNING_TEMPERATURE_K: u16 = 358;
+pub(crate) const WARNING_TEMPERATURE_K: u16 = 358;
 /// Where it would stop: 100 degrees Celsius.
 const CRITICAL_TEMPERATURE_K: u16 = 373;
 
@@ -62,6 +62,8 @@ pub(crate) struct Health {
     error_count: u64,
     requests_ok: u64,
     requests_failed: u64,
+    /// How often the firmware has started again.
+    starts: u32,
     /// When the firmware started, once it has been told the time.
     started: Option<Duration>,
     heartbeat_period: Duration,
@@ -107,6 +109,7 @@ impl Health {
             error_count: 0,
             requests_ok: 0,
             requests_failed: 0,
+            starts: 0,
             started: None,
             heartbeat_period: heartbeat_period.max(Duration::from_millis(1)),
             missed_beats: 0,
@@ -167,6 +170,10 @@ impl Health {
         summary.reset_count = U32::ZERO;
         summary.uncorrectable_status = U32::ZERO;
         summary.correctable_status = U32::ZERO;
+        // What was wrong with it is found again, or not, by firmware that has tested itself.
+        summary.selftest_status = U32::ZERO;
+        summary.critical_warning = 0;
+        summary.led_status = U32::new(summary.led_status.get() & !led::FAIL);
         summary.controller_status = U32::new(ControllerStatus::new().with_ready(true).into_bits());
         self.publish_statistics();
     }
@@ -184,6 +191,12 @@ impl Health {
         // It starts at the next tick.
         self.started = None;
         self.missed_beats = 0;
+        self.starts = self.starts.wrapping_add(1);
+    }
+
+    /// How often the firmware has started again, to tell what was begun before from what was not.
+    pub(crate) const fn starts(&self) -> u32 {
+        self.starts
     }
 
     pub(crate) fn registers_mut(&mut self) -> &mut Summary {
@@ -221,8 +234,8 @@ impl Health {
         }
     }
 
-    /// The function was reset. What engines were doing then is forgotten, so that requests
-    /// without response do not look like an engine that hangs.
+    /// The function was reset. Engines go on with what they were doing, and count it as answered
+    /// although nobody is told: a reset makes none look as if it hung.
     pub(crate) fn count_reset(&mut self, by_function: bool) {
         let count = self.summary.reset_count.get().wrapping_add(1);
         self.summary.reset_count = U32::new(count);

@@ -13,7 +13,7 @@
 //!   driver <--- interrupts ---- [interrupt] - card            any number of times
 //! ```
 
-use crate::batch::{Batch, Origin, write_answer};
+use crate::batch::{Answer, Batch, Origin, write_answer};
 use crate::card::Card;
 use crate::dma::{DmaFault, DmaMap};
 use crate::health::Incident;
@@ -249,6 +249,8 @@ pub(crate) struct Held {
     pub(crate) origin: Origin,
     pub(crate) head: u16,
     pub(crate) delivery: Delivery,
+    /// How the request ended.
+    pub(crate) answer: Answer,
     result: Vec<u8>,
     status: Option<Status>,
     writable: Vec<Segment>,
@@ -264,6 +266,7 @@ impl Held {
             origin: slot.origin,
             head: slot.head,
             delivery,
+            answer: slot.answer.clone(),
             result: result.to_vec(),
             status,
             writable: batch.writable(index).to_vec(),

@@ -86,11 +86,12 @@ pub(super) fn pad_with(byte: u8, message: &[u8], len: usize) -> Option<Vec<u8>> 
     Some(block)
 }
 
-/// The bytes that an operation is about, with one bit of them changed.
+/// Does with `then` an operation about the same bytes with one bit of them changed, and says whether
+/// there was one: an empty message has no other.
 pub(super) fn with_another_message<T>(
     operation: &Operation<'_>,
     then: impl FnOnce(&Operation<'_>) -> T,
-) -> T {
+) -> (T, bool) {
     let mut message = message(operation).to_vec();
     // In the middle: the start of an RSA block keeps it below the modulus, and the end tells paddings
     // apart.
@@ -126,7 +127,7 @@ pub(super) fn with_another_message<T>(
             digest: source,
         },
     };
-    then(&altered)
+    (then(&altered), !source.is_empty())
 }
 
 const fn message<'a>(operation: &Operation<'a>) -> &'a [u8] {
@@ -138,5 +139,19 @@ const fn message<'a>(operation: &Operation<'a>) -> &'a [u8] {
         | Operation::Encrypt { source }
         | Operation::Decrypt { source } => source,
         Operation::Sign { digest } | Operation::Verify { digest, .. } => digest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_message_has_no_other() {
+        for (source, has_another) in [(&[][..], false), (&[1], true), (&[1, 2], true)] {
+            let operation = Operation::Hash { source };
+            let told = with_another_message(&operation, |other| message(other) != source);
+            assert_eq!(told, (has_another, has_another), "{source:?}");
+        }
     }
 }

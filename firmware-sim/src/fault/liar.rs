@@ -17,6 +17,7 @@ use card_spec::crypto::{Status, data_opcode, service};
 use card_spec::health::{ControllerStatus, CriticalWarning, led, uncorrectable};
 use card_spec::pci::{self, LinkCapabilities, LinkStatus, capability, extended_capability};
 use card_spec::virtio_pci::status;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,7 @@ pub fn beset(
         script,
         algorithms: Mutex::default(),
         stuck,
+        stuck_signed: Mutex::default(),
     });
     let lying = LyingEngine {
         inner: engine,
@@ -77,6 +79,8 @@ struct Shared {
     algorithms: Mutex<BTreeMap<u64, Algorithm>>,
     /// What a random number generator that is stuck gives.
     stuck: NonceSeed,
+    /// What each key has signed first with that, by the hash of the key: it outlives sessions.
+    stuck_signed: Mutex<BTreeMap<[u8; 32], Vec<u8>>>,
 }
 
 impl Shared {
@@ -86,6 +90,14 @@ impl Shared {
 
     fn algorithms(&self) -> MutexGuard<'_, BTreeMap<u64, Algorithm>> {
         lock(&self.algorithms)
+    }
+
+    /// Takes note that `key` has signed `digest` with the nonce of a stuck generator, and returns
+    /// whether it had signed another before.
+    fn reuses_stuck(&self, key: &[u8], digest: &[u8]) -> bool {
+        let mut signed = lock(&self.stuck_signed);
+        let first = signed.entry(Sha256::digest(key).into());
+        first.or_insert_with(|| digest.to_vec()) != digest
     }
 }
 
@@ -167,7 +179,7 @@ struct LyingSession {
     id: AtomicU64,
     /// The nonce that is repeated.
     nonce: OnceLock<NonceSeed>,
-    /// What it was used for first.
+    /// What that was used for first.
     nonce_signed: OnceLock<Vec<u8>>,
 }
 
@@ -181,7 +193,8 @@ impl Session for LyingSession {
 
     fn execute(&self, operation: &Operation<'_>, output: &mut [u8]) -> Result<usize, Status> {
         let lies = self.lies(operation)?;
-        let (mut outcome, mut is_spoiled) = self.answer(operation, output, &lies);
+        let (computed, mut is_spoiled) = self.answer(operation, output, &lies);
+        let mut outcome = computed;
         for lie in &lies {
             let answered = outcome;
             match lie {
@@ -199,9 +212,16 @@ impl Session for LyingSession {
                 _ => {}
             }
         }
-        // Whoever gets an error gets no wrong answer.
-        let is_answer = outcome.is_ok() || outcome == Err(Status::KEY_REJECTED);
-        if is_spoiled && is_answer {
+        let is_wrong = match operation {
+            // Rejection is one half of what it can say, and wrong if the other half is right.
+            Operation::Verify { .. } if lies.contains(&Fault::WrongMessage) => {
+                is_opposite(self.inner.execute(operation, output), outcome)
+            }
+            Operation::Verify { .. } => is_opposite(computed, outcome),
+            // Whoever gets an error gets no wrong answer.
+            _ => is_spoiled && outcome.is_ok(),
+        };
+        if is_wrong {
             self.shared.script().note_spoiled();
         }
         outcome
@@ -274,15 +294,13 @@ impl LyingSession {
         let has = |lie: &Fault| lies.contains(lie);
         match (operation, self.spec) {
             (operation, _) if has(&Fault::WrongMessage) => {
-                let outcome = forgery::with_another_message(operation, |other| {
-                    self.inner.execute(other, output)
-                });
-                (outcome, true)
+                forgery::with_another_message(operation, |other| self.inner.execute(other, output))
             }
             (Operation::Sign { digest }, SessionSpec::Ecdsa { curve, .. })
                 if has(&Fault::RepeatedNonce) || has(&Fault::RngStuck) =>
             {
-                let seed = if has(&Fault::RngStuck) {
+                let is_stuck = has(&Fault::RngStuck);
+                let seed = if is_stuck {
                     &self.shared.stuck
                 } else {
                     self.nonce.get_or_init(|| self.shared.script().draw())
@@ -292,9 +310,14 @@ impl LyingSession {
                     let signature = forgery::sign_with_nonce(&self.key, curve, seed, digest);
                     crate::engine::deliver(&signature.ok_or(Status::ERR)?, output)
                 });
-                // Of the first message a nonce says nothing.
-                let first = self.nonce_signed.get_or_init(|| digest.to_vec());
-                (outcome, first != digest)
+                // Of the first message a nonce says nothing, and nor does what was never signed.
+                let is_reused = outcome.is_ok()
+                    && if is_stuck {
+                        self.shared.reuses_stuck(&self.key, digest)
+                    } else {
+                        self.nonce_signed.get_or_init(|| digest.to_vec()) != digest
+                    };
+                (outcome, is_reused)
             }
             (Operation::Encrypt { source }, _) if has(&Fault::RngStuck) => {
                 // Whoever decrypts it finds nothing wrong.
@@ -335,6 +358,14 @@ impl LyingSession {
         let multiple = self.shared.script().random().u32(1..=u32::MAX);
         outcome.is_ok_and(|len| forgery::spoil_crt(&self.key, multiple, &mut output[..len]))
     }
+}
+
+/// Whether two verifications say the opposite of each other.
+fn is_opposite(one: Result<usize, Status>, other: Result<usize, Status>) -> bool {
+    matches!(
+        (one, other),
+        (Ok(_), Err(Status::KEY_REJECTED)) | (Err(Status::KEY_REJECTED), Ok(_))
+    )
 }
 
 impl Drop for LyingSession {
@@ -544,7 +575,10 @@ impl Interposer for Liar {
         };
         let mut delivery = Delivery::HONEST;
         if slowness > 1.0 {
-            delivery.when = When::At(self.occupy(now, nominal(answer).mul_f64(slowness - 1.0)));
+            let longer = nominal(answer).as_secs_f64() * (slowness - 1.0);
+            // Several that are slow together may be slower than any time there is.
+            let longer = Duration::try_from_secs_f64(longer).unwrap_or(Duration::MAX);
+            delivery.when = When::At(self.occupy(now, longer));
         }
         for lie in &lies {
             misdeliver(lie, now, answer, &mut delivery);
@@ -811,7 +845,7 @@ fn u32_at(configuration: &[u8], offset: usize) -> u32 {
     clippy::cast_sign_loss,
     reason = "temperatures are between that of the room and 65535 degrees, which saturates"
 )]
-fn kelvin(celsius: f64) -> u16 {
+pub(super) fn kelvin(celsius: f64) -> u16 {
     (celsius + CELSIUS_IN_KELVIN).round() as u16
 }
 

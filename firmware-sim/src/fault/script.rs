@@ -92,6 +92,8 @@ pub struct Script {
     now: Duration,
     records: Vec<Record>,
     progress: Vec<Progress>,
+    /// Which of them may still act, in their order: what is over costs no time any more.
+    live: Vec<usize>,
     /// Pulses that requests have set off.
     due: Vec<Fault>,
     /// Answers that lies have made wrong.
@@ -108,6 +110,7 @@ impl Script {
             now: Duration::ZERO,
             records: Vec::new(),
             progress: Vec::new(),
+            live: Vec::new(),
             due: Vec::new(),
             spoiled: 0,
         }
@@ -146,6 +149,7 @@ impl Script {
             cleared_at: None,
             times: 0,
         });
+        self.live.push(id.0);
         id
     }
 
@@ -161,9 +165,7 @@ impl Script {
 
     /// Ends everything.
     pub fn clear_all(&mut self) {
-        for index in 0..self.records.len() {
-            self.clear(InjectionId(index));
-        }
+        self.for_each_live(|script, index| script.end(index, script.now));
     }
 
     /// What became of each injection, in the order they were made.
@@ -205,16 +207,42 @@ impl Script {
         &mut self.random
     }
 
-    /// Lets time pass, and returns the pulses that are due, each as often as it is.
-    pub(super) fn advance(&mut self, now: Duration) -> Vec<Fault> {
+    /// Lets time pass, and returns the pulses that are due, each as often as it is. A card that is
+    /// away does nothing, so there are none then, and none on record.
+    pub(crate) fn advance(&mut self, now: Duration) -> Vec<Fault> {
         self.now = now;
+        // States first, for one of them is that the card is away.
+        self.for_each_live(|script, index| {
+            if script.progress[index].acts == Acts::While {
+                script.begin_by_time(index);
+                script.end_by_time(index);
+            }
+        });
         let mut pulses = std::mem::take(&mut self.due);
-        for index in 0..self.records.len() {
-            self.begin_by_time(index);
-            self.pulse(index, &mut pulses);
-            self.end_by_time(index);
-        }
+        let is_present = self.card_is_present();
+        self.for_each_live(|script, index| {
+            if script.progress[index].acts == Acts::While {
+                return;
+            }
+            script.begin_by_time(index);
+            if is_present {
+                script.pulse(index, &mut pulses);
+            } else {
+                script.miss_pulse(index);
+            }
+            script.end_by_time(index);
+        });
         pulses
+    }
+
+    /// Does something with each injection that may still act, which may end that one.
+    fn for_each_live(&mut self, mut then: impl FnMut(&mut Self, usize)) {
+        let mut at = 0;
+        while let Some(&index) = self.live.get(at) {
+            then(self, index);
+            // If it has ended, the next one has its place.
+            at += usize::from(self.live.get(at) == Some(&index));
+        }
     }
 
     fn begin_by_time(&mut self, index: usize) {
@@ -269,6 +297,19 @@ impl Script {
         self.progress[index].next_pulse = overtaken;
     }
 
+    /// A pulse that would be due is not, and what comes once does not come any more.
+    fn miss_pulse(&mut self, index: usize) {
+        let Some(at) = self.progress[index].next_pulse.filter(|at| *at <= self.now) else {
+            return;
+        };
+        match self.progress[index].acts {
+            Acts::Pulse(Some(period)) => {
+                self.progress[index].next_pulse = Some(self.now.saturating_add(period));
+            }
+            _ => self.end(index, at),
+        }
+    }
+
     /// When the duration of an injection is over, if it has one.
     fn ends_at(&self, index: usize) -> Option<Duration> {
         let Progress { trigger, since, .. } = &self.progress[index];
@@ -301,6 +342,9 @@ impl Script {
 
     fn end(&mut self, index: usize, at: Duration) {
         self.records[index].cleared_at = Some(at);
+        if let Ok(place) = self.live.binary_search(&index) {
+            self.live.remove(place);
+        }
         self.progress[index].since = None;
         self.progress[index].next_pulse = None;
     }
@@ -325,34 +369,35 @@ impl Script {
         applies: impl Fn(&Fault) -> bool,
     ) -> Vec<Fault> {
         let mut struck = Vec::new();
-        for index in 0..self.records.len() {
-            let applies = self.progress[index].acts == acts && applies(&self.records[index].fault);
-            if applies && self.is_drawn(index, seen) {
-                struck.push(self.records[index].fault.clone());
-                self.count(index, self.now);
-                self.end_if_spent(index);
+        self.for_each_live(|script, index| {
+            let fault = &script.records[index].fault;
+            let applies = script.progress[index].acts == acts && applies(fault);
+            if applies && script.is_drawn(index, seen) {
+                struck.push(script.records[index].fault.clone());
+                script.count(index, script.now);
+                script.end_if_spent(index);
             }
-        }
+        });
         struck
     }
 
     /// A request has been answered, so states and pulses that wait for one may begin.
     pub(super) fn answered(&mut self, seen: &Seen) {
-        for index in 0..self.records.len() {
-            let waits = self.is_state(index)
-                && self.progress[index].since.is_none()
-                && self.progress[index].trigger.waits_for_a_request();
-            if !waits || !self.is_drawn(index, Some(seen)) {
-                continue;
+        self.for_each_live(|script, index| {
+            let waits = script.is_state(index)
+                && script.progress[index].since.is_none()
+                && script.progress[index].trigger.waits_for_a_request();
+            if !waits || !script.is_drawn(index, Some(seen)) {
+                return;
             }
-            if self.progress[index].acts == Acts::Pulse(None) {
-                self.due.push(self.records[index].fault.clone());
-                self.count(index, self.now);
-                self.end_if_spent(index);
+            if script.progress[index].acts == Acts::Pulse(None) {
+                script.due.push(script.records[index].fault.clone());
+                script.count(index, script.now);
+                script.end_if_spent(index);
             } else {
-                self.begin(index, self.now);
+                script.begin(index, script.now);
             }
-        }
+        });
     }
 
     /// Whether an injection acts on this one.
@@ -377,15 +422,17 @@ impl Script {
 
     /// States that act now.
     pub(super) fn acting(&self) -> impl Iterator<Item = &Fault> {
-        let records = self.records.iter().zip(&self.progress);
-        records
-            .filter(|(_, progress)| progress.acts == Acts::While && progress.since.is_some())
-            .map(|(record, _)| &record.fault)
+        let live = self.live.iter();
+        live.filter(|&&index| {
+            let progress = &self.progress[index];
+            progress.acts == Acts::While && progress.since.is_some()
+        })
+        .map(|&index| &self.records[index].fault)
     }
 
     /// Whether there is nothing to follow.
     pub(super) fn is_idle(&self) -> bool {
-        self.due.is_empty() && !self.records.iter().any(Record::is_live)
+        self.due.is_empty() && self.live.is_empty()
     }
 
     /// The card has been reset.
@@ -393,19 +440,18 @@ impl Script {
         const CURED: Fault = Fault::Hang {
             until: HangEnd::Reset,
         };
-        for index in 0..self.records.len() {
-            if self.records[index].fault == CURED && self.progress[index].since.is_some() {
-                self.end(index, self.now);
+        self.for_each_live(|script, index| {
+            if script.records[index].fault == CURED && script.progress[index].since.is_some() {
+                script.end(index, script.now);
             }
-        }
+        });
     }
 
     /// When something begins, ends or is due the next time.
     pub(super) fn next(&self) -> Option<Duration> {
         /// Storms come in gusts: nobody has to be woken for each single drop.
         const GUST: Duration = Duration::from_millis(1);
-        let live = (0..self.records.len()).filter(|&index| self.records[index].is_live());
-        let times = live.flat_map(|index| {
+        let times = self.live.iter().flat_map(|&index| {
             let at = self.progress[index].trigger.at;
             [
                 Some(at).filter(|at| *at > self.now),
@@ -580,6 +626,28 @@ mod tests {
     }
 
     #[test]
+    fn pulses_that_are_due_while_the_card_is_away_are_not_on_record_as_done() {
+        let away = Trigger::now().lasting(10 * SECOND);
+        let mut script = script(Fault::SurpriseRemoval, away);
+        let period = SECOND;
+        for fault in [Fault::SilentReboot, Fault::ResetLoop { period }] {
+            let trigger = Trigger::at(5 * SECOND);
+            script.add(Injection { fault, trigger });
+        }
+        let counts = [0, 5, 7, 9, 10, 11].map(|now| script.advance(now * SECOND).len());
+        assert_eq!(counts, [0, 0, 0, 0, 1, 1]);
+        let record = script.record();
+        assert_eq!((record[1].times, record[1].first_acted_at), (0, None));
+        assert_eq!(
+            record[1].cleared_at,
+            Some(5 * SECOND),
+            "it does not come later"
+        );
+        let first = record[2].first_acted_at;
+        assert_eq!((record[2].times, first), (2, Some(10 * SECOND)));
+    }
+
+    #[test]
     fn a_storm_that_was_slept_through_does_not_come_down_all_at_once() {
         let fault = Fault::CorrectableStorm { rate: 1e6 };
         let mut script = script(fault, Trigger::now());
@@ -603,6 +671,26 @@ mod tests {
         assert!(script.clear(id) && !script.clear(id));
         assert!(!script.clear(InjectionId(99)));
         assert_eq!(struck(&mut script, 1), [false]);
+    }
+
+    #[test]
+    fn what_is_over_is_on_record_and_looked_at_no_more() {
+        let mut script = Script::new(5);
+        let ids = [2, 1, 2].map(|seconds| {
+            let trigger = Trigger::now().lasting(seconds * SECOND);
+            let fault = Fault::WorkStops;
+            script.add(Injection { fault, trigger })
+        });
+        for (now, live) in [(0, vec![0, 1, 2]), (1, vec![0, 2]), (2, vec![])] {
+            script.advance(now * SECOND);
+            assert_eq!(script.acting().count(), live.len());
+            assert_eq!(script.live, live);
+        }
+        assert!(script.is_idle());
+        assert_eq!(script.record().len(), ids.len());
+        script.add(Fault::WorkStops.into());
+        script.clear_all();
+        assert!(script.live.is_empty());
     }
 
     #[test]

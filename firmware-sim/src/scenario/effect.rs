@@ -5,7 +5,8 @@
 //! What is wrong by itself, as a duration of no time, is refused where it is read.
 
 use super::{Phase, Scenario};
-use crate::fault::Trigger;
+use crate::fault::Injection;
+use crate::fault::script::Acts;
 use humantime::format_duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -55,7 +56,7 @@ pub(super) fn check(scenario: &Scenario, text: &str) -> Result<(), WithoutEffect
     }
     for (injection, place) in scenario.injections.iter().zip(&places.inject) {
         check_begins(injection.trigger.at, place, scenario.duration)?;
-        check_requests(&injection.trigger, place, scenario)?;
+        check_requests(injection, place, scenario)?;
     }
     if let (Some(service), Some(part)) = (&scenario.service, &places.service) {
         for (timed, place) in service.faults.iter().zip(part.inject.as_ref()) {
@@ -124,28 +125,34 @@ fn check_begins(
     })
 }
 
-/// A load that is as it comes may be any; of one that is told, it is known how much it is.
+/// A load that is as it comes may be any; of one that is told, it is known how much it is. Sessions
+/// and interrupts are not what it asks for, so of those nothing is known.
 fn check_requests(
-    trigger: &Trigger,
+    Injection { fault, trigger }: &Injection,
     place: &Spanned<FaultPlaces>,
     scenario: &Scenario,
 ) -> Result<(), WithoutEffect> {
     let Some(after) = &place.as_ref().after_requests else {
         return Ok(());
     };
-    let end = trigger
-        .lasting
-        .map_or(scenario.duration, |lasting| {
-            trigger.at.saturating_add(lasting)
-        })
-        .min(scenario.duration);
+    let end = match fault.acts() {
+        Acts::OnSessions | Acts::OnInterrupts => return Ok(()),
+        // The duration of these begins when they do, however long they wait for that.
+        Acts::While | Acts::Pulse(_) => scenario.duration,
+        Acts::OnRequests | Acts::OnAnswers => trigger
+            .lasting
+            .map_or(scenario.duration, |lasting| {
+                trigger.at.saturating_add(lasting)
+            })
+            .min(scenario.duration),
+    };
     let asked = operations(&scenario.load, trigger.at, end);
     if scenario.load.is_empty() || as_float(trigger.after_requests) < asked {
         return Ok(());
     }
     let problem = format!(
-        "it never acts: it waits for {} requests, and the load asks for {asked:.0} in its time; \
-         wait for fewer, or ask for more",
+        "it waits for {} requests, and the load asks for {asked:.0} in its time, so it may never act \
+         unless others ask as well; wait for fewer, or have the load ask for more",
         trigger.after_requests
     );
     Err(without_effect(after, problem))

@@ -39,15 +39,18 @@ pub fn story(scenario: &Scenario) -> String {
         story,
         duration,
         seed,
+        led,
         load,
         injections,
         service,
         host,
         expect,
-        ..
+        // Where it was read does not belong to the story.
+        path: _,
     } = scenario;
     let mut text = format!("{name}: {summary}\n\n{}\n\n", story.trim());
-    let _ = writeln!(text, "Takes {}, seed {seed}.", format_duration(*duration));
+    let duration = format_duration(*duration);
+    let _ = writeln!(text, "Takes {duration}, seed {seed}, light {}.", led.name());
     for phase in load {
         let (name, rate) = (&phase.phase, phase.operations_per_second);
         let _ = writeln!(

@@ -111,7 +111,7 @@ fn errors_name_file_line_and_what_would_be_right() {
         ),
         (
             format!("{HEAD}\n[[inject]]\nfault = \"slow=quick\"\n{TAIL}"),
-            "x.toml line 7: slow: factor cannot be \"quick\": it must be a number from 0.001 to 1000000",
+            "x.toml line 7: slow: factor cannot be \"quick\": it must be a number above 1, up to 1000000",
         ),
         (
             format!("{HEAD}\n[[inject]]\nfault = \"hang\"\nat = \"5\"\n{TAIL}"),
@@ -191,8 +191,16 @@ fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
         ),
         (
             format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 10\n{TAIL}"),
-            "x.toml line 12: it never acts: it waits for 10 requests, and the load asks for 10 in its \
-             time; wait for fewer, or ask for more",
+            "x.toml line 12: it waits for 10 requests, and the load asks for 10 in its time, so it may \
+             never act unless others ask as well; wait for fewer, or have the load ask for more",
+        ),
+        (
+            format!(
+                "{HEAD}{load}{}lasting = \"1s\"\nafter_requests = 30\n{TAIL}",
+                hang.replace("hang", "flipped-bit")
+            ),
+            "x.toml line 12: it waits for 30 requests, and the load asks for 10 in its time, so it may \
+             never act unless others ask as well; wait for fewer, or have the load ask for more",
         ),
         (
             format!("{HEAD}load = []\n{TAIL}"),
@@ -232,6 +240,13 @@ fn what_can_do_nothing_is_refused_with_its_line_and_what_to_do() {
     // One request less, and it acts.
     let text = format!("{HEAD}{load}{hang}at = \"3s\"\nafter_requests = 9\n{TAIL}");
     Scenario::parse(&text, "x.toml").unwrap();
+    // A hang lasts from when it begins, and sessions are not of the load.
+    for (fault, after) in [("hang", 30), ("reset-loop", 30), ("sessions-exhausted", 90)] {
+        let inject = hang.replace("hang", fault);
+        let text =
+            format!("{HEAD}{load}{inject}lasting = \"1s\"\nafter_requests = {after}\n{TAIL}");
+        Scenario::parse(&text, "x.toml").unwrap();
+    }
 }
 
 #[test]
@@ -274,6 +289,7 @@ fn nothing_of_a_scenario_is_missing_where_it_is_printed() {
     assert_eq!(told["host"]["inject"][0]["at_seconds"], 4.0);
     let story = story(&scenario);
     for line in [
+        "Takes 5s, seed 9, light nshield.",
         "slow=7 at 1s for 2s, after 3 requests, with probability 0.5, on opcode=sign,session=6, at \
          most 4 times",
         "service: leak-heap=9MiB/s at 3s for 1s",

@@ -254,7 +254,7 @@ const CATALOGUE: &[Entry] = &[
 ];
 
 /// The value of a parameter that is not given, if it need not be.
-fn default_of(fault: &str, parameter: &str) -> Option<&'static str> {
+pub(crate) fn default_of(fault: &str, parameter: &str) -> Option<&'static str> {
     match (fault, parameter) {
         ("crash", "after") => Some("0"),
         ("accept-stall", "every") => Some("5s"),

@@ -68,11 +68,18 @@ impl fmt::Display for CardLink {
 /// does not say which directory that was.
 fn is_listened_on(table: &str, socket: &Path) -> bool {
     table.lines().skip(1).any(|line| {
-        // Num RefCount Protocol Flags Type St Inode Path
-        let mut fields = line.split_whitespace().skip(3);
-        let flags = fields.next().map(|flags| u32::from_str_radix(flags, 16));
-        let bound = fields.nth(3).map(|bound| bound.trim_start_matches("./"));
-        let accepts = matches!(flags, Some(Ok(flags)) if flags & ACCEPTS != 0);
+        let mut rest = line;
+        let mut field = || {
+            let text = rest.trim_start();
+            let (field, behind) = text.split_at(text.find(' ').unwrap_or(text.len()));
+            rest = behind;
+            field
+        };
+        // Num RefCount Protocol Flags Type St Inode Path, which may have blanks of its own.
+        let [_, _, _, flags, _, _, _] = [(); 7].map(|()| field());
+        let accepts = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & ACCEPTS != 0);
+        let bound = rest.strip_prefix(' ');
+        let bound = bound.map(|bound| bound.trim_start_matches("./"));
         accepts && bound.is_some_and(|bound| socket.ends_with(bound))
     })
 }
@@ -87,6 +94,8 @@ Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01  5138 ./relative.sock
 0000000000000000: 00000003 00000000 00000000 0001 03  5139 /run/connected.sock
 0000000000000000: 00000003 00000000 00000000 0001 03  5140
+0000000000000000: 00000002 00000000 00010000 0001 01  5141
+0000000000000000: 00000002 00000000 00010000 0001 01  5142 /run/my  cards/card 1.sock
 short
 ";
 
@@ -95,6 +104,8 @@ short
         let there = |socket: &str| is_listened_on(TABLE, Path::new(socket));
         assert!(there("/run/card.sock"));
         assert!(there("/tmp/relative.sock"));
+        assert!(there("/run/my  cards/card 1.sock"));
+        assert!(!there("/run/my"));
         assert!(!there("/run/connected.sock"), "that one does not listen");
         assert!(!there("/run/other.sock"));
         assert!(!there("/tmp/card.sock"));

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,6 +59,8 @@ pub(super) struct Server {
     accept_at: Duration,
     /// Nobody at all is accepted before: there was no descriptor left.
     descriptor_at: Duration,
+    /// Clients are refused although they should not be any more; it is tried again then.
+    listen_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -101,15 +104,19 @@ impl Server {
             accept_interval: None,
             accept_at: Duration::ZERO,
             descriptor_at: Duration::ZERO,
+            listen_at: None,
         }
     }
 
     /// Serves until `stop` becomes readable.
     pub(super) fn serve(mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        self.show_faults(self.pace.now())?;
+        self.show_faults(self.pace.now());
         loop {
             let now = self.pace.now();
             self.state.pass(now);
+            if self.listen_at.is_some_and(|at| at <= now) {
+                self.show_refusal(now);
+            }
             let ready = self.wait(stop, now)?;
             let now = self.pace.now();
             // Before anything is done for anybody, so that nothing that is due happens later.
@@ -121,7 +128,7 @@ impl Server {
                     Source::Unix | Source::Tcp => self.accept(source, now)?,
                     Source::Control => self.accept_controller(now)?,
                     Source::Client(id) => self.attend_client(id, now),
-                    Source::Controller(id) => self.attend_controller(id, now)?,
+                    Source::Controller(id) => self.attend_controller(id, now),
                 }
             }
         }
@@ -176,6 +183,7 @@ impl Server {
     fn timeout(&self, now: Duration) -> Option<Duration> {
         [self.accept_at, self.descriptor_at]
             .into_iter()
+            .chain(self.listen_at)
             .filter_map(|at| at.checked_sub(now).filter(|wait| !wait.is_zero()))
             .chain(self.state.until_next(now))
             .min()
@@ -192,7 +200,7 @@ impl Server {
 
     /// Brings about what faults do to connections and workers. What they do to the rest, the
     /// state does by itself.
-    fn show_faults(&mut self, now: Duration) -> io::Result<()> {
+    fn show_faults(&mut self, now: Duration) {
         if self.state.crashes() {
             let _ = writeln!(io::stderr(), "firmware-sim: crashes, as it was told to");
             process::abort();
@@ -206,8 +214,20 @@ impl Server {
             self.accept_interval = interval;
             self.accept_at = now.saturating_add(interval.unwrap_or_default());
         }
+        self.show_refusal(now);
+    }
+
+    /// Refuses clients, or listens for them again as soon as the kernel lets it.
+    fn show_refusal(&mut self, now: Duration) {
         let refuses = self.state.has(|fault| *fault == ServiceFault::Refuse);
-        self.front.set_refusing(refuses)
+        let outcome = self.front.set_refusing(refuses);
+        self.listen_at = outcome
+            .is_err()
+            .then(|| now.saturating_add(NO_DESCRIPTOR_RETRY));
+        self.state.note_refusal(outcome.err().map(|error| {
+            let why = error.source().map(|source| format!(": {source}"));
+            format!("{error}{}", why.unwrap_or_default())
+        }));
     }
 
     fn accept(&mut self, source: Source, now: Duration) -> io::Result<()> {
@@ -282,7 +302,7 @@ impl Server {
             client.commands += 1;
             self.state.take_command();
             if self.state.crashes() {
-                let _ = self.show_faults(now);
+                self.show_faults(now);
             }
             let answer = match line {
                 Line::TooLong => Err(too_long()),
@@ -400,13 +420,13 @@ impl Server {
         facts.collect()
     }
 
-    fn attend_controller(&mut self, id: u64, now: Duration) -> io::Result<()> {
+    fn attend_controller(&mut self, id: u64, now: Duration) {
         // Taken out, since what it orders may concern everything.
         let Some(mut lines) = self.controllers.remove(&id) else {
-            return Ok(());
+            return;
         };
         if lines.receive().is_err() {
-            return Ok(());
+            return;
         }
         while let Some(line) = lines.next() {
             let order = match line {
@@ -417,13 +437,12 @@ impl Server {
                 Ok(answer) => answer,
                 Err(error) => json!({"ok": false, "error": error}),
             };
-            self.show_faults(now)?;
+            self.show_faults(now);
             lines.push(&format!("{answer}\n"));
         }
         if lines.flush().is_ok() && !lines.is_done() {
             self.controllers.insert(id, lines);
         }
-        Ok(())
     }
 
     fn execute(&mut self, order: Order, now: Duration) -> Result<Value, String> {
@@ -527,18 +546,27 @@ impl Front {
 
     /// Refuses connections, or accepts them again. The socket's file stays: nobody could tell a
     /// service that refuses from one that was never there otherwise.
-    fn set_refusing(&mut self, refuses: bool) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If it does not listen again: then it still refuses.
+    fn set_refusing(&mut self, refuses: bool) -> Result<(), FrontError> {
         match (self.refuses, refuses) {
             (false, true) => {
-                shutdown(&self.unix, Shutdown::Both)?;
+                shutdown(&self.unix, Shutdown::Both).map_err(|errno| FrontError::Refuse {
+                    source: errno.into(),
+                })?;
                 if let Some((_, listener)) = &mut self.tcp {
                     *listener = None;
                 }
             }
             (true, false) => {
-                self.unix = Listener::bind(&self.path).map_err(io::Error::other)?;
-                if let Some((address, listener)) = &mut self.tcp {
-                    *listener = Some(listen_on(*address).map_err(io::Error::other)?);
+                // Whoever is let in anywhere is let in everywhere.
+                let tcp = self.tcp.as_ref();
+                let tcp = tcp.map(|(address, _)| listen_on(*address)).transpose()?;
+                self.unix = Listener::bind(&self.path)?;
+                if let Some((_, listener)) = &mut self.tcp {
+                    *listener = tcp;
                 }
             }
             _ => {}
@@ -555,6 +583,13 @@ pub enum FrontError {
     /// The socket cannot be listened on.
     #[error(transparent)]
     Unix(#[from] BindError),
+    /// The socket cannot be shut.
+    #[error("cannot refuse connections")]
+    Refuse {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The TCP port cannot.
     #[error("cannot listen on {address}")]
     Tcp {

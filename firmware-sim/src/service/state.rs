@@ -66,6 +66,8 @@ pub(super) struct State {
     /// By name. A hoard outlives its fault unless it is freed.
     faults: BTreeMap<&'static str, Active>,
     hoards: BTreeMap<&'static str, Hoard>,
+    /// Why clients are still refused after that fault has been cleared.
+    refusal: Option<String>,
     leaked_and_freed: u64,
     /// Ports of closed sessions, with the time of their release.
     recycling: Vec<(Duration, TcpListener)>,
@@ -85,6 +87,7 @@ impl State {
             session_last: 0,
             faults: BTreeMap::new(),
             hoards: BTreeMap::new(),
+            refusal: None,
             leaked_and_freed: 0,
             recycling: Vec::new(),
             crashes: false,
@@ -294,6 +297,17 @@ impl State {
         }
     }
 
+    /// Takes note of why clients cannot be refused as they should, or not be let in again.
+    pub(super) fn note_refusal(&mut self, trouble: Option<String>) {
+        match self.faults.get_mut("refuse") {
+            Some(active) => {
+                active.trouble = trouble;
+                self.refusal = None;
+            }
+            None => self.refusal = trouble,
+        }
+    }
+
     /// Whether a fault, on or not, holds something that could be freed.
     fn has_left(&self, name: &str) -> bool {
         self.hoards.contains_key(name) || name == "delayed-recycle" && !self.recycling.is_empty()
@@ -398,11 +412,12 @@ impl State {
             threads,
             ports,
         } = self.leaked();
-        let faults: Vec<_> = self
-            .faults
-            .values()
-            .map(|active| json!({"fault": active.fault.to_string(), "trouble": active.trouble}))
-            .collect();
+        let on = self.faults.values();
+        let on =
+            on.map(|active| json!({"fault": active.fault.to_string(), "trouble": active.trouble}));
+        let refusal = self.refusal.iter();
+        let refusal = refusal.map(|trouble| json!({"fault": "refuse", "trouble": trouble}));
+        let faults: Vec<_> = on.chain(refusal).collect();
         json!({
             "pid": std::process::id(),
             "card": self.card.to_string(),

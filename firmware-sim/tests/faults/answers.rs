@@ -207,6 +207,62 @@ fn a_stuck_generator_repeats_nonces_across_keys_and_pads_alike() {
 }
 
 #[test]
+fn a_stuck_generator_gives_a_key_away_in_another_session_too() {
+    let mut setup = Setup::with(&["rng-stuck"]);
+    let (private, _) = p256_key(5);
+    let digests = ["one", "other"].map(|message| sha_256(message.as_bytes()));
+    let session = setup.open_p256(&private);
+    // Nothing is signed where there is no room for it.
+    let room = setup.perform(session, data_opcode::AKCIPHER_SIGN, &digests[1], 8);
+    assert!(room.is_err());
+    setup.sign(session, &digests[0]).unwrap();
+    assert_eq!(setup.spoiled(), 0);
+    setup.driver.bring_up();
+    let session = setup.open_p256(&private);
+    setup.sign(session, &digests[0]).unwrap();
+    assert_eq!(setup.spoiled(), 0, "the same signature says nothing new");
+    setup.sign(session, &digests[1]).unwrap();
+    assert_eq!(setup.spoiled(), 1);
+    let (other, _) = p256_key(6);
+    let session = setup.open_p256(&other);
+    setup.sign(session, &digests[1]).unwrap();
+    assert_eq!(setup.spoiled(), 1);
+}
+
+#[test]
+fn a_verification_is_wrong_if_it_says_the_opposite() {
+    let (mut setup, signing) = rsa_signer(&[]);
+    let digest = sha_256(MESSAGE);
+    let right = setup.sign(signing, &digest).unwrap();
+    let wrong = [&right[..255], &[!right[255]]].concat();
+    let session = setup.open_rsa(&rsa_public_key(), key_type::PUBLIC, rsa_padding::PKCS1);
+    let table: [(&[&str], &[u8], bool, bool); 8] = [
+        (&[], &right, true, false),
+        (&[], &wrong, false, false),
+        (&["error-status=key-rejected"], &right, false, true),
+        (&["error-status=key-rejected"], &wrong, false, false),
+        (&["flipped-bit"], &wrong, true, true),
+        (&["wrong-message"], &right, false, true),
+        (&["wrong-message"], &wrong, false, false),
+        (&["wrong-message", "flipped-bit"], &right, true, false),
+    ];
+    for (faults, signature, is_accepted, is_wrong) in table {
+        let before = setup.spoiled();
+        for fault in faults {
+            setup.inject(fault, Trigger::now());
+        }
+        assert_eq!(
+            setup.verify(session, signature, &digest),
+            is_accepted,
+            "{faults:?}"
+        );
+        let spoiled = setup.spoiled() - before;
+        assert_eq!(spoiled, u64::from(is_wrong), "{faults:?}");
+        setup.clear_all();
+    }
+}
+
+#[test]
 fn a_short_result_lacks_its_end() {
     let (mut setup, session) = rsa_signer(&["short-result=3"]);
     let short = setup.sign(session, &sha_256(MESSAGE)).unwrap();

@@ -1,7 +1,9 @@
 //! Answers that are right and delivered wrongly.
 
 use crate::setup::{SECOND, Setup};
+use card_device::Batch;
 use card_spec::crypto::Status;
+use card_spec::health::register;
 use firmware_sim::fault::{Matching, Trigger};
 use std::time::Duration;
 
@@ -41,6 +43,34 @@ fn an_answer_comes_late() {
     assert_eq!(setup.completed(), None);
     setup.pass(MILLISECOND);
     assert_eq!(setup.completed(), Some((0, 17)));
+}
+
+#[test]
+fn answers_that_come_late_are_counted_and_their_errors_logged() {
+    for fault in ["late-completion=2s", "slow=100000", "hang"] {
+        let mut setup = Setup::honest();
+        let session = setup.open_cipher();
+        setup.submit_cipher(session, 0);
+        // Nobody has opened that one.
+        setup.submit_cipher(99, 8);
+        // Taken before anything is wrong, for firmware that hangs takes none.
+        let mut batch = Batch::new(0);
+        assert_eq!(setup.card().take(&mut batch, 8), 2);
+        setup.inject(fault, Trigger::now().lasting(4 * SECOND));
+        setup.pass(Duration::ZERO);
+        batch.execute();
+        setup.card().complete(&mut batch);
+        assert_eq!(setup.completed(), None, "{fault}");
+        for _ in 0..6 {
+            setup.pass(SECOND);
+        }
+        assert_eq!(std::iter::from_fn(|| setup.completed()).count(), 2);
+        let summary = setup.summary();
+        let counted = (summary.requests_ok.get(), summary.requests_failed.get());
+        assert_eq!(counted, (1, 1), "{fault}");
+        let logged = setup.driver.health(register::ERROR_LOG_WRITTEN);
+        assert_eq!(logged, 1, "{fault}");
+    }
 }
 
 #[test]
@@ -103,6 +133,22 @@ fn a_slow_card_takes_as_many_times_as_long_and_is_busy_meanwhile() {
         (4 * hundredfold - 4..=4 * hundredfold).contains(&four),
         "{four}"
     );
+}
+
+#[test]
+fn a_card_may_be_slower_than_any_time_there_is() {
+    let (mut setup, session) = with_session("slow=1000000");
+    for _ in 0..60 {
+        setup.inject("slow=1000000", Trigger::now());
+    }
+    setup.pass(Duration::ZERO);
+    assert!(!setup.works(session));
+    setup.pass(1_000_000 * SECOND);
+    assert_eq!(setup.completed(), None);
+    setup.clear_all();
+    setup.driver.bring_up();
+    let session = setup.open_cipher();
+    assert!(setup.works(session));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::driver::DATA_QUEUE;
 use crate::setup::{SECOND, Setup};
+use card_device::Batch;
 use card_spec::crypto::{Status, data_opcode, key_type, rsa_padding};
 use card_spec::health::{ControllerStatus, CriticalWarning, led, register, uncorrectable};
 use card_spec::virtio_pci::common;
@@ -146,6 +147,37 @@ fn a_silent_reboot_leaves_another_boot_id_and_no_sessions() {
     setup.driver.bring_up();
     assert_eq!(setup.driver.encrypt(session, &[1; 16]).0, Status::INVSESS);
     assert_eq!(setup.acted(), [1]);
+}
+
+#[test]
+fn firmware_that_restarts_at_work_leaves_no_engine_that_looks_busy() {
+    let restarts = [
+        ("silent-reboot", Trigger::now()),
+        ("surprise-removal", Trigger::now().lasting(SECOND)),
+    ];
+    for (fault, trigger) in restarts {
+        let mut setup = Setup::honest();
+        let session = setup.open_cipher();
+        for index in 0..3 {
+            setup.submit_cipher(session, 8 * index);
+        }
+        let mut batch = Batch::new(0);
+        assert_eq!(setup.card().take(&mut batch, 8), 3);
+        batch.execute();
+        setup.inject(fault, trigger);
+        setup.pass(Duration::ZERO);
+        setup.pass(2 * SECOND);
+        setup.card().complete(&mut batch);
+        let engine = setup.summary().engines[0];
+        assert_eq!(engine.requested, engine.responded, "{fault}");
+        if fault == "silent-reboot" {
+            setup.driver.bring_up();
+            let session = setup.open_cipher();
+            assert!(setup.works(session));
+            let engine = setup.summary().engines[0];
+            assert_eq!((engine.requested.get(), engine.responded.get()), (2, 2));
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::setup::{SECOND, Setup};
 use card_device::interrupt::IrqRequest;
+use card_spec::health::led;
 use card_spec::pci::{ExpressCapability, LinkStatus, capabilities, capability};
 use card_spec::pci::{extended_capabilities, extended_capability};
 use card_spec::vfio::irq;
@@ -109,6 +110,35 @@ fn a_card_that_was_pulled_while_hot_comes_back_cold() {
     let summary = setup.summary();
     assert_eq!(summary.composite_temperature_k.get(), cold);
     assert_eq!(summary.critical_warning, 0);
+}
+
+#[test]
+fn a_self_test_that_failed_before_a_removal_is_not_failed_when_it_is_over() {
+    let mut setup = Setup::honest();
+    let failure = setup.inject("self-test-failure", Trigger::now());
+    setup.pass(SECOND);
+    let removal = setup.inject("surprise-removal", Trigger::now());
+    setup.pass(SECOND);
+    let clear = |setup: &mut Setup, which| {
+        assert!(setup.script.lock().unwrap().clear(which));
+        setup.pass(SECOND);
+        let summary = setup.summary();
+        let failed = summary.selftest_status.get() != 0;
+        assert_eq!(summary.critical_warning != 0, failed);
+        assert_eq!(summary.led_status.get() & led::FAIL != 0, failed);
+        failed
+    };
+    assert!(clear(&mut setup, removal), "it fails again when it is back");
+    assert!(!clear(&mut setup, failure));
+    for fault in ["self-test-failure", "surprise-removal"] {
+        setup.inject(fault, Trigger::now());
+        setup.pass(SECOND);
+    }
+    setup.clear_all();
+    let summary = setup.summary();
+    assert_eq!(summary.selftest_status.get(), 0);
+    assert_eq!(summary.critical_warning, 0);
+    assert_eq!(summary.led_status.get() & led::FAIL, 0);
 }
 
 #[test]

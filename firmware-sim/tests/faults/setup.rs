@@ -101,6 +101,11 @@ impl Setup {
         script.record().iter().map(|record| record.times).collect()
     }
 
+    /// How many answers lies have made wrong.
+    pub(crate) fn spoiled(&self) -> u64 {
+        self.script.lock().unwrap().spoiled()
+    }
+
     pub(crate) fn card(&mut self) -> &mut Card {
         &mut self.driver.bus.0
     }
@@ -200,6 +205,27 @@ impl Setup {
 
     pub(crate) fn sign(&mut self, session: u64, digest: &[u8]) -> Result<Vec<u8>, Status> {
         self.perform(session, data_opcode::AKCIPHER_SIGN, digest, 256)
+    }
+
+    /// Whether the card says that a signature is right.
+    pub(crate) fn verify(&mut self, session: u64, signature: &[u8], digest: &[u8]) -> bool {
+        let request = AkcipherData {
+            header: DataHeader {
+                opcode: data_opcode::AKCIPHER_VERIFY.into(),
+                session_id: session.into(),
+                ..DataHeader::default()
+            },
+            src_len: (signature.len() as u32).into(),
+            dst_len: (digest.len() as u32).into(),
+            ..AkcipherData::default()
+        };
+        let readable = [request.as_bytes(), signature, digest];
+        let (_, buffers) = self.driver.request(DATA_QUEUE, &readable, &[1]);
+        match Status(buffers[0][0]) {
+            Status::OK => true,
+            Status::KEY_REJECTED => false,
+            status => panic!("{status:?}"),
+        }
     }
 
     /// An asymmetric operation, with `room` for its result.
