@@ -337,6 +337,7 @@ impl Core {
             lane: index,
             latency,
             in_flight,
+            is_untried: _,
         } = to;
         let speed = &mut self.lanes[index].speeds[wanted.class.index()];
         speed.passed_over = 0;
