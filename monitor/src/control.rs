@@ -255,6 +255,11 @@ impl Desk {
             Order::Drain { card } => self.change(change(DRAIN, card, peer), now),
             Order::Undrain { card } => self.change(change(UNDRAIN, card, peer), now),
             Order::Tune { what, .. } if what.is_empty() => refuse("of what is not said".to_owned()),
+            Order::Tune { what, .. } if what.len() > Event::SUBJECT_LEN_MAX => refuse(format!(
+                "what is tuned is named by {} bytes at most, and this has {}; name it shorter",
+                Event::SUBJECT_LEN_MAX,
+                what.len()
+            )),
             Order::Tune {
                 what,
                 old,

@@ -255,7 +255,7 @@ impl ChangeLock {
     /// Somebody is about to change something.
     pub fn attempt(&mut self, change: &Change, now: Stamp) -> Answer {
         if let Some(window) = self.window(now) {
-            let event = Event::new(now, CHANGE, change.subject.clone(), change);
+            let event = Event::new(now, CHANGE, subject(change), change);
             return Answer::Allowed(event.about(window.seq));
         }
         let full = self.repeats.len() >= ATTEMPTS_MAX && !self.repeats.contains_key(change);
@@ -328,7 +328,13 @@ fn attempted(change: &Change, count: u64, now: Stamp) -> Event {
         change: change.clone(),
         count,
     };
-    Event::new(now, ATTEMPT, change.subject.clone(), &body).with_severity(Severity::Alert)
+    Event::new(now, ATTEMPT, subject(change), &body).with_severity(Severity::Alert)
+}
+
+/// As much of the subject as an event may have as its own; its body has all of it.
+fn subject(change: &Change) -> &str {
+    let len = change.subject.floor_char_boundary(Event::SUBJECT_LEN_MAX);
+    &change.subject[..len]
 }
 
 /// Whoever came when the table was full.

@@ -40,7 +40,12 @@ pub struct Keeper {
     events: Option<Events>,
     samples: Option<Samples>,
     waiting: VecDeque<Event>,
+    /// Events that are lost since the record last said so.
     lost: u64,
+    /// Events that are lost in all.
+    lost_ever: u64,
+    /// Why events were lost though nothing is wrong with the history.
+    refused: Option<String>,
     trouble: Option<Trouble>,
     /// Codes of what is wrong with the events.
     codes: Vec<u8>,
@@ -78,6 +83,8 @@ impl Keeper {
             samples: None,
             waiting: VecDeque::new(),
             lost: 0,
+            lost_ever: 0,
+            refused: None,
             trouble: None,
             codes: Vec::new(),
             lesser: Vec::new(),
@@ -144,10 +151,16 @@ impl Keeper {
     /// Puts events on record, after those that wait. They are on the disk when this returns
     /// without a trouble; else they wait.
     pub fn keep(&mut self, events: Vec<Event>, now: Stamp) -> Kept {
-        self.waiting.extend(events);
+        for event in events {
+            match event.check() {
+                Ok(()) => self.waiting.push_back(event),
+                // It would be refused for ever, and all that comes after it with it.
+                Err(error) => self.lose(1, &format!("{}: {error}", event.kind)),
+            }
+        }
         let excess = self.waiting.len().saturating_sub(WAITING_MAX);
         self.waiting.drain(..excess);
-        self.lost += u64::try_from(excess).unwrap_or(u64::MAX);
+        self.count_lost(u64::try_from(excess).unwrap_or(u64::MAX));
         let last = self.flush(now);
         if let Some(events) = &mut self.events {
             events.anchor_if_due(now.monotonic);
@@ -166,6 +179,19 @@ impl Keeper {
             codes: self.codes.clone(),
         }
     }
+    /// Takes note of events that never come here; the record says so when it can.
+    pub fn lose(&mut self, count: u64, why: &str) {
+        if count > 0 {
+            self.count_lost(count);
+            self.refused = Some(why.to_owned());
+        }
+    }
+
+    const fn count_lost(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+        self.lost_ever = self.lost_ever.saturating_add(count);
+    }
+
 
     /// Puts one event on record or refuses it: what somebody ordered must not be done and then be
     /// missing from the record.
@@ -222,7 +248,8 @@ impl Keeper {
         snapshot(source, directory, clock).map_err(|error| said(&error))
     }
 
-    /// Ends in an orderly way. What still waits is lost, and the count of that is returned.
+    /// Ends in an orderly way. What still waits is lost, and the count of all that ever was is
+    /// returned.
     pub fn close(mut self, events: Vec<Event>, now: Stamp) -> (u64, Vec<String>) {
         let mut troubles = self.keep(events, now).troubles;
         if let Some(samples) = self.samples.take()
@@ -231,7 +258,7 @@ impl Keeper {
             troubles.push(format!("samples: {}", said(&error)));
         }
         let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        (self.lost.saturating_add(waiting), troubles)
+        (self.lost_ever.saturating_add(waiting), troubles)
     }
 
     fn troubles(&self) -> Vec<String> {
@@ -253,6 +280,7 @@ impl Keeper {
     fn flush(&mut self, now: Stamp) -> Option<Seq> {
         if let Some(trouble) = &mut self.trouble {
             if now.monotonic < trouble.retry_at {
+                self.refused = None;
                 return None;
             }
             trouble.retry_at = now.monotonic.plus(RETRY);
@@ -283,16 +311,29 @@ impl Keeper {
                 self.open_samples(now);
             }
         }
-        let late = self.trouble.as_ref().map(|trouble| {
-            let body = GapBody {
+        let events: Vec<_> = self
+    /// What there is to say of events that could not be recorded when they happened, or never.
+    fn gap(&self, now: Stamp) -> Option<Event> {
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        let body = match (&self.trouble, &self.refused) {
+            (Some(trouble), _) => GapBody {
                 why: trouble.why.clone(),
                 seconds: now.monotonic.since(trouble.since).as_secs_f64(),
-                late: u64::try_from(self.waiting.len()).unwrap_or(u64::MAX),
+                late: waiting,
                 lost: self.lost,
-            };
-            Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert)
-        });
-        let events: Vec<_> = late
+            },
+            (None, Some(refused)) => GapBody {
+                why: refused.clone(),
+                seconds: 0.0,
+                late: 0,
+                lost: self.lost,
+            },
+            (None, None) => return None,
+        };
+        Some(Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert))
+    }
+
+            .gap(now)
             .into_iter()
             .chain(self.waiting.iter().cloned())
             .collect();
@@ -351,6 +392,9 @@ impl Keeper {
 /// An error with all its causes, in one line.
 #[must_use]
 pub fn said(error: &dyn Error) -> String {
+
+#[cfg(test)]
+mod tests;
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
