@@ -202,7 +202,10 @@ impl ChangeLock {
                     unlock,
                 });
             }
-            RELOCK => self.window = None,
+            // One that waited to be recorded closes the window it is about and no later one.
+            RELOCK if event.refers_to == self.window.as_ref().map(|window| window.seq) => {
+                self.window = None;
+            }
             _ => {}
         }
     }
@@ -271,15 +274,21 @@ impl ChangeLock {
     }
 
     /// What time has brought: the end of a window, and the number of attempts that were not told
-    /// of one by one. To be called when [`Self::deadline`] has passed, and at the end of a program
-    /// with `finally`, so that no count is lost.
+    /// of one by one. To be called now and then, and at the end of a program with `finally`, so
+    /// that no count is lost.
+    ///
+    /// The end of a window is told once, however long it takes to record it: the window is over
+    /// all the same, and after a restart it is told again if it is not on record.
     pub fn tick(&mut self, now: Stamp, finally: bool) -> Vec<Event> {
         let mut events = Vec::new();
         let expired = self
             .window
             .as_ref()
             .is_some_and(|window| !window.is_open(now));
-        events.extend(self.relock("expiry", now).filter(|_| expired));
+        if expired {
+            events.extend(self.relock("expiry", now));
+            self.window = None;
+        }
         let repeat = self.settings.repeat;
         self.repeats.retain(|change, repeats| {
             if !finally && now.monotonic.since(repeats.since) < repeat {
@@ -299,27 +308,6 @@ impl ChangeLock {
             count > 0
         });
         events
-    }
-
-    /// When something is due next.
-    #[must_use]
-    pub fn deadline(&self, now: Stamp) -> Instant {
-        let window = self.window.as_ref().map(|window| self.end(window, now));
-        let repeats = self
-            .repeats
-            .values()
-            .map(|repeats| repeats.since.plus(self.settings.repeat));
-        repeats.chain(window).min().unwrap_or(Instant::NEVER)
-    }
-
-    fn end(&self, window: &Window, now: Stamp) -> Instant {
-        let duration = window.unlock.duration;
-        if now.boot == window.opened.boot {
-            window.opened.monotonic.plus(duration)
-        } else {
-            let left = window.opened.wall.plus(duration).since(now.wall);
-            now.monotonic.plus(left)
-        }
     }
 }
 

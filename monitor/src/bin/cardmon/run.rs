@@ -336,13 +336,9 @@ impl History {
         if let Ok(mut desk) = self.orders.desk.try_lock() {
             events.extend(desk.tick(now, true));
         }
-        events.extend(
-            publisher
-                .record
-                .into_iter()
-                .flat_map(|record| record.end(polls, now)),
-        );
-        let closed = time::timeout(PARTING, self.keeping.close(events, now)).await;
+        let (rest, lost) = record.map_or_else(Default::default, |record| record.end(polls, now));
+        events.extend(rest);
+        let closed = time::timeout(PARTING, self.keeping.close(events, lost, now)).await;
         let Ok(Ok((lost, troubles))) = closed else {
             crate::complain(
                 "ALARM: the history's disk does not answer; the end of this run is not on record",

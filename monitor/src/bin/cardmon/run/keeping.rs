@@ -16,10 +16,14 @@ pub(super) struct Keeping(Sender<Job>);
 /// What became of the history at the end: how many events are lost, and what was wrong.
 pub(super) type Closed = (u64, Vec<String>);
 
+/// Why events are lost before they come here.
+const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
+
 #[derive(Debug)]
 enum Job {
     Keep {
         events: Vec<Event>,
+        lost: u64,
         figures: Vec<(String, f64)>,
         now: Stamp,
         kept: oneshot::Sender<Kept>,
@@ -36,6 +40,7 @@ enum Job {
     },
     Close {
         events: Vec<Event>,
+        lost: u64,
         now: Stamp,
         closed: oneshot::Sender<Closed>,
     },
@@ -50,10 +55,12 @@ impl Keeping {
         Ok(Self(asks))
     }
 
-    /// Keeps what a poll brought; answered when the events are on record, or cannot be.
+    /// Keeps what a poll brought; answered when the events are on record, or cannot be. `lost` is
+    /// how many before them never will be.
     pub(super) fn keep(
         &self,
         events: Vec<Event>,
+        lost: u64,
         figures: Vec<(String, f64)>,
         now: Stamp,
     ) -> oneshot::Receiver<Kept> {
@@ -61,6 +68,7 @@ impl Keeping {
         // If the thread is gone, so is the other end of the answer, which is the answer.
         let _ = self.0.send(Job::Keep {
             events,
+            lost,
             figures,
             now,
             kept,
@@ -88,10 +96,16 @@ impl Keeping {
     }
 
     /// Ends the history with these events, after all that was asked before.
-    pub(super) fn close(&self, events: Vec<Event>, now: Stamp) -> oneshot::Receiver<Closed> {
+    pub(super) fn close(
+        &self,
+        events: Vec<Event>,
+        lost: u64,
+        now: Stamp,
+    ) -> oneshot::Receiver<Closed> {
         let (closed, answer) = oneshot::channel();
         let _ = self.0.send(Job::Close {
             events,
+            lost,
             now,
             closed,
         });
@@ -110,10 +124,12 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
         match job {
             Job::Keep {
                 events,
+                lost,
                 figures,
                 now,
                 kept,
             } => {
+                keeper.lose(lost, NO_ROOM);
                 keeper.sample(&figures, now);
                 let _ = kept.send(keeper.keep(events, now));
             }
@@ -129,9 +145,11 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
             }
             Job::Close {
                 events,
+                lost,
                 now,
                 closed,
             } => {
+                keeper.lose(lost, NO_ROOM);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use hwshim::clock::Instant;
 use monitor::api::Published;
 use monitor::control::Drained;
-use monitor::history::{Event, Seq, Stamp};
+use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
 use std::collections::BTreeMap;
@@ -92,6 +92,8 @@ pub(super) struct Record {
     /// What the disk has not answered yet.
     stuck: Option<oneshot::Receiver<Kept>>,
     /// What is to be recorded when it has.
+    /// Events for which there was no room there.
+    lost: u64,
     waiting: Vec<Event>,
 }
 
@@ -152,6 +154,7 @@ impl Record {
             orders,
             drained: BTreeMap::new(),
             window: false,
+            lost: 0,
             notes: Vec::new(),
             codes: Vec::new(),
             news: Vec::new(),
@@ -160,21 +163,17 @@ impl Record {
         }
     }
 
-    /// What is still to be recorded when the program ends.
-    pub(super) fn end(mut self, polls: u64, now: Stamp) -> Vec<Event> {
+    /// What is still to be recorded when the program ends, and how many events are lost.
+    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64) {
         let mut events = self.waiting;
         events.extend(self.recorder.end(polls, now));
-        events
+        (events, self.lost)
     }
 
     /// Puts on record what a poll brought, and what time did; what is wrong, if that is known.
     async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
         let mut events = std::mem::take(&mut self.waiting);
-        // The lock's events first, as their numbers are needed: they are told apart from the end.
-        let of_lock = self.look_at_desk(poll, now);
-        let applied = of_lock.clone();
-        let before = events.len();
-        events.extend(of_lock);
+        events.extend(self.look_at_desk(poll, now));
         let news = std::mem::take(&mut self.news);
         let beside = Beside {
             late,
@@ -187,16 +186,19 @@ impl Record {
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
-                    events.truncate(WAITING_MAX);
+                    // The oldest, as where it waits for a disk that answers and takes nothing.
+                    let excess = events.len().saturating_sub(WAITING_MAX);
+                    events.drain(..excess);
+                    self.lost += u64::try_from(excess).unwrap_or(u64::MAX);
                     self.waiting = events;
                     return None;
                 }
                 Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.stuck = None,
             }
         }
-        let count = events.len();
         let figures = self.recorder.samples(&poll.status, late);
-        let mut answer = self.keeping.keep(events, figures, now);
+        let lost = std::mem::take(&mut self.lost);
+        let mut answer = self.keeping.keep(events, lost, figures, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
             self.stuck = Some(answer);
             return Some(vec![
@@ -204,7 +206,7 @@ impl Record {
             ]);
         };
         let Ok(Kept {
-            last,
+            last: _,
             troubles,
             codes,
         }) = answered
@@ -212,9 +214,6 @@ impl Record {
             return Some(vec![keeping::gone()]);
         };
         self.codes = codes;
-        if let Some(last) = last {
-            self.apply(&applied, last, count - before);
-        }
         Some(troubles)
     }
 
@@ -231,16 +230,5 @@ impl Record {
         self.news.extend(desk.take_news());
         self.notes = desk.notes(now);
         events
-    }
-
-    /// Tells the lock which of its events are on record: the first of the last `count`.
-    fn apply(&self, of_lock: &[Event], last: Seq, count: usize) {
-        let Ok(mut desk) = self.orders.desk.try_lock() else {
-            return;
-        };
-        let first = last.0.saturating_sub(count as u64) + 1;
-        for (seq, event) in (first..).zip(of_lock) {
-            desk.apply(Seq(seq), event);
-        }
     }
 }
