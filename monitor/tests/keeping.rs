@@ -6,13 +6,14 @@
 use card_spec::health::{self, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
-use hwshim::telemetry::Publisher;
+use hwshim::telemetry::{self, Publisher};
 use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -624,6 +625,51 @@ fn a_drained_card_reads_disconnected_by_an_operator_and_is_no_alarm() {
         "{line}"
     );
     let opened = site.events();
+#[test]
+fn what_a_page_or_an_answer_says_is_no_command_to_a_terminal_and_no_figure() {
+    let mut site = Site::new();
+    let address = "vfio-user:/run/a|b\u{1b}[2J.sock";
+    site.publisher = Publisher::create(&site.path("pages"), address).unwrap();
+    fs::remove_file(site.path("pages").join(telemetry::file_name(ADDRESS))).unwrap();
+    site.page.owner.address = padded(address);
+    site.page.card.state = card_state::GONE.into();
+    let monitor = site.start();
+    site.poll_until(became("unreachable"));
+    let said = site.cardmon(&["check", "--url", &monitor.url()]);
+    monitor.end(Signal::TERM);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(text.contains("unreachable"), "{text}");
+    assert_eq!(text.matches('|').count(), 1, "{text}");
+
+    let (url, answers) = answers_once(r#"{"error":"mud\u001b[2J\u202e\u009b31m\n|"}"#);
+    let refused = site.cardmon(&["status", "--url", &url]);
+    answers.join().unwrap();
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("mud"), "{refused}");
+    let bad = |character: char| character.is_control() || character == '\u{202e}';
+    for text in [text, refused] {
+        assert!(!text.trim_end().contains(bad), "{text:?}");
+    }
+}
+
+/// Something that is no monitor: it answers one request with a refusal, in these words.
+fn answers_once(body: &'static str) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = BufReader::new(client.try_clone().unwrap());
+        let mut line = String::new();
+        while request.read_line(&mut line).unwrap() > 2 {
+            line.clear();
+        }
+        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json";
+        let len = body.len();
+        write!(client, "{head}\r\nContent-Length: {len}\r\n\r\n{body}").unwrap();
+    });
+    (url, answers)
+}
+
     assert!(
         of_kind(&opened, "incident-opened").is_empty(),
         "nobody is alarmed"

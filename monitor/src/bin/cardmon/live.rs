@@ -54,7 +54,10 @@ pub(crate) fn check(arguments: &LiveArguments, card: Option<&str>) -> ExitCode {
     let (code, text) = match found(arguments, only) {
         Ok(found) if arguments.json => (worst(&found).1, as_json(&found)),
         Ok(found) => (worst(&found).1, lines(&found, only)),
-        Err(error) => (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {error:#}")),
+        Err(error) => {
+            let why = escaped(&without_bars(&format!("{error:#}")));
+            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
+        }
     };
     let _ = writeln!(anstream::stdout(), "{text}");
     ExitCode::from(code)
@@ -134,7 +137,8 @@ fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
     let figures = format!("connected={};;;0;{}", connected.count(), found.len());
     match found {
         [] => {
-            let which = only.map_or_else(String::new, |only| format!(" {}", escaped(only)));
+            let named = |only| format!(" {}", escaped(&without_bars(only)));
+            let which = only.map_or_else(String::new, named);
             format!(
                 "CARDMON UNKNOWN - no card{which}: no owner publishes a page; name its directory with --telemetry"
             )

@@ -173,7 +173,9 @@ fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells the person at the terminal what went wrong. If even that fails there is nobody to tell.
+/// Tells the person at the terminal what went wrong, which may be what somebody else said. If even
+/// that fails there is nobody to tell.
 fn complain(message: &str) {
-    let _ = writeln!(anstream::stderr(), "cardmon: {message}");
+    let lines: Vec<_> = message.lines().map(history::escaped).collect();
+    let _ = writeln!(anstream::stderr(), "cardmon: {}", lines.join("\n"));
 }
