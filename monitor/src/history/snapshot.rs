@@ -87,6 +87,8 @@ pub fn snapshot(
     directory: &Path,
     clock: &dyn Clock,
 ) -> Result<Snapshot, HistoryError> {
+    // A slash at its end would put what is beside it into it.
+    let directory: &Path = &directory.components().collect::<PathBuf>();
     let partial = PathBuf::from(format!("{}.partial", directory.display()));
     refuse_what_is_there(directory)?;
     refuse_what_is_there(&partial)?;

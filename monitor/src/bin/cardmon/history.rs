@@ -10,6 +10,7 @@ pub(crate) use gap::{EXPLAIN_HELP, ExplainArguments, explain};
 pub(crate) use when::{now, time};
 
 use crate::places::{self, Found, ReadPlace};
+use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::{
@@ -326,7 +327,7 @@ pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Re
 
 pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
-    let to = std::path::absolute(&arguments.to)?;
+    let to = places::absolute(&arguments.to).context("--to names no directory")?;
     let made = match arguments.mode {
         Mode::Ordered => figures(&ordered(&found, &to)?),
         Mode::Quiesce => quiesced(&found, &to, arguments.control.as_deref())?,

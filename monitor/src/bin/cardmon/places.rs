@@ -30,7 +30,7 @@ impl HistoryPlace {
     pub(crate) fn find(&self, config: &Config) -> anyhow::Result<Found> {
         let named = self.history.as_ref().or(config.history.as_ref());
         let directory = named.map_or_else(state_directory, Clone::clone);
-        let directory = std::path::absolute(directory).context("--history names no directory")?;
+        let directory = absolute(&directory).context("--history names no directory")?;
         let anchors = self.anchors.as_ref().or(config.anchors.as_ref());
         Ok(Found {
             anchors: anchors.map_or_else(
@@ -46,6 +46,11 @@ impl HistoryPlace {
 /// A history that is read: its place may stand in a configuration file.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReadPlace {
+/// The path from the root, without a slash at its end: names are made of it by adding to it.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    Ok(std::path::absolute(path)?.components().collect())
+}
+
     #[command(flatten)]
     place: HistoryPlace,
     /// Configuration file that names them.
