@@ -164,9 +164,8 @@ impl Keeper {
         let last = self.flush(now);
         if let Some(events) = &mut self.events {
             events.anchor_if_due(now.monotonic);
-            let troubles = events.anchor_troubles();
             self.lesser.retain(|lesser| !lesser.starts_with("anchors:"));
-            self.lesser.extend(troubles.into_iter().map(|trouble| {
+            self.lesser.extend(events.anchor_troubles().map(|trouble| {
                 format!(
                     "anchors: {} was not told where the history ends ({}); what follows can be cut off unnoticed until it is",
                     trouble.sink, trouble.error
