@@ -178,6 +178,7 @@ impl Keeper {
             codes: self.codes.clone(),
         }
     }
+
     /// Takes note of events that never come here; the record says so when it can.
     pub fn lose(&mut self, count: u64, why: &str) {
         if count > 0 {
@@ -190,7 +191,6 @@ impl Keeper {
         self.lost = self.lost.saturating_add(count);
         self.lost_ever = self.lost_ever.saturating_add(count);
     }
-
 
     /// Puts one event on record or refuses it: what somebody ordered must not be done and then be
     /// missing from the record.
@@ -214,15 +214,8 @@ impl Keeper {
             return;
         };
         self.lesser.retain(|lesser| !lesser.starts_with("samples:"));
-        for (series, value) in figures {
-            match samples.record(series, now.wall, *value) {
-                // A card with an address too long for a series is watched all the same.
-                Ok(()) | Err(HistoryError::SeriesName { .. } | HistoryError::NotFinite { .. }) => {}
-                Err(error) => {
-                    self.lesser.push(format!("samples: {}", said(&error)));
-                    break;
-                }
-            }
+        if let Err(error) = samples.record_all(figures, now.wall) {
+            self.lesser.push(format!("samples: {}", said(&error)));
         }
     }
 
@@ -279,7 +272,6 @@ impl Keeper {
     fn flush(&mut self, now: Stamp) -> Option<Seq> {
         if let Some(trouble) = &mut self.trouble {
             if now.monotonic < trouble.retry_at {
-                self.refused = None;
                 return None;
             }
             trouble.retry_at = now.monotonic.plus(RETRY);
@@ -288,6 +280,7 @@ impl Keeper {
             Ok(last) => {
                 self.waiting.clear();
                 self.lost = 0;
+                self.refused = None;
                 self.trouble = None;
                 self.codes.clear();
                 Some(last)
@@ -311,6 +304,14 @@ impl Keeper {
             }
         }
         let events: Vec<_> = self
+            .gap(now)
+            .into_iter()
+            .chain(self.waiting.iter().cloned())
+            .collect();
+        let open = self.events.as_mut().expect("it was just opened");
+        open.append(&events)
+    }
+
     /// What there is to say of events that could not be recorded when they happened, or never.
     fn gap(&self, now: Stamp) -> Option<Event> {
         let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
@@ -330,14 +331,6 @@ impl Keeper {
             (None, None) => return None,
         };
         Some(Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert))
-    }
-
-            .gap(now)
-            .into_iter()
-            .chain(self.waiting.iter().cloned())
-            .collect();
-        let open = self.events.as_mut().expect("it was just opened");
-        open.append(&events)
     }
 
     fn open_events(&mut self) -> Result<(), HistoryError> {
@@ -391,9 +384,6 @@ impl Keeper {
 /// An error with all its causes, in one line.
 #[must_use]
 pub fn said(error: &dyn Error) -> String {
-
-#[cfg(test)]
-mod tests;
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -402,3 +392,6 @@ mod tests;
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

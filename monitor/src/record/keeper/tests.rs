@@ -1,7 +1,7 @@
 //! Whatever goes wrong with one thing that is kept, the rest is kept, and what is lost is said.
 
 use super::*;
-use crate::history::{BootId, Reader, WallTime};
+use crate::history::{BootId, Reader, SAMPLES_FILE, SampleReader, Tier, Value, WallTime};
 use tempfile::TempDir;
 
 fn at(seconds: u64) -> Stamp {
@@ -69,4 +69,34 @@ fn what_was_lost_and_said_to_be_is_counted_until_the_end_of_the_run() {
         kinds(&on_record(&root)),
         [HISTORY_GAP, "one", "two", "stop"]
     );
+}
+
+#[test]
+fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(&root);
+    let figures = ["a", "b", "c"].map(|name| (name.to_owned(), 1.0));
+    let samples = root.path().join("history").join(SAMPLES_FILE);
+    let other = rusqlite::Connection::open(samples).unwrap();
+    keeper.sample(&figures, at(0));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // A commit is due, and cannot be had.
+    keeper.sample(&figures, at(11));
+    assert!(
+        keeper.lesser.iter().any(|it| it.starts_with("samples: ")),
+        "{:?}",
+        keeper.lesser
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    keeper.close(Vec::new(), at(12));
+    let reader = SampleReader::open(&root.path().join("history")).unwrap();
+    for name in ["a", "b", "c"] {
+        let mut count = 0;
+        let found = reader.range(name, at(0).wall, at(100).wall, Tier::Second, |point| {
+            count += usize::from(matches!(point.value, Value::Sample(_)));
+            true
+        });
+        found.unwrap();
+        assert_eq!(count, 2, "{name}");
+    }
 }
