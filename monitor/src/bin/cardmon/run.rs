@@ -161,7 +161,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     };
     let mut alive = Alive {
         dead_man: arguments.keep.dead_man(simulated),
-        notify: notify(),
+        notify: notify().map(|notify| notify.every(config.limits.poll_interval)),
+        ready: false,
         interval: config.limits.poll_interval,
         shown: latest,
         troubles: publisher.troubles.clone(),
@@ -376,6 +377,8 @@ impl Alive {
             .map(|it| Arc::clone(&it.status));
         let troubles = self.troubles.list();
         let sign = SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now);
+    /// Whether whoever started us took it that we are ready.
+    ready: bool,
         let signed = self.dead_man.as_ref().map_or(Ok(()), |it| it.sign(&sign));
         if let Err(error) = &signed
             && !self.failed
@@ -384,11 +387,13 @@ impl Alive {
         }
         self.failed = signed.is_err();
         if let Some(notify) = &self.notify {
-            // A manager that hears nothing does what it is for.
-            let _ = match self.polls {
-                1 => notify.ready(),
-                _ => notify.alive(),
-            };
+            // A manager that hears nothing does what it is for. One that did not take the first
+            // word, which it needs, is told again.
+            if self.ready {
+                let _ = notify.alive();
+            } else {
+                self.ready = notify.ready().is_ok();
+            }
         }
     }
 
