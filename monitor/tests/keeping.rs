@@ -9,6 +9,7 @@ use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::{self, Publisher};
 use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
 use rusqlite::Connection;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -102,25 +103,12 @@ impl Site {
     }
 
     fn start_with(&self, more: &[&str]) -> Monitor {
-        let mut child = self.run().args(more).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let printed = Arc::new(Mutex::new(String::new()));
-        let reader = thread::spawn({
-            let printed = Arc::clone(&printed);
-            move || read_all(stdout, &printed)
-        });
-        Monitor {
-            child,
-            printed,
-            reader: Some(reader),
-        }
+        Monitor::of(self.run().args(more))
     }
 
     /// Publishes, and waits until a poll has ended that began after that.
     fn poll(&mut self) {
-        self.manager.set_nonblocking(true).unwrap();
-        while self.manager.recv(&mut [0; 64]).is_ok() {}
-        self.manager.set_nonblocking(false).unwrap();
+        while takes_one(&self.manager) {}
         self.publish();
         // The first may have looked before.
         for _ in 0..2 {
@@ -198,6 +186,21 @@ fn read_all(stdout: ChildStdout, printed: &Mutex<String>) {
 }
 
 impl Monitor {
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let printed = Arc::new(Mutex::new(String::new()));
+        let reader = thread::spawn({
+            let printed = Arc::clone(&printed);
+            move || read_all(stdout, &printed)
+        });
+        Self {
+            child,
+            printed,
+            reader: Some(reader),
+        }
+    }
+
     /// The status that it printed last.
     fn status(&self) -> Value {
         let printed = self.printed.lock().unwrap();
@@ -523,13 +526,77 @@ fn a_service_manager_is_told_of_the_first_poll_of_each_and_of_the_end() {
     // A monitor that does not run says nothing.
     let pid = Pid::from_child(&monitor.child);
     kill_process(pid, Signal::STOP).unwrap();
-    site.manager.set_nonblocking(true).unwrap();
-    while site.manager.recv(&mut [0; 64]).is_ok() {}
-    site.manager.set_nonblocking(false).unwrap();
+    while takes_one(&site.manager) {}
     kill_process(pid, Signal::CONT).unwrap();
     assert_eq!(site.hear(), "WATCHDOG=1");
     kill_process(pid, Signal::TERM).unwrap();
     while site.hear() != "STOPPING=1" {}
+}
+
+#[test]
+fn a_service_manager_waits_for_polls_and_is_told_of_the_first_until_it_has_heard() {
+    let site = Site::new();
+    let late = site.path("late");
+    let mut command = site.run();
+    command
+        .env("NOTIFY_SOCKET", &late)
+        .env("WATCHDOG_USEC", "399999");
+    let monitor = Monitor::of(&mut command);
+    // It has polled before anybody listens.
+    while monitor.printed.lock().unwrap().lines().count() < 2 {
+        thread::yield_now();
+    }
+    let listener = UnixDatagram::bind(&late).unwrap();
+    let hear = || {
+        let mut message = [0; 64];
+        let len = listener.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    assert_eq!(hear(), "READY=1\nWATCHDOG=1\nWATCHDOG_USEC=600000");
+    assert_eq!(hear(), "WATCHDOG=1");
+    monitor.end(Signal::TERM);
+
+    // Who waits for longer anyway, or for another process, is asked for nothing.
+    for (usec, pid) in [("400000", None), ("10000", Some("1"))] {
+        let mut command = site.run();
+        command.env("WATCHDOG_USEC", usec);
+        if let Some(pid) = pid {
+            command.env("WATCHDOG_PID", pid);
+        }
+        while takes_one(&site.manager) {}
+        let monitor = Monitor::of(&mut command);
+        assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+        monitor.end(Signal::TERM);
+    }
+}
+
+/// Takes one message off, if one waits.
+fn takes_one(listener: &UnixDatagram) -> bool {
+    listener.set_nonblocking(true).unwrap();
+    let heard = listener.recv(&mut [0; 64]).is_ok();
+    listener.set_nonblocking(false).unwrap();
+    heard
+}
+
+#[test]
+fn output_that_nobody_takes_holds_up_no_poll_and_a_reader_that_goes_ends_the_run_on_record() {
+    let site = Site::new();
+    // A pipe that is full already, as after a reader that was halted.
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let mut monitor = site.run().stdout(writer).spawn().unwrap();
+    assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+    for _ in 0..5 {
+        assert_eq!(site.hear(), "WATCHDOG=1");
+    }
+    // It is read again, up to where the status begins, and then the reader goes.
+    let mut byte = [0];
+    while matches!(reader.read(&mut byte), Ok(1)) && byte == *b" " {}
+    drop(reader);
+    assert_eq!(monitor.wait().unwrap().code(), Some(0));
+    assert_eq!(site.events().last().unwrap()["kind"], "stop");
 }
 
 #[test]
@@ -556,6 +623,51 @@ fn what_others_wrote_reaches_a_terminal_escaped() {
             "{text:?}"
         );
     }
+}
+
+#[test]
+fn what_a_page_or_an_answer_says_is_no_command_to_a_terminal_and_no_figure() {
+    let mut site = Site::new();
+    let address = "vfio-user:/run/a|b\u{1b}[2J.sock";
+    site.publisher = Publisher::create(&site.path("pages"), address).unwrap();
+    fs::remove_file(site.path("pages").join(telemetry::file_name(ADDRESS))).unwrap();
+    site.page.owner.address = padded(address);
+    site.page.card.state = card_state::GONE.into();
+    let monitor = site.start();
+    site.poll_until(became("unreachable"));
+    let said = site.cardmon(&["check", "--url", &monitor.url()]);
+    monitor.end(Signal::TERM);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(text.contains("unreachable"), "{text}");
+    assert_eq!(text.matches('|').count(), 1, "{text}");
+
+    let (url, answers) = answers_once(r#"{"error":"mud\u001b[2J\u202e\u009b31m\n|"}"#);
+    let refused = site.cardmon(&["status", "--url", &url]);
+    answers.join().unwrap();
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("mud"), "{refused}");
+    let bad = |character: char| character.is_control() || character == '\u{202e}';
+    for text in [text, refused] {
+        assert!(!text.trim_end().contains(bad), "{text:?}");
+    }
+}
+
+/// Something that is no monitor: it answers one request with a refusal, in these words.
+fn answers_once(body: &'static str) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = BufReader::new(client.try_clone().unwrap());
+        let mut line = String::new();
+        while request.read_line(&mut line).unwrap() > 2 {
+            line.clear();
+        }
+        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json";
+        let len = body.len();
+        write!(client, "{head}\r\nContent-Length: {len}\r\n\r\n{body}").unwrap();
+    });
+    (url, answers)
 }
 
 #[test]
@@ -625,51 +737,6 @@ fn a_drained_card_reads_disconnected_by_an_operator_and_is_no_alarm() {
         "{line}"
     );
     let opened = site.events();
-#[test]
-fn what_a_page_or_an_answer_says_is_no_command_to_a_terminal_and_no_figure() {
-    let mut site = Site::new();
-    let address = "vfio-user:/run/a|b\u{1b}[2J.sock";
-    site.publisher = Publisher::create(&site.path("pages"), address).unwrap();
-    fs::remove_file(site.path("pages").join(telemetry::file_name(ADDRESS))).unwrap();
-    site.page.owner.address = padded(address);
-    site.page.card.state = card_state::GONE.into();
-    let monitor = site.start();
-    site.poll_until(became("unreachable"));
-    let said = site.cardmon(&["check", "--url", &monitor.url()]);
-    monitor.end(Signal::TERM);
-    let text = String::from_utf8(said.stdout).unwrap();
-    assert!(text.contains("unreachable"), "{text}");
-    assert_eq!(text.matches('|').count(), 1, "{text}");
-
-    let (url, answers) = answers_once(r#"{"error":"mud\u001b[2J\u202e\u009b31m\n|"}"#);
-    let refused = site.cardmon(&["status", "--url", &url]);
-    answers.join().unwrap();
-    let refused = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.contains("mud"), "{refused}");
-    let bad = |character: char| character.is_control() || character == '\u{202e}';
-    for text in [text, refused] {
-        assert!(!text.trim_end().contains(bad), "{text:?}");
-    }
-}
-
-/// Something that is no monitor: it answers one request with a refusal, in these words.
-fn answers_once(body: &'static str) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answers = thread::spawn(move || {
-        let (mut client, _) = listener.accept().unwrap();
-        let mut request = BufReader::new(client.try_clone().unwrap());
-        let mut line = String::new();
-        while request.read_line(&mut line).unwrap() > 2 {
-            line.clear();
-        }
-        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json";
-        let len = body.len();
-        write!(client, "{head}\r\nContent-Length: {len}\r\n\r\n{body}").unwrap();
-    });
-    (url, answers)
-}
-
     assert!(
         of_kind(&opened, "incident-opened").is_empty(),
         "nobody is alarmed"

@@ -5,6 +5,7 @@
 
 mod keeping;
 mod orders;
+mod output;
 mod publish;
 mod screen;
 
@@ -193,24 +194,27 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let mut publishing = Box::pin(publisher.run(polls));
     tokio::select! {
         () = watching => {}
-        outcome = &mut publishing => outcome?,
+        () = &mut publishing => is_read = false,
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
         () = take_orders(socket.as_ref(), history.as_ref()) => {}
         () = stop_signals.told() => {}
+    let mut is_read = true;
         () = time_is_up(arguments.run_for) => {}
     }
     alive.stopping();
     // What was seen is shown, unless the disk lets nothing be recorded.
     drop(seen);
-    if let Ok(outcome) = time::timeout(PARTING, &mut publishing).await {
-        outcome?;
+    if is_read {
+        let _ = time::timeout(PARTING, &mut publishing).await;
     }
     drop(publishing);
-    let polls = alive.polls;
-    Ok(match history {
-        Some(history) => history.end(publisher, polls).await,
+    let Publisher { screen, record, .. } = publisher;
+    let recorded = match history {
+        Some(history) => history.end(record, alive.polls).await,
         None => true,
-    })
+    };
+    screen.end(PARTING);
+    Ok(recorded)
 }
 
 async fn take_orders(socket: Option<&Socket>, history: Option<&History>) {
@@ -331,7 +335,7 @@ impl History {
     }
 
     /// Has the end recorded; whether all of the run is.
-    async fn end(self, publisher: Publisher, polls: u64) -> bool {
+    async fn end(self, record: Option<Record>, polls: u64) -> bool {
         let now = Stamp::now(&SystemClock, self.boot);
         let mut events = Vec::new();
         if let Ok(mut desk) = self.orders.desk.try_lock() {

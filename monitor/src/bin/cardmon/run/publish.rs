@@ -9,7 +9,6 @@
 use super::keeping::{self, Keeping};
 use super::orders::Orders;
 use super::screen::Screen;
-use anyhow::Context as _;
 use hwshim::clock::Instant;
 use monitor::api::Published;
 use monitor::control::Drained;
@@ -92,17 +91,14 @@ pub(super) struct Record {
     /// What the disk has not answered yet.
     stuck: Option<oneshot::Receiver<Kept>>,
     /// What is to be recorded when it has.
+    waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
-    waiting: Vec<Event>,
 }
 
 impl Publisher {
-    /// Shows what comes until no more comes.
-    pub(super) async fn run(
-        &mut self,
-        mut polls: mpsc::UnboundedReceiver<Seen>,
-    ) -> anyhow::Result<()> {
+    /// Shows what comes until no more comes, or nobody reads it any more.
+    pub(super) async fn run(&mut self, mut polls: mpsc::UnboundedReceiver<Seen>) {
         while let Some(Seen {
             mut poll,
             now,
@@ -116,12 +112,13 @@ impl Publisher {
                 }
                 notes.extend_from_slice(&record.notes);
             }
-            self.show(poll, now.monotonic, notes)?;
+            if !self.show(poll, now.monotonic, notes) {
+                break;
+            }
         }
-        Ok(())
     }
 
-    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> anyhow::Result<()> {
+    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> bool {
         let status = Arc::new(poll.status);
         self.publish.send_replace(Some(Published {
             status: Arc::clone(&status),
@@ -129,14 +126,12 @@ impl Publisher {
         }));
         let alarms = self.troubles.list().into_iter();
         notes.extend(alarms.map(|trouble| format!("ALARM: the history: {trouble}")));
-        self.screen
-            .show(
-                &status,
-                &poll.transitions,
-                &poll.service_transitions,
-                &notes,
-            )
-            .context("the status could not be printed")
+        self.screen.show(
+            &status,
+            &poll.transitions,
+            &poll.service_transitions,
+            &notes,
+        )
     }
 }
 
@@ -154,12 +149,12 @@ impl Record {
             orders,
             drained: BTreeMap::new(),
             window: false,
-            lost: 0,
             notes: Vec::new(),
             codes: Vec::new(),
             news: Vec::new(),
             stuck: None,
             waiting,
+            lost: 0,
         }
     }
 
