@@ -248,7 +248,11 @@ impl Keep {
             None if simulated => return None,
             None => places::control_socket(),
         };
-        match Socket::listen(&path) {
+        let made = match &self.control {
+            Some(_) => Ok(()),
+            None => places::make_runtime_directory(),
+        };
+        match made.and_then(|()| Socket::listen(&path)) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 crate::complain(&format!("no orders are taken: {error:#}"));
@@ -264,13 +268,14 @@ impl Keep {
             None if simulated || self.no_history => return None,
             None => places::sign_of_life(),
         };
-        match DeadMan::begin(&path) {
+        let made = match &self.dead_man {
+            Some(_) => Ok(()),
+            None => places::make_runtime_directory(),
+        };
+        match made.and_then(|()| Ok(DeadMan::begin(&path)?)) {
             Ok(dead_man) => Some(dead_man),
             Err(error) => {
-                crate::complain(&format!(
-                    "no sign of life is left: {}",
-                    record::said(&error)
-                ));
+                crate::complain(&format!("no sign of life is left: {error:#}"));
                 None
             }
         }
