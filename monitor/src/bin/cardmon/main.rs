@@ -18,7 +18,7 @@ mod simulation;
 mod tune;
 
 use clap::{Parser, Subcommand};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -145,11 +145,25 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
+        if nobody_reads(&error) {
+            return ExitCode::SUCCESS;
+        }
         ExitCode::FAILURE
     })
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.
+/// Whether what was printed has no reader any more, as in `cardmon top | head`. What breaks in the
+/// middle of something else is said with what that was.
+fn nobody_reads(error: &anyhow::Error) -> bool {
+    let first = error.chain().next();
+    let kind = first.and_then(|first| match first.downcast_ref::<serde_json::Error>() {
+        Some(error) => error.io_error_kind(),
+        None => Some(first.downcast_ref::<io::Error>()?.kind()),
+    });
+    kind == Some(io::ErrorKind::BrokenPipe)
+}
+
 fn refuse(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     // To a monitoring plugin's caller, clap's 2 would mean CRITICAL.
