@@ -71,7 +71,7 @@ impl Place {
         match DirBuilder::new().mode(mode).create(&self.directory) {
             Ok(()) => self.give_to_group(&self.directory)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(unreadable(&self.directory, source)),
+            Err(source) => return Err(cannot_write(&self.directory, source)),
         }
         let directory = self.canonical()?;
         let found = fs::metadata(&directory).map_err(|source| unreadable(&directory, source))?;
@@ -385,7 +385,7 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
     }
 }
 
-fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
+pub(super) fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
     match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => HistoryError::ReadOnly {
             path: path.to_owned(),

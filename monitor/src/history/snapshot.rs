@@ -135,7 +135,7 @@ pub fn snapshot(
         });
     }
     let moved = fs::rename(&partial, directory);
-    moved.map_err(|source| place::unreadable(directory, source))?;
+    moved.map_err(|source| place::cannot_write(directory, source))?;
     place::sync_directory(
         directory
             .parent()
@@ -223,7 +223,7 @@ fn make_empty(path: &Path) -> Result<(), HistoryError> {
         .mode(0o600)
         .open(path)
         .map(|_| ())
-        .map_err(|source| place::unreadable(path, source))
+        .map_err(|source| place::cannot_write(path, source))
 }
 
 fn sync(path: &Path) -> Result<(), HistoryError> {

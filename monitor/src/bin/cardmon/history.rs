@@ -29,7 +29,8 @@ use std::process::ExitCode;
 pub(crate) const SNAPSHOT_HELP: &str = "\
 Either way the copy is opened and audited before it has its name.
   ordered   the monitor goes on; what it records meanwhile is missing, and counted
-  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it";
+  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it,
+            and writes where its unit lets it: ReadWritePaths=/backup in a drop-in of cardmon.service";
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
