@@ -36,7 +36,12 @@ pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
 copy the snapshot in its place as the same user, and start the monitor. What was recorded after the
 snapshot is only in the directory that was moved aside; the anchors will say that the history was
-put back, so move the file of anchors aside as well.";
+put back, so move the file of anchors aside as well.
+
+Exit status:
+  0  the snapshot can be gone back to
+  1  it could not be opened or read
+  3  it is not what was recorded";
 
 /// Exit status of an audit that found something.
 const TAMPERED: u8 = 3;

@@ -36,6 +36,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch every card of this host until interrupted.
+    #[command(after_help = run::HELP)]
     Run(run::Arguments),
     /// Ask the monitor that runs on this host, and print a table.
     #[command(after_help = ask::STATUS_HELP)]
@@ -144,15 +145,14 @@ fn main() -> ExitCode {
         Command::SimulatedOwner(arguments) => simulation::owner(&arguments),
     };
     outcome.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
         if nobody_reads(&error) {
             return ExitCode::SUCCESS;
         }
+        complain(&format!("{error:#}"));
         ExitCode::FAILURE
     })
 }
 
-/// Prints what is wrong with the command line, or the help that was asked for.
 /// Whether what was printed has no reader any more, as in `cardmon top | head`. What breaks in the
 /// middle of something else is said with what that was.
 fn nobody_reads(error: &anyhow::Error) -> bool {
@@ -164,6 +164,7 @@ fn nobody_reads(error: &anyhow::Error) -> bool {
     kind == Some(io::ErrorKind::BrokenPipe)
 }
 
+/// Prints what is wrong with the command line, or the help that was asked for.
 fn refuse(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     // To a monitoring plugin's caller, clap's 2 would mean CRITICAL.

@@ -36,6 +36,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{self, MissedTickBehavior};
 
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  it was told to stop, its time was up, or nobody reads what it shows any more
+  1  it could not start
+  3  it has run, and not all of that is on record; said is why";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Configuration file; `cardmon config default` prints one. What is given here prevails.
@@ -192,13 +198,13 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         }
     };
     let mut publishing = Box::pin(publisher.run(polls));
+    let mut is_read = true;
     tokio::select! {
         () = watching => {}
         () = &mut publishing => is_read = false,
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
         () = take_orders(socket.as_ref(), history.as_ref()) => {}
         () = stop_signals.told() => {}
-    let mut is_read = true;
         () = time_is_up(arguments.run_for) => {}
     }
     alive.stopping();
@@ -371,6 +377,8 @@ struct Alive {
     shown: watch::Receiver<Option<Published>>,
     troubles: Troubles,
     polls: u64,
+    /// Whether whoever started us took it that we are ready.
+    ready: bool,
     /// Whether it was already said that the file cannot be written.
     failed: bool,
 }
@@ -386,8 +394,6 @@ impl Alive {
             .map(|it| Arc::clone(&it.status));
         let troubles = self.troubles.list();
         let sign = SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now);
-    /// Whether whoever started us took it that we are ready.
-    ready: bool,
         let signed = self.dead_man.as_ref().map_or(Ok(()), |it| it.sign(&sign));
         if let Err(error) = &signed
             && !self.failed
