@@ -294,7 +294,12 @@ pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
             ));
             Ok(Vec::new())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} could not be read; run as its owner or root, or name another file with --anchors",
+                path.display()
+            )
+        }),
     }
 }
 
