@@ -121,7 +121,11 @@ pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
     if arguments.live.live {
-        return live::check(&arguments.live, arguments.card.as_deref());
+        return live::check(
+            &arguments.live,
+            &arguments.service,
+            arguments.card.as_deref(),
+        );
     }
     let (code, line) = match arguments.service.ask_or_know() {
         Ok(Ok(status)) => judged(&status, arguments.card.as_deref()),
