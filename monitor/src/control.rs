@@ -169,6 +169,18 @@ impl Desk {
         desk
     }
 
+    /// Goes on from what is on record, which could not be read when this began: all of [`KINDS`], what
+    /// was recorded since included.
+    pub fn begin_anew(&mut self, recorded: &[Recorded]) {
+        self.lock.begin_anew();
+        self.drained.clear();
+        let news = self.news.len();
+        for Recorded { seq, event, .. } in recorded {
+            self.apply(*seq, event);
+        }
+        self.news.truncate(news);
+    }
+
     /// Takes in an event that is on record.
     pub fn apply(&mut self, seq: Seq, event: &Event) {
         self.lock.apply(seq, event);

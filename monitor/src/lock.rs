@@ -189,6 +189,11 @@ impl ChangeLock {
         }
     }
 
+    /// Is closed again, before all that is on record is taken in anew. Attempts are counted on.
+    pub fn begin_anew(&mut self) {
+        self.window = None;
+    }
+
     /// Takes in an event that is on record, in the order of the record. After a start, all of the
     /// kinds [`UNLOCK`] and [`RELOCK`]; then each that this gave out, once it was appended.
     pub fn apply(&mut self, seq: Seq, event: &Event) {

@@ -360,6 +360,46 @@ fn a_history_that_cannot_be_kept_stops_no_watching_and_is_said_with_what_to_do()
 }
 
 #[test]
+fn what_is_drained_stays_so_where_the_history_is_opened_late() {
+    let mut site = Site::new();
+    let first = site.start();
+    site.poll_until(became("connected"));
+    let unlock = [
+        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
+    ];
+    assert!(site.cardmon(&unlock).status.success());
+    assert!(site.cardmon(&["drain", ADDRESS]).status.success());
+    // One that is started while another still has the history, and gets it when that ends.
+    let mut command = Command::new(CARDMON);
+    command
+        .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+        .args(["--listen", "127.0.0.1:0"])
+        .args(["--telemetry", &site.text("pages")])
+        .args(["--history", &site.text("history")])
+        .args(["--control", &site.text("control2")])
+        .args(["--dead-man", &site.text("alive2")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let second = Monitor::of(&mut command);
+    while second.printed.lock().unwrap().lines().count() < 2 {
+        thread::yield_now();
+    }
+    assert_eq!(second.status()["cards"][0]["drained"], Value::Null);
+    first.end(Signal::TERM);
+    while second.status()["cards"][0]["drained"] == Value::Null {
+        site.publish();
+        thread::yield_now();
+    }
+    let shown = Command::new(CARDMON)
+        .args(["lock", "--show", "--control", &site.text("control2")])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("CHG1"), "{shown}");
+    second.end(Signal::TERM);
+}
+
+#[test]
 fn what_waits_while_the_disk_takes_nothing_is_recorded_when_it_does() {
     let mut site = Site::new();
     let monitor = site.start();

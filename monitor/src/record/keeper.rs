@@ -51,6 +51,8 @@ pub struct Keeper {
     codes: Vec<u8>,
     /// What is wrong with less than the events: samples, anchors.
     lesser: Vec<String>,
+    /// Whether what stands in it was never read.
+    is_unread: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub struct Kept {
     pub troubles: Vec<String>,
     /// Codes of [`code`](crate::code) that fit that.
     pub codes: Vec<u8>,
+    /// Whether the history could be opened at last, and what stands in it was not known before.
+    pub opened_late: bool,
 }
 
 impl Keeper {
@@ -88,8 +92,10 @@ impl Keeper {
             trouble: None,
             codes: Vec::new(),
             lesser: Vec::new(),
+            is_unread: false,
         };
         if let Err(error) = keeper.open_events() {
+            keeper.is_unread = true;
             keeper.troubled(&error, now);
         }
         keeper.open_samples(now);
@@ -176,7 +182,20 @@ impl Keeper {
             last,
             troubles: self.troubles(),
             codes: self.codes.clone(),
+            opened_late: self.is_unread && self.events.is_some(),
         }
+    }
+
+    /// What [`Self::recorded`] would have answered at the start, for a history that was opened late.
+    /// `None` as long as it cannot be read.
+    pub fn read_late(&mut self, kinds: &[&str]) -> Option<Vec<Recorded>> {
+        let filter = Filter {
+            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+            ..Filter::default()
+        };
+        let recorded = self.events.as_ref()?.query(&filter).ok()?;
+        self.is_unread = false;
+        Some(recorded)
     }
 
     /// Takes note of events that never come here; the record says so when it can.

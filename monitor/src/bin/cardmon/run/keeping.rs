@@ -1,7 +1,7 @@
 //! The thread that keeps the history, so that a slow disk holds up what is shown and never a poll.
 
 use hwshim::clock::SystemClock;
-use monitor::history::{Event, Seq, Snapshot, Stamp};
+use monitor::history::{Event, Recorded, Seq, Snapshot, Stamp};
 use monitor::record::{Keeper, Kept};
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +27,10 @@ enum Job {
         figures: Vec<(String, f64)>,
         now: Stamp,
         kept: oneshot::Sender<Kept>,
+    },
+    ReadLate {
+        kinds: &'static [&'static str],
+        read: oneshot::Sender<Option<Vec<Recorded>>>,
     },
     Order {
         event: Box<Event>,
@@ -73,6 +77,16 @@ impl Keeping {
             now,
             kept,
         });
+        answer
+    }
+
+    /// What is on record of a history that was opened late, if it can be read.
+    pub(super) fn read_late(
+        &self,
+        kinds: &'static [&'static str],
+    ) -> oneshot::Receiver<Option<Vec<Recorded>>> {
+        let (read, answer) = oneshot::channel();
+        let _ = self.0.send(Job::ReadLate { kinds, read });
         answer
     }
 
@@ -132,6 +146,9 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 keeper.lose(lost, NO_ROOM);
                 keeper.sample(&figures, now);
                 let _ = kept.send(keeper.keep(events, now));
+            }
+            Job::ReadLate { kinds, read } => {
+                let _ = read.send(keeper.read_late(kinds));
             }
             Job::Order {
                 event,

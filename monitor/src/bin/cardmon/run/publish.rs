@@ -11,7 +11,7 @@ use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
 use monitor::api::Published;
-use monitor::control::Drained;
+use monitor::control::{self, Drained};
 use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
@@ -204,12 +204,27 @@ impl Record {
             last: _,
             troubles,
             codes,
+            opened_late,
         }) = answered
         else {
             return Some(vec![keeping::gone()]);
         };
         self.codes = codes;
+        if opened_late {
+            self.catch_up().await;
+        }
         Some(troubles)
+    }
+
+    /// Has the desk know what is on record, where the history could not be read at the start: what
+    /// an operator has drained alarms nobody. If the disk does not answer, the next poll asks again.
+    async fn catch_up(&self) {
+        // Held until it knows, so that no order comes between what was read and what is made of it.
+        let mut desk = self.orders.desk.lock().await;
+        let read = self.keeping.read_late(&control::KINDS);
+        if let Ok(Ok(Some(recorded))) = time::timeout(HOLD, read).await {
+            desk.begin_anew(&recorded);
+        }
     }
 
     /// What time has brought to the lock, and what to show of it. If somebody's order is being
