@@ -711,6 +711,22 @@ fn answers_once(body: &'static str) -> (String, JoinHandle<()>) {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    for arguments in [&["config", "default"][..], &["--help"]] {
+        let mut child = Command::new(CARDMON)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
 fn a_silence_is_laid_beside_our_own_ticks() {
     let mut site = Site::new();
     let monitor = site.start();
