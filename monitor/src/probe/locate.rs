@@ -267,7 +267,7 @@ mod tests {
         let run = tree.root().join("run");
         let pid_file = |name| Whereabouts::PidFile(run.join(name));
         tree.write("run/secret", "root:$6$salt:19000:0:99999:7:::\n");
-        tree.write("run/long", &format!("{}10\n", " ".repeat(32)));
+        tree.write("run/long", format!("{}10\n", " ".repeat(32)));
         symlink(run.join("secret"), run.join("link")).unwrap();
         symlink("/dev/zero", run.join("zero")).unwrap();
         symlink(run.join("pid"), run.join("same")).unwrap();
