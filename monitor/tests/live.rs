@@ -320,7 +320,7 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
     // Who may not read the history asks the monitor.
     let alive = fs::read(at("printed")).unwrap();
     let alive = String::from_utf8(alive).unwrap();
-    let status: serde_json::Value = serde_json::from_str(alive.lines().next().unwrap()).unwrap();
+    let status: Value = serde_json::from_str(alive.lines().next().unwrap()).unwrap();
     let url = format!("http://{}", status["listen"].as_str().unwrap());
     let nowhere = at("nowhere").display().to_string();
     let asked = |more: &[&str]| {
@@ -331,7 +331,7 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
             .args(more)
             .output()
             .unwrap();
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         document["cards"][0].clone()
     };
     let found = asked(&["--url", &url]);
