@@ -5,6 +5,7 @@
 //! HTTP library the server uses anyway and not on another.
 
 use crate::status::Status;
+use crate::text::clean;
 use axum::body::Bytes;
 use axum::http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -90,9 +91,10 @@ pub async fn status(url: &str) -> Result<Status, ClientError> {
             why: error_of(&body),
         });
     }
+    // What is not understood is quoted.
     serde_json::from_slice(&body).map_err(|error| ClientError::NotAMonitor {
         address,
-        why: error.to_string(),
+        why: clean(&error.to_string()),
     })
 }
 
@@ -130,7 +132,7 @@ fn error_of(body: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(body)
         .ok()
         .and_then(|answer| Some(answer.get("error")?.as_str()?.to_owned()))
-        .unwrap_or_else(|| "no reason given".to_owned())
+        .map_or_else(|| "no reason given".to_owned(), |why| clean(&why))
 }
 
 fn bad_url(url: &str) -> ClientError {

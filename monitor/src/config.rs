@@ -381,7 +381,7 @@ const SERVICE_KEYS: [Key<ServiceDraft>; 15] = [
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{} could not be read: {source}", path.display())]
+    #[error("{} could not be read", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -169,6 +169,18 @@ impl Desk {
         desk
     }
 
+    /// Goes on from what is on record, which could not be read when this began: all of [`KINDS`], what
+    /// was recorded since included.
+    pub fn begin_anew(&mut self, recorded: &[Recorded]) {
+        self.lock.begin_anew();
+        self.drained.clear();
+        let news = self.news.len();
+        for Recorded { seq, event, .. } in recorded {
+            self.apply(*seq, event);
+        }
+        self.news.truncate(news);
+    }
+
     /// Takes in an event that is on record.
     pub fn apply(&mut self, seq: Seq, event: &Event) {
         self.lock.apply(seq, event);
@@ -255,6 +267,11 @@ impl Desk {
             Order::Drain { card } => self.change(change(DRAIN, card, peer), now),
             Order::Undrain { card } => self.change(change(UNDRAIN, card, peer), now),
             Order::Tune { what, .. } if what.is_empty() => refuse("of what is not said".to_owned()),
+            Order::Tune { what, .. } if what.len() > Event::SUBJECT_LEN_MAX => refuse(format!(
+                "what is tuned is named by {} bytes at most, and this has {}; name it shorter",
+                Event::SUBJECT_LEN_MAX,
+                what.len()
+            )),
             Order::Tune {
                 what,
                 old,

@@ -15,6 +15,7 @@ use crate::history::{BootId, Stamp};
 use crate::status::Status;
 use crate::verdict::State;
 use hwshim::clock::{Instant, nanos};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -178,7 +179,7 @@ pub fn read(path: &Path) -> Result<SignOfLife, DeadManError> {
     let opened = OpenOptions::new()
         .read(true)
         // A pipe in its place must not make the check wait.
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path);
     opened
         .and_then(|file| file.take(LEN_MAX).read_to_string(&mut text))
@@ -235,6 +236,7 @@ impl DeadMan {
             .write(true)
             .create(true)
             .truncate(false)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(beside(path, ".lock"))
             .map_err(unreadable)?;
         match lock.try_lock() {
@@ -259,7 +261,12 @@ impl DeadMan {
     pub fn sign(&self, sign: &SignOfLife) -> io::Result<()> {
         let mut text = serde_json::to_vec(sign)?;
         text.push(b'\n');
-        let mut file = File::create(&self.fresh)?;
+        // One that a killed monitor left, or a link that somebody put there, is not written to.
+        match fs::remove_file(&self.fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::create_new(&self.fresh)?;
         file.write_all(&text)?;
         drop(file);
         fs::rename(&self.fresh, &self.path)
@@ -323,6 +330,13 @@ mod tests {
             DeadMan::begin(&path),
             Err(DeadManError::InUse { .. })
         ));
+        // A link in place of the file that is written first leads nowhere.
+        let other = directory.path().join("other");
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, beside(&path, ".new")).unwrap();
+        dead_man.sign(&sign).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+        assert_eq!(read(&path).unwrap(), sign);
         fs::write(&path, "{\"schema\":2}").unwrap();
         assert!(matches!(read(&path), Err(DeadManError::Nonsense { .. })));
     }

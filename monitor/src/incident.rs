@@ -21,7 +21,7 @@ use crate::verdict::Cause;
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// What is this far apart in time does not belong together.
@@ -32,6 +32,8 @@ const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 const CHANGES_MAX: usize = 256;
 /// Symptoms, and victims, that one incident lists; the rest is counted.
 const LISTED_MAX: usize = 64;
+/// Symptoms that are told apart beyond those that are listed.
+const UNLISTED_MAX: usize = 1_024;
 
 /// Names an incident. No other in the same history has its number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -130,7 +132,12 @@ pub struct Incident {
     pub changes: Vec<Change>,
     /// Symptoms and victims that there was no room to list.
     pub not_listed: u64,
+    /// Which symptoms those are: what lasts is seen in every poll, and is one.
+    unlisted: BTreeSet<Kind>,
 }
+
+/// What makes a symptom another: subject, code and check.
+type Kind = (String, Cow<'static, str>, Option<u8>);
 
 impl Incident {
     /// What to do at once: the strongest that a failed check of the same cause asks for. Checks that
@@ -177,6 +184,12 @@ impl Incident {
         } else if self.symptoms.len() < LISTED_MAX {
             self.symptoms.push(symptom);
         } else {
+            self.leave_out((symptom.subject, symptom.code, symptom.check));
+        }
+    }
+
+    fn leave_out(&mut self, kind: Kind) {
+        if self.unlisted.len() < UNLISTED_MAX && self.unlisted.insert(kind) {
             self.not_listed += 1;
         }
     }
@@ -199,6 +212,7 @@ impl Incident {
             victims,
             changes,
             not_listed,
+            unlisted,
         } = other;
         self.extend_to(cause, opened_at);
         self.extend_to(cause, last_at);
@@ -214,7 +228,11 @@ impl Incident {
             }
         }
         self.changes.sort_by_key(|change| change.at);
-        self.not_listed += not_listed;
+        // Victims, and those symptoms that this one does not have as well.
+        self.not_listed += not_listed - u64::try_from(unlisted.len()).unwrap_or(not_listed);
+        for kind in unlisted {
+            self.leave_out(kind);
+        }
     }
 }
 
@@ -364,6 +382,7 @@ impl Incidents {
             victims: Vec::new(),
             changes: self.changes_before(at),
             not_listed: 0,
+            unlisted: BTreeSet::new(),
         });
         self.opened += 1;
         (self.open.len() - 1, true)
@@ -575,6 +594,20 @@ mod tests {
         incidents.attribute(FIRST, Cause::Overload);
         incidents.symptom(symptom(18, "queue-long", None), Cause::Overload);
         assert_eq!(incidents.open().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_listed_is_counted_once_however_often_it_is_seen() {
+        let mut incidents = Incidents::new();
+        for second in 0..10 {
+            for number in 0..70 {
+                let mut symptom = symptom(second, "queue-long", None);
+                symptom.subject = format!("card {number}");
+                incidents.symptom(symptom, Cause::Overload);
+            }
+        }
+        let incident = &incidents.open()[0];
+        assert_eq!((incident.symptoms.len(), incident.not_listed), (64, 6));
     }
 
     #[test]

@@ -189,6 +189,11 @@ impl ChangeLock {
         }
     }
 
+    /// Is closed again, before all that is on record is taken in anew. Attempts are counted on.
+    pub fn begin_anew(&mut self) {
+        self.window = None;
+    }
+
     /// Takes in an event that is on record, in the order of the record. After a start, all of the
     /// kinds [`UNLOCK`] and [`RELOCK`]; then each that this gave out, once it was appended.
     pub fn apply(&mut self, seq: Seq, event: &Event) {
@@ -202,7 +207,10 @@ impl ChangeLock {
                     unlock,
                 });
             }
-            RELOCK => self.window = None,
+            // One that waited to be recorded closes the window it is about and no later one.
+            RELOCK if event.refers_to == self.window.as_ref().map(|window| window.seq) => {
+                self.window = None;
+            }
             _ => {}
         }
     }
@@ -255,7 +263,7 @@ impl ChangeLock {
     /// Somebody is about to change something.
     pub fn attempt(&mut self, change: &Change, now: Stamp) -> Answer {
         if let Some(window) = self.window(now) {
-            let event = Event::new(now, CHANGE, change.subject.clone(), change);
+            let event = Event::new(now, CHANGE, subject(change), change);
             return Answer::Allowed(event.about(window.seq));
         }
         let full = self.repeats.len() >= ATTEMPTS_MAX && !self.repeats.contains_key(change);
@@ -271,15 +279,21 @@ impl ChangeLock {
     }
 
     /// What time has brought: the end of a window, and the number of attempts that were not told
-    /// of one by one. To be called when [`Self::deadline`] has passed, and at the end of a program
-    /// with `finally`, so that no count is lost.
+    /// of one by one. To be called now and then, and at the end of a program with `finally`, so
+    /// that no count is lost.
+    ///
+    /// The end of a window is told once, however long it takes to record it: the window is over
+    /// all the same, and after a restart it is told again if it is not on record.
     pub fn tick(&mut self, now: Stamp, finally: bool) -> Vec<Event> {
         let mut events = Vec::new();
         let expired = self
             .window
             .as_ref()
             .is_some_and(|window| !window.is_open(now));
-        events.extend(self.relock("expiry", now).filter(|_| expired));
+        if expired {
+            events.extend(self.relock("expiry", now));
+            self.window = None;
+        }
         let repeat = self.settings.repeat;
         self.repeats.retain(|change, repeats| {
             if !finally && now.monotonic.since(repeats.since) < repeat {
@@ -300,27 +314,6 @@ impl ChangeLock {
         });
         events
     }
-
-    /// When something is due next.
-    #[must_use]
-    pub fn deadline(&self, now: Stamp) -> Instant {
-        let window = self.window.as_ref().map(|window| self.end(window, now));
-        let repeats = self
-            .repeats
-            .values()
-            .map(|repeats| repeats.since.plus(self.settings.repeat));
-        repeats.chain(window).min().unwrap_or(Instant::NEVER)
-    }
-
-    fn end(&self, window: &Window, now: Stamp) -> Instant {
-        let duration = window.unlock.duration;
-        if now.boot == window.opened.boot {
-            window.opened.monotonic.plus(duration)
-        } else {
-            let left = window.opened.wall.plus(duration).since(now.wall);
-            now.monotonic.plus(left)
-        }
-    }
 }
 
 fn attempted(change: &Change, count: u64, now: Stamp) -> Event {
@@ -328,7 +321,13 @@ fn attempted(change: &Change, count: u64, now: Stamp) -> Event {
         change: change.clone(),
         count,
     };
-    Event::new(now, ATTEMPT, change.subject.clone(), &body).with_severity(Severity::Alert)
+    Event::new(now, ATTEMPT, subject(change), &body).with_severity(Severity::Alert)
+}
+
+/// As much of the subject as an event may have as its own; its body has all of it.
+fn subject(change: &Change) -> &str {
+    let len = change.subject.floor_char_boundary(Event::SUBJECT_LEN_MAX);
+    &change.subject[..len]
 }
 
 /// Whoever came when the table was full.

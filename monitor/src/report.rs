@@ -280,7 +280,7 @@ pub struct Sources<'a> {
     /// Directory of the history.
     pub history: &'a Path,
     /// Anchors of the history.
-    pub anchors: &'a [Anchor],
+    pub anchors: Result<&'a [Anchor], &'a str>,
     /// Whose light the card's shines like, if that is known.
     pub light: Option<Profile>,
     /// What is struck out.
@@ -591,9 +591,9 @@ fn points(
     Ok(chart::thinned(best, POINTS_MAX))
 }
 
-fn audit(history: &Path, anchors: &[Anchor]) -> Result<Audit, String> {
+fn audit(history: &Path, anchors: Result<&[Anchor], &str>) -> Result<Audit, String> {
     let reader = Reader::open(history).map_err(|error| said(&error))?;
-    let found = reader.verify(anchors).map_err(|error| said(&error))?;
+    let found = reader.verify(anchors?).map_err(|error| said(&error))?;
     Ok(Audit {
         events: found.events,
         anchored: found.anchored.map(|seq| seq.0),

@@ -28,6 +28,9 @@ use serde::Serialize;
 const NEAR: f64 = 0.6;
 /// The same for memory: reclaim begins to hurt there.
 const NEAR_MEMORY: f64 = 0.8;
+/// Longest page of the kernels we run on. They round limits of memory down to whole pages, and what
+/// is recommended is to stand there afterwards.
+const PAGE_LEN_MAX: u64 = 64 << 10;
 /// Of one CPU's time; as the monitor has it for a starved one.
 const SOFTIRQ_HIGH: f64 = 0.30;
 /// Other CPUs must do less than this part of that, or there is nobody to share with.
@@ -285,6 +288,7 @@ fn memory(service: &Service, facts: &Facts) -> Option<Recommendation> {
         ),
         _ => return None,
     };
+    let new = new / PAGE_LEN_MAX * PAGE_LEN_MAX;
     if max.is_some_and(|max| new <= max) || new <= *used {
         return None;
     }

@@ -6,13 +6,15 @@
 use card_spec::health::{self, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
-use hwshim::telemetry::Publisher;
+use hwshim::telemetry::{self, Publisher};
 use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
 use rusqlite::Connection;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -101,25 +103,12 @@ impl Site {
     }
 
     fn start_with(&self, more: &[&str]) -> Monitor {
-        let mut child = self.run().args(more).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let printed = Arc::new(Mutex::new(String::new()));
-        let reader = thread::spawn({
-            let printed = Arc::clone(&printed);
-            move || read_all(stdout, &printed)
-        });
-        Monitor {
-            child,
-            printed,
-            reader: Some(reader),
-        }
+        Monitor::of(self.run().args(more))
     }
 
     /// Publishes, and waits until a poll has ended that began after that.
     fn poll(&mut self) {
-        self.manager.set_nonblocking(true).unwrap();
-        while self.manager.recv(&mut [0; 64]).is_ok() {}
-        self.manager.set_nonblocking(false).unwrap();
+        while takes_one(&self.manager) {}
         self.publish();
         // The first may have looked before.
         for _ in 0..2 {
@@ -197,6 +186,21 @@ fn read_all(stdout: ChildStdout, printed: &Mutex<String>) {
 }
 
 impl Monitor {
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let printed = Arc::new(Mutex::new(String::new()));
+        let reader = thread::spawn({
+            let printed = Arc::clone(&printed);
+            move || read_all(stdout, &printed)
+        });
+        Self {
+            child,
+            printed,
+            reader: Some(reader),
+        }
+    }
+
     /// The status that it printed last.
     fn status(&self) -> Value {
         let printed = self.printed.lock().unwrap();
@@ -353,6 +357,46 @@ fn a_history_that_cannot_be_kept_stops_no_watching_and_is_said_with_what_to_do()
     assert_eq!(code, Some(3));
     let left = fs::read(site.path("history").join(EVENTS_FILE)).unwrap();
     assert_eq!(left, b"not a database");
+}
+
+#[test]
+fn what_is_drained_stays_so_where_the_history_is_opened_late() {
+    let mut site = Site::new();
+    let first = site.start();
+    site.poll_until(became("connected"));
+    let unlock = [
+        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
+    ];
+    assert!(site.cardmon(&unlock).status.success());
+    assert!(site.cardmon(&["drain", ADDRESS]).status.success());
+    // One that is started while another still has the history, and gets it when that ends.
+    let mut command = Command::new(CARDMON);
+    command
+        .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+        .args(["--listen", "127.0.0.1:0"])
+        .args(["--telemetry", &site.text("pages")])
+        .args(["--history", &site.text("history")])
+        .args(["--control", &site.text("control2")])
+        .args(["--dead-man", &site.text("alive2")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let second = Monitor::of(&mut command);
+    while second.printed.lock().unwrap().lines().count() < 2 {
+        thread::yield_now();
+    }
+    assert_eq!(second.status()["cards"][0]["drained"], Value::Null);
+    first.end(Signal::TERM);
+    while second.status()["cards"][0]["drained"] == Value::Null {
+        site.publish();
+        thread::yield_now();
+    }
+    let shown = Command::new(CARDMON)
+        .args(["lock", "--show", "--control", &site.text("control2")])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("CHG1"), "{shown}");
+    second.end(Signal::TERM);
 }
 
 #[test]
@@ -522,13 +566,77 @@ fn a_service_manager_is_told_of_the_first_poll_of_each_and_of_the_end() {
     // A monitor that does not run says nothing.
     let pid = Pid::from_child(&monitor.child);
     kill_process(pid, Signal::STOP).unwrap();
-    site.manager.set_nonblocking(true).unwrap();
-    while site.manager.recv(&mut [0; 64]).is_ok() {}
-    site.manager.set_nonblocking(false).unwrap();
+    while takes_one(&site.manager) {}
     kill_process(pid, Signal::CONT).unwrap();
     assert_eq!(site.hear(), "WATCHDOG=1");
     kill_process(pid, Signal::TERM).unwrap();
     while site.hear() != "STOPPING=1" {}
+}
+
+#[test]
+fn a_service_manager_waits_for_polls_and_is_told_of_the_first_until_it_has_heard() {
+    let site = Site::new();
+    let late = site.path("late");
+    let mut command = site.run();
+    command
+        .env("NOTIFY_SOCKET", &late)
+        .env("WATCHDOG_USEC", "399999");
+    let monitor = Monitor::of(&mut command);
+    // It has polled before anybody listens.
+    while monitor.printed.lock().unwrap().lines().count() < 2 {
+        thread::yield_now();
+    }
+    let listener = UnixDatagram::bind(&late).unwrap();
+    let hear = || {
+        let mut message = [0; 64];
+        let len = listener.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    assert_eq!(hear(), "READY=1\nWATCHDOG=1\nWATCHDOG_USEC=600000");
+    assert_eq!(hear(), "WATCHDOG=1");
+    monitor.end(Signal::TERM);
+
+    // Who waits for longer anyway, or for another process, is asked for nothing.
+    for (usec, pid) in [("400000", None), ("10000", Some("1"))] {
+        let mut command = site.run();
+        command.env("WATCHDOG_USEC", usec);
+        if let Some(pid) = pid {
+            command.env("WATCHDOG_PID", pid);
+        }
+        while takes_one(&site.manager) {}
+        let monitor = Monitor::of(&mut command);
+        assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+        monitor.end(Signal::TERM);
+    }
+}
+
+/// Takes one message off, if one waits.
+fn takes_one(listener: &UnixDatagram) -> bool {
+    listener.set_nonblocking(true).unwrap();
+    let heard = listener.recv(&mut [0; 64]).is_ok();
+    listener.set_nonblocking(false).unwrap();
+    heard
+}
+
+#[test]
+fn output_that_nobody_takes_holds_up_no_poll_and_a_reader_that_goes_ends_the_run_on_record() {
+    let site = Site::new();
+    // A pipe that is full already, as after a reader that was halted.
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let mut monitor = site.run().stdout(writer).spawn().unwrap();
+    assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+    for _ in 0..5 {
+        assert_eq!(site.hear(), "WATCHDOG=1");
+    }
+    // It is read again, up to where the status begins, and then the reader goes.
+    let mut byte = [0];
+    while matches!(reader.read(&mut byte), Ok(1)) && byte == *b" " {}
+    drop(reader);
+    assert_eq!(monitor.wait().unwrap().code(), Some(0));
+    assert_eq!(site.events().last().unwrap()["kind"], "stop");
 }
 
 #[test]
@@ -554,6 +662,67 @@ fn what_others_wrote_reaches_a_terminal_escaped() {
             !text.contains(bad) && !text.contains('\u{202e}'),
             "{text:?}"
         );
+    }
+}
+
+#[test]
+fn what_a_page_or_an_answer_says_is_no_command_to_a_terminal_and_no_figure() {
+    let mut site = Site::new();
+    let address = "vfio-user:/run/a|b\u{1b}[2J.sock";
+    site.publisher = Publisher::create(&site.path("pages"), address).unwrap();
+    fs::remove_file(site.path("pages").join(telemetry::file_name(ADDRESS))).unwrap();
+    site.page.owner.address = padded(address);
+    site.page.card.state = card_state::GONE.into();
+    let monitor = site.start();
+    site.poll_until(became("unreachable"));
+    let said = site.cardmon(&["check", "--url", &monitor.url()]);
+    monitor.end(Signal::TERM);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(text.contains("unreachable"), "{text}");
+    assert_eq!(text.matches('|').count(), 1, "{text}");
+
+    let (url, answers) = answers_once(r#"{"error":"mud\u001b[2J\u202e\u009b31m\n|"}"#);
+    let refused = site.cardmon(&["status", "--url", &url]);
+    answers.join().unwrap();
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("mud"), "{refused}");
+    let bad = |character: char| character.is_control() || character == '\u{202e}';
+    for text in [text, refused] {
+        assert!(!text.trim_end().contains(bad), "{text:?}");
+    }
+}
+
+/// Something that is no monitor: it answers one request with a refusal, in these words.
+fn answers_once(body: &'static str) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = BufReader::new(client.try_clone().unwrap());
+        let mut line = String::new();
+        while request.read_line(&mut line).unwrap() > 2 {
+            line.clear();
+        }
+        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json";
+        let len = body.len();
+        write!(client, "{head}\r\nContent-Length: {len}\r\n\r\n{body}").unwrap();
+    });
+    (url, answers)
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    for arguments in [&["config", "default"][..], &["--help"]] {
+        let mut child = Command::new(CARDMON)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert_eq!(output.status.code(), Some(0));
     }
 }
 

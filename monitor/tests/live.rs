@@ -297,7 +297,7 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
             .arg(at("control"))
             .arg("--dead-man")
             .arg(at("alive"))
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(at("printed")).unwrap())
             .spawn()
             .unwrap(),
     );
@@ -317,6 +317,26 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
     );
     assert_eq!(found["tested_now"], false);
     assert!(found["why"].as_str().unwrap().contains("drained"));
+    // Who may not read the history asks the monitor.
+    let alive = fs::read(at("printed")).unwrap();
+    let alive = String::from_utf8(alive).unwrap();
+    let status: Value = serde_json::from_str(alive.lines().next().unwrap()).unwrap();
+    let url = format!("http://{}", status["listen"].as_str().unwrap());
+    let nowhere = at("nowhere").display().to_string();
+    let asked = |more: &[&str]| {
+        let output = Command::new(CARDMON)
+            .args(["check", "--live", &site.address(), "--json", "--telemetry"])
+            .arg(at("pages"))
+            .args(["--history", &nowhere])
+            .args(more)
+            .output()
+            .unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["cards"][0].clone()
+    };
+    let found = asked(&["--url", &url]);
+    assert_eq!(found["state"], "disconnected", "{found:#}");
+    assert_eq!(found["tested_now"], false);
     // But for what the schedule has.
     assert!(site.published().checks.started.get() <= before + 1);
 }
@@ -337,11 +357,15 @@ fn an_owner_that_cannot_be_asked_is_judged_by_its_page_and_says_so() {
     let output = Command::new(CARDMON)
         .args(["check", "--live", "--telemetry"])
         .arg(root.path())
+        .arg("--history")
+        .arg(root.path().join("none"))
+        .args(["--url", "http://127.0.0.1:9"])
         .output()
         .unwrap();
     let line = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(line.contains("takes no questions"), "{line}");
+    assert!(line.contains("drained it is not known"), "{line}");
     assert!(line.contains("s ago, ended with timed-out"), "{line}");
     // Of two the worse counts, and each has a line.
     let mut second = Publisher::create(root.path(), "software:ring").unwrap();

@@ -124,3 +124,35 @@ fn what_is_no_order_is_refused() {
         assert!(serde_json::from_str::<Order>(line).is_err(), "{line}");
     }
 }
+
+#[test]
+fn whatever_is_tuned_its_attempt_can_be_recorded_the_second_time_too() {
+    let mut desk = desk();
+    let tune = |len: usize| Order::Tune {
+        what: "\u{e9}".repeat(len / 2),
+        old: String::new(),
+        new: String::new(),
+        failed: None,
+    };
+    let Decision::Refuse { event: None, why } = desk.decide(tune(300), ALICE, at(0)) else {
+        panic!("a name that no event can have was taken");
+    };
+    assert!(why.contains("256 bytes at most"), "{why}");
+    // A card's name is as long as its page's; what is watched is not refused for that.
+    let card = "\u{e9}".repeat(200);
+    desk.watched([&*card].into_iter());
+    let mut events = Vec::new();
+    for second in 0..3 {
+        let order = Order::Drain { card: card.clone() };
+        let Decision::Refuse { event, .. } = desk.decide(order, ALICE, at(second)) else {
+            panic!("it was followed while locked");
+        };
+        events.extend(event);
+    }
+    events.extend(desk.tick(at(61), false));
+    assert_eq!(events.len(), 2);
+    for event in events {
+        event.check().unwrap();
+        assert!(event.body.contains(&card), "{}", event.body);
+    }
+}

@@ -9,13 +9,19 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Somebody who started us and wants to be told.
 #[derive(Debug)]
 pub struct Notify {
     socket: UnixDatagram,
     to: SocketAddr,
+    /// How long it may hear nothing, if it is to wait for longer than it was told to.
+    patience: Option<Duration>,
 }
+
+/// Polls that a manager waits for at least: one may be late, and a ping get lost.
+const POLLS: u32 = 3;
 
 impl Notify {
     /// Whoever is named in `NOTIFY_SOCKET`, if somebody is.
@@ -30,6 +36,24 @@ impl Notify {
             .transpose()
     }
 
+    /// The same, for a loop that polls that often. Whoever watches it by `WATCHDOG_USEC`
+    /// (sd_watchdog_enabled(3), "Environment") and would be tired before the next polls is asked to
+    /// wait for them: pings between polls would vouch for a loop that may hang.
+    #[must_use]
+    pub fn every(self, interval: Duration) -> Self {
+        let variable = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        let own = u64::from(std::process::id());
+        let of_another = variable("WATCHDOG_PID").is_some_and(|pid| pid != own);
+        let watchdog = variable("WATCHDOG_USEC").filter(|_| !of_another);
+        let watchdog = watchdog.map(Duration::from_micros);
+        Self {
+            patience: watchdog
+                .filter(|watchdog| *watchdog < 2 * interval)
+                .map(|_| POLLS * interval),
+            ..self
+        }
+    }
+
     fn to(name: &OsStr) -> io::Result<Self> {
         let to = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -38,7 +62,11 @@ impl Notify {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not listen must not hold up a poll.
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, to })
+        Ok(Self {
+            socket,
+            to,
+            patience: None,
+        })
     }
 
     /// The first poll has ended: whoever asks is answered.
@@ -47,7 +75,13 @@ impl Notify {
     ///
     /// The kernel's.
     pub fn ready(&self) -> io::Result<()> {
-        self.say("READY=1\nWATCHDOG=1")
+        match self.patience {
+            None => self.say("READY=1\nWATCHDOG=1"),
+            Some(patience) => {
+                let micros = patience.as_micros();
+                self.say(&format!("READY=1\nWATCHDOG=1\nWATCHDOG_USEC={micros}"))
+            }
+        }
     }
 
     /// Another poll has ended.

@@ -141,7 +141,12 @@ impl Event {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), EventTooLong> {
+    /// Whether it can be kept.
+    ///
+    /// # Errors
+    ///
+    /// If it says too much.
+    pub fn check(&self) -> Result<(), EventTooLong> {
         let fields = [
             ("kind", self.kind.len(), Self::KIND_LEN_MAX),
             ("subject", self.subject.len(), Self::SUBJECT_LEN_MAX),

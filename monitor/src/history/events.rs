@@ -24,6 +24,8 @@ pub const EVENTS_FILE: &str = "events.db";
 const ANCHOR_EVENTS: u64 = 100;
 /// Time after which it is anchored, if there are fewer.
 const ANCHOR_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Time after which a sink that could not be told is tried again.
+const ANCHOR_RETRY: Duration = Duration::from_secs(5);
 /// Events at the end whose hashes are checked when the file is opened. The whole chain is for
 /// [`Reader::verify`], which takes seconds once there are millions.
 const CHECKED_AT_OPEN: u64 = 1_000;
@@ -310,16 +312,45 @@ pub struct Events {
     reader: Reader,
     _lock: File,
     head: Option<Anchor>,
-    sinks: Vec<Box<dyn AnchorSink>>,
-    anchored: Anchored,
-    troubles: Vec<AnchorTrouble>,
+    sinks: Vec<Told>,
 }
 
-/// What the sinks were last told, and when.
-#[derive(Clone, Copy, Debug, Default)]
-struct Anchored {
+/// A sink, and what it was told.
+struct Told {
+    sink: Box<dyn AnchorSink>,
+    /// The last event that it took.
     seq: Seq,
-    at: Option<Instant>,
+    /// When it was last tried.
+    tried_at: Option<Instant>,
+    /// Why it does not know more.
+    trouble: Option<AnchorTrouble>,
+}
+
+impl Told {
+    fn is_due(&self, head: &Anchor, now: Instant) -> bool {
+        let events = head.seq.0.saturating_sub(self.seq.0);
+        let due = match self.tried_at {
+            // The first after a start: how much the sink knows of what was before is not known.
+            None => true,
+            Some(at) if self.trouble.is_some() => now.since(at) >= ANCHOR_RETRY,
+            Some(at) => events >= ANCHOR_EVENTS || now.since(at) >= ANCHOR_INTERVAL,
+        };
+        events > 0 && due
+    }
+
+    fn tell(&mut self, head: &Anchor, now: Instant) {
+        self.tried_at = Some(now);
+        self.trouble = match self.sink.write(head) {
+            Ok(()) => {
+                self.seq = head.seq;
+                None
+            }
+            Err(error) => Some(AnchorTrouble {
+                sink: self.sink.name(),
+                error,
+            }),
+        };
+    }
 }
 
 impl std::fmt::Debug for Events {
@@ -355,24 +386,31 @@ impl Events {
         let reader = Reader { connection, path };
         let head = reader.head()?;
         audit::check_end(&reader, head, CHECKED_AT_OPEN)?;
-        let mut troubles = Vec::new();
-        for sink in &sinks {
-            match sink.last() {
-                Ok(Some(anchor)) => audit::check_anchor(&reader, head, &anchor)?,
-                Ok(None) => {}
-                Err(error) => troubles.push(AnchorTrouble {
+        let mut told = Vec::new();
+        for sink in sinks {
+            let trouble = match sink.last() {
+                Ok(Some(anchor)) => {
+                    audit::check_anchor(&reader, head, &anchor)?;
+                    None
+                }
+                Ok(None) => None,
+                Err(error) => Some(AnchorTrouble {
                     sink: sink.name(),
                     error,
                 }),
-            }
+            };
+            told.push(Told {
+                sink,
+                seq: Seq::default(),
+                tried_at: None,
+                trouble,
+            });
         }
         Ok(Self {
             reader,
             _lock,
             head,
-            sinks,
-            anchored: Anchored::default(),
-            troubles,
+            sinks: told,
         })
     }
 
@@ -428,18 +466,13 @@ impl Events {
         Ok(Anchor { seq, hash, wall })
     }
 
-    /// Tells the sinks where the chain's head is, if enough happened or enough time passed since
-    /// they were told. To be called now and then: the last event of a while waits for it.
+    /// Tells each sink where the chain's head is, if enough happened or enough time passed since it
+    /// was told, or it could not be a few seconds ago. To be called now and then: the last event of
+    /// a while waits for it.
     pub fn anchor_if_due(&mut self, now: Instant) {
         let Some(head) = self.head else { return };
-        let events = head.seq.0.saturating_sub(self.anchored.seq.0);
-        let due = match self.anchored.at {
-            // The first after a start: how much the sinks know of what was before is not known.
-            None => true,
-            Some(at) => events >= ANCHOR_EVENTS || now.since(at) >= ANCHOR_INTERVAL,
-        };
-        if events > 0 && due {
-            self.anchor(now);
+        for told in self.sinks.iter_mut().filter(|told| told.is_due(&head, now)) {
+            told.tell(&head, now);
         }
     }
 
@@ -447,26 +480,17 @@ impl Events {
     /// this does it as well.
     pub fn anchor(&mut self, now: Instant) {
         let Some(head) = self.head else { return };
-        for sink in &mut self.sinks {
-            if let Err(error) = sink.write(&head) {
-                let sink = sink.name();
-                // One of each is news; a thousand of the same are not.
-                self.troubles.retain(|trouble| trouble.sink != sink);
-                self.troubles.push(AnchorTrouble { sink, error });
-            }
+        for told in &mut self.sinks {
+            told.tell(&head, now);
         }
-        self.anchored = Anchored {
-            seq: head.seq,
-            at: Some(now),
-        };
     }
 
-    /// Sinks that could not be told or asked, since this was last called.
+    /// Sinks that could not be told or asked, until they are told.
     ///
     /// The history goes on without them, but what follows the last anchor can be cut off without
     /// trace, so an operator should know.
-    pub fn anchor_troubles(&mut self) -> Vec<AnchorTrouble> {
-        std::mem::take(&mut self.troubles)
+    pub fn anchor_troubles(&self) -> impl Iterator<Item = &AnchorTrouble> {
+        self.sinks.iter().filter_map(|told| told.trouble.as_ref())
     }
 
     /// Moves what is in the write-ahead log into the file.
@@ -485,11 +509,10 @@ impl Events {
 /// Whoever ends in an orderly way leaves nothing behind that no anchor vouches for.
 impl Drop for Events {
     fn drop(&mut self) {
-        if let Some(head) = self.head.filter(|head| head.seq != self.anchored.seq) {
-            for sink in &mut self.sinks {
-                // Nobody is left to be told; the next to open it writes one as soon as it appends.
-                let _ = sink.write(&head);
-            }
+        let Some(head) = self.head else { return };
+        for told in self.sinks.iter_mut().filter(|told| told.seq != head.seq) {
+            // Nobody is left to be told; the next to open it writes one as soon as it appends.
+            let _ = told.sink.write(&head);
         }
     }
 }

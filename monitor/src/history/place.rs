@@ -65,13 +65,13 @@ impl Place {
         fs::canonicalize(&self.directory).map_err(|source| unreadable(&self.directory, source))
     }
 
-    /// Makes the directory if it is not there, and refuses it if others may write to it.
+    /// Makes the directory if it is not there, and refuses it if others own it or may write to it.
     pub(super) fn prepare(&self) -> Result<PathBuf, HistoryError> {
         let mode = if self.group.is_some() { 0o750 } else { 0o700 };
         match DirBuilder::new().mode(mode).create(&self.directory) {
             Ok(()) => self.give_to_group(&self.directory)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(unreadable(&self.directory, source)),
+            Err(source) => return Err(cannot_write(&self.directory, source)),
         }
         let directory = self.canonical()?;
         let found = fs::metadata(&directory).map_err(|source| unreadable(&directory, source))?;
@@ -81,7 +81,7 @@ impl Place {
                 what: "is no directory; name one".to_owned(),
             });
         }
-        refuse_if_others_write(&directory, &found)?;
+        refuse_if_others_may_change(&directory, &found)?;
         Ok(directory)
     }
 
@@ -141,7 +141,7 @@ impl Place {
     /// has its name was once a history, and is never begun anew over one that was damaged.
     fn create(&self, directory: &Path, path: &Path, format: &Format) -> Result<(), HistoryError> {
         match fs::symlink_metadata(path) {
-            Ok(found) => return refuse_if_others_write(path, &found),
+            Ok(found) => return refuse_if_others_may_change(path, &found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(unreadable(path, source)),
         }
@@ -338,16 +338,26 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
-fn refuse_if_others_write(path: &Path, found: &fs::Metadata) -> Result<(), HistoryError> {
-    if found.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    Err(HistoryError::Directory {
-        path: path.to_owned(),
-        what: format!(
+/// Whoever owns a file may let anybody write to it at any time, so that it is not enough that nobody
+/// else may now.
+fn refuse_if_others_may_change(path: &Path, found: &fs::Metadata) -> Result<(), HistoryError> {
+    let own = rustix::process::geteuid().as_raw();
+    let what = if found.uid() != own && found.uid() != 0 {
+        format!(
+            "belongs to user {}, and this is user {own}; run as that user, or name another directory",
+            found.uid()
+        )
+    } else if found.mode() & 0o022 != 0 {
+        format!(
             "may be written by others (mode {:o}); chmod go-w it",
             found.mode() & 0o7777
-        ),
+        )
+    } else {
+        return Ok(());
+    };
+    Err(HistoryError::Directory {
+        path: path.to_owned(),
+        what,
     })
 }
 
@@ -375,7 +385,7 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
     }
 }
 
-fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
+pub(super) fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
     match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => HistoryError::ReadOnly {
             path: path.to_owned(),

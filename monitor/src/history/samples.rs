@@ -306,28 +306,49 @@ impl Samples {
         })
     }
 
-    /// Records what a series was at a time, which is kept to a hundredth of a second. Every ten seconds of that time, what came since is
-    /// committed.
+    /// Records what a series was at a time, which is kept to a hundredth of a second. Every ten
+    /// seconds of that time, what came since is committed.
     ///
     /// # Errors
     ///
     /// If the value is none, or a commit failed. After a failed commit the samples wait, and are
     /// in the next; if it stays so, the oldest are dropped, and a gap remains.
     pub fn record(&mut self, series: &str, now: WallTime, value: f64) -> Result<(), HistoryError> {
-        if !value.is_finite() {
-            return Err(HistoryError::NotFinite { value });
+        check_sample(series, value)?;
+        let flushed = self.flush_if_due(now);
+        self.put(series, now, value);
+        flushed
+    }
+
+    /// Records what several series were at one time. What is no sample, as of a series whose name
+    /// is too long, is left out.
+    ///
+    /// # Errors
+    ///
+    /// If a commit failed. It is tried once, and all of the samples wait then.
+    pub fn record_all(
+        &mut self,
+        samples: &[(String, f64)],
+        now: WallTime,
+    ) -> Result<(), HistoryError> {
+        let flushed = self.flush_if_due(now);
+        for (series, value) in samples {
+            if check_sample(series, *value).is_ok() {
+                self.put(series, now, *value);
+            }
         }
-        if series.len() > NAME_LEN_MAX {
-            return Err(HistoryError::SeriesName {
-                len: series.len(),
-                len_max: NAME_LEN_MAX,
-            });
-        }
-        let at = now.unix_millis().div_euclid(TIME_STEP) * TIME_STEP;
-        let flushed = match self.times {
-            Some((first, last)) if self.is_due(first, last, at) => self.flush(),
+        flushed
+    }
+
+    fn flush_if_due(&mut self, now: WallTime) -> Result<(), HistoryError> {
+        match self.times {
+            Some((first, last)) if self.is_due(first, last, kept_at(now)) => self.flush(),
             _ => Ok(()),
-        };
+        }
+    }
+
+    fn put(&mut self, series: &str, now: WallTime, value: f64) {
+        let at = kept_at(now);
         self.times = Some(self.times.map_or((at, at), |(first, _)| (first, at)));
         if !self.series.contains_key(series) {
             self.series.insert(series.to_owned(), Waiting::default());
@@ -335,7 +356,6 @@ impl Samples {
         let waiting = self.series.get_mut(series).expect("it was just put there");
         waiting.entries.push(Entry { at, value });
         self.waiting += 1;
-        flushed
     }
 
     /// Whether it is time to commit: enough passed, the clock was set back, or an hour ended.
@@ -634,6 +654,25 @@ const fn millis(duration: Duration) -> i64 {
     // Spans and retentions are constants, the longest five years.
     let seconds = duration.as_secs().cast_signed();
     seconds.saturating_mul(1_000)
+}
+
+/// What is no sample, or of no series.
+fn check_sample(series: &str, value: f64) -> Result<(), HistoryError> {
+    if !value.is_finite() {
+        return Err(HistoryError::NotFinite { value });
+    }
+    if series.len() > NAME_LEN_MAX {
+        return Err(HistoryError::SeriesName {
+            len: series.len(),
+            len_max: NAME_LEN_MAX,
+        });
+    }
+    Ok(())
+}
+
+/// A time as it is kept, in milliseconds.
+fn kept_at(now: WallTime) -> i64 {
+    now.unix_millis().div_euclid(TIME_STEP) * TIME_STEP
 }
 
 fn hour_of(at: i64) -> i64 {

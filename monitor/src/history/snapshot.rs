@@ -13,7 +13,7 @@
 //! is one. How much is missing (RPO) and how long it took to open and audit (RTO) are measured.
 
 use super::anchor::{Anchor, AnchorSink, FileAnchors};
-use super::audit::AuditReport;
+use super::audit::{AuditReport, Finding, Tampering};
 use super::error::HistoryError;
 use super::events::{EVENTS_FILE, Events, Reader};
 use super::place::{self, Place};
@@ -87,6 +87,8 @@ pub fn snapshot(
     directory: &Path,
     clock: &dyn Clock,
 ) -> Result<Snapshot, HistoryError> {
+    // A slash at its end would put what is beside it into it.
+    let directory: &Path = &directory.components().collect::<PathBuf>();
     let partial = PathBuf::from(format!("{}.partial", directory.display()));
     refuse_what_is_there(directory)?;
     refuse_what_is_there(&partial)?;
@@ -133,7 +135,7 @@ pub fn snapshot(
         });
     }
     let moved = fs::rename(&partial, directory);
-    moved.map_err(|source| place::unreadable(directory, source))?;
+    moved.map_err(|source| place::cannot_write(directory, source))?;
     place::sync_directory(
         directory
             .parent()
@@ -166,12 +168,25 @@ pub fn restore_verify(
     let begun = clock.now();
     let reader = Reader::open(directory)?;
     let own = own_head(directory)?;
-    let end = own.map_or(0, |own| own.seq.0);
+    // Whoever can write the snapshot can write its head: of what is there, anchors that others kept
+    // are asked too. An end that cannot be read is for the audit to find.
+    let there = reader.head().ok().flatten();
+    let end = there.into_iter().chain(own).map(|head| head.seq.0).max();
+    let end = end.unwrap_or(0);
     let (known, later): (Vec<&Anchor>, Vec<&Anchor>) =
         anchors.iter().partition(|anchor| anchor.seq.0 <= end);
     let last = later.iter().map(|anchor| anchor.seq.0).max();
     let known: Vec<_> = known.into_iter().chain(&own).copied().collect();
-    let audit = reader.verify(&known)?;
+    let mut audit = reader.verify(&known)?;
+    if own.is_none() && there.is_some() && audit.is_clean() {
+        audit.finding = Some(Finding {
+            seq: audit.anchored.unwrap_or_default().next(),
+            what: Tampering::Replaced,
+            detail: format!(
+                "every snapshot of events has a file {HEAD_FILE}, and this has none that says so"
+            ),
+        });
+    }
     SampleReader::open(directory)?.check()?;
     Ok(Restored {
         audit,
@@ -208,7 +223,7 @@ fn make_empty(path: &Path) -> Result<(), HistoryError> {
         .mode(0o600)
         .open(path)
         .map(|_| ())
-        .map_err(|source| place::unreadable(path, source))
+        .map_err(|source| place::cannot_write(path, source))
 }
 
 fn sync(path: &Path) -> Result<(), HistoryError> {

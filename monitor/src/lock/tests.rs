@@ -106,7 +106,6 @@ fn in_a_window_changes_are_allowed_and_name_it() {
 #[test]
 fn it_locks_by_itself_when_the_time_is_up_recorded_or_not() {
     let mut lock = open();
-    assert_eq!(lock.deadline(at(0)), at(30 * MINUTE).monotonic);
     assert_eq!(lock.tick(at(30 * MINUTE - 1), false), []);
     let expired = at(30 * MINUTE);
     assert!(matches!(
@@ -117,8 +116,14 @@ fn it_locks_by_itself_when_the_time_is_up_recorded_or_not() {
         panic!("its end was not told");
     };
     assert_eq!((&*event.kind, event.refers_to), (RELOCK, Some(Seq(7))));
-    lock.apply(Seq(8), event);
-    assert_eq!(lock.tick(at(31 * MINUTE), true), []);
+    // It is told once, though it may be long until it is on record,
+    assert_eq!(lock.tick(at(31 * MINUTE), false), []);
+    assert_eq!(lock.relock("alice", at(31 * MINUTE)), None);
+    // and closes no window that was opened meanwhile.
+    let again = lock.unlock(unlock(30), at(32 * MINUTE)).unwrap();
+    lock.apply(Seq(9), &again);
+    lock.apply(Seq(10), event);
+    assert!(lock.window(at(33 * MINUTE)).is_some());
 }
 
 #[test]

@@ -7,11 +7,17 @@ use super::file::{self, Directory, bare};
 use super::process::Stat;
 use super::{OwnerId, Probe, ProbeError};
 use hwshim::clock::Instant;
-use std::fs;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The kernel keeps so many bytes of a program's name (`TASK_COMM_LEN` less the end).
 const NAME_LEN_MAX: usize = 15;
+/// More than a number and a line's end is none.
+const PID_FILE_LEN_MAX: u64 = 32;
 /// Where a hierarchy that has the processes of services may be mounted.
 const HIERARCHIES: [&str; 4] = [
     "sys/fs/cgroup",
@@ -53,14 +59,12 @@ impl LocateProbe {
     }
 
     fn by_pid_file(&mut self, path: &Path) -> Result<OwnerId, ProbeError> {
-        let text = read(path)?;
-        let pid = bare(&text).parse().map_err(|_| {
-            let text = file::printable(&text);
-            file::nonsense(
-                path,
-                format!("has {text:?} and not the number of a process"),
-            )
-        })?;
+        let text = read_pid_file(path)?;
+        // What it has instead is not repeated: whoever may write the file names any other in its
+        // place, and what is said goes further than we may read.
+        let pid = bare(&text)
+            .parse()
+            .map_err(|_| file::nonsense(path, "holds no number of a process"))?;
         let (id, _) = self.identify(pid)?;
         Ok(id)
     }
@@ -145,16 +149,41 @@ fn name(stat: &str) -> Option<&str> {
     Some(name)
 }
 
-fn read(path: &Path) -> Result<String, ProbeError> {
-    fs::read_to_string(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => ProbeError::Absent {
-            what: path.display().to_string(),
-        },
+/// Reads a file that a service wrote, which may be anything: what is no plain file is not opened
+/// through a link, not waited for, and not read to an end that it may not have.
+fn read_pid_file(path: &Path) -> Result<String, ProbeError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = opened.map_err(|source| match Errno::from_io_error(&source) {
+        Some(Errno::LOOP) => {
+            file::nonsense(path, "is a link; name the file that the service writes")
+        }
         _ => unreadable(path, source),
-    })
+    })?;
+    let found = file.metadata().map_err(|source| unreadable(path, source))?;
+    if !found.is_file() {
+        return Err(file::nonsense(path, "is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(PID_FILE_LEN_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|source| unreadable(path, source))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn unreadable(path: &Path, source: std::io::Error) -> ProbeError {
+fn read(path: &Path) -> Result<String, ProbeError> {
+    fs::read_to_string(path).map_err(|source| unreadable(path, source))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ProbeError {
+    if source.kind() == io::ErrorKind::NotFound {
+        return ProbeError::Absent {
+            what: path.display().to_string(),
+        };
+    }
     ProbeError::Unreadable {
         path: path.to_owned(),
         source,
@@ -165,6 +194,8 @@ fn unreadable(path: &Path, source: std::io::Error) -> ProbeError {
 mod tests {
     use super::super::tree::Tree;
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::symlink;
 
     fn tree() -> Tree {
         let tree = Tree::empty();
@@ -228,10 +259,26 @@ mod tests {
             let error = find(&tree, &whereabouts).unwrap_err();
             assert!(error.starts_with("absent: "), "{whereabouts:?}: {error}");
         }
-        let error = find(&tree, &pid_file("garbage")).unwrap_err();
-        assert!(
-            error.starts_with("nonsense: ") && !error.contains('\x1b'),
-            "{error}"
-        );
+    }
+
+    #[test]
+    fn whatever_stands_for_a_pid_file_is_neither_repeated_nor_waited_for() {
+        let tree = tree();
+        let run = tree.root().join("run");
+        let pid_file = |name| Whereabouts::PidFile(run.join(name));
+        tree.write("run/secret", "root:$6$salt:19000:0:99999:7:::\n");
+        tree.write("run/long", format!("{}10\n", " ".repeat(32)));
+        symlink(run.join("secret"), run.join("link")).unwrap();
+        symlink("/dev/zero", run.join("zero")).unwrap();
+        symlink(run.join("pid"), run.join("same")).unwrap();
+        let (fifo, mode) = (run.join("fifo"), Mode::RUSR | Mode::WUSR);
+        mknodat(CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+        for name in ["garbage", "secret", "long", "link", "zero", "same", "fifo"] {
+            let error = find(&tree, &pid_file(name)).unwrap_err();
+            assert!(error.starts_with("nonsense: "), "{name}: {error}");
+            for repeated in ["ten", "root:", "\x1b"] {
+                assert!(!error.contains(repeated), "{name}: {error}");
+            }
+        }
     }
 }

@@ -40,12 +40,19 @@ pub struct Keeper {
     events: Option<Events>,
     samples: Option<Samples>,
     waiting: VecDeque<Event>,
+    /// Events that are lost since the record last said so.
     lost: u64,
+    /// Events that are lost in all.
+    lost_ever: u64,
+    /// Why events were lost though nothing is wrong with the history.
+    refused: Option<String>,
     trouble: Option<Trouble>,
     /// Codes of what is wrong with the events.
     codes: Vec<u8>,
     /// What is wrong with less than the events: samples, anchors.
     lesser: Vec<String>,
+    /// Whether what stands in it was never read.
+    is_unread: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +71,8 @@ pub struct Kept {
     pub troubles: Vec<String>,
     /// Codes of [`code`](crate::code) that fit that.
     pub codes: Vec<u8>,
+    /// Whether the history could be opened at last, and what stands in it was not known before.
+    pub opened_late: bool,
 }
 
 impl Keeper {
@@ -78,11 +87,15 @@ impl Keeper {
             samples: None,
             waiting: VecDeque::new(),
             lost: 0,
+            lost_ever: 0,
+            refused: None,
             trouble: None,
             codes: Vec::new(),
             lesser: Vec::new(),
+            is_unread: false,
         };
         if let Err(error) = keeper.open_events() {
+            keeper.is_unread = true;
             keeper.troubled(&error, now);
         }
         keeper.open_samples(now);
@@ -144,16 +157,21 @@ impl Keeper {
     /// Puts events on record, after those that wait. They are on the disk when this returns
     /// without a trouble; else they wait.
     pub fn keep(&mut self, events: Vec<Event>, now: Stamp) -> Kept {
-        self.waiting.extend(events);
+        for event in events {
+            match event.check() {
+                Ok(()) => self.waiting.push_back(event),
+                // It would be refused for ever, and all that comes after it with it.
+                Err(error) => self.lose(1, &format!("{}: {error}", event.kind)),
+            }
+        }
         let excess = self.waiting.len().saturating_sub(WAITING_MAX);
         self.waiting.drain(..excess);
-        self.lost += u64::try_from(excess).unwrap_or(u64::MAX);
+        self.count_lost(u64::try_from(excess).unwrap_or(u64::MAX));
         let last = self.flush(now);
         if let Some(events) = &mut self.events {
             events.anchor_if_due(now.monotonic);
-            let troubles = events.anchor_troubles();
             self.lesser.retain(|lesser| !lesser.starts_with("anchors:"));
-            self.lesser.extend(troubles.into_iter().map(|trouble| {
+            self.lesser.extend(events.anchor_troubles().map(|trouble| {
                 format!(
                     "anchors: {} was not told where the history ends ({}); what follows can be cut off unnoticed until it is",
                     trouble.sink, trouble.error
@@ -164,7 +182,33 @@ impl Keeper {
             last,
             troubles: self.troubles(),
             codes: self.codes.clone(),
+            opened_late: self.is_unread && self.events.is_some(),
         }
+    }
+
+    /// What [`Self::recorded`] would have answered at the start, for a history that was opened late.
+    /// `None` as long as it cannot be read.
+    pub fn read_late(&mut self, kinds: &[&str]) -> Option<Vec<Recorded>> {
+        let filter = Filter {
+            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+            ..Filter::default()
+        };
+        let recorded = self.events.as_ref()?.query(&filter).ok()?;
+        self.is_unread = false;
+        Some(recorded)
+    }
+
+    /// Takes note of events that never come here; the record says so when it can.
+    pub fn lose(&mut self, count: u64, why: &str) {
+        if count > 0 {
+            self.count_lost(count);
+            self.refused = Some(why.to_owned());
+        }
+    }
+
+    const fn count_lost(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+        self.lost_ever = self.lost_ever.saturating_add(count);
     }
 
     /// Puts one event on record or refuses it: what somebody ordered must not be done and then be
@@ -189,15 +233,8 @@ impl Keeper {
             return;
         };
         self.lesser.retain(|lesser| !lesser.starts_with("samples:"));
-        for (series, value) in figures {
-            match samples.record(series, now.wall, *value) {
-                // A card with an address too long for a series is watched all the same.
-                Ok(()) | Err(HistoryError::SeriesName { .. } | HistoryError::NotFinite { .. }) => {}
-                Err(error) => {
-                    self.lesser.push(format!("samples: {}", said(&error)));
-                    break;
-                }
-            }
+        if let Err(error) = samples.record_all(figures, now.wall) {
+            self.lesser.push(format!("samples: {}", said(&error)));
         }
     }
 
@@ -222,7 +259,8 @@ impl Keeper {
         snapshot(source, directory, clock).map_err(|error| said(&error))
     }
 
-    /// Ends in an orderly way. What still waits is lost, and the count of that is returned.
+    /// Ends in an orderly way. What still waits is lost, and the count of all that ever was is
+    /// returned.
     pub fn close(mut self, events: Vec<Event>, now: Stamp) -> (u64, Vec<String>) {
         let mut troubles = self.keep(events, now).troubles;
         if let Some(samples) = self.samples.take()
@@ -231,7 +269,7 @@ impl Keeper {
             troubles.push(format!("samples: {}", said(&error)));
         }
         let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        (self.lost.saturating_add(waiting), troubles)
+        (self.lost_ever.saturating_add(waiting), troubles)
     }
 
     fn troubles(&self) -> Vec<String> {
@@ -261,6 +299,7 @@ impl Keeper {
             Ok(last) => {
                 self.waiting.clear();
                 self.lost = 0;
+                self.refused = None;
                 self.trouble = None;
                 self.codes.clear();
                 Some(last)
@@ -283,21 +322,34 @@ impl Keeper {
                 self.open_samples(now);
             }
         }
-        let late = self.trouble.as_ref().map(|trouble| {
-            let body = GapBody {
-                why: trouble.why.clone(),
-                seconds: now.monotonic.since(trouble.since).as_secs_f64(),
-                late: u64::try_from(self.waiting.len()).unwrap_or(u64::MAX),
-                lost: self.lost,
-            };
-            Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert)
-        });
-        let events: Vec<_> = late
+        let events: Vec<_> = self
+            .gap(now)
             .into_iter()
             .chain(self.waiting.iter().cloned())
             .collect();
         let open = self.events.as_mut().expect("it was just opened");
         open.append(&events)
+    }
+
+    /// What there is to say of events that could not be recorded when they happened, or never.
+    fn gap(&self, now: Stamp) -> Option<Event> {
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        let body = match (&self.trouble, &self.refused) {
+            (Some(trouble), _) => GapBody {
+                why: trouble.why.clone(),
+                seconds: now.monotonic.since(trouble.since).as_secs_f64(),
+                late: waiting,
+                lost: self.lost,
+            },
+            (None, Some(refused)) => GapBody {
+                why: refused.clone(),
+                seconds: 0.0,
+                late: 0,
+                lost: self.lost,
+            },
+            (None, None) => return None,
+        };
+        Some(Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert))
     }
 
     fn open_events(&mut self) -> Result<(), HistoryError> {
@@ -359,3 +411,6 @@ pub fn said(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use ring::digest::{SHA256, digest};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Name of the manifest.
@@ -103,20 +103,30 @@ pub fn write(files: &[Packed], to: &Path, made_unix_ms: i64) -> Result<(), Bundl
             source,
         },
     };
+    if to.symlink_metadata().is_ok() {
+        return Err(failed(to, io::ErrorKind::AlreadyExists.into()));
+    }
+    // Under another name until it is whole: what is cut short by a full disk is no bundle.
+    let partial = PathBuf::from(format!("{}.partial", to.display()));
     if to.extension().is_some_and(|extension| extension == "tar") {
         let bytes = archive(files, made_unix_ms);
-        return create(to, &bytes).map_err(|error| failed(to, error));
+        create(&partial, &bytes).map_err(|error| failed(&partial, error))?;
+    } else {
+        let made = fs::DirBuilder::new().mode(0o700).create(&partial);
+        made.map_err(|error| failed(&partial, error))?;
+        for Packed { name, bytes } in files {
+            let path = partial.join(name);
+            create(&path, bytes).map_err(|error| {
+                // It was made here, and holds nothing else.
+                let _ = fs::remove_dir_all(&partial);
+                failed(&path, error)
+            })?;
+        }
     }
-    use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().mode(0o700).create(to);
-    made.map_err(|error| failed(to, error))?;
-    for Packed { name, bytes } in files {
-        let path = to.join(name);
-        create(&path, bytes).map_err(|error| failed(&path, error))?;
-    }
-    Ok(())
+    fs::rename(&partial, to).map_err(|error| failed(to, error))
 }
 
+/// Makes a file, whole or not at all.
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = File::options();
     let mut file = options
@@ -124,8 +134,11 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// The archive: each file behind a header, and two empty blocks at the end.
@@ -159,4 +172,30 @@ fn header(name: &str, len: usize, unix_seconds: i64) -> [u8; BLOCK] {
     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_could_not_be_written_whole_is_not_there_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |name| Packed {
+            name,
+            bytes: b"text".to_vec(),
+        };
+        let files = [file("one"), file("no-such-directory/two")];
+        let to = root.path().join("report");
+        let error = write(&files, &to, 0).unwrap_err();
+        assert!(matches!(error, BundleError::Os { .. }), "{error}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        for name in ["report", "report.tar"] {
+            let to = root.path().join(name);
+            write(&files[..1], &to, 0).unwrap();
+            let again = write(&files[..1], &to, 0).unwrap_err();
+            assert!(matches!(again, BundleError::Exists { .. }), "{again}");
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    }
 }

@@ -62,7 +62,21 @@ pub enum ApplyError {
         /// Which.
         pid: u32,
     },
-    /// The kernel took something else, or nothing.
+    /// The kernel took something else.
+    #[error(
+        "{what} is {found} now, and neither {new} nor {old}: the kernel took something else; to go back, write {old} to it"
+    )]
+    TakenOtherwise {
+        /// What was to be changed.
+        what: String,
+        /// What it was.
+        old: String,
+        /// What was written.
+        new: String,
+        /// What stands there.
+        found: String,
+    },
+    /// The kernel took nothing.
     #[error("{what} is {found} and not {new}; the kernel did not take it")]
     NotTaken {
         /// What was to be changed.
@@ -73,11 +87,12 @@ pub enum ApplyError {
         found: String,
     },
     /// The kernel refused.
-    #[error("{what} could not be changed: {source}; being root may help")]
+    #[error("{what} could not be changed; being root may help")]
     Os {
         /// What was to be changed.
         what: String,
         /// Its reason.
+        #[source]
         source: io::Error,
     },
 }
@@ -114,7 +129,7 @@ impl Action {
     ///
     /// # Errors
     ///
-    /// See [`ApplyError`]; nothing was changed then, but for [`ApplyError::NotTaken`].
+    /// See [`ApplyError`]; nothing was changed then, but for [`ApplyError::TakenOtherwise`].
     pub fn apply(&self, root: &Path) -> Result<(), ApplyError> {
         self.is_as_it_was(root)?;
         let failed = |source: io::Error| ApplyError::Os {
@@ -136,14 +151,24 @@ impl Action {
                 set_descriptors(*pid, *new, *hard).map_err(failed)?;
             }
         }
-        let found = self.found(root).map_err(failed)?;
+        self.became(self.found(root).map_err(failed)?)
+    }
+
+    /// What it means that this stands there afterwards.
+    fn became(&self, found: String) -> Result<(), ApplyError> {
         if same(&found, &self.new_value()) {
             return Ok(());
         }
-        Err(ApplyError::NotTaken {
-            what: self.what(),
-            new: self.new_value(),
-            found,
+        let (what, old, new) = (self.what(), self.old(), self.new_value());
+        Err(if same(&found, &old) {
+            ApplyError::NotTaken { what, new, found }
+        } else {
+            ApplyError::TakenOtherwise {
+                what,
+                old,
+                new,
+                found,
+            }
         })
     }
 
@@ -220,4 +245,29 @@ fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_took_otherwise_is_not_said_to_be_as_it_was() {
+        let action = Action::Write {
+            path: "limit".into(),
+            old: "100".to_owned(),
+            new: "200".to_owned(),
+        };
+        let found = |found: &str| action.became(found.to_owned());
+        found("200").unwrap();
+        found("0200\n").unwrap();
+        let nothing = found("100").unwrap_err();
+        assert!(matches!(nothing, ApplyError::NotTaken { .. }), "{nothing}");
+        let other = found("196").unwrap_err();
+        assert!(
+            matches!(other, ApplyError::TakenOtherwise { .. }),
+            "{other}"
+        );
+        assert!(other.to_string().contains("write 100"), "{other}");
+    }
 }

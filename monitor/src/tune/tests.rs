@@ -155,6 +155,9 @@ fn a_memory_limit_is_raised_and_never_set_by_itself() {
     let found = only(&facts);
     assert_eq!(found.recommended, (600_u64 << 20).to_string());
     assert!(found.action.is_some());
+    // A kernel rounds down to its pages, which have 64 KiB at most, and shows that.
+    facts.services[0].group = group(900_000_000, Some(1_000_001_536));
+    assert_eq!(only(&facts).recommended, (22_888_u64 << 16).to_string());
     facts.services[0].group = group(350 << 20, None);
     assert_eq!(recommend(&facts), []);
     facts.services[0].memory = held(3.5e8, Level::Suspected, 1e7);

@@ -6,6 +6,7 @@ use monitor::history::{
     Anchor, AnchorSink, Event, Events, Filter, HistoryError, Place, Seq, Severity, Writer,
 };
 use rusqlite::Connection;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Default)]
 struct Memory {
     anchors: Arc<Mutex<Vec<Anchor>>>,
-    deaf: bool,
+    deaf: Arc<AtomicBool>,
 }
 
 impl AnchorSink for Memory {
@@ -23,7 +24,7 @@ impl AnchorSink for Memory {
     }
 
     fn write(&mut self, anchor: &Anchor) -> std::io::Result<()> {
-        if self.deaf {
+        if self.deaf.load(Ordering::Relaxed) {
             return Err(std::io::ErrorKind::ConnectionRefused.into());
         }
         self.anchors.lock().unwrap().push(*anchor);
@@ -66,17 +67,33 @@ fn the_head_is_anchored_every_hundred_events_and_every_five_minutes() {
 #[test]
 fn a_sink_that_takes_nothing_is_told_of_and_stops_nothing() {
     let root = scratch();
-    let deaf = Memory {
-        deaf: true,
-        ..Memory::default()
-    };
+    let deaf = Memory::default();
+    deaf.deaf.store(true, Ordering::Relaxed);
+    let hears = Memory::default();
     let place = Place::new(root.path().join("history"));
-    let mut events = Events::open(&place, vec![Box::new(deaf)]).unwrap();
-    events.append(&[event(1)]).unwrap();
-    let troubles = events.anchor_troubles();
-    assert_eq!(troubles.len(), 1);
-    assert_eq!(troubles[0].sink, "memory");
-    assert!(events.anchor_troubles().is_empty());
+    let sinks: Vec<Box<dyn AnchorSink>> = vec![Box::new(deaf.clone()), Box::new(hears.clone())];
+    let mut events = Events::open(&place, sinks).unwrap();
+    let second = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
+    events
+        .append(&[at(event(1), Duration::from_secs(10))])
+        .unwrap();
+    let names = |events: &Events| -> Vec<_> {
+        let troubles = events.anchor_troubles();
+        troubles.map(|trouble| trouble.sink.clone()).collect()
+    };
+    // It stays so until it is told, which is tried every few seconds, and for it alone.
+    for now in [10, 12, 15, 19] {
+        events.anchor_if_due(second(now));
+        assert_eq!(names(&events), ["memory"]);
+    }
+    deaf.deaf.store(false, Ordering::Relaxed);
+    events.anchor_if_due(second(19));
+    assert_eq!(names(&events), ["memory"], "it was tried a moment ago");
+    events.anchor_if_due(second(20));
+    assert!(names(&events).is_empty());
+    for memory in [deaf, hears] {
+        assert_eq!(memory.anchors.lock().unwrap().len(), 1);
+    }
 }
 
 #[test]

@@ -140,6 +140,15 @@ fn nobody_else_may_write_and_only_who_is_let_may_read() {
         error.contains("may be written by others (mode 777)"),
         "{error}"
     );
+    fs::set_permissions(&layout.history, Permissions::from_mode(0o700)).unwrap();
+    if rustix::process::getuid().is_root() {
+        // Whoever owns it may let anybody in at any time.
+        chown(&layout.history, Some(65_534), None).unwrap();
+        let error = layout.open().unwrap_err().to_string();
+        assert!(error.contains("belongs to user 65534"), "{error}");
+    } else {
+        eprintln!("skipped: only root can give a directory to somebody else");
+    }
 
     let group = Place {
         directory: root.path().join("group"),

@@ -123,3 +123,40 @@ fn a_snapshot_that_was_changed_is_found_out() {
     fs::remove_file(target.join("events.db")).unwrap();
     restore_verify(&target, &[], &SystemClock).unwrap_err();
 }
+
+#[test]
+fn a_snapshot_does_not_choose_which_anchors_count() {
+    let root = scratch();
+    let layout = Layout::below(root.path());
+    let mut events = layout.fill(120);
+    let mut samples = samples(&layout.history);
+    let target = root.path().join("snapshot");
+    let source = Source::Quiesced {
+        events: &mut events,
+        samples: &mut samples,
+    };
+    snapshot(source, &target, &SystemClock).unwrap();
+    let found = |anchors: &[_]| {
+        let restored = restore_verify(&target, anchors, &SystemClock).unwrap();
+        restored.audit.finding.map(|finding| finding.what)
+    };
+    assert_eq!(found(&layout.anchors()), None);
+    // Its own word for where it ends is gone, and nobody else's is asked.
+    fs::remove_file(target.join("head.anchor")).unwrap();
+    assert_eq!(found(&[]), Some(Tampering::Replaced));
+    // Another story of as many events, whole in itself.
+    let other = Layout::below(&root.path().join("other"));
+    fs::create_dir_all(root.path().join("other")).unwrap();
+    let mut events = other.open().unwrap();
+    for seq in 1..=120 {
+        events.append(&[event(seq + 1)]).unwrap();
+    }
+    drop(events);
+    fs::copy(other.history.join("events.db"), target.join("events.db")).unwrap();
+    assert_eq!(found(&layout.anchors()), Some(Tampering::Replaced));
+    assert_eq!(
+        found(&other.anchors()),
+        Some(Tampering::Replaced),
+        "no head"
+    );
+}

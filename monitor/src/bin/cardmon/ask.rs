@@ -121,7 +121,11 @@ pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
     if arguments.live.live {
-        return live::check(&arguments.live, arguments.card.as_deref());
+        return live::check(
+            &arguments.live,
+            &arguments.service,
+            arguments.card.as_deref(),
+        );
     }
     let (code, line) = match arguments.service.ask_or_know() {
         Ok(Ok(status)) => judged(&status, arguments.card.as_deref()),
@@ -129,7 +133,10 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
             let why = without_bars(&unknown.to_string());
             (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
         }
-        Err(error) => (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {error:#}")),
+        Err(error) => {
+            let why = without_bars(&format!("{error:#}"));
+            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
+        }
     };
     let _ = writeln!(anstream::stdout(), "{line}");
     ExitCode::from(code)
@@ -158,8 +165,8 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let worst = all.max_by_key(|found| found.0);
     let is_about = !cards.is_empty() || only.is_none();
     let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
-        let which = only.map_or_else(String::new, |only| format!(" {}", text::clean(only)));
-        let where_ = status.telemetry.display();
+        let which = only.map_or_else(String::new, |only| format!(" {}", without_bars(only)));
+        let where_ = without_bars(&status.telemetry.to_string_lossy());
         let line = format!("CARDMON UNKNOWN - no card{which} in {where_}");
         return (PLUGIN_UNKNOWN, line);
     };
@@ -190,7 +197,7 @@ fn complaint(card: &CardStatus) -> String {
     let why = card.evidence.first().map_or("", |first| &first.detail);
     format!(
         "; {} {} ({}): {}",
-        card.card,
+        without_bars(&card.card),
         card.state,
         card.cause,
         without_bars(why)

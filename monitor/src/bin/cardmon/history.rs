@@ -10,6 +10,7 @@ pub(crate) use gap::{EXPLAIN_HELP, ExplainArguments, explain};
 pub(crate) use when::{now, time};
 
 use crate::places::{self, Found, ReadPlace};
+use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::{
@@ -28,13 +29,19 @@ use std::process::ExitCode;
 pub(crate) const SNAPSHOT_HELP: &str = "\
 Either way the copy is opened and audited before it has its name.
   ordered   the monitor goes on; what it records meanwhile is missing, and counted
-  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it";
+  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it,
+            and writes where its unit lets it: ReadWritePaths=/backup in a drop-in of cardmon.service";
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
 copy the snapshot in its place as the same user, and start the monitor. What was recorded after the
 snapshot is only in the directory that was moved aside; the anchors will say that the history was
-put back, so move the file of anchors aside as well.";
+put back, so move the file of anchors aside as well.
+
+Exit status:
+  0  the snapshot can be gone back to
+  1  it could not be opened or read
+  3  it is not what was recorded";
 
 /// Exit status of an audit that found something.
 const TAMPERED: u8 = 3;
@@ -287,7 +294,12 @@ pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
             ));
             Ok(Vec::new())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} could not be read; run as its owner or root, or name another file with --anchors",
+                path.display()
+            )
+        }),
     }
 }
 
@@ -326,7 +338,7 @@ pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Re
 
 pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
-    let to = std::path::absolute(&arguments.to)?;
+    let to = places::absolute(&arguments.to).context("--to names no directory")?;
     let made = match arguments.mode {
         Mode::Ordered => figures(&ordered(&found, &to)?),
         Mode::Quiesce => quiesced(&found, &to, arguments.control.as_deref())?,

@@ -1,7 +1,7 @@
 //! `cardmon check --live`: has cards tested now by their owners, and says how they are.
 
 use crate::PLUGIN_UNKNOWN;
-use crate::ask::{plugin_status, severity, without_bars};
+use crate::ask::{Service, plugin_status, severity, without_bars};
 use crate::history::escaped;
 use crate::places::ReadPlace;
 use anyhow::Context as _;
@@ -12,11 +12,12 @@ use monitor::control::{self, Desk};
 use monitor::history::{Filter, Reader};
 use monitor::live::{self, LiveCheck, Request};
 use monitor::lock;
+use monitor::status::Status;
 use monitor::verdict::State;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -49,18 +50,25 @@ pub(crate) struct LiveArguments {
 }
 
 /// Tests cards now; the exit status is that of a monitoring plugin.
-pub(crate) fn check(arguments: &LiveArguments, card: Option<&str>) -> ExitCode {
+pub(crate) fn check(arguments: &LiveArguments, service: &Service, card: Option<&str>) -> ExitCode {
     let only = arguments.live_card.as_deref().or(card);
-    let (code, text) = match found(arguments, only) {
+    let (code, text) = match found(arguments, service, only) {
         Ok(found) if arguments.json => (worst(&found).1, as_json(&found)),
         Ok(found) => (worst(&found).1, lines(&found, only)),
-        Err(error) => (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {error:#}")),
+        Err(error) => {
+            let why = escaped(&without_bars(&format!("{error:#}")));
+            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
+        }
     };
     let _ = writeln!(anstream::stdout(), "{text}");
     ExitCode::from(code)
 }
 
-fn found(arguments: &LiveArguments, only: Option<&str>) -> anyhow::Result<Vec<LiveCheck>> {
+fn found(
+    arguments: &LiveArguments,
+    service: &Service,
+    only: Option<&str>,
+) -> anyhow::Result<Vec<LiveCheck>> {
     let directory = match &arguments.telemetry {
         Some(directory) => directory.clone(),
         None => arguments.place.config()?.telemetry(),
@@ -70,25 +78,26 @@ fn found(arguments: &LiveArguments, only: Option<&str>) -> anyhow::Result<Vec<Li
         None => telemetry::pages(&directory)
             .with_context(|| format!("{} could not be read", directory.display()))?,
     };
-    let drained = drained(&arguments.place);
-    let is_drained = |page: &PathBuf| {
-        let name = page.file_name();
-        drained
-            .iter()
-            .any(|card| name == Some(telemetry::file_name(card).as_ref()))
-    };
+    let wishes = Wishes::known(service, &arguments.place);
     let mut found = Vec::new();
     for some in pages.chunks(AT_A_TIME) {
         let checks = thread::scope(|scope| {
             let threads: Vec<_> = some
                 .iter()
                 .map(|page| {
+                    let wish = wishes.of(page);
                     let request = Request {
                         page,
-                        is_drained: is_drained(page),
+                        is_drained: wish == Some(Wish::Drained),
                         patience: arguments.timeout,
                     };
-                    scope.spawn(move || live::check(&request, &SystemClock))
+                    scope.spawn(move || {
+                        let mut check = live::check(&request, &SystemClock);
+                        if wish.is_none() && check.state != State::Connected {
+                            check.why.push_str(NO_WISH_KNOWN);
+                        }
+                        check
+                    })
                 })
                 .collect();
             let ends = threads.into_iter().map(thread::ScopedJoinHandle::join);
@@ -99,19 +108,63 @@ fn found(arguments: &LiveArguments, only: Option<&str>) -> anyhow::Result<Vec<Li
     Ok(found)
 }
 
-/// Cards that an operator wants without work, by the record, whether or not a monitor runs. A record
-/// that cannot be read drains nobody.
-fn drained(place: &ReadPlace) -> BTreeSet<String> {
-    let filter = Filter {
-        kinds: control::KINDS.map(str::to_owned).to_vec(),
-        ..Filter::default()
-    };
-    let recorded = place.find().ok().and_then(|found| {
-        let reader = Reader::open(&found.directory).ok()?;
-        reader.query(&filter).ok()
-    });
-    let desk = Desk::new(lock::Settings::default(), &recorded.unwrap_or_default(), 0);
-    desk.drained().keys().cloned().collect()
+/// Said of a card that does not serve, and may be meant not to.
+const NO_WISH_KNOWN: &str = "; whether an operator has drained it is not known: \
+    no monitor that watches it answers (--url), and no history could be read (--history)";
+
+/// What an operator wants of a card.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Drained,
+    InService,
+}
+
+/// What operators want, by the word of the monitor, which anybody may ask, and by the record, which is
+/// there without a monitor and not for everybody.
+struct Wishes {
+    monitor: Option<Status>,
+    drained_on_record: Option<BTreeSet<String>>,
+}
+
+impl Wishes {
+    fn known(service: &Service, place: &ReadPlace) -> Self {
+        let filter = Filter {
+            kinds: control::KINDS.map(str::to_owned).to_vec(),
+            ..Filter::default()
+        };
+        let recorded = place.find().ok().and_then(|found| {
+            let reader = Reader::open(&found.directory).ok()?;
+            reader.query(&filter).ok()
+        });
+        let drained = |recorded: Vec<_>| {
+            let desk = Desk::new(lock::Settings::default(), &recorded, 0);
+            desk.drained().keys().cloned().collect()
+        };
+        Self {
+            monitor: service.ask().ok(),
+            drained_on_record: recorded.map(drained),
+        }
+    }
+
+    /// What is wanted of the card of a page; `None` if nobody says.
+    fn of(&self, page: &Path) -> Option<Wish> {
+        let is_of = |card: &str| page.file_name() == Some(telemetry::file_name(card).as_ref());
+        let wish = |is_drained| {
+            if is_drained {
+                Wish::Drained
+            } else {
+                Wish::InService
+            }
+        };
+        let watched = self.monitor.as_ref().and_then(|status| {
+            let card = status.cards.iter().find(|card| is_of(&card.card))?;
+            Some(wish(card.drained.is_some()))
+        });
+        watched.or_else(|| {
+            let drained = self.drained_on_record.as_ref()?;
+            Some(wish(drained.iter().any(|card| is_of(card))))
+        })
+    }
 }
 
 /// What counts of several: severity, exit status, word.
@@ -134,7 +187,8 @@ fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
     let figures = format!("connected={};;;0;{}", connected.count(), found.len());
     match found {
         [] => {
-            let which = only.map_or_else(String::new, |only| format!(" {}", escaped(only)));
+            let named = |only| format!(" {}", escaped(&without_bars(only)));
+            let which = only.map_or_else(String::new, named);
             format!(
                 "CARDMON UNKNOWN - no card{which}: no owner publishes a page; name its directory with --telemetry"
             )

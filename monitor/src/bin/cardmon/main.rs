@@ -18,7 +18,7 @@ mod simulation;
 mod tune;
 
 use clap::{Parser, Subcommand};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +36,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch every card of this host until interrupted.
+    #[command(after_help = run::HELP)]
     Run(run::Arguments),
     /// Ask the monitor that runs on this host, and print a table.
     #[command(after_help = ask::STATUS_HELP)]
@@ -144,9 +145,23 @@ fn main() -> ExitCode {
         Command::SimulatedOwner(arguments) => simulation::owner(&arguments),
     };
     outcome.unwrap_or_else(|error| {
+        if nobody_reads(&error) {
+            return ExitCode::SUCCESS;
+        }
         complain(&format!("{error:#}"));
         ExitCode::FAILURE
     })
+}
+
+/// Whether what was printed has no reader any more, as in `cardmon top | head`. What breaks in the
+/// middle of something else is said with what that was.
+fn nobody_reads(error: &anyhow::Error) -> bool {
+    let first = error.chain().next();
+    let kind = first.and_then(|first| match first.downcast_ref::<serde_json::Error>() {
+        Some(error) => error.io_error_kind(),
+        None => Some(first.downcast_ref::<io::Error>()?.kind()),
+    });
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.
@@ -173,7 +188,9 @@ fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells the person at the terminal what went wrong. If even that fails there is nobody to tell.
+/// Tells the person at the terminal what went wrong, which may be what somebody else said. If even
+/// that fails there is nobody to tell.
 fn complain(message: &str) {
-    let _ = writeln!(anstream::stderr(), "cardmon: {message}");
+    let lines: Vec<_> = message.lines().map(history::escaped).collect();
+    let _ = writeln!(anstream::stderr(), "cardmon: {}", lines.join("\n"));
 }

@@ -3,6 +3,9 @@
 
 use anyhow::Context as _;
 use monitor::config::Config;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// The history a command is about.
@@ -30,7 +33,7 @@ impl HistoryPlace {
     pub(crate) fn find(&self, config: &Config) -> anyhow::Result<Found> {
         let named = self.history.as_ref().or(config.history.as_ref());
         let directory = named.map_or_else(state_directory, Clone::clone);
-        let directory = std::path::absolute(directory).context("--history names no directory")?;
+        let directory = absolute(&directory).context("--history names no directory")?;
         let anchors = self.anchors.as_ref().or(config.anchors.as_ref());
         Ok(Found {
             anchors: anchors.map_or_else(
@@ -41,6 +44,11 @@ impl HistoryPlace {
             directory,
         })
     }
+}
+
+/// The path from the root, without a slash at its end: names are made of it by adding to it.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    Ok(std::path::absolute(path)?.components().collect())
 }
 
 /// A history that is read: its place may stand in a configuration file.
@@ -77,6 +85,34 @@ pub(crate) fn sign_of_life() -> PathBuf {
     runtime_directory().join("alive.json")
 }
 
+/// Makes the directory of both, for whoever is going to write there.
+///
+/// Its name may be one that anybody can take in a directory for all, and whoever has it decides what
+/// is read, ordered and written through it.
+pub(crate) fn make_runtime_directory() -> anyhow::Result<()> {
+    make_own(&runtime_directory())
+}
+
+fn make_own(directory: &Path) -> anyhow::Result<()> {
+    let uid = rustix::process::geteuid();
+    // Root's is for others to look into.
+    let mode = if uid.is_root() { 0o755 } else { 0o700 };
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(directory);
+    made.with_context(|| format!("{} could not be made", directory.display()))?;
+    let found = directory.symlink_metadata();
+    let found = found.with_context(|| format!("{} could not be read", directory.display()))?;
+    anyhow::ensure!(
+        found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0,
+        "{} is no directory of user {} that nobody else may write to; remove it, or name other places",
+        directory.display(),
+        uid.as_raw()
+    );
+    Ok(())
+}
+
 fn state_directory() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/cardmon");
@@ -104,4 +140,44 @@ fn runtime_directory() -> PathBuf {
 fn absolute_variable(name: &str) -> Option<PathBuf> {
     let value = PathBuf::from(std::env::var_os(name)?);
     Path::is_absolute(&value).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_slash_at_the_end_of_a_history_puts_nothing_of_it_elsewhere() {
+        let config = Config::default();
+        let places = ["/data/h", "/data/h/", "/data//h/./"].map(|directory| {
+            let place = HistoryPlace {
+                history: Some(directory.into()),
+                anchors: None,
+            };
+            let found = place.find(&config).unwrap();
+            (found.directory.into_os_string(), found.anchors)
+        });
+        for (directory, anchors) in places {
+            assert_eq!(directory, "/data/h");
+            assert_eq!(anchors, Path::new("/data/h.anchors"));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_somebody_else_may_write_to_is_not_used_for_files_of_this_run() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("own");
+        make_own(&own).unwrap();
+        make_own(&own).unwrap();
+        symlink(&own, root.path().join("link")).unwrap();
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        for name in ["link", "open"] {
+            let error = make_own(&root.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains("nobody else"), "{name}: {error}");
+        }
+    }
 }

@@ -54,11 +54,13 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| config.telemetry());
     let stamp = Stamp::now(&SystemClock, BootId::of_this_boot());
     let name = fs::read_to_string(arguments.root.join("proc/sys/kernel/hostname"));
+    // Without them there is no audit, and all the rest.
+    let anchors = anchors_of(&found.anchors).map_err(|error| format!("{error:#}"));
     let sources = Sources {
         telemetry: &telemetry,
         root: &arguments.root,
         history: &found.directory,
-        anchors: &anchors_of(&found.anchors)?,
+        anchors: anchors.as_deref().map_err(|why| &**why),
         light: config.limits.light,
         redactor: &Redactor::new(name),
         services: &services_of(&config, &arguments.card),

@@ -5,6 +5,7 @@
 
 mod keeping;
 mod orders;
+mod output;
 mod publish;
 mod screen;
 
@@ -34,6 +35,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{self, MissedTickBehavior};
+
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  it was told to stop, its time was up, or nobody reads what it shows any more
+  1  it could not start
+  3  it has run, and not all of that is on record; said is why";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -161,7 +168,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     };
     let mut alive = Alive {
         dead_man: arguments.keep.dead_man(simulated),
-        notify: notify(),
+        notify: notify().map(|notify| notify.every(config.limits.poll_interval)),
+        ready: false,
         interval: config.limits.poll_interval,
         shown: latest,
         troubles: publisher.troubles.clone(),
@@ -190,9 +198,10 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         }
     };
     let mut publishing = Box::pin(publisher.run(polls));
+    let mut is_read = true;
     tokio::select! {
         () = watching => {}
-        outcome = &mut publishing => outcome?,
+        () = &mut publishing => is_read = false,
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
         () = take_orders(socket.as_ref(), history.as_ref()) => {}
         () = stop_signals.told() => {}
@@ -201,15 +210,17 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     alive.stopping();
     // What was seen is shown, unless the disk lets nothing be recorded.
     drop(seen);
-    if let Ok(outcome) = time::timeout(PARTING, &mut publishing).await {
-        outcome?;
+    if is_read {
+        let _ = time::timeout(PARTING, &mut publishing).await;
     }
     drop(publishing);
-    let polls = alive.polls;
-    Ok(match history {
-        Some(history) => history.end(publisher, polls).await,
+    let Publisher { screen, record, .. } = publisher;
+    let recorded = match history {
+        Some(history) => history.end(record, alive.polls).await,
         None => true,
-    })
+    };
+    screen.end(PARTING);
+    Ok(recorded)
 }
 
 async fn take_orders(socket: Option<&Socket>, history: Option<&History>) {
@@ -243,7 +254,11 @@ impl Keep {
             None if simulated => return None,
             None => places::control_socket(),
         };
-        match Socket::listen(&path) {
+        let made = match &self.control {
+            Some(_) => Ok(()),
+            None => places::make_runtime_directory(),
+        };
+        match made.and_then(|()| Socket::listen(&path)) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 crate::complain(&format!("no orders are taken: {error:#}"));
@@ -259,13 +274,14 @@ impl Keep {
             None if simulated || self.no_history => return None,
             None => places::sign_of_life(),
         };
-        match DeadMan::begin(&path) {
+        let made = match &self.dead_man {
+            Some(_) => Ok(()),
+            None => places::make_runtime_directory(),
+        };
+        match made.and_then(|()| Ok(DeadMan::begin(&path)?)) {
             Ok(dead_man) => Some(dead_man),
             Err(error) => {
-                crate::complain(&format!(
-                    "no sign of life is left: {}",
-                    record::said(&error)
-                ));
+                crate::complain(&format!("no sign of life is left: {error:#}"));
                 None
             }
         }
@@ -330,19 +346,15 @@ impl History {
     }
 
     /// Has the end recorded; whether all of the run is.
-    async fn end(self, publisher: Publisher, polls: u64) -> bool {
+    async fn end(self, record: Option<Record>, polls: u64) -> bool {
         let now = Stamp::now(&SystemClock, self.boot);
         let mut events = Vec::new();
         if let Ok(mut desk) = self.orders.desk.try_lock() {
             events.extend(desk.tick(now, true));
         }
-        events.extend(
-            publisher
-                .record
-                .into_iter()
-                .flat_map(|record| record.end(polls, now)),
-        );
-        let closed = time::timeout(PARTING, self.keeping.close(events, now)).await;
+        let (rest, lost) = record.map_or_else(Default::default, |record| record.end(polls, now));
+        events.extend(rest);
+        let closed = time::timeout(PARTING, self.keeping.close(events, lost, now)).await;
         let Ok(Ok((lost, troubles))) = closed else {
             crate::complain(
                 "ALARM: the history's disk does not answer; the end of this run is not on record",
@@ -365,6 +377,8 @@ struct Alive {
     shown: watch::Receiver<Option<Published>>,
     troubles: Troubles,
     polls: u64,
+    /// Whether whoever started us took it that we are ready.
+    ready: bool,
     /// Whether it was already said that the file cannot be written.
     failed: bool,
 }
@@ -388,11 +402,13 @@ impl Alive {
         }
         self.failed = signed.is_err();
         if let Some(notify) = &self.notify {
-            // A manager that hears nothing does what it is for.
-            let _ = match self.polls {
-                1 => notify.ready(),
-                _ => notify.alive(),
-            };
+            // A manager that hears nothing does what it is for. One that did not take the first
+            // word, which it needs, is told again.
+            if self.ready {
+                let _ = notify.alive();
+            } else {
+                self.ready = notify.ready().is_ok();
+            }
         }
     }
 

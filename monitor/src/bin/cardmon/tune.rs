@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use monitor::control::{self, Order};
 use monitor::record::said;
 use monitor::status::Status;
-use monitor::tune::apply::Action;
+use monitor::tune::apply::{Action, ApplyError};
 use monitor::tune::{Recommendation, look, recommend};
 use serde_json::json;
 use std::fs;
@@ -141,12 +141,16 @@ fn apply(one: &Recommendation, arguments: &Arguments) -> Outcome {
     match action.apply(&arguments.root) {
         Ok(()) => Outcome::Applied { event },
         Err(error) => {
-            let why = error.to_string();
+            let why = said(&error);
             let recorded = tell(&order(action, Some(why.clone())));
             let also = recorded.err().map_or_else(String::new, |trouble| {
                 format!("; and event {event} says it was: {trouble}")
             });
-            Outcome::Failed(format!("not changed: {why}{also}"))
+            let outcome = match error {
+                ApplyError::TakenOtherwise { .. } => "changed, but not as asked",
+                _ => "not changed",
+            };
+            Outcome::Failed(format!("{outcome}: {why}{also}"))
         }
     }
 }

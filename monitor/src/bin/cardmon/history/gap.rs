@@ -21,6 +21,9 @@ const AROUND: Duration = Duration::from_secs(120);
 /// Time between polls, where no run says.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Events within a silence that are shown.
+const SHOWN_MAX: usize = 50;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArguments {
     /// The silence, from when until when.
@@ -73,8 +76,16 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
         writeln!(out, "{}", serde_json::to_string(&found)?)?;
     } else {
         writeln!(out, "{}", told(silence, &found))?;
-        for event in within(&events, silence)? {
-            writeln!(out, "{}", line(&event))?;
+        let others = within(&events, silence)?;
+        for event in others.iter().take(SHOWN_MAX) {
+            writeln!(out, "{}", line(event))?;
+        }
+        if others.len() > SHOWN_MAX {
+            writeln!(
+                out,
+                "and more; all are shown by: cardmon history --since '{}'",
+                time(silence.from)
+            )?;
         }
     }
     Ok(ExitCode::from(match found.answer {
@@ -211,7 +222,8 @@ fn within(events: &Reader, silence: Span) -> anyhow::Result<Vec<Recorded>> {
     let filter = Filter {
         from_wall: Some(silence.from),
         until_wall: Some(silence.until),
-        limit: Some(50),
+        // One more than is shown tells that there are more.
+        limit: u32::try_from(SHOWN_MAX + 1).ok(),
         ..Filter::default()
     };
     query(events, &filter)

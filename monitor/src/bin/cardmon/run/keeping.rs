@@ -1,7 +1,7 @@
 //! The thread that keeps the history, so that a slow disk holds up what is shown and never a poll.
 
 use hwshim::clock::SystemClock;
-use monitor::history::{Event, Seq, Snapshot, Stamp};
+use monitor::history::{Event, Recorded, Seq, Snapshot, Stamp};
 use monitor::record::{Keeper, Kept};
 use std::io;
 use std::path::PathBuf;
@@ -16,13 +16,21 @@ pub(super) struct Keeping(Sender<Job>);
 /// What became of the history at the end: how many events are lost, and what was wrong.
 pub(super) type Closed = (u64, Vec<String>);
 
+/// Why events are lost before they come here.
+const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
+
 #[derive(Debug)]
 enum Job {
     Keep {
         events: Vec<Event>,
+        lost: u64,
         figures: Vec<(String, f64)>,
         now: Stamp,
         kept: oneshot::Sender<Kept>,
+    },
+    ReadLate {
+        kinds: &'static [&'static str],
+        read: oneshot::Sender<Option<Vec<Recorded>>>,
     },
     Order {
         event: Box<Event>,
@@ -36,6 +44,7 @@ enum Job {
     },
     Close {
         events: Vec<Event>,
+        lost: u64,
         now: Stamp,
         closed: oneshot::Sender<Closed>,
     },
@@ -50,10 +59,12 @@ impl Keeping {
         Ok(Self(asks))
     }
 
-    /// Keeps what a poll brought; answered when the events are on record, or cannot be.
+    /// Keeps what a poll brought; answered when the events are on record, or cannot be. `lost` is
+    /// how many before them never will be.
     pub(super) fn keep(
         &self,
         events: Vec<Event>,
+        lost: u64,
         figures: Vec<(String, f64)>,
         now: Stamp,
     ) -> oneshot::Receiver<Kept> {
@@ -61,10 +72,21 @@ impl Keeping {
         // If the thread is gone, so is the other end of the answer, which is the answer.
         let _ = self.0.send(Job::Keep {
             events,
+            lost,
             figures,
             now,
             kept,
         });
+        answer
+    }
+
+    /// What is on record of a history that was opened late, if it can be read.
+    pub(super) fn read_late(
+        &self,
+        kinds: &'static [&'static str],
+    ) -> oneshot::Receiver<Option<Vec<Recorded>>> {
+        let (read, answer) = oneshot::channel();
+        let _ = self.0.send(Job::ReadLate { kinds, read });
         answer
     }
 
@@ -88,10 +110,16 @@ impl Keeping {
     }
 
     /// Ends the history with these events, after all that was asked before.
-    pub(super) fn close(&self, events: Vec<Event>, now: Stamp) -> oneshot::Receiver<Closed> {
+    pub(super) fn close(
+        &self,
+        events: Vec<Event>,
+        lost: u64,
+        now: Stamp,
+    ) -> oneshot::Receiver<Closed> {
         let (closed, answer) = oneshot::channel();
         let _ = self.0.send(Job::Close {
             events,
+            lost,
             now,
             closed,
         });
@@ -110,12 +138,17 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
         match job {
             Job::Keep {
                 events,
+                lost,
                 figures,
                 now,
                 kept,
             } => {
+                keeper.lose(lost, NO_ROOM);
                 keeper.sample(&figures, now);
                 let _ = kept.send(keeper.keep(events, now));
+            }
+            Job::ReadLate { kinds, read } => {
+                let _ = read.send(keeper.read_late(kinds));
             }
             Job::Order {
                 event,
@@ -129,9 +162,11 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
             }
             Job::Close {
                 events,
+                lost,
                 now,
                 closed,
             } => {
+                keeper.lose(lost, NO_ROOM);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }

@@ -9,11 +9,10 @@
 use super::keeping::{self, Keeping};
 use super::orders::Orders;
 use super::screen::Screen;
-use anyhow::Context as _;
 use hwshim::clock::Instant;
 use monitor::api::Published;
-use monitor::control::Drained;
-use monitor::history::{Event, Seq, Stamp};
+use monitor::control::{self, Drained};
+use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
 use std::collections::BTreeMap;
@@ -93,14 +92,13 @@ pub(super) struct Record {
     stuck: Option<oneshot::Receiver<Kept>>,
     /// What is to be recorded when it has.
     waiting: Vec<Event>,
+    /// Events for which there was no room there.
+    lost: u64,
 }
 
 impl Publisher {
-    /// Shows what comes until no more comes.
-    pub(super) async fn run(
-        &mut self,
-        mut polls: mpsc::UnboundedReceiver<Seen>,
-    ) -> anyhow::Result<()> {
+    /// Shows what comes until no more comes, or nobody reads it any more.
+    pub(super) async fn run(&mut self, mut polls: mpsc::UnboundedReceiver<Seen>) {
         while let Some(Seen {
             mut poll,
             now,
@@ -114,12 +112,13 @@ impl Publisher {
                 }
                 notes.extend_from_slice(&record.notes);
             }
-            self.show(poll, now.monotonic, notes)?;
+            if !self.show(poll, now.monotonic, notes) {
+                break;
+            }
         }
-        Ok(())
     }
 
-    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> anyhow::Result<()> {
+    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> bool {
         let status = Arc::new(poll.status);
         self.publish.send_replace(Some(Published {
             status: Arc::clone(&status),
@@ -127,14 +126,12 @@ impl Publisher {
         }));
         let alarms = self.troubles.list().into_iter();
         notes.extend(alarms.map(|trouble| format!("ALARM: the history: {trouble}")));
-        self.screen
-            .show(
-                &status,
-                &poll.transitions,
-                &poll.service_transitions,
-                &notes,
-            )
-            .context("the status could not be printed")
+        self.screen.show(
+            &status,
+            &poll.transitions,
+            &poll.service_transitions,
+            &notes,
+        )
     }
 }
 
@@ -157,24 +154,21 @@ impl Record {
             news: Vec::new(),
             stuck: None,
             waiting,
+            lost: 0,
         }
     }
 
-    /// What is still to be recorded when the program ends.
-    pub(super) fn end(mut self, polls: u64, now: Stamp) -> Vec<Event> {
+    /// What is still to be recorded when the program ends, and how many events are lost.
+    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64) {
         let mut events = self.waiting;
         events.extend(self.recorder.end(polls, now));
-        events
+        (events, self.lost)
     }
 
     /// Puts on record what a poll brought, and what time did; what is wrong, if that is known.
     async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
         let mut events = std::mem::take(&mut self.waiting);
-        // The lock's events first, as their numbers are needed: they are told apart from the end.
-        let of_lock = self.look_at_desk(poll, now);
-        let applied = of_lock.clone();
-        let before = events.len();
-        events.extend(of_lock);
+        events.extend(self.look_at_desk(poll, now));
         let news = std::mem::take(&mut self.news);
         let beside = Beside {
             late,
@@ -187,16 +181,19 @@ impl Record {
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
-                    events.truncate(WAITING_MAX);
+                    // The oldest, as where it waits for a disk that answers and takes nothing.
+                    let excess = events.len().saturating_sub(WAITING_MAX);
+                    events.drain(..excess);
+                    self.lost += u64::try_from(excess).unwrap_or(u64::MAX);
                     self.waiting = events;
                     return None;
                 }
                 Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.stuck = None,
             }
         }
-        let count = events.len();
         let figures = self.recorder.samples(&poll.status, late);
-        let mut answer = self.keeping.keep(events, figures, now);
+        let lost = std::mem::take(&mut self.lost);
+        let mut answer = self.keeping.keep(events, lost, figures, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
             self.stuck = Some(answer);
             return Some(vec![
@@ -204,18 +201,30 @@ impl Record {
             ]);
         };
         let Ok(Kept {
-            last,
+            last: _,
             troubles,
             codes,
+            opened_late,
         }) = answered
         else {
             return Some(vec![keeping::gone()]);
         };
         self.codes = codes;
-        if let Some(last) = last {
-            self.apply(&applied, last, count - before);
+        if opened_late {
+            self.catch_up().await;
         }
         Some(troubles)
+    }
+
+    /// Has the desk know what is on record, where the history could not be read at the start: what
+    /// an operator has drained alarms nobody. If the disk does not answer, the next poll asks again.
+    async fn catch_up(&self) {
+        // Held until it knows, so that no order comes between what was read and what is made of it.
+        let mut desk = self.orders.desk.lock().await;
+        let read = self.keeping.read_late(&control::KINDS);
+        if let Ok(Ok(Some(recorded))) = time::timeout(HOLD, read).await {
+            desk.begin_anew(&recorded);
+        }
     }
 
     /// What time has brought to the lock, and what to show of it. If somebody's order is being
@@ -231,16 +240,5 @@ impl Record {
         self.news.extend(desk.take_news());
         self.notes = desk.notes(now);
         events
-    }
-
-    /// Tells the lock which of its events are on record: the first of the last `count`.
-    fn apply(&self, of_lock: &[Event], last: Seq, count: usize) {
-        let Ok(mut desk) = self.orders.desk.try_lock() else {
-            return;
-        };
-        let first = last.0.saturating_sub(count as u64) + 1;
-        for (seq, event) in (first..).zip(of_lock) {
-            desk.apply(Seq(seq), event);
-        }
     }
 }

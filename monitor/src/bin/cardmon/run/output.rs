@@ -1,0 +1,170 @@
+//! What is shown, on its way to whoever reads it, who may stop reading and must not stop the watch.
+//!
+//! A terminal that was halted, a pager that waits and a connection that hangs all take nothing for as
+//! long as they like. A thread of its own waits for them; what comes meanwhile waits for it, and where
+//! there is no more room it is dropped, and the number of that is said.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// Pieces that wait: a minute of polls, usually.
+const ROOM: usize = 64;
+
+/// Where it is put.
+#[derive(Debug)]
+pub(super) struct Output {
+    pieces: SyncSender<Piece>,
+    /// Tells, by being closed, that the thread has ended.
+    ended: Receiver<()>,
+    /// Pieces for which there was no room, since that was said.
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Piece {
+    text: String,
+    dropped_before: u64,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Put {
+    /// It is on its way.
+    OnItsWay,
+    /// There was no room for it.
+    Dropped,
+    /// Nobody will ever read it.
+    NobodyReads,
+}
+
+impl Output {
+    /// Writes to standard output.
+    pub(super) fn start() -> io::Result<Self> {
+        Self::to(io::stdout(), ROOM)
+    }
+
+    fn to(sink: impl Write + Send + 'static, room: usize) -> io::Result<Self> {
+        let (pieces, queue) = sync_channel(room);
+        let (ends, ended) = sync_channel(0);
+        thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || {
+                write_all(sink, &queue);
+                drop(ends);
+            })?;
+        Ok(Self {
+            pieces,
+            ended,
+            dropped: 0,
+        })
+    }
+
+    /// Has a piece written, if there is room, and waits for nothing.
+    pub(super) fn put(&mut self, text: String) -> Put {
+        let dropped_before = self.dropped;
+        let piece = Piece {
+            text,
+            dropped_before,
+        };
+        match self.pieces.try_send(piece) {
+            Ok(()) => {
+                self.dropped = 0;
+                Put::OnItsWay
+            }
+            Err(TrySendError::Full(_)) => {
+                self.dropped += 1;
+                Put::Dropped
+            }
+            Err(TrySendError::Disconnected(_)) => Put::NobodyReads,
+        }
+    }
+
+    /// Waits until all is written, or for so long.
+    pub(super) fn end(self, patience: Duration) {
+        let Self { pieces, ended, .. } = self;
+        drop(pieces);
+        // Either way this is all that can be done.
+        let _ = ended.recv_timeout(patience);
+    }
+}
+
+/// Ends when nobody can put anything any more, or nobody reads.
+fn write_all(mut sink: impl Write, queue: &Receiver<Piece>) {
+    let mut failed = false;
+    for piece in queue {
+        if piece.dropped_before > 0 {
+            crate::complain(&format!(
+                "nobody took what was shown: {} polls are not in it",
+                piece.dropped_before
+            ));
+        }
+        let written = sink
+            .write_all(piece.text.as_bytes())
+            .and_then(|()| sink.flush());
+        match written {
+            Ok(()) => failed = false,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+            // A full disk, say. Watching goes on, and so does showing when there is room again.
+            Err(error) if !failed => {
+                failed = true;
+                crate::complain(&format!("the status could not be printed: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// Takes what it may, and then that its reader goes.
+    struct Slow {
+        may: Receiver<()>,
+        took: Arc<Mutex<String>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.may.recv().is_err() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let text = std::str::from_utf8(bytes).unwrap();
+            self.took.lock().unwrap().push_str(text);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_takes_nothing_holds_up_nobody_and_who_has_gone_is_noticed() {
+        let (lets, may) = sync_channel(9);
+        let took = Arc::new(Mutex::new(String::new()));
+        let sink = Slow {
+            may,
+            took: Arc::clone(&took),
+        };
+        let mut output = Output::to(sink, 1).unwrap();
+        // One with the thread, one in the queue, and no room for more.
+        while output.put("a".to_owned()) == Put::OnItsWay {}
+        assert_eq!(output.put("b".to_owned()), Put::Dropped);
+        assert_eq!(output.dropped, 2);
+        lets.send(()).unwrap();
+        while output.put("c".to_owned()) != Put::OnItsWay {
+            thread::yield_now();
+        }
+        assert_eq!(output.dropped, 0, "it is said with this one");
+        drop(lets);
+        while output.put("d".to_owned()) != Put::NobodyReads {
+            thread::yield_now();
+        }
+        output.end(Duration::MAX);
+        assert!(!took.lock().unwrap().contains('b'));
+    }
+}

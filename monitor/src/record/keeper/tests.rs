@@ -1,0 +1,102 @@
+//! Whatever goes wrong with one thing that is kept, the rest is kept, and what is lost is said.
+
+use super::*;
+use crate::history::{BootId, Reader, SAMPLES_FILE, SampleReader, Tier, Value, WallTime};
+use tempfile::TempDir;
+
+fn at(seconds: u64) -> Stamp {
+    Stamp {
+        wall: WallTime::from_unix_millis(1_000_000).plus(Duration::from_secs(seconds)),
+        monotonic: Instant::from_nanos(seconds * 1_000_000_000),
+        boot: BootId::of_this_boot(),
+    }
+}
+
+fn event(kind: &'static str, subject: &str, seconds: u64) -> Event {
+    Event::new(at(seconds), kind, subject, &"body")
+}
+
+fn keeper(root: &TempDir) -> Keeper {
+    let place = Place::new(root.path().join("history"));
+    Keeper::open(place, root.path().join("anchors"), at(0))
+}
+
+fn on_record(root: &TempDir) -> Vec<Event> {
+    let reader = Reader::open(&root.path().join("history")).unwrap();
+    let all = reader.query(&Filter::default()).unwrap();
+    all.into_iter().map(|it| it.event).collect()
+}
+
+fn kinds(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| &*event.kind).collect()
+}
+
+#[test]
+fn an_event_that_nobody_can_keep_is_lost_alone_and_said_to_be() {
+    let root = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(&root);
+    let too_long = "x".repeat(Event::SUBJECT_LEN_MAX + 1);
+    let events = vec![
+        event("one", "a", 1),
+        event("two", &too_long, 1),
+        event("three", "c", 1),
+    ];
+    let kept = keeper.keep(events, at(1));
+    assert_eq!(kept.last, Some(Seq(3)), "{:?}", kept.troubles);
+    keeper.keep(vec![event("four", "d", 2)], at(2));
+    let events = on_record(&root);
+    assert_eq!(kinds(&events), [HISTORY_GAP, "one", "three", "four"]);
+    let gap: GapBody = serde_json::from_str(&events[0].body).unwrap();
+    assert_eq!(gap.lost, 1);
+    assert!(gap.why.contains("two: an event's subject"), "{}", gap.why);
+}
+
+#[test]
+fn what_was_lost_and_said_to_be_is_counted_until_the_end_of_the_run() {
+    let root = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(&root);
+    keeper.lose(7, "there was no room");
+    keeper.keep(vec![event("one", "a", 1)], at(1));
+    assert_eq!(kinds(&on_record(&root)), [HISTORY_GAP, "one"]);
+    keeper.keep(vec![event("two", "a", 2)], at(2));
+    let (lost, troubles) = keeper.close(vec![event("stop", "a", 3)], at(3));
+    assert_eq!(lost, 7);
+    assert!(
+        troubles.iter().all(|it| !it.contains("lost")),
+        "{troubles:?}"
+    );
+    assert_eq!(
+        kinds(&on_record(&root)),
+        [HISTORY_GAP, "one", "two", "stop"]
+    );
+}
+
+#[test]
+fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(&root);
+    let figures = ["a", "b", "c"].map(|name| (name.to_owned(), 1.0));
+    let samples = root.path().join("history").join(SAMPLES_FILE);
+    let other = rusqlite::Connection::open(samples).unwrap();
+    keeper.sample(&figures, at(0));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // A commit is due, and cannot be had.
+    keeper.sample(&figures, at(11));
+    assert!(
+        keeper.lesser.iter().any(|it| it.starts_with("samples: ")),
+        "{:?}",
+        keeper.lesser
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    keeper.close(Vec::new(), at(12));
+    let reader = SampleReader::open(&root.path().join("history")).unwrap();
+    for name in ["a", "b", "c"] {
+        let mut count = 0;
+        let found = reader.range(name, at(0).wall, at(100).wall, Tier::Second, |point| {
+            count += usize::from(matches!(point.value, Value::Sample(_)));
+            true
+        });
+        found.unwrap();
+        assert_eq!(count, 2, "{name}");
+    }
+}
