@@ -7,11 +7,15 @@
 
 mod assessment;
 mod incidents;
+mod sensors;
 
 pub use assessment::{
     AssessmentFigures, HypothesisFigures, TestFigures, VetoFigures, WeighingFigures,
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
+
+pub(crate) use sensors::warnings as warnings_of_sensors;
+pub use sensors::{SensorFigures, SensorUnit};
 
 use crate::checks::Advice;
 use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
@@ -151,6 +155,12 @@ pub struct CardStatus {
     /// Who wants it without work, if anybody does. Its state is then `disconnected`.
     #[serde(default)]
     pub drained: Option<DrainedFigures>,
+    /// What its kernel driver measures; empty where it measures nothing, or nobody could look.
+    #[serde(default)]
+    pub sensors: Vec<SensorFigures>,
+    /// What to be warned of though it decides nothing by itself, one of each code.
+    #[serde(default)]
+    pub warnings: Vec<Evidence>,
 }
 
 /// What a card says it is.

@@ -3,13 +3,14 @@
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
+mod at_function;
 mod host;
 
 use crate::checks::{self, CardSight};
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
-    HeartbeatProbe, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe, ProbeError,
-    ProcessProbe,
+    HeartbeatProbe, HostProbe, HwmonProbe, Link, LinkProbe, OwnerId, PageProbe, Probe, ProbeError,
+    ProcessProbe, Sensors,
 };
 use crate::rules::{self, Case};
 use crate::services::{
@@ -17,10 +18,11 @@ use crate::services::{
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    ProbeErrorCount, ProcessFigures, SCHEMA, ServiceTransitionRecord, Simulation, Status,
-    TransitionRecord,
+    ProbeErrorCount, ProcessFigures, SCHEMA, SensorFigures, ServiceTransitionRecord, Simulation,
+    Status, TransitionRecord, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
+use at_function::AtFunction;
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
 use host::HostJudge;
@@ -42,6 +44,11 @@ const LINK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take. Configuration space of a card that does not answer can block
 /// for a minute.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two looks at what a card's driver measures. Chips are asked over slow buses, and what
+/// they measure changes slowly.
+const SENSORS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that such a look may take. A bus that hangs holds up whoever reads for as long.
+const SENSORS_TIMEOUT: Duration = Duration::from_secs(3);
 /// A fatal error of a link is news for so long, as its evidence is.
 const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 
@@ -86,8 +93,9 @@ struct Card {
     name: String,
     page: PageProbe,
     process: ProcessProbe,
-    /// `None` for a card without a PCI address.
-    link: Option<(Bdf, Result<Periodic<LinkProbe>, ProbeError>)>,
+    /// Looks at nothing of a card without a PCI address.
+    link: AtFunction<LinkProbe>,
+    sensors: AtFunction<HwmonProbe>,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
@@ -299,7 +307,8 @@ impl Card {
             name: stem(&path),
             page: PageProbe::new(path),
             process: ProcessProbe::new(&settings.root),
-            link: None,
+            link: AtFunction::new(LinkProbe::new, LINK_INTERVAL, LINK_TIMEOUT),
+            sensors: AtFunction::new(HwmonProbe::new, SENSORS_INTERVAL, SENSORS_TIMEOUT),
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
@@ -337,8 +346,11 @@ impl Card {
         self.count_error(HeartbeatProbe.name(), error_of(heartbeat.as_ref()));
         let owner = self.owner.map(|owner| self.process.observe(&owner, now));
         self.count_error(self.process.name(), error_of(owner.as_ref()));
-        let link = self.look_at_link(settings, now);
+        let bdf = self.bdf();
+        let link = bdf.and_then(|bdf| self.link.poll(bdf, &settings.root, now));
         self.count_error("link", error_of(link.as_deref()));
+        let sensors = bdf.and_then(|bdf| self.look_at_sensors(bdf, settings, now));
+        self.count_error("hwmon", error_of(sensors.as_deref()));
         Look {
             at: now,
             page,
@@ -346,26 +358,29 @@ impl Card {
             owner,
             host,
             link,
+            sensors,
         }
     }
 
-    /// Begins to look as soon as it is known where the card is.
-    fn look_at_link(
+    /// Where it is, if it is on a bus.
+    fn bdf(&self) -> Option<Bdf> {
+        self.name.strip_prefix("pci:")?.parse().ok()
+    }
+
+    /// Looks while there are any: of a card without sensors, or that has gone, nothing is said.
+    fn look_at_sensors(
         &mut self,
+        bdf: Bdf,
         settings: &Settings,
         now: Instant,
-    ) -> Option<Arc<Result<Link, ProbeError>>> {
-        let bdf: Bdf = self.name.strip_prefix("pci:")?.parse().ok()?;
-        if self.link.as_ref().is_none_or(|(known, _)| *known != bdf) {
-            let probe = LinkProbe::new(&settings.root);
-            let place = settings.root.join(format!("sys/bus/pci/devices/{bdf}"));
-            let probe = Periodic::start(probe, bdf, place, LINK_INTERVAL, LINK_TIMEOUT);
-            self.link = Some((bdf, probe));
+    ) -> Option<Arc<Result<Sensors, ProbeError>>> {
+        let place = format!("sys/bus/pci/devices/{bdf}/hwmon");
+        if !settings.root.join(place).is_dir() {
+            self.sensors.stop();
+            return None;
         }
-        match &mut self.link.as_mut()?.1 {
-            Ok(periodic) => periodic.poll(now),
-            Err(error) => Some(Arc::new(Err(error.clone()))),
-        }
+        let seen = self.sensors.poll(bdf, &settings.root, now);
+        seen.filter(|seen| !matches!(**seen, Err(ProbeError::Absent { .. })))
     }
 
     fn count_error(&mut self, probe: &'static str, error: Option<&ProbeError>) {
@@ -385,6 +400,7 @@ impl Card {
         };
         let age = rules::page_age(&case);
         let breaker = page.map(BreakerFigures::from);
+        let sensors = look.sensors.as_deref().and_then(|it| it.as_ref().ok());
         let assessment = self.assessment();
         let codes = checks::of_card(&CardSight {
             evidence: &verdict.evidence,
@@ -416,6 +432,8 @@ impl Card {
             codes,
             identity: page.and_then(IdentityFigures::of),
             drained: None,
+            sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
+            warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }
     }
 
