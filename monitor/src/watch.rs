@@ -7,6 +7,7 @@ mod at_function;
 mod host;
 
 use crate::checks::{self, CardSight};
+use crate::flap::CardFlaps;
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
     HeartbeatProbe, HostProbe, HwmonProbe, Link, LinkProbe, OwnerId, PageProbe, Probe, ProbeError,
@@ -101,6 +102,7 @@ struct Card {
     released: bool,
     fatal: FatalErrors,
     judge: Judge,
+    flaps: CardFlaps,
     transitions: u64,
     errors: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -313,6 +315,7 @@ impl Card {
             released: false,
             fatal: FatalErrors::default(),
             judge: Judge::new(settings.limits, now),
+            flaps: CardFlaps::new(now),
             transitions: 0,
             errors: BTreeMap::new(),
         }
@@ -328,7 +331,10 @@ impl Card {
         let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
-        (self.status(settings, &look, fatal_on_link), transition)
+        let flaps = self.flaps.poll(self.judge.verdict().state, now);
+        let mut status = self.status(settings, &look, fatal_on_link);
+        status.warnings.extend(flaps);
+        (status, transition)
     }
 
     fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> Look {
@@ -547,6 +553,37 @@ mod tests {
         let status = watch(directory.path()).poll(Instant::ORIGIN).status;
         let names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
         assert_eq!(names, ["copy", "software:ring"]);
+    }
+
+    #[test]
+    fn a_card_that_comes_and_goes_is_said_to_flap_until_it_is_steady() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+        let mut watch = watch(directory.path());
+        let mut page = Page::new();
+        let mut poll = |second: u64, state| {
+            page.card.state.set(state);
+            publisher.publish(&page).unwrap();
+            let poll = watch.poll(Instant::ORIGIN.plus(Duration::from_secs(second)));
+            poll.status.cards[0].clone()
+        };
+        for second in 0..8 {
+            let state = [card_state::GONE, card_state::RELEASED][usize::from(second % 2 == 0)];
+            let card = poll(second, state);
+            assert_eq!(card.warnings.len(), usize::from(second >= 4), "{card:?}");
+        }
+        let card = poll(8, card_state::RELEASED);
+        assert_eq!(card.warnings[0].code, crate::flap::FLAPPING);
+        assert!(
+            card.warnings[0]
+                .detail
+                .starts_with("its state changed 8 times"),
+            "{card:?}"
+        );
+        for second in (0..21).map(|many| 40 + 30 * many) {
+            poll(second, card_state::RELEASED);
+        }
+        assert!(poll(700, card_state::RELEASED).warnings.is_empty());
     }
 
     #[test]
