@@ -4,6 +4,7 @@
 //! last poll. What was not seen has no sample, so that it cannot be taken for zero. A card's state
 //! is a state set: one sample per state, 1 for the one it is in.
 
+mod qat;
 mod sensors;
 mod services;
 
@@ -42,6 +43,7 @@ impl Collector for Export {
         encode_monitor(&mut families, status)?;
         encode_verdicts(&mut families, &status.cards)?;
         encode_telemetry(&mut families, &status.cards)?;
+        qat::encode(&mut families, &status.qat)?;
         encode_requests(&mut families, &status.cards)?;
         encode_owners(&mut families, &status.cards)?;
         services::encode(&mut families, status)

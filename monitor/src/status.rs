@@ -7,6 +7,7 @@
 
 mod assessment;
 mod incidents;
+mod qat;
 mod sensors;
 
 pub use assessment::{
@@ -14,6 +15,7 @@ pub use assessment::{
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
 
+pub use qat::QatFigures;
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
@@ -63,6 +65,9 @@ pub struct Status {
     pub monitor: Option<ProcessFigures>,
     /// Each card, sorted by the name of its page.
     pub cards: Vec<CardStatus>,
+    /// Each QAT card that its kernel driver owns, sorted by address.
+    #[serde(default)]
+    pub qat: Vec<QatFigures>,
     /// The host.
     #[serde(default)]
     pub host: Option<HostFigures>,

@@ -6,6 +6,7 @@
 
 mod diagnosis;
 mod incidents;
+mod qat;
 mod services;
 
 pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagnosis};
@@ -57,6 +58,7 @@ pub fn block(status: &Status) -> Vec<String> {
     } else {
         lines.extend(cards(&status.cards));
     }
+    lines.extend(qat::table_of(&status.qat));
     if !status.services.is_empty() {
         lines.push(String::new());
         lines.extend(services::table_of(&status.services));

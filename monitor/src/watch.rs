@@ -5,6 +5,7 @@
 
 mod at_function;
 mod host;
+mod qat_cards;
 
 use crate::checks::{self, CardSight};
 use crate::flap::CardFlaps;
@@ -19,8 +20,8 @@ use crate::services::{
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    ProbeErrorCount, ProcessFigures, SCHEMA, SensorFigures, ServiceTransitionRecord, Simulation,
-    Status, TransitionRecord, warnings_of_sensors,
+    ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures, ServiceTransitionRecord,
+    Simulation, Status, TransitionRecord, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use at_function::AtFunction;
@@ -29,6 +30,7 @@ use card_spec::telemetry::{Page, card_state};
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry;
+use qat_cards::QatCards;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -81,6 +83,7 @@ pub struct Watch {
     host_judge: HostJudge,
     services: Services,
     cards: BTreeMap<PathBuf, Card>,
+    qat: QatCards,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
@@ -158,6 +161,7 @@ impl Watch {
             services: Services::new(&settings.services, &settings.root, settings.service_time),
             settings,
             cards: BTreeMap::new(),
+            qat: QatCards::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polls: 0,
@@ -183,6 +187,7 @@ impl Watch {
             cards.push(status);
         }
         self.polls_late += u64::from(late);
+        let qat = self.qat.poll(&self.settings.root, now);
         remember(&mut self.transitions, &transitions);
         let refused = telemetry_error.as_ref();
         let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
@@ -194,6 +199,7 @@ impl Watch {
             cards: cards
                 .iter()
                 .map(|card| (&*card.card, facts(card)))
+                .chain(qat.iter().filter_map(facts_of_qat))
                 .collect(),
             oom_kills: self.host_judge.oom_kills(),
         };
@@ -216,6 +222,7 @@ impl Watch {
             host: Some(host_figures),
             services,
             cards,
+            qat,
             transitions: self.recent(now),
             service_transitions: self.recent_of_services(now),
             // Whoever keeps the history knows.
@@ -483,6 +490,18 @@ fn facts(card: &CardStatus) -> CardFacts {
         in_flight: requests.map_or(0, |requests| requests.in_flight),
         moves: card.heartbeat.as_ref().is_some_and(|beat| beat.moving),
     }
+}
+
+/// The same of a card that its kernel driver owns; `None` while its counters may not be read.
+fn facts_of_qat(card: &QatFigures) -> Option<(&str, CardFacts)> {
+    let requests = card.requests?;
+    let facts = CardFacts {
+        requests,
+        in_flight: requests.saturating_sub(card.responses?),
+        moves: card.responds == Some(true),
+        ..CardFacts::default()
+    };
+    Some((&card.card, facts))
 }
 
 fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {

@@ -6,6 +6,7 @@ use crate::history::{Event, Severity, Stamp};
 use crate::status::Status;
 use crate::verdict::Evidence;
 use hwshim::clock::Instant;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The warnings there are.
@@ -25,13 +26,16 @@ impl Warnings {
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let mut there_are = BTreeSet::new();
-        for card in &status.cards {
-            for warning in &card.warnings {
-                let at = (subject(&card.card), warning.code.to_string());
+        let cards = status.cards.iter().map(|it| (&*it.card, &it.warnings));
+        let qat = status.qat.iter().map(|it| (&*it.card, &it.evidence));
+        for (card, warnings) in cards.chain(qat) {
+            for warning in warnings {
+                let at = (subject(card), warning.code.to_string());
                 there_are.insert(at.clone());
-                if !self.known.contains_key(&at) {
-                    events.push(begun(&at.0, warning, drained.contains(&*card.card), now));
-                    self.known.insert(at, now.monotonic);
+                if let Entry::Vacant(new) = self.known.entry(at) {
+                    let subject = &new.key().0;
+                    events.push(begun(subject, warning, drained.contains(card), now));
+                    new.insert(now.monotonic);
                 }
             }
         }

@@ -8,10 +8,10 @@ use hwshim::clock::SystemClock;
 use monitor::client;
 use monitor::dead_man;
 use monitor::history::{BootId, Stamp};
-use monitor::status::{CardStatus, Status};
+use monitor::status::{CardStatus, QatFigures, Status};
 use monitor::text;
 use monitor::unknown::{self, Unknown};
-use monitor::verdict::State;
+use monitor::verdict::{Cause, State};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,8 +29,8 @@ Exit status, after the conventions of monitoring plugins; of several cards and s
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               or it flaps, or a sensor of it is past a limit; a service hangs, leaks or is configured
-               wrongly
+               or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives no
+               sign of life; a service hangs, leaks or is configured wrongly
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone, or
                leaks and will have used up a limit within a day
   3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither, or no
@@ -140,6 +140,8 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
 fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let wanted = |card: &&CardStatus| only.is_none_or(|only| only == card.card);
     let cards: Vec<_> = status.cards.iter().filter(wanted).collect();
+    let wanted = |card: &&QatFigures| only.is_none_or(|only| only == card.card);
+    let qat: Vec<_> = status.qat.iter().filter(wanted).collect();
     let services = services::of(status, only);
     let drained: Vec<_> = cards.iter().filter(|card| card.drained.is_some()).collect();
     let alarming = cards.iter().filter(|card| card.drained.is_none());
@@ -155,14 +157,16 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
         .map(|service| services::plugin(service));
     let on_drained = drained.iter().map(|_| (0, 0, "OK", String::new()));
     // Of equals the card, from which a service may merely suffer, and what is down before warnings.
+    let on_qat = qat.iter().map(|card| on_qat(card));
     let on_warned = cards.iter().filter(|card| card.drained.is_none());
     let on_warned = on_warned.filter_map(|card| warned(card));
     let all = on_drained
+        .chain(on_qat)
         .chain(on_warned)
         .chain(on_services)
         .chain(on_cards);
     let worst = all.max_by_key(|found| found.0);
-    let is_about = !cards.is_empty() || only.is_none();
+    let is_about = !cards.is_empty() || !qat.is_empty() || only.is_none();
     let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
         let which = only.map_or_else(String::new, |only| format!(" {}", text::clean(only)));
         let where_ = status.telemetry.display();
@@ -200,6 +204,24 @@ fn complaint(card: &CardStatus) -> String {
         card.state,
         card.cause,
         without_bars(why)
+    )
+}
+
+/// A QAT card: as bad as another that is unavailable if its firmware gives no sign of life.
+fn on_qat(card: &QatFigures) -> (u8, u8, &'static str, String) {
+    let Some(why) = card.evidence.first().filter(|_| card.cause != Cause::None) else {
+        return (0, 0, "OK", String::new());
+    };
+    let (severity, (code, word)) = (
+        severity(State::Unavailable),
+        plugin_status(State::Unavailable),
+    );
+    let (name, why) = (without_bars(&card.card), without_bars(&why.detail));
+    (
+        severity,
+        code,
+        word,
+        format!("; {name} ({}): {why}", card.cause),
     )
 }
 
