@@ -71,6 +71,9 @@ pub struct Status {
     /// The host.
     #[serde(default)]
     pub host: Option<HostFigures>,
+    /// What kernel modules have allocated; `null` where the kernel keeps no books of it.
+    #[serde(default)]
+    pub modules: Option<ModuleFigures>,
     /// Each host service, in the order of the configuration.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
@@ -329,6 +332,15 @@ pub struct HostFigures {
     /// What each of them means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// What kernel modules have allocated.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ModuleFigures {
+    /// What is believed of each module that has, or had, more than a little, by name.
+    pub leaks: Vec<LeakFigures>,
+    /// Why the books could not be read, if they could not.
+    pub error: Option<String>,
 }
 
 const fn nothing() -> Cause {

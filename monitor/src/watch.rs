@@ -5,6 +5,7 @@
 
 mod at_function;
 mod host;
+mod modules;
 mod qat_cards;
 
 use crate::checks::{self, CardSight};
@@ -30,6 +31,7 @@ use card_spec::telemetry::{Page, card_state};
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry;
+use modules::Modules;
 use qat_cards::QatCards;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -84,6 +86,7 @@ pub struct Watch {
     services: Services,
     cards: BTreeMap<PathBuf, Card>,
     qat: QatCards,
+    modules: Modules,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
@@ -162,6 +165,7 @@ impl Watch {
             settings,
             cards: BTreeMap::new(),
             qat: QatCards::default(),
+            modules: Modules::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polls: 0,
@@ -193,6 +197,8 @@ impl Watch {
         let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
         let host = self.host_changes.latest();
         let host_figures = self.host_judge.poll(host, host_sample, refused, now);
+        let memory = host_figures.memory_total_bytes;
+        let modules = self.modules.poll(&self.settings.root, memory, now);
         let surroundings = Surroundings {
             host,
             host_sample,
@@ -221,6 +227,7 @@ impl Watch {
             monitor: self.look_at_this_process(now),
             host: Some(host_figures),
             services,
+            modules,
             cards,
             qat,
             transitions: self.recent(now),
