@@ -18,6 +18,7 @@ mod answers;
 mod host;
 mod link;
 mod refusals;
+pub(crate) mod sensors;
 
 use crate::attribution::{
     Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, Weighing, assess,
@@ -137,6 +138,7 @@ impl Diagnosis {
         if let Ok(page) = &case.look.page {
             self.weigh_card(page, case);
         }
+        sensors::weigh(case, &mut self.dossier);
         self.weigh_owner(case);
         self.circumstances = self.circumstances(case);
         self.assessment = assess(&self.dossier, &self.circumstances, &self.priors, now);

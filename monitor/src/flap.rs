@@ -12,9 +12,84 @@
 //!            under 750, or after an hour            <= 5 %
 //! ```
 
+use crate::text::spoken;
+use crate::verdict::{Evidence, State};
 use hwshim::clock::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// The code of the warning.
+pub const FLAPPING: &str = "flapping";
+/// A state that stays counts once in so long as one that was looked at, so that the last ten minutes
+/// are looked back upon if nothing changes; a change counts at once.
+const STEADY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Follows the state of one card.
+#[derive(Debug)]
+pub struct CardFlaps {
+    flapping: Flapping<State>,
+    damping: Damping,
+    /// The last state that counted, and when it did.
+    last: Option<(State, Instant)>,
+}
+
+impl CardFlaps {
+    /// Has seen nothing yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            flapping: Flapping::new(),
+            damping: Damping::new(Penalties::default(), now),
+            last: None,
+        }
+    }
+
+    /// Takes in how the card is, once a poll; the warning, while it flaps.
+    ///
+    /// While nothing is known of a card it is neither up nor down: what is blind or starved does not
+    /// make it flap.
+    pub fn poll(&mut self, state: State, now: Instant) -> Option<Evidence> {
+        if state != State::Unknown {
+            self.take(state, now);
+        }
+        self.flapping.is_flapping().then(|| self.warning(now))
+    }
+
+    fn take(&mut self, state: State, now: Instant) {
+        let before = self.last;
+        let is_due =
+            before.is_none_or(|(last, at)| last != state || now.since(at) >= STEADY_INTERVAL);
+        if !is_due {
+            return;
+        }
+        let was_up = before.is_some_and(|(last, _)| last == State::Connected);
+        if was_up && matches!(state, State::Unavailable | State::Unreachable) {
+            self.damping.went_down(now);
+        }
+        self.flapping.record(state);
+        self.last = Some((state, now));
+    }
+
+    /// The monitor keeps no card out, and the owner's breaker decides by itself when it tries a card
+    /// again: how long routers would wait is for whoever wonders whether to drain it.
+    fn warning(&self, now: Instant) -> Evidence {
+        let (changes, percent) = (self.flapping.changes(), self.flapping.percent());
+        let advice = match self.damping.out_for(now) {
+            Duration::ZERO => String::new(),
+            out_for => format!(
+                "; the breaker goes on trying it: to damp it as routers damp routes, drain it for {}",
+                spoken(out_for)
+            ),
+        };
+        Evidence {
+            code: FLAPPING.into(),
+            detail: format!(
+                "its state changed {changes} times of the last 20 that count ({percent:.0} %, late \
+                 ones weighing more; over from {STOP_PERCENT} % down){advice}"
+            ),
+        }
+    }
+}
 
 /// How hard flaps are punished.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -172,6 +247,13 @@ impl<S: Copy + Eq> Flapping<S> {
         self.is_flapping
     }
 
+    /// How many of the last twenty possible changes there were.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        let pairs = self.states.iter().zip(self.states.iter().skip(1));
+        pairs.filter(|(before, after)| before != after).count()
+    }
+
     /// How much of the last twenty possible changes there were, late ones weighing more.
     #[must_use]
     pub fn percent(&self) -> f64 {
@@ -197,6 +279,58 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Polls once a second for `seconds`, the card being up but in the last ten seconds of each
+    /// `period`; how many polls warned, and the last warning.
+    fn flap(
+        flaps: &mut CardFlaps,
+        from: u64,
+        seconds: u64,
+        period: u64,
+    ) -> (usize, Option<String>) {
+        let (mut warned, mut last) = (0, None);
+        for second in from..from + seconds {
+            let state = if second % period < period - 10 {
+                State::Connected
+            } else {
+                State::Unavailable
+            };
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            if let Some(warning) = flaps.poll(state, now) {
+                warned += 1;
+                last = Some(warning.detail);
+            }
+        }
+        (warned, last)
+    }
+
+    #[test]
+    fn a_card_that_falls_each_minute_flaps_and_is_steady_ten_minutes_after_the_last_time() {
+        let mut flaps = CardFlaps::new(Instant::ORIGIN);
+        let (warned, detail) = flap(&mut flaps, 0, 300, 60);
+        assert!((120..240).contains(&warned), "{warned}");
+        let detail = detail.unwrap();
+        assert!(
+            detail.starts_with("its state changed 9 times of the last 20"),
+            "{detail}"
+        );
+        assert!(detail.contains("drain it for "), "{detail}");
+        let steady = flap(&mut flaps, 300, 660, u64::MAX);
+        assert!((400..600).contains(&steady.0), "{steady:?}");
+        assert_eq!(flap(&mut flaps, 960, 600, u64::MAX), (0, None));
+    }
+
+    #[test]
+    fn a_card_that_falls_once_in_ten_minutes_or_of_which_nothing_is_known_does_not_flap() {
+        let mut flaps = CardFlaps::new(Instant::ORIGIN);
+        assert_eq!(flap(&mut flaps, 0, 7200, 600), (0, None));
+        let mut flaps = CardFlaps::new(Instant::ORIGIN);
+        for second in 0..600 {
+            let blind = [State::Connected, State::Unknown][usize::from(second % 2 == 0)];
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            assert_eq!(flaps.poll(blind, now), None);
+        }
+    }
 
     fn at(minutes: u32) -> Instant {
         Instant::ORIGIN.plus(minutes * MINUTE)

@@ -34,7 +34,6 @@ pub mod record;
 pub mod report;
 pub mod rules;
 pub mod services;
-pub mod sessions;
 pub mod status;
 pub mod text;
 pub mod trend;

@@ -4,6 +4,8 @@
 //! last poll. What was not seen has no sample, so that it cannot be taken for zero. A card's state
 //! is a state set: one sample per state, 1 for the one it is in.
 
+mod qat;
+mod sensors;
 mod services;
 
 use crate::status::{CardStatus, ProcessFigures, Status};
@@ -41,6 +43,7 @@ impl Collector for Export {
         encode_monitor(&mut families, status)?;
         encode_verdicts(&mut families, &status.cards)?;
         encode_telemetry(&mut families, &status.cards)?;
+        qat::encode(&mut families, &status.qat)?;
         encode_requests(&mut families, &status.cards)?;
         encode_owners(&mut families, &status.cards)?;
         services::encode(&mut families, status)
@@ -145,6 +148,17 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         Some(&Unit::Seconds),
         cards.iter().map(|card| (by_card(card), card.for_seconds)),
     )?;
+    to.gauge(
+        "cardmon_card_warning",
+        "What to be warned of though the card serves: 1 for each warning there is",
+        None,
+        cards.iter().flat_map(|card| {
+            card.warnings.iter().map(|warning| {
+                let labels = vec![("card", &*card.card), ("warning", &*warning.code)];
+                (labels, 1.0)
+            })
+        }),
+    )?;
     to.counter(
         "cardmon_card_transitions",
         "Changes of state or cause",
@@ -188,6 +202,7 @@ fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result 
             Some(f64::from(u8::from(card.heartbeat.as_ref()?.moving)))
         }),
     )?;
+    sensors::encode(to, cards)?;
     to.counter(
         "cardmon_card_resets",
         "Resets of the card that its owner caused",

@@ -29,7 +29,7 @@ pub use allocinfo::{Allocated, Allocations, AllocinfoProbe};
 pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory, Throttling};
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
-pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors};
+pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors, Standing as SensorStanding};
 pub use link::{ErrorTotals, Link, LinkProbe, Port};
 pub use locate::{LocateProbe, Whereabouts};
 pub use nshield::{

@@ -8,6 +8,7 @@
 //! | `start`, `stop` | notice; a warning after a run that did not stop | `monitor` | this program begins and ends |
 //! | `transition` | alert to unavailable and unreachable, warning to unknown, else notice | the card | a verdict gives way to another |
 //! | `blind`, `sees-again` | warning, notice | the card | a probe sees nothing in two polls in a row, and sees again |
+//! | `warning`, `warning-over` | warning, notice | the card | it flaps, or a sensor is past a limit; and no more |
 //! | `host-starved` | warning; a notice if pressure was the only sign | `host` | a time ended in which the host gave too little |
 //! | `clock-step` | warning | `monitor` | the calendar was set |
 //! | `service-transition` | alert to gone and to a leak that pages, else a warning; a notice when well | the service | its standing or cause gives way to another |
@@ -25,6 +26,7 @@ pub mod gap;
 mod host;
 mod keeper;
 mod services;
+mod warnings;
 
 pub use casebook::Casebook;
 pub use host::HostWatch;
@@ -40,6 +42,7 @@ use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use warnings::Warnings;
 
 /// This program began.
 pub const START: &str = "start";
@@ -51,6 +54,10 @@ pub const TRANSITION: &str = "transition";
 pub const BLIND: &str = "blind";
 /// It sees again.
 pub const SEES_AGAIN: &str = "sees-again";
+/// A card gives cause for a warning.
+pub const WARNING: &str = "warning";
+/// It does no more.
+pub const WARNING_OVER: &str = "warning-over";
 /// The host gave too little for a while.
 pub const HOST_STARVED: &str = "host-starved";
 /// The calendar was set.
@@ -185,6 +192,17 @@ pub struct BlindBody {
     pub seconds: Option<f64>,
 }
 
+/// What is on record of a warning that begins, or is over.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct WarningBody {
+    /// Its code.
+    pub code: String,
+    /// What was seen when it began; `None` when it is over.
+    pub detail: Option<String>,
+    /// How long there was one, once that is known.
+    pub seconds: Option<f64>,
+}
+
 /// What is on record of a time in which the host gave too little.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct StarvedBody {
@@ -253,6 +271,7 @@ pub struct Recorder {
     errors: BTreeMap<(String, String, String), u64>,
     host: HostWatch,
     changes: Changes,
+    warnings: Warnings,
     casebook: Casebook,
 }
 
@@ -302,6 +321,7 @@ impl Recorder {
             errors: BTreeMap::new(),
             host,
             changes: Changes::begin(&past.firmware),
+            warnings: Warnings::default(),
             casebook,
         };
         (recorder, events)
@@ -327,6 +347,7 @@ impl Recorder {
             self.casebook.changed(event, now);
         }
         let drained = beside.drained.keys().map(|card| &**card).collect();
+        events.extend(self.warnings.poll(&poll.status, &drained, now));
         events.extend(self.casebook.poll(&poll.status, &drained, now));
         poll.status.incidents = self.casebook.figures(now.monotonic);
         show_drained(&mut poll.status, beside.drained, now);

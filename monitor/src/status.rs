@@ -7,11 +7,17 @@
 
 mod assessment;
 mod incidents;
+mod qat;
+mod sensors;
 
 pub use assessment::{
     AssessmentFigures, HypothesisFigures, TestFigures, VetoFigures, WeighingFigures,
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
+
+pub use qat::QatFigures;
+pub(crate) use sensors::warnings as warnings_of_sensors;
+pub use sensors::{SensorFigures, SensorUnit};
 
 use crate::checks::Advice;
 use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
@@ -59,9 +65,15 @@ pub struct Status {
     pub monitor: Option<ProcessFigures>,
     /// Each card, sorted by the name of its page.
     pub cards: Vec<CardStatus>,
+    /// Each QAT card that its kernel driver owns, sorted by address.
+    #[serde(default)]
+    pub qat: Vec<QatFigures>,
     /// The host.
     #[serde(default)]
     pub host: Option<HostFigures>,
+    /// What kernel modules have allocated; `null` where the kernel keeps no books of it.
+    #[serde(default)]
+    pub modules: Option<ModuleFigures>,
     /// Each host service, in the order of the configuration.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
@@ -151,6 +163,12 @@ pub struct CardStatus {
     /// Who wants it without work, if anybody does. Its state is then `disconnected`.
     #[serde(default)]
     pub drained: Option<DrainedFigures>,
+    /// What its kernel driver measures; empty where it measures nothing, or nobody could look.
+    #[serde(default)]
+    pub sensors: Vec<SensorFigures>,
+    /// What to be warned of though it decides nothing by itself, one of each code.
+    #[serde(default)]
+    pub warnings: Vec<Evidence>,
 }
 
 /// What a card says it is.
@@ -314,6 +332,15 @@ pub struct HostFigures {
     /// What each of them means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// What kernel modules have allocated.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ModuleFigures {
+    /// What is believed of each module that has, or had, more than a little, by name.
+    pub leaks: Vec<LeakFigures>,
+    /// Why the books could not be read, if they could not.
+    pub error: Option<String>,
 }
 
 const fn nothing() -> Cause {

@@ -6,6 +6,7 @@
 
 mod diagnosis;
 mod incidents;
+mod qat;
 mod services;
 
 pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagnosis};
@@ -13,7 +14,7 @@ pub use incidents::incidents;
 pub use services::{leak_sentence, leaks, top};
 
 use crate::services::ServiceTransition;
-use crate::status::{CardStatus, ProcessFigures, Status};
+use crate::status::{CardStatus, ProcessFigures, SensorFigures, SensorUnit, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub fn block(status: &Status) -> Vec<String> {
     } else {
         lines.extend(cards(&status.cards));
     }
+    lines.extend(qat::table_of(&status.qat));
     if !status.services.is_empty() {
         lines.push(String::new());
         lines.extend(services::table_of(&status.services));
@@ -159,6 +161,8 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         let concerns = card.cause != Cause::None;
         let mut below: Vec<_> = drained(card).into_iter().collect();
         below.extend(card.evidence.iter().filter(|_| unwell).map(reason));
+        below.extend(card.warnings.iter().map(warning));
+        below.extend(sensors(&card.sensors));
         if (unwell || concerns) && card.drained.is_none() {
             below.extend(diagnosis::advised(&card.advice));
             let assessment = card.assessment.as_ref();
@@ -177,6 +181,29 @@ fn drained(card: &CardStatus) -> Option<String> {
     Some(format!(
         "    drained by {by} {since} ago; otherwise {otherwise} ({cause}): cardmon undrain ends it"
     ))
+}
+
+fn warning(warning: &Evidence) -> String {
+    let (code, detail) = (clean(&warning.code), clean(&warning.detail));
+    painted(
+        &format!("    warning: {code}: {detail}"),
+        style(State::Unknown),
+    )
+}
+
+/// What is measured, in one line; nothing where nothing is.
+fn sensors(sensors: &[SensorFigures]) -> Option<String> {
+    let reading = |sensor: &SensorFigures| {
+        let unit = match sensor.unit {
+            SensorUnit::Celsius => "C",
+            SensorUnit::Volts => "V",
+        };
+        let value = sensor.value.map(|value| format!("{value} {unit}"));
+        let value = value.unwrap_or_else(|| UNSEEN.to_owned());
+        format!("{} {value}", clean(&sensor.sensor))
+    };
+    let readings: Vec<_> = sensors.iter().map(reading).collect();
+    (!readings.is_empty()).then(|| format!("    sensors: {}", readings.join(", ")))
 }
 
 fn reason(evidence: &Evidence) -> String {

@@ -34,7 +34,7 @@
 use crate::diagnosis::Diagnosis;
 use crate::led::Profile;
 use crate::local_health::Sample;
-use crate::probe::{Heartbeat, Link, Owner, ProbeError};
+use crate::probe::{Heartbeat, Link, Owner, ProbeError, Sensors};
 use crate::rules::{self, Case, Finding, Memory, Says};
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
@@ -59,6 +59,8 @@ pub struct Look {
     pub host: Option<Sample>,
     /// How the card is connected; `None` if nobody has looked, as where there is no bus.
     pub link: Option<Arc<Result<Link, ProbeError>>>,
+    /// What its kernel driver measures; `None` if nobody has looked, as where it measures nothing.
+    pub sensors: Option<Arc<Result<Sensors, ProbeError>>>,
 }
 
 /// How a card is.

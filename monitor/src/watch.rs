@@ -3,13 +3,17 @@
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
+mod at_function;
 mod host;
+mod modules;
+mod qat_cards;
 
 use crate::checks::{self, CardSight};
+use crate::flap::CardFlaps;
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
-    HeartbeatProbe, HostProbe, Link, LinkProbe, OwnerId, PageProbe, Periodic, Probe, ProbeError,
-    ProcessProbe,
+    HeartbeatProbe, HostProbe, HwmonProbe, Link, LinkProbe, OwnerId, PageProbe, Probe, ProbeError,
+    ProcessProbe, Sensors,
 };
 use crate::rules::{self, Case};
 use crate::services::{
@@ -17,15 +21,18 @@ use crate::services::{
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    ProbeErrorCount, ProcessFigures, SCHEMA, ServiceTransitionRecord, Simulation, Status,
-    TransitionRecord,
+    ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures, ServiceTransitionRecord,
+    Simulation, Status, TransitionRecord, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
+use at_function::AtFunction;
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry;
+use modules::Modules;
+use qat_cards::QatCards;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +49,11 @@ const LINK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take. Configuration space of a card that does not answer can block
 /// for a minute.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two looks at what a card's driver measures. Chips are asked over slow buses, and what
+/// they measure changes slowly.
+const SENSORS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that such a look may take. A bus that hangs holds up whoever reads for as long.
+const SENSORS_TIMEOUT: Duration = Duration::from_secs(3);
 /// A fatal error of a link is news for so long, as its evidence is.
 const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 
@@ -73,6 +85,8 @@ pub struct Watch {
     host_judge: HostJudge,
     services: Services,
     cards: BTreeMap<PathBuf, Card>,
+    qat: QatCards,
+    modules: Modules,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
@@ -86,13 +100,15 @@ struct Card {
     name: String,
     page: PageProbe,
     process: ProcessProbe,
-    /// `None` for a card without a PCI address.
-    link: Option<(Bdf, Result<Periodic<LinkProbe>, ProbeError>)>,
+    /// Looks at nothing of a card without a PCI address.
+    link: AtFunction<LinkProbe>,
+    sensors: AtFunction<HwmonProbe>,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
     fatal: FatalErrors,
     judge: Judge,
+    flaps: CardFlaps,
     transitions: u64,
     errors: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -148,6 +164,8 @@ impl Watch {
             services: Services::new(&settings.services, &settings.root, settings.service_time),
             settings,
             cards: BTreeMap::new(),
+            qat: QatCards::default(),
+            modules: Modules::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polls: 0,
@@ -173,17 +191,21 @@ impl Watch {
             cards.push(status);
         }
         self.polls_late += u64::from(late);
+        let qat = self.qat.poll(&self.settings.root, now);
         remember(&mut self.transitions, &transitions);
         let refused = telemetry_error.as_ref();
         let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
         let host = self.host_changes.latest();
         let host_figures = self.host_judge.poll(host, host_sample, refused, now);
+        let memory = host_figures.memory_total_bytes;
+        let modules = self.modules.poll(&self.settings.root, memory, now);
         let surroundings = Surroundings {
             host,
             host_sample,
             cards: cards
                 .iter()
                 .map(|card| (&*card.card, facts(card)))
+                .chain(qat.iter().filter_map(facts_of_qat))
                 .collect(),
             oom_kills: self.host_judge.oom_kills(),
         };
@@ -205,7 +227,9 @@ impl Watch {
             monitor: self.look_at_this_process(now),
             host: Some(host_figures),
             services,
+            modules,
             cards,
+            qat,
             transitions: self.recent(now),
             service_transitions: self.recent_of_services(now),
             // Whoever keeps the history knows.
@@ -299,11 +323,13 @@ impl Card {
             name: stem(&path),
             page: PageProbe::new(path),
             process: ProcessProbe::new(&settings.root),
-            link: None,
+            link: AtFunction::new(LinkProbe::new, LINK_INTERVAL, LINK_TIMEOUT),
+            sensors: AtFunction::new(HwmonProbe::new, SENSORS_INTERVAL, SENSORS_TIMEOUT),
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
             judge: Judge::new(settings.limits, now),
+            flaps: CardFlaps::new(now),
             transitions: 0,
             errors: BTreeMap::new(),
         }
@@ -319,7 +345,10 @@ impl Card {
         let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
-        (self.status(settings, &look, fatal_on_link), transition)
+        let flaps = self.flaps.poll(self.judge.verdict().state, now);
+        let mut status = self.status(settings, &look, fatal_on_link);
+        status.warnings.extend(flaps);
+        (status, transition)
     }
 
     fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> Look {
@@ -337,8 +366,11 @@ impl Card {
         self.count_error(HeartbeatProbe.name(), error_of(heartbeat.as_ref()));
         let owner = self.owner.map(|owner| self.process.observe(&owner, now));
         self.count_error(self.process.name(), error_of(owner.as_ref()));
-        let link = self.look_at_link(settings, now);
+        let bdf = self.bdf();
+        let link = bdf.and_then(|bdf| self.link.poll(bdf, &settings.root, now));
         self.count_error("link", error_of(link.as_deref()));
+        let sensors = bdf.and_then(|bdf| self.look_at_sensors(bdf, settings, now));
+        self.count_error("hwmon", error_of(sensors.as_deref()));
         Look {
             at: now,
             page,
@@ -346,26 +378,29 @@ impl Card {
             owner,
             host,
             link,
+            sensors,
         }
     }
 
-    /// Begins to look as soon as it is known where the card is.
-    fn look_at_link(
+    /// Where it is, if it is on a bus.
+    fn bdf(&self) -> Option<Bdf> {
+        self.name.strip_prefix("pci:")?.parse().ok()
+    }
+
+    /// Looks while there are any: of a card without sensors, or that has gone, nothing is said.
+    fn look_at_sensors(
         &mut self,
+        bdf: Bdf,
         settings: &Settings,
         now: Instant,
-    ) -> Option<Arc<Result<Link, ProbeError>>> {
-        let bdf: Bdf = self.name.strip_prefix("pci:")?.parse().ok()?;
-        if self.link.as_ref().is_none_or(|(known, _)| *known != bdf) {
-            let probe = LinkProbe::new(&settings.root);
-            let place = settings.root.join(format!("sys/bus/pci/devices/{bdf}"));
-            let probe = Periodic::start(probe, bdf, place, LINK_INTERVAL, LINK_TIMEOUT);
-            self.link = Some((bdf, probe));
+    ) -> Option<Arc<Result<Sensors, ProbeError>>> {
+        let place = format!("sys/bus/pci/devices/{bdf}/hwmon");
+        if !settings.root.join(place).is_dir() {
+            self.sensors.stop();
+            return None;
         }
-        match &mut self.link.as_mut()?.1 {
-            Ok(periodic) => periodic.poll(now),
-            Err(error) => Some(Arc::new(Err(error.clone()))),
-        }
+        let seen = self.sensors.poll(bdf, &settings.root, now);
+        seen.filter(|seen| !matches!(**seen, Err(ProbeError::Absent { .. })))
     }
 
     fn count_error(&mut self, probe: &'static str, error: Option<&ProbeError>) {
@@ -385,6 +420,7 @@ impl Card {
         };
         let age = rules::page_age(&case);
         let breaker = page.map(BreakerFigures::from);
+        let sensors = look.sensors.as_deref().and_then(|it| it.as_ref().ok());
         let assessment = self.assessment();
         let codes = checks::of_card(&CardSight {
             evidence: &verdict.evidence,
@@ -416,6 +452,8 @@ impl Card {
             codes,
             identity: page.and_then(IdentityFigures::of),
             drained: None,
+            sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
+            warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }
     }
 
@@ -459,6 +497,18 @@ fn facts(card: &CardStatus) -> CardFacts {
         in_flight: requests.map_or(0, |requests| requests.in_flight),
         moves: card.heartbeat.as_ref().is_some_and(|beat| beat.moving),
     }
+}
+
+/// The same of a card that its kernel driver owns; `None` while its counters may not be read.
+fn facts_of_qat(card: &QatFigures) -> Option<(&str, CardFacts)> {
+    let requests = card.requests?;
+    let facts = CardFacts {
+        requests,
+        in_flight: requests.saturating_sub(card.responses?),
+        moves: card.responds == Some(true),
+        ..CardFacts::default()
+    };
+    Some((&card.card, facts))
 }
 
 fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {
@@ -529,6 +579,37 @@ mod tests {
         let status = watch(directory.path()).poll(Instant::ORIGIN).status;
         let names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
         assert_eq!(names, ["copy", "software:ring"]);
+    }
+
+    #[test]
+    fn a_card_that_comes_and_goes_is_said_to_flap_until_it_is_steady() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+        let mut watch = watch(directory.path());
+        let mut page = Page::new();
+        let mut poll = |second: u64, state| {
+            page.card.state.set(state);
+            publisher.publish(&page).unwrap();
+            let poll = watch.poll(Instant::ORIGIN.plus(Duration::from_secs(second)));
+            poll.status.cards[0].clone()
+        };
+        for second in 0..8 {
+            let state = [card_state::GONE, card_state::RELEASED][usize::from(second % 2 == 0)];
+            let card = poll(second, state);
+            assert_eq!(card.warnings.len(), usize::from(second >= 4), "{card:?}");
+        }
+        let card = poll(8, card_state::RELEASED);
+        assert_eq!(card.warnings[0].code, crate::flap::FLAPPING);
+        assert!(
+            card.warnings[0]
+                .detail
+                .starts_with("its state changed 8 times"),
+            "{card:?}"
+        );
+        for second in (0..21).map(|many| 40 + 30 * many) {
+            poll(second, card_state::RELEASED);
+        }
+        assert!(poll(700, card_state::RELEASED).warnings.is_empty());
     }
 
     #[test]

@@ -21,6 +21,8 @@ const SURVEY_INTERVAL: Duration = Duration::from_secs(60);
 const SENSORS_MAX: u32 = 32;
 /// Chips below one function.
 const CHIPS_MAX: usize = 8;
+/// Alarms that are more than a limit passed; those of `min` and `max` say what the number says.
+const ALARMS: [&str; 4] = ["alarm", "crit_alarm", "lcrit_alarm", "emergency_alarm"];
 
 /// What a card's driver measures.
 #[derive(Clone, Debug)]
@@ -51,8 +53,46 @@ pub struct Sensor {
     pub milli_min: Option<i64>,
     /// Above that something is wrong (`max`).
     pub milli_max: Option<i64>,
-    /// Above that damage is near (`crit`).
+    /// From there on damage is near (`crit`).
     pub milli_critical: Option<i64>,
+    /// Whether its chip raises an alarm for more than a limit passed; `None` if it knows none.
+    pub alarm: Option<bool>,
+}
+
+/// Where what is measured is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// Where it may be, as far as the driver states limits.
+    InRange,
+    /// Below `min` or above `max`.
+    PastLimit,
+    /// At `crit` or above, or its chip raises an alarm.
+    Critical,
+}
+
+impl Sensor {
+    /// Where it is. What could not be read is where it may be unless an alarm says otherwise.
+    ///
+    /// A limit of zero, or less, from above is none: it is what chips give of which nobody has set one.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let milli = self.milli.as_ref().ok().copied();
+        let is = |past: fn(i64, i64) -> bool, limit: Option<i64>| {
+            milli
+                .zip(limit)
+                .is_some_and(|(milli, limit)| past(milli, limit))
+        };
+        let set = |limit: Option<i64>| limit.filter(|&limit| limit > 0);
+        if self.alarm == Some(true) || is(|is, limit| is >= limit, set(self.milli_critical)) {
+            Standing::Critical
+        } else if is(|is, limit| is > limit, set(self.milli_max))
+            || is(|is, limit| is < limit, self.milli_min)
+        {
+            Standing::PastLimit
+        } else {
+            Standing::InRange
+        }
+    }
 }
 
 /// Looks at the temperatures and voltages that a card's driver measures.
@@ -84,6 +124,7 @@ struct SensorFile {
     milli_min: Option<i64>,
     milli_max: Option<i64>,
     milli_critical: Option<i64>,
+    alarms: Vec<TextFile>,
 }
 
 impl HwmonProbe {
@@ -134,11 +175,13 @@ impl HwmonProbe {
                 continue;
             }
             let label = self.text(path("label"));
+            let alarms = ALARMS.map(|alarm| TextFile::new(path(alarm)));
             sensors.push(SensorFile {
                 input,
                 milli_min: self.limit(path("min")),
                 milli_max: self.limit(path("max")),
                 milli_critical: self.limit(path("crit")),
+                alarms: alarms.into_iter().filter(TextFile::exists).collect(),
                 label: label.unwrap_or(stem),
             });
         }
@@ -214,7 +257,14 @@ impl Survey {
 
 impl SensorFile {
     fn read(&mut self, buffer: &mut Vec<u8>) -> Sensor {
+        let raised = |file: &mut TextFile| number::<u8>(&file.read(buffer).ok()?).map(|it| it != 0);
+        let alarm = self
+            .alarms
+            .iter_mut()
+            .filter_map(raised)
+            .reduce(|a, b| a || b);
         Sensor {
+            alarm,
             label: self.label.clone(),
             milli: self.input.parse(buffer, "a number of thousandths", number),
             milli_min: self.milli_min,
@@ -301,6 +351,36 @@ mod tests {
         let error = chip.temperatures[0].milli.as_ref().unwrap_err();
         assert_eq!(error.kind(), "nonsense");
         assert_eq!(*chip.voltages[0].milli.as_ref().unwrap(), 998);
+    }
+
+    #[test]
+    fn a_sensor_is_where_its_limits_and_alarms_say() {
+        let tree = card();
+        for (file, content, standing) in [
+            ("temp1_input", "95000\n", Standing::InRange),
+            ("temp1_input", "95001\n", Standing::PastLimit),
+            ("temp1_input", "104999\n", Standing::PastLimit),
+            ("temp1_input", "105000\n", Standing::Critical),
+            ("temp1_input", "-5000\n", Standing::InRange),
+            ("temp1_alarm", "0\n", Standing::InRange),
+            ("temp1_crit_alarm", "1\n", Standing::Critical),
+            ("temp1_input", "nonsense\n", Standing::Critical),
+            ("temp1_crit_alarm", "0\n", Standing::InRange),
+            ("temp1_input", "90000\n", Standing::InRange),
+            ("temp1_max", "0\n", Standing::InRange),
+            ("temp1_min", "90001\n", Standing::PastLimit),
+        ] {
+            tree.write(&format!("{CHIP}/{file}"), content);
+            let chip = look(&mut HwmonProbe::new(tree.root()), 0)
+                .unwrap()
+                .chips
+                .remove(0);
+            assert_eq!(
+                chip.temperatures[0].standing(),
+                standing,
+                "{file} {content}"
+            );
+        }
     }
 
     #[test]

@@ -283,3 +283,41 @@ fn host_poll(cause: Cause, oom_kills: u64) -> Poll {
     });
     poll
 }
+
+#[test]
+fn a_warning_is_on_record_when_it_begins_and_when_it_is_over() {
+    let warned = |detail: &str| {
+        let mut poll = poll();
+        poll.status.cards[0].warnings = vec![Evidence {
+            code: "sensor-past-limit".into(),
+            detail: detail.to_owned(),
+        }];
+        poll
+    };
+    for (drained, severity) in [(NONE, Severity::Warning), (drained(), Severity::Notice)] {
+        let mut recorder = recorder();
+        let mut record = |mut poll: Poll, seconds| {
+            recorded_of(
+                &mut recorder,
+                &mut poll,
+                Duration::ZERO,
+                &drained,
+                at(seconds),
+            )
+        };
+        let begins = record(warned("core reads 96 C"), 1);
+        assert_eq!(kinds(&begins), [WARNING]);
+        assert_eq!((&*begins[0].subject, begins[0].severity), (CARD, severity));
+        let body: WarningBody = serde_json::from_str(&begins[0].body).unwrap();
+        assert_eq!(body.detail.as_deref(), Some("core reads 96 C"));
+        assert_eq!(record(warned("core reads 97 C"), 2), []);
+        let over = record(poll(), 5);
+        assert_eq!(kinds(&over), [WARNING_OVER]);
+        let body: WarningBody = serde_json::from_str(&over[0].body).unwrap();
+        assert_eq!(
+            (&*body.code, body.seconds),
+            ("sensor-past-limit", Some(4.0))
+        );
+        assert_eq!(record(poll(), 6), []);
+    }
+}

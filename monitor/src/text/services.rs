@@ -75,7 +75,10 @@ fn rising(service: &ServiceStatus) -> String {
 /// What leaks of all that services hold; with `explain`, every resource, and why.
 #[must_use]
 pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
-    if status.services.is_empty() {
+    let shown = |it: &&LeakFigures| explain || it.level > Level::Watching;
+    let modules = status.modules.iter().flat_map(|it| &it.leaks);
+    let modules: Vec<_> = modules.filter(shown).collect();
+    if status.services.is_empty() && modules.is_empty() {
         return vec![no_services()];
     }
     let mut rows = Rows::new([
@@ -88,10 +91,14 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
         "EXHAUSTED IN",
         "RULE",
     ]);
-    for service in &status.services {
-        for leak in &service.leaks {
+    let of_services = status.services.iter().map(|service| {
+        let leaks: Vec<_> = service.leaks.iter().collect();
+        (&*service.service, leaks)
+    });
+    for (whose, leaks) in of_services.chain([("(host)", modules)]) {
+        for leak in leaks {
             let row = [
-                clean(&service.service),
+                clean(whose),
                 clean(&leak.resource),
                 leak.level.to_string(),
                 amount(leak.held, leak.unit),
@@ -112,7 +119,19 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
     }
     let mut lines: Vec<_> = drill(status).into_iter().collect();
     lines.extend(rows.lines(Some(2)));
+    if explain {
+        lines.extend(books_unread(status));
+    }
     lines
+}
+
+/// That it is not known what kernel modules have allocated, where that could be.
+fn books_unread(status: &Status) -> Option<String> {
+    let error = status.modules.as_ref()?.error.as_ref()?;
+    let error = clean(error);
+    Some(format!(
+        "what each kernel module has is not known, which is for root: {error}"
+    ))
 }
 
 /// Why a resource is believed to leak, or not to.

@@ -116,6 +116,7 @@ impl Scene {
             owner: Some(owner),
             host: None,
             link: None,
+            sensors: None,
         })
     }
 

@@ -230,6 +230,7 @@ impl Watcher {
                 owner: Some(Err(error.clone())),
                 host,
                 link: Some(Arc::new(Err(error))),
+                sensors: None,
             },
             None => Look {
                 at: now,
@@ -238,6 +239,7 @@ impl Watcher {
                 owner: Some(Ok(Owner::Alive(owner(page)?))),
                 host,
                 link: Some(Arc::new(self.kernel.link(slot))),
+                sensors: None,
             },
         })
     }

@@ -8,10 +8,10 @@ use hwshim::clock::SystemClock;
 use monitor::client;
 use monitor::dead_man;
 use monitor::history::{BootId, Stamp};
-use monitor::status::{CardStatus, Status};
+use monitor::status::{CardStatus, QatFigures, Status};
 use monitor::text;
 use monitor::unknown::{self, Unknown};
-use monitor::verdict::State;
+use monitor::verdict::{Cause, State};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +29,8 @@ Exit status, after the conventions of monitoring plugins; of several cards and s
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               a service hangs, leaks or is configured wrongly
+               or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives no
+               sign of life; a service hangs, leaks or is configured wrongly
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone, or
                leaks and will have used up a limit within a day
   3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither, or no
@@ -146,6 +147,8 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
 fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let wanted = |card: &&CardStatus| only.is_none_or(|only| only == card.card);
     let cards: Vec<_> = status.cards.iter().filter(wanted).collect();
+    let wanted = |card: &&QatFigures| only.is_none_or(|only| only == card.card);
+    let qat: Vec<_> = status.qat.iter().filter(wanted).collect();
     let services = services::of(status, only);
     let drained: Vec<_> = cards.iter().filter(|card| card.drained.is_some()).collect();
     let alarming = cards.iter().filter(|card| card.drained.is_none());
@@ -160,10 +163,17 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
         .filter(|service| !service.card.as_deref().is_some_and(serves))
         .map(|service| services::plugin(service));
     let on_drained = drained.iter().map(|_| (0, 0, "OK", String::new()));
-    // Of equals the card, from which a service may merely suffer.
-    let all = on_drained.chain(on_services).chain(on_cards);
+    // Of equals the card, from which a service may merely suffer, and what is down before warnings.
+    let on_qat = qat.iter().map(|card| on_qat(card));
+    let on_warned = cards.iter().filter(|card| card.drained.is_none());
+    let on_warned = on_warned.filter_map(|card| warned(card));
+    let all = on_drained
+        .chain(on_qat)
+        .chain(on_warned)
+        .chain(on_services)
+        .chain(on_cards);
     let worst = all.max_by_key(|found| found.0);
-    let is_about = !cards.is_empty() || only.is_none();
+    let is_about = !cards.is_empty() || !qat.is_empty() || only.is_none();
     let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
         let which = only.map_or_else(String::new, |only| format!(" {}", without_bars(only)));
         let where_ = without_bars(&status.telemetry.to_string_lossy());
@@ -202,6 +212,36 @@ fn complaint(card: &CardStatus) -> String {
         card.cause,
         without_bars(why)
     )
+}
+
+/// A QAT card: as bad as another that is unavailable if its firmware gives no sign of life.
+fn on_qat(card: &QatFigures) -> (u8, u8, &'static str, String) {
+    let Some(why) = card.evidence.first().filter(|_| card.cause != Cause::None) else {
+        return (0, 0, "OK", String::new());
+    };
+    let (severity, (code, word)) = (
+        severity(State::Unavailable),
+        plugin_status(State::Unavailable),
+    );
+    let (name, why) = (without_bars(&card.card), without_bars(&why.detail));
+    (
+        severity,
+        code,
+        word,
+        format!("; {name} ({}): {why}", card.cause),
+    )
+}
+
+/// A card that gives cause for a warning, if it does, as bad as one that is unavailable.
+fn warned(card: &CardStatus) -> Option<(u8, u8, &'static str, String)> {
+    let warning = card.warnings.first()?;
+    let (severity, (code, word)) = (
+        severity(State::Unavailable),
+        plugin_status(State::Unavailable),
+    );
+    let (name, what) = (without_bars(&card.card), without_bars(&warning.code));
+    let why = without_bars(&warning.detail);
+    Some((severity, code, word, format!("; {name} {what}: {why}")))
 }
 
 /// A bar would end the text and start the figures.

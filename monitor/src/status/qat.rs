@@ -1,0 +1,40 @@
+//! A QAT card, which Intel's kernel driver owns, as it is shown.
+
+use crate::checks::Advice;
+use crate::verdict::{Cause, Evidence};
+use serde::{Deserialize, Serialize};
+
+/// What its driver says of a QAT card; `null` is what it does not, or not to us.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct QatFigures {
+    /// Its address, as of any other card.
+    pub card: String,
+    /// The module of its driver, e.g. `qat_4xxx`.
+    pub module: String,
+    /// `up` or `down`.
+    pub state: Option<String>,
+    /// Whether the firmware gave a sign of life when the driver last asked it.
+    pub responds: Option<bool>,
+    /// How often the driver has asked, whoever wanted to know.
+    pub queries_sent: Option<u64>,
+    /// How often the firmware gave no sign.
+    pub queries_failed: Option<u64>,
+    /// Requests to its engines since it started.
+    pub requests: Option<u64>,
+    /// Responses of them.
+    pub responses: Option<u64>,
+    /// Errors that were corrected. These three begin again at zero whenever the device is stopped.
+    pub errors_correctable: Option<u64>,
+    /// Errors after which it could go on.
+    pub errors_nonfatal: Option<u64>,
+    /// Errors after which it could not.
+    pub errors_fatal: Option<u64>,
+    /// What is at fault.
+    pub cause: Cause,
+    /// Why, or why that is not known.
+    pub evidence: Vec<Evidence>,
+    /// Codes that fit, ascending.
+    pub codes: Vec<u8>,
+    /// What each of them means, and what to do.
+    pub advice: Vec<Advice>,
+}

@@ -1,0 +1,361 @@
+//! QAT cards, which Intel's kernel driver owns: no owner publishes a page of them, so the driver is asked.
+//!
+//! They are found by the module of their driver, once a minute. Each is looked at on a thread of its
+//! own, more rarely than any period of its heartbeat; [`QatProbe`] keeps to that period besides.
+//!
+//! ```text
+//!                       the driver has asked, and the firmware gave no sign
+//!   ALIVE or NOT KNOWN ----------------------------------------------------> UNRESPONSIVE
+//!                      <----------------------------------------------------
+//!                         it gave one; that it was not asked changes nothing
+//! ```
+
+use super::at_function::AtFunction;
+use crate::checks::{self, CardSight};
+use crate::probe::{EngineCounters, ProbeError, Qat, QatHeartbeat, QatProbe};
+use crate::status::QatFigures;
+use crate::verdict::{Cause, Evidence};
+use card_spec::pci::Bdf;
+use hwshim::clock::Instant;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Time between two searches for cards.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two looks: ten of the driver's periods, unless somebody has made those longer.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that such a look may take: a question to firmware that hangs ends after a second or two.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Cards of a host that are looked at; the largest servers have eight.
+const CARDS_MAX: usize = 32;
+
+/// The QAT cards of this host.
+#[derive(Debug, Default)]
+pub(super) struct QatCards {
+    searched_at: Option<Instant>,
+    cards: BTreeMap<Bdf, QatCard>,
+}
+
+#[derive(Debug)]
+struct QatCard {
+    module: String,
+    probe: AtFunction<QatProbe>,
+    /// Whether the driver last found signs of life, and since when it has found that.
+    is_alive: Option<(bool, Instant)>,
+}
+
+impl QatCards {
+    /// Looks at every card, in the order of their addresses.
+    pub(super) fn poll(&mut self, root: &Path, now: Instant) -> Vec<QatFigures> {
+        let is_due = |at: Instant| now.since(at) >= SEARCH_INTERVAL;
+        if self.searched_at.is_none_or(is_due) {
+            self.searched_at = Some(now);
+            self.search(root);
+        }
+        let cards = self.cards.iter_mut();
+        let look = |(&bdf, card): (&Bdf, &mut QatCard)| card.poll(bdf, root, now);
+        cards.filter_map(look).collect()
+    }
+
+    fn search(&mut self, root: &Path) {
+        let mut found = find(root);
+        self.cards.retain(|bdf, card| {
+            found
+                .remove(bdf)
+                .is_some_and(|module| module == card.module)
+        });
+        for (bdf, module) in found {
+            if self.cards.len() < CARDS_MAX {
+                self.cards.entry(bdf).or_insert_with(|| QatCard {
+                    module,
+                    probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
+                    is_alive: None,
+                });
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn wait(&self) {
+        for card in self.cards.values() {
+            assert!(card.probe.wait(Duration::from_secs(60)));
+        }
+    }
+}
+
+impl QatCard {
+    /// `None` before the first look has ended.
+    fn poll(&mut self, bdf: Bdf, root: &Path, now: Instant) -> Option<QatFigures> {
+        let seen = self.probe.poll(bdf, root, now)?;
+        let seen = seen.as_ref().as_ref();
+        let heartbeat = seen.map(|qat| qat.heartbeat.as_ref());
+        let heartbeat = heartbeat.unwrap_or_else(Err);
+        // Whoever has stopped a device expects no sign of life of it.
+        let is_down = seen.is_ok_and(|qat| qat.state.as_ref().is_ok_and(|it| it == "down"));
+        self.hear(heartbeat.ok().copied().filter(|_| !is_down), now);
+        let mut evidence: Vec<_> = heartbeat.err().and_then(unseen).into_iter().collect();
+        let unresponsive = self.is_alive.filter(|(is_alive, _)| !is_alive);
+        if let Some((_, since)) = unresponsive {
+            let seconds = now.since(since).as_secs();
+            evidence.insert(
+                0,
+                Evidence {
+                    code: "heartbeat-frozen".into(),
+                    detail: format!(
+                        "its driver has asked the firmware, which has given no sign of life for {seconds} s"
+                    ),
+                },
+            );
+        }
+        let codes = checks::of_card(&CardSight {
+            evidence: &evidence,
+            breaker: None,
+            assessment: None,
+            page: None,
+            fatal_on_link: false,
+        });
+        Some(QatFigures {
+            cause: match unresponsive {
+                Some(_) => Cause::Card,
+                None => Cause::None,
+            },
+            advice: checks::advice(&codes),
+            codes,
+            evidence,
+            responds: self.is_alive.map(|(is_alive, _)| is_alive),
+            ..self.figures(bdf, seen.ok())
+        })
+    }
+
+    /// `None` is a heartbeat that could not be seen: then it is not known any more either.
+    fn hear(&mut self, heartbeat: Option<QatHeartbeat>, now: Instant) {
+        let is_alive = match heartbeat {
+            Some(QatHeartbeat::Alive) => true,
+            Some(QatHeartbeat::Unresponsive) => false,
+            // Who was not asked says nothing; what was believed is believed still.
+            Some(QatHeartbeat::NotAsked(_)) => return,
+            None => {
+                self.is_alive = None;
+                return;
+            }
+        };
+        if self.is_alive.is_none_or(|(before, _)| before != is_alive) {
+            self.is_alive = Some((is_alive, now));
+        }
+    }
+
+    fn figures(&self, bdf: Bdf, qat: Option<&Qat>) -> QatFigures {
+        let count = |of: fn(&Qat) -> &Result<u64, ProbeError>| of(qat?).as_ref().ok().copied();
+        let queries = |of: fn(&Qat) -> &Result<u32, ProbeError>| {
+            of(qat?).as_ref().ok().map(|&count| u64::from(count))
+        };
+        let engines = qat.and_then(|qat| qat.engines.as_ref().ok());
+        let sum = |of: fn(&EngineCounters) -> u64| {
+            let counts = engines?.iter().map(of);
+            Some(counts.fold(0, u64::saturating_add))
+        };
+        QatFigures {
+            card: format!("pci:{bdf}"),
+            module: self.module.clone(),
+            state: qat.and_then(|qat| qat.state.as_ref().ok().cloned()),
+            responds: None,
+            queries_sent: queries(|qat| &qat.queries_sent),
+            queries_failed: queries(|qat| &qat.queries_failed),
+            requests: sum(|engine| engine.requests),
+            responses: sum(|engine| engine.responses),
+            errors_correctable: count(|qat| &qat.errors_correctable),
+            errors_nonfatal: count(|qat| &qat.errors_nonfatal),
+            errors_fatal: count(|qat| &qat.errors_fatal),
+            cause: Cause::None,
+            evidence: Vec::new(),
+            codes: Vec::new(),
+            advice: Vec::new(),
+        }
+    }
+}
+
+/// Why nothing is known of a heartbeat, and what to do about it. That there is none is no news: old
+/// drivers have none, and debugfs need not be mounted.
+fn unseen(error: &ProbeError) -> Option<Evidence> {
+    let detail = match error {
+        ProbeError::Absent { .. } => return None,
+        ProbeError::Unreadable { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            format!(
+                "{error}: its heartbeat is for root, or for who has CAP_DAC_READ_SEARCH \
+                 (AmbientCapabilities= in the unit)"
+            )
+        }
+        _ => error.to_string(),
+    };
+    Some(Evidence {
+        code: "heartbeat-unread".into(),
+        detail,
+    })
+}
+
+/// The functions that a QAT driver has, and its module. Virtual functions have no heartbeat.
+fn find(root: &Path) -> BTreeMap<Bdf, String> {
+    let Ok(entries) = fs::read_dir(root.join("sys/bus/pci/devices")) else {
+        return BTreeMap::new();
+    };
+    let entries = entries.filter_map(Result::ok);
+    let found = entries.filter_map(|entry| {
+        let bdf = entry.file_name().to_str()?.parse().ok()?;
+        let module = fs::read_link(entry.path().join("driver/module")).ok()?;
+        let module = module.file_name()?.to_str()?;
+        let is_qat = module.starts_with("qat_") && !module.ends_with("vf");
+        is_qat.then(|| (bdf, module.to_owned()))
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use tempfile::TempDir;
+
+    const DEVICES: &str = "sys/bus/pci/devices";
+    const DEBUG: &str = "sys/kernel/debug/qat_4xxx_0000:6b:00.0";
+
+    fn write(tree: &TempDir, path: &str, content: &str) {
+        let path = tree.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// A function of `module`, as the kernel links to it.
+    fn function(tree: &TempDir, bdf: &str, module: &str) {
+        let device = tree.path().join(DEVICES).join(bdf);
+        let driver = tree.path().join("sys/bus/pci/drivers").join(module);
+        fs::create_dir_all(&device).unwrap();
+        fs::create_dir_all(&driver).unwrap();
+        let _ = symlink(
+            format!("../../../../module/{module}"),
+            driver.join("module"),
+        );
+        symlink(&driver, device.join("driver")).unwrap();
+    }
+
+    /// A host with a QAT card, one of its virtual functions, and something else.
+    fn host() -> TempDir {
+        let tree = tempfile::tempdir().unwrap();
+        function(&tree, "0000:6b:00.0", "qat_4xxx");
+        function(&tree, "0000:6b:00.1", "qat_4xxxvf");
+        function(&tree, "0000:00:1f.6", "e1000e");
+        for (file, content) in [
+            ("heartbeat/status", "0\n"),
+            ("heartbeat/queries_sent", "41\n"),
+            ("heartbeat/queries_failed", "2\n"),
+            ("heartbeat/config", "500\n"),
+            (
+                "fw_counters",
+                "AE          Requests        Responses\n 0:  12  11\n 1:  7  7\n",
+            ),
+        ] {
+            write(&tree, &format!("{DEBUG}/{file}"), content);
+        }
+        write(&tree, "sys/bus/pci/devices/0000:6b:00.0/qat/state", "up\n");
+        let fatal = "sys/bus/pci/devices/0000:6b:00.0/qat_ras/errors_fatal";
+        write(&tree, fatal, "1\n");
+        tree
+    }
+
+    fn look(cards: &mut QatCards, root: &Path, seconds: u64) -> Vec<QatFigures> {
+        let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
+        cards.poll(root, at(seconds));
+        cards.wait();
+        cards.poll(root, at(seconds + 1))
+    }
+
+    #[test]
+    fn cards_of_a_qat_driver_are_found_and_shown_with_their_counters() {
+        let tree = host();
+        let mut cards = QatCards::default();
+        let [card] = &look(&mut cards, tree.path(), 0)[..] else {
+            panic!("one card: {cards:?}");
+        };
+        assert_eq!(
+            (&*card.card, &*card.module),
+            ("pci:0000:6b:00.0", "qat_4xxx")
+        );
+        assert_eq!(card.state.as_deref(), Some("up"));
+        // Nothing moves in a tree: the driver was not asked, which says nothing.
+        assert_eq!((card.responds, card.cause), (None, Cause::None));
+        assert_eq!(
+            (card.queries_sent, card.queries_failed),
+            (Some(41), Some(2))
+        );
+        assert_eq!((card.requests, card.responses), (Some(19), Some(18)));
+        assert_eq!((card.errors_fatal, card.errors_nonfatal), (Some(1), None));
+        assert!(card.evidence.is_empty(), "{card:?}");
+        fs::remove_dir_all(tree.path().join(DEVICES)).unwrap();
+        assert_eq!(look(&mut cards, tree.path(), 61).len(), 0);
+    }
+
+    #[test]
+    fn a_driver_that_finds_no_sign_of_life_speaks_against_the_card_until_it_finds_one() {
+        let mut card = QatCard {
+            module: "qat_4xxx".to_owned(),
+            probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
+            is_alive: None,
+        };
+        let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
+        let not_asked = Some(QatHeartbeat::NotAsked(crate::probe::NotAsked::ByDriver));
+        let hears = [
+            (not_asked, None),
+            (Some(QatHeartbeat::Unresponsive), Some((false, at(1)))),
+            (not_asked, Some((false, at(1)))),
+            (Some(QatHeartbeat::Unresponsive), Some((false, at(1)))),
+            (Some(QatHeartbeat::Alive), Some((true, at(4)))),
+            (None, None),
+        ];
+        for (second, (heartbeat, is_alive)) in (0..).zip(hears) {
+            card.hear(heartbeat, at(second));
+            assert_eq!(card.is_alive, is_alive, "after {heartbeat:?}");
+        }
+        // What is believed is shown, with its code.
+        let tree = host();
+        let bdf = "0000:6b:00.0".parse().unwrap();
+        card.hear(Some(QatHeartbeat::Unresponsive), at(9));
+        card.poll(bdf, tree.path(), at(9));
+        card.probe.wait(Duration::from_secs(60));
+        let shown = card.poll(bdf, tree.path(), at(12)).unwrap();
+        assert_eq!((shown.responds, shown.cause), (Some(false), Cause::Card));
+        assert_eq!(shown.codes, [18]);
+        assert!(shown.evidence[0].detail.ends_with("for 3 s"), "{shown:?}");
+        let state = format!("{DEVICES}/0000:6b:00.0/qat/state");
+        write(&tree, &state, "down\n");
+        card.poll(bdf, tree.path(), at(20));
+        card.probe.wait(Duration::from_secs(60));
+        let shown = card.poll(bdf, tree.path(), at(21)).unwrap();
+        assert_eq!((shown.responds, shown.cause), (None, Cause::None));
+    }
+
+    #[test]
+    fn who_may_not_read_the_heartbeat_is_told_what_that_takes() {
+        if rustix::process::geteuid().is_root() {
+            let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+            let error = ProbeError::Unreadable {
+                path: "/sys/kernel/debug".into(),
+                source: denied,
+            };
+            let detail = unseen(&error).unwrap().detail;
+            assert!(detail.contains("CAP_DAC_READ_SEARCH"), "{detail}");
+            return;
+        }
+        let tree = host();
+        let debugfs = tree.path().join("sys/kernel/debug");
+        fs::set_permissions(&debugfs, fs::Permissions::from_mode(0)).unwrap();
+        let card = look(&mut QatCards::default(), tree.path(), 0).remove(0);
+        fs::set_permissions(&debugfs, fs::Permissions::from_mode(0o700)).unwrap();
+        let detail = &card.evidence[0].detail;
+        assert!(detail.contains("CAP_DAC_READ_SEARCH"), "{detail}");
+        assert_eq!(card.cause, Cause::None);
+        assert_eq!(card.state.as_deref(), Some("up"));
+    }
+}
