@@ -346,21 +346,20 @@ impl Fault {
         };
         let parameter = *parameter;
         let read = place.read(value);
-        let expected = match (read, changed.range(parameter)) {
+        match (read, changed.range(parameter)) {
             (Err(_), Some((_, expected)))
             | (Ok(()), Some((false, expected)))
-            | (Err(expected), None) => expected,
+            | (Err(expected), None) => Err(FaultError::BadValue {
+                fault,
+                parameter,
+                value: value.to_owned(),
+                expected,
+            }),
             (Ok(()), _) => {
                 *self = changed;
-                return Ok(());
+                Ok(())
             }
-        };
-        Err(FaultError::BadValue {
-            fault,
-            parameter,
-            value: value.to_owned(),
-            expected,
-        })
+        }
     }
 
     /// What a parameter has to be for the fault to do something, where not every value of its kind

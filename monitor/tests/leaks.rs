@@ -572,6 +572,7 @@ proptest! {
             watched.observe(Instant::from_nanos(now), &Sample {
                 held: value,
                 opens,
+                commands: opens,
                 failed_opens,
                 load,
                 card_absent,

@@ -86,7 +86,7 @@ mod tests {
         let source = std::error::Error::source(&error).expect("the loader was asked");
         let told = source
             .source()
-            .map_or(source.to_string(), ToString::to_string);
+            .map_or_else(|| source.to_string(), ToString::to_string);
         assert!(told.contains("libhwshim_is_not_there"), "{told}");
     }
 

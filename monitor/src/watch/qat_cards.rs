@@ -350,7 +350,7 @@ mod tests {
         }
         let tree = host();
         let debugfs = tree.path().join("sys/kernel/debug");
-        fs::set_permissions(&debugfs, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&debugfs, fs::Permissions::from_mode(0o0)).unwrap();
         let card = look(&mut QatCards::default(), tree.path(), 0).remove(0);
         fs::set_permissions(&debugfs, fs::Permissions::from_mode(0o700)).unwrap();
         let detail = &card.evidence[0].detail;
