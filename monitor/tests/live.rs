@@ -322,6 +322,13 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
     let alive = String::from_utf8(alive).unwrap();
     let status: Value = serde_json::from_str(alive.lines().next().unwrap()).unwrap();
     let url = format!("http://{}", status["listen"].as_str().unwrap());
+    // The monitor says at its next poll what it was ordered.
+    site.wait(|| {
+        let mut status = Command::new(CARDMON);
+        let output = status.args(["status", "--json", "--url", &url]).output();
+        let status: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap_or_default();
+        !status["cards"][0]["drained"].is_null()
+    });
     let nowhere = at("nowhere").display().to_string();
     let asked = |more: &[&str]| {
         let output = Command::new(CARDMON)

@@ -272,7 +272,7 @@ fn a_starved_host_clears_no_card_of_a_wrong_answer() {
         has_lied: true,
         ..starved
     };
-    let seen = [Kind::WrongAnswer, Kind::HostPressure, Kind::OwnLateness];
+    let seen = [Kind::WrongAnswer];
     let cleared = under(&dossier(&seen, &[]), &starved);
     assert_eq!(cleared.vetoes, [Veto::CounterMovedOnStarvedHost]);
     let suspected = under(&dossier(&seen, &[]), &lied);

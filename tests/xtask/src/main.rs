@@ -37,7 +37,7 @@ enum Command {
     /// Runs everything that CI runs: format, lints, tests, documentation, dependencies.
     ///
     /// Every step runs even if an earlier one failed, and a table at the end says how each went.
-    /// What is missing is installed below target/tools (cargo-deny, once, about three minutes); the
+    /// What is missing is installed below target/tools (cargo-deny, once, for a minute or two); the
     /// last step is `cargo xtask vm` without what is only observed. Nothing on the machine is
     /// changed, and nothing takes root.
     Test,

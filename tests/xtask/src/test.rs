@@ -171,7 +171,8 @@ fn cargo_deny() -> anyhow::Result<PathBuf> {
         }
     }
     println!("cargo-deny is not installed; building it into target/tools, which takes minutes");
-    let mut install = cargo(["install", "--locked", "--quiet", "cargo-deny"]);
+    // It runs for seconds, and to optimise it takes minutes.
+    let mut install = cargo(["install", "--locked", "--quiet", "--debug", "cargo-deny"]);
     install
         .args(["--version", CARGO_DENY_VERSION, "--root"])
         .arg(&tools);
