@@ -271,7 +271,7 @@ struct Told {
     /// Whether something that acted has not ended.
     goes_on: bool,
     /// Records of what is over, and after which the card had its work again.
-    settled: HashSet<usize>,
+    settled: HashSet<InjectionId>,
 }
 
 /// What may still be held against the card.
@@ -511,10 +511,8 @@ impl World {
     /// thing that was wrong ended, and what that may have left behind had its time to show.
     fn has_recovered(&mut self) -> Result<bool, Violation> {
         let now = self.now();
-        if self.is_anything(Progress::Active) || self.is_anything(Progress::Ahead) {
-            return Ok(false);
-        }
-        if self.told.goes_on {
+        let is_to_come = self.is_anything(Progress::Active) || self.is_anything(Progress::Ahead);
+        if is_to_come || self.told.goes_on {
             return Ok(false);
         }
         let Some(since) = self.standing.recovering_since else {
@@ -533,8 +531,9 @@ impl World {
             for happening in &mut self.incidents {
                 happening.is_settled = happening.state == Progress::Over;
             }
-            let records = self.script().record().len();
-            self.told.settled.extend(0..records);
+            let script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
+            let over = script.record().iter().filter(|it| it.cleared_at.is_some());
+            self.told.settled.extend(over.map(|record| record.id));
             return Ok(true);
         }
         // A request that was lost is found out, at the latest, at the end of its time; then the
@@ -1096,7 +1095,7 @@ impl World {
         if self.plan.scenario.is_some() {
             let script = self.script();
             let told = script.record().iter().filter(|record| {
-                let is_settled = self.told.settled.contains(&record.id.0);
+                let is_settled = self.told.settled.contains(&record.id);
                 record.first_acted_at.is_some() && !is_settled
             });
             suspects.extend(told.map(|it| Trouble::Card(it.fault.clone())));
@@ -1326,6 +1325,25 @@ mod tests {
         let place = |what: &str| lines.iter().position(|line| line.ends_with(what));
         let returned = place("the card has its work again").unwrap();
         assert!(returned < place("phase breaker-open").unwrap());
+    }
+
+    #[test]
+    fn what_a_story_has_yet_to_tell_is_not_over_when_the_card_has_its_work_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("two-reboots.toml");
+        let reboot = |at: &str| format!("[[inject]]\nfault = \"silent-reboot\"\nat = \"{at}\"\n");
+        let text = format!(
+            "name = \"two-reboots\"\nsummary = \"it reboots, works, and reboots\"\nstory = \"told\"\n\
+             duration = \"120s\"\n[[load]]\nphase = \"steady\"\nlasting = \"120s\"\n\
+             operations_per_second = 20.0\n{}{}[expect]\ncause = \"card\"\nshim = \"resets it\"\n\
+             monitor = \"names it\"\n",
+            reboot("5s"),
+            reboot("90s"),
+        );
+        std::fs::write(&path, text).unwrap();
+        let scenario = Scenario::read(&path).unwrap();
+        let outcome = run(&Plan::play(Arc::new(scenario), 1)).unwrap();
+        assert_eq!(outcome.opened.len(), 2, "{:?}", outcome.opened);
     }
 
     #[test]
