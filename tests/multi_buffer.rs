@@ -201,7 +201,7 @@ fn it_signs_and_does_nothing_else_and_says_how_many_go_together() {
         return;
     }
     accelerator.reset(&mut Vec::new()).unwrap();
-    assert_eq!(accelerator.batch().size.get(), 8);
+    assert_eq!(accelerator.batch_size().get(), 8);
     let digest = Request {
         id: RequestId {
             index: 1,

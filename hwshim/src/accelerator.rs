@@ -20,7 +20,6 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Something that executes requests.
 #[cfg_attr(test, mockall::automock)]
@@ -75,9 +74,10 @@ pub trait Accelerator: Send + fmt::Debug {
     /// Descriptors on which any event means that a poll is worth while.
     fn events<'a>(&'a self) -> Vec<BorrowedFd<'a>>;
 
-    /// How many requests it executes in the time of one.
-    fn batch(&self) -> Batch {
-        Batch::ONE
+    /// How many requests of one kind it executes together, in the time of one. Where that is more than
+    /// one, one alone costs as much as all: whoever has only one does better elsewhere.
+    fn batch_size(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
     }
 
     /// Whether it can take requests.
@@ -85,26 +85,6 @@ pub trait Accelerator: Send + fmt::Debug {
 
     /// Figures for the record.
     fn counters(&self) -> Counters;
-}
-
-/// How an accelerator gathers requests.
-///
-/// Where several take the time of one, one alone costs as much as all: whoever has only one does
-/// better elsewhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Batch {
-    /// Requests of one kind that are executed together, in the time of one.
-    pub size: NonZeroUsize,
-    /// How long a request may be kept back at most for others to come.
-    pub window: Duration,
-}
-
-impl Batch {
-    /// Of one that executes each request by itself, at once.
-    pub const ONE: Self = Self {
-        size: NonZeroUsize::MIN,
-        window: Duration::ZERO,
-    };
 }
 
 /// Figures of an accelerator since it was made.

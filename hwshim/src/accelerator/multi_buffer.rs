@@ -17,8 +17,8 @@ mod work;
 mod worker;
 
 use super::{
-    Accelerator, Algorithm, Batch, Completion, Counters, DeviceError, RejectReason, Rejected,
-    Request, State, Unverified,
+    Accelerator, Algorithm, Completion, Counters, DeviceError, RejectReason, Rejected, Request,
+    State, Unverified,
 };
 use crate::clock::Instant;
 use ::multi_buffer::LANES;
@@ -234,11 +234,8 @@ impl Accelerator for MultiBuffer {
         self.worker.iter().map(Worker::event).collect()
     }
 
-    fn batch(&self) -> Batch {
-        Batch {
-            size: NonZeroUsize::new(LANES).expect("the library has eight lanes"),
-            window: gather::WINDOW_MAX,
-        }
+    fn batch_size(&self) -> NonZeroUsize {
+        NonZeroUsize::new(LANES).expect("the library has eight lanes")
     }
 
     fn state(&self) -> State {

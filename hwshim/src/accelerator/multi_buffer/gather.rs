@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Longest window there is, whatever a batch takes.
-pub(super) const WINDOW_MAX: Duration = Duration::from_millis(2);
+const WINDOW_MAX: Duration = Duration::from_millis(2);
 /// A window is this part of what a batch takes: one more lane saves an eighth of a batch, and the
 /// others pay for it by waiting.
 const WINDOW_DIVISOR: u32 = 4;

@@ -11,8 +11,7 @@
 use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
-    Algorithm, Batch, DeviceError, Operation, RejectReason, Rejected, Request, RequestId,
-    Unverified,
+    Algorithm, DeviceError, Operation, RejectReason, Rejected, Request, RequestId, Unverified,
 };
 use crate::clock::Instant;
 use crate::router::choice::{
@@ -213,7 +212,7 @@ impl Core {
     fn prospect(&self, candidate: &Candidate, class: Class) -> Prospect {
         let verify = self.costs.of(class).verify;
         let lane = &self.lanes[candidate.lane];
-        let size = lane.batch().size.get();
+        let size = lane.batch_size();
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
             // One that comes alone is kept back for nobody, so its latency is what a batch takes.
@@ -271,7 +270,7 @@ impl Core {
             | Choice::Software(Reason::SoonerInSoftware | Reason::QueueTooLong) => true,
             // Alone in its batch it does not pay, and how else should it come to have company?
             Choice::Software(Reason::CostsMoreHere) => {
-                best.is_some_and(|best| self.lanes[best.lane].batch().size.get() > 1)
+                best.is_some_and(|best| self.lanes[best.lane].batch_size() > 1)
             }
             Choice::Software(_) => false,
         };
@@ -337,7 +336,7 @@ impl Core {
             lane: index,
             latency,
             in_flight,
-            is_untried: _,
+            ..
         } = to;
         let speed = &mut self.lanes[index].speeds[wanted.class.index()];
         speed.passed_over = 0;
@@ -550,7 +549,7 @@ impl Core {
             let prospect = best.map(|best| self.prospect(&best, class));
             let every = best.filter(|best| {
                 let costs_less = prospect.is_some_and(|prospect| prospect.host < software);
-                costs_less || self.lanes[best.lane].batch().size.get() > 1
+                costs_less || self.lanes[best.lane].batch_size() > 1
             });
             let every = every.and_then(|best| best.tried_every(self.options.timeout, software));
             outlook.write(class, software, prospect, every);
@@ -584,9 +583,9 @@ impl Lane {
         accelerator.map_or(0, |accelerator| accelerator.in_flight())
     }
 
-    fn batch(&self) -> Batch {
+    fn batch_size(&self) -> usize {
         let accelerator = self.accelerator.as_ref();
-        accelerator.map_or(Batch::ONE, |accelerator| accelerator.batch())
+        accelerator.map_or(1, |accelerator| accelerator.batch_size().get())
     }
 
     /// Takes note of how long a request took. One that was refused says nothing about that.

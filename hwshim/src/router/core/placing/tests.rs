@@ -30,7 +30,7 @@ struct Works {
     free_at: Vec<Instant>,
     queue: Vec<(Instant, Request)>,
     depth_max: usize,
-    batch: Batch,
+    batch_size: NonZeroUsize,
     /// It takes requests and answers none.
     hangs: bool,
     /// Requests whose answers are computed: that of the trial.
@@ -45,7 +45,7 @@ impl Engines {
             free_at: vec![Instant::ORIGIN; engines],
             queue: Vec::new(),
             depth_max: usize::MAX,
-            batch: Batch::ONE,
+            batch_size: NonZeroUsize::MIN,
             hangs: false,
             honest: 1,
             given: 0,
@@ -67,8 +67,8 @@ impl Accelerator for Engines {
         true
     }
 
-    fn batch(&self) -> Batch {
-        self.works().batch
+    fn batch_size(&self) -> NonZeroUsize {
+        self.works().batch_size
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
@@ -381,11 +381,7 @@ fn p256_stays_here_although_it_is_offloaded_and_many_wait() {
 fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
     // Sooner than software, even alone; what it costs decides.
     let (mut desk, works) = Desk::over(micros(590), 8);
-    works.lock().unwrap().batch = Batch {
-        size: NonZeroUsize::new(8).unwrap(),
-        // Longer than a batch takes, as that of multi-buffer is: one alone does not wait for it.
-        window: micros(2_000),
-    };
+    works.lock().unwrap().batch_size = NonZeroUsize::new(8).unwrap();
     let alone = desk.submit();
     let Placed::InSoftware(id, _) = alone else {
         panic!("{alone:?}");
@@ -701,24 +697,32 @@ fn work_leaves_a_card_whose_breaker_opens_and_returns_after_its_trial() {
     assert!((0.4..0.6).contains(&share), "{back} and {other}");
 }
 
-#[test]
-fn a_card_that_was_too_slow_for_any_deadline_gets_its_work_back() {
-    let (mut desk, works) = Desk::over(Duration::from_millis(150), 1_000);
-    desk.warm_up(16);
+/// Asks among a thousand that wait until the accelerator was given `more`, in fewer than `most`
+/// requests. Returns how many it took.
+#[track_caller]
+fn ask_until_given(desk: &mut Desk, works: &Mutex<Works>, more: usize, most: u32) -> u32 {
     desk.core.announce(1_000);
     let given = || works.lock().unwrap().given;
     let before = given();
-    works.lock().unwrap().service = micros(500);
     let mut asked = 0;
-    while given() < before + 32 {
+    while given() < before + more {
         if let Placed::InSoftware(id, _) = desk.submit() {
             desk.do_in_software(id);
         }
         let arrivals = desk.wait(micros(500));
         desk.end_all(arrivals);
         asked += 1;
-        assert!(asked < 50_000, "it was given {}", given() - before);
+        assert!(asked < most, "it was given {}", given() - before);
     }
+    asked
+}
+
+#[test]
+fn a_card_that_was_too_slow_for_any_deadline_gets_its_work_back() {
+    let (mut desk, works) = Desk::over(Duration::from_millis(150), 1_000);
+    desk.warm_up(16);
+    works.lock().unwrap().service = micros(500);
+    let asked = ask_until_given(&mut desk, &works, 32, 50_000);
     // Finding out was left to a few, although each would have been in time.
     assert!(asked > 5_000, "{asked}");
 }
@@ -757,20 +761,6 @@ fn who_asks_beforehand_and_stays_away_tries_a_card_now_and_then() {
 fn a_latency_that_only_a_trial_has_shown_is_soon_seen_again() {
     let (mut desk, works) = Desk::over(Duration::from_millis(150), 1_000);
     works.lock().unwrap().service = micros(500);
-    desk.core.announce(1_000);
-    let given = || works.lock().unwrap().given;
-    let before = given();
-    let mut asked = 0;
-    while given() < before + 8 {
-        if let Placed::InSoftware(id, _) = desk.submit() {
-            desk.do_in_software(id);
-        }
-        let arrivals = desk.wait(micros(500));
-        desk.end_all(arrivals);
-        asked += 1;
-        assert!(
-            asked < 200,
-            "the host stood still during the trial, and the card pays for it"
-        );
-    }
+    // The host stood still during the trial, and the card does not pay for it.
+    ask_until_given(&mut desk, &works, 8, 200);
 }
