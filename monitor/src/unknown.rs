@@ -153,7 +153,7 @@ mod tests {
     use crate::watch::{Settings, Watch};
     use hwshim::clock::Instant;
     use std::collections::BTreeMap;
-    use std::net::SocketAddr;
+    use std::path::Path;
 
     fn at(seconds: u64) -> Stamp {
         Stamp {
@@ -176,15 +176,8 @@ mod tests {
     }
 
     fn status(age_seconds: Option<f64>) -> Status {
-        let mut watch = Watch::new(Settings {
-            telemetry: "/nonexistent".into(),
-            root: "/".into(),
-            limits: crate::verdict::Limits::default(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            simulation: None,
-            services: Vec::new(),
-            service_time: crate::services::ServiceTime::REAL,
-        });
+        let nowhere = Path::new("/nonexistent");
+        let mut watch = Watch::new(Settings::of(nowhere, Path::new("/")));
         let mut status = watch.poll(Instant::ORIGIN).status;
         status.age_seconds = age_seconds;
         status

@@ -76,6 +76,22 @@ pub struct Settings {
     pub service_time: ServiceTime,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// As tests have them: pages in one directory, and a host in another.
+    pub(crate) fn of(telemetry: &Path, root: &Path) -> Self {
+        Self {
+            telemetry: telemetry.to_owned(),
+            root: root.to_owned(),
+            limits: Limits::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            simulation: None,
+            services: Vec::new(),
+            service_time: ServiceTime::REAL,
+        }
+    }
+}
+
 /// Watches every telemetry page in a directory, the host, and host services.
 #[derive(Debug)]
 pub struct Watch {
@@ -541,15 +557,7 @@ mod tests {
     use zerocopy::IntoBytes;
 
     fn watch(directory: &Path) -> Watch {
-        Watch::new(Settings {
-            telemetry: directory.to_owned(),
-            root: PathBuf::from("/"),
-            limits: Limits::default(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            simulation: None,
-            services: Vec::new(),
-            service_time: ServiceTime::REAL,
-        })
+        Watch::new(Settings::of(directory, Path::new("/")))
     }
 
     #[test]

@@ -26,6 +26,9 @@ use zerocopy::{FromZeros, IntoBytes};
 
 const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
 const ADDRESS: &str = "vfio-user:/run/card.sock";
+const UNLOCK: [&str; 7] = [
+    "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
+];
 
 /// A card's page, a history, and what listens to a monitor of both.
 struct Site {
@@ -141,6 +144,13 @@ impl Site {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// Unlocks, and drains the card.
+    fn drain(&self) {
+        for order in [&UNLOCK[..], &["drain", ADDRESS]] {
+            assert!(self.cardmon(order).status.success(), "{order:?}");
+        }
     }
 
     fn cardmon(&self, arguments: &[&str]) -> Output {
@@ -364,11 +374,7 @@ fn what_is_drained_stays_so_where_the_history_is_opened_late() {
     let mut site = Site::new();
     let first = site.start();
     site.poll_until(became("connected"));
-    let unlock = [
-        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
-    ];
-    assert!(site.cardmon(&unlock).status.success());
-    assert!(site.cardmon(&["drain", ADDRESS]).status.success());
+    site.drain();
     // One that is started while another still has the history, and gets it when that ends.
     let mut command = Command::new(CARDMON);
     command
@@ -442,12 +448,9 @@ fn a_card_is_drained_in_a_window_only_and_then_alarms_nobody() {
     assert_eq!(refused.status.code(), Some(1));
     let text = String::from_utf8(refused.stderr).unwrap();
     assert!(text.contains("cardmon unlock"), "{text}");
-    let unlock = [
-        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
-    ];
-    assert!(site.cardmon(&unlock).status.success());
+    assert!(site.cardmon(&UNLOCK).status.success());
     assert!(
-        !site.cardmon(&unlock).status.success(),
+        !site.cardmon(&UNLOCK).status.success(),
         "it was open already"
     );
     assert!(!site.cardmon(&["drain", "pci:nowhere"]).status.success());
@@ -767,11 +770,7 @@ fn a_drained_card_reads_disconnected_by_an_operator_and_is_no_alarm() {
     let mut site = Site::new();
     let monitor = site.start();
     site.poll_until(became("connected"));
-    let unlock = [
-        "unlock", "--ticket", "CHG1", "--for", "30m", "--reason", "fan",
-    ];
-    assert!(site.cardmon(&unlock).status.success());
-    assert!(site.cardmon(&["drain", ADDRESS]).status.success());
+    site.drain();
     site.page.card.state = card_state::GONE.into();
     site.poll_until(became("unreachable"));
     let url = monitor.url();

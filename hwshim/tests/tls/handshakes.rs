@@ -101,12 +101,7 @@ async fn keys_that_software_signs_with_sooner_stay_there() {
 #[tokio::test]
 async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_the_card() {
     const CROWD: u64 = 1000;
-    let script = Script::new(Behaviour::Slow);
-    let router = router_with(&script, PATIENT, Offload::default());
-    let server = Server::over(router, script, Options::default(), |provider| {
-        config(provider, &identity(Kind::Rsa2048))
-    })
-    .await;
+    let server = server_that_asks_what_pays(Behaviour::Slow).await;
     let client = client_for_full_handshakes();
     // Connections that have not said anything, and may never do.
     let (mut clients, crowd): (Vec<_>, Vec<_>) = (0..CROWD)
@@ -145,6 +140,16 @@ async fn a_handshake_alone_is_signed_by_software_at_once_and_one_in_a_crowd_by_t
 /// What a TLS client sends first of all.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
+/// With an RSA key, before a card that does so.
+async fn server_that_asks_what_pays(behaviour: Behaviour) -> Server {
+    let script = Script::new(behaviour);
+    let router = router_with(&script, PATIENT, Offload::default());
+    Server::over(router, script, Options::default(), |provider| {
+        config(provider, &identity(Kind::Rsa2048))
+    })
+    .await
+}
+
 fn client_for_full_handshakes() -> Arc<ClientConfig> {
     let mut client = Arc::unwrap_or_clone(client_of(Kind::Rsa2048, TLS13));
     client.resumption = Resumption::disabled();
@@ -153,12 +158,7 @@ fn client_for_full_handshakes() -> Arc<ClientConfig> {
 
 #[tokio::test]
 async fn hellos_that_come_together_are_a_crowd_on_one_thread_too() {
-    let script = Script::new(Behaviour::Slow);
-    let router = router_with(&script, PATIENT, Offload::default());
-    let server = Server::over(router, script, Options::default(), |provider| {
-        config(provider, &identity(Kind::Rsa2048))
-    })
-    .await;
+    let server = server_that_asks_what_pays(Behaviour::Slow).await;
     let client = client_for_full_handshakes();
     // Both keep their ends until all are through: a pipe whose other end has gone is broken.
     let (mut accepted, mut connected) = (JoinSet::new(), JoinSet::new());
@@ -177,12 +177,7 @@ async fn hellos_that_come_together_are_a_crowd_on_one_thread_too() {
 
 #[tokio::test]
 async fn a_handshake_does_not_take_itself_for_another_that_waits() {
-    let script = Script::new(Behaviour::Brisk);
-    let router = router_with(&script, PATIENT, Offload::default());
-    let server = Server::over(router, script, Options::default(), |provider| {
-        config(provider, &identity(Kind::Rsa2048))
-    })
-    .await;
+    let server = server_that_asks_what_pays(Behaviour::Brisk).await;
     server.serve(&client_for_full_handshakes()).await;
     assert_eq!(server.signatures(), (0, 1, 0));
     assert_eq!(server.router.requests().submitted, 0);
@@ -190,12 +185,7 @@ async fn a_handshake_does_not_take_itself_for_another_that_waits() {
 
 #[tokio::test]
 async fn handshakes_that_come_alone_find_out_that_a_card_has_become_fast() {
-    let script = Script::new(Behaviour::Slow);
-    let router = router_with(&script, PATIENT, Offload::default());
-    let server = Server::over(router, script, Options::default(), |provider| {
-        config(provider, &identity(Kind::Rsa2048))
-    })
-    .await;
+    let server = server_that_asks_what_pays(Behaviour::Slow).await;
     let client = client_for_full_handshakes();
     server.serve(&client).await;
     assert_eq!(server.signatures(), (0, 1, 0));

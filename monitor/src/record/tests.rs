@@ -3,10 +3,8 @@
 use super::*;
 use crate::history::{BootId, WallTime};
 use crate::status::{ProbeErrorCount, SCHEMA};
-use crate::verdict::Limits;
 use crate::watch::{Settings, Watch};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 const CARD: &str = "pci:0000:3b:00.0";
 
@@ -58,15 +56,7 @@ fn drained() -> BTreeMap<String, Drained> {
 fn poll() -> Poll {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("card.telemetry"), "").unwrap();
-    let mut watch = Watch::new(Settings {
-        telemetry: directory.path().to_owned(),
-        root: PathBuf::from("/"),
-        limits: Limits::default(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        simulation: None,
-        services: Vec::new(),
-        service_time: crate::services::ServiceTime::REAL,
-    });
+    let mut watch = Watch::new(Settings::of(directory.path(), Path::new("/")));
     let mut poll = watch.poll(Instant::ORIGIN);
     assert_eq!(poll.status.schema, SCHEMA);
     poll.status.cards[0].card = CARD.to_owned();

@@ -67,15 +67,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::super::{Settings, Watch};
-    use crate::services::ServiceTime;
     use crate::status::{CardStatus, Status};
-    use crate::verdict::Limits;
     use crate::{metrics, text};
     use card_spec::telemetry::{Page, padded};
     use hwshim::clock::Instant;
     use hwshim::telemetry::Publisher;
     use std::fs;
-    use std::net::SocketAddr;
     use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
@@ -100,15 +97,7 @@ mod tests {
             let mut page = Page::new();
             page.owner.address = padded(CARD);
             publisher.publish(&page).unwrap();
-            let watch = Watch::new(Settings {
-                telemetry: pages,
-                root: root.path().to_owned(),
-                limits: Limits::default(),
-                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                simulation: None,
-                services: Vec::new(),
-                service_time: ServiceTime::REAL,
-            });
+            let watch = Watch::new(Settings::of(&pages, root.path()));
             let host = Self {
                 root,
                 _publisher: publisher,

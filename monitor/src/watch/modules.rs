@@ -134,13 +134,10 @@ const fn lossy(bytes: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::leak::Level;
-    use crate::services::ServiceTime;
     use crate::status::Status;
     use crate::text;
-    use crate::verdict::Limits;
     use crate::watch::Settings;
     use std::fs;
-    use std::net::SocketAddr;
 
     const MIB: u64 = 1 << 20;
 
@@ -209,16 +206,7 @@ mod tests {
     /// What a monitor shows that has looked at an empty host.
     fn status() -> Status {
         let tree = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            telemetry: tree.path().to_owned(),
-            root: tree.path().to_owned(),
-            limits: Limits::default(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            simulation: None,
-            services: Vec::new(),
-            service_time: ServiceTime::REAL,
-        };
-        super::super::Watch::new(settings)
+        super::super::Watch::new(Settings::of(tree.path(), tree.path()))
             .poll(Instant::ORIGIN)
             .status
     }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::history::{BootId, Seq};
 use crate::status::HostFigures;
-use crate::verdict::{Evidence, Limits};
+use crate::verdict::Evidence;
 use crate::watch::{Settings, Watch};
-use std::net::SocketAddr;
+use std::path::Path;
 
 const CARD: &str = "pci:0000:3b:00.0";
 
@@ -26,13 +26,8 @@ fn status() -> Status {
         crate::services::ServiceSettings::new(name, program)
     };
     let mut watch = Watch::new(Settings {
-        telemetry: directory.path().to_owned(),
-        root: "/".into(),
-        limits: Limits::default(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        simulation: None,
         services: vec![named("hardserver"), named("web")],
-        service_time: crate::services::ServiceTime::REAL,
+        ..Settings::of(directory.path(), Path::new("/"))
     });
     let mut status = watch.poll(Instant::ORIGIN).status;
     status.cards[0].card = CARD.to_owned();
