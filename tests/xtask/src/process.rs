@@ -45,6 +45,21 @@ pub(crate) fn typed(command: &Command) -> String {
         .join(" ")
 }
 
+/// Builds programs of ours. Returns the directory that they are in then.
+pub(crate) fn built(programs: &[&str], release: bool) -> anyhow::Result<PathBuf> {
+    let mut build = cargo(["build", "--quiet"]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    if release {
+        build.arg("--release");
+    }
+    run(&mut build)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let target = target.map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join(if release { "release" } else { "debug" }))
+}
+
 /// Runs a command whose output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let typed = typed(command);

@@ -12,7 +12,7 @@ pub(crate) mod load;
 #[expect(dead_code, reason = "tests wait for errors and ends")]
 pub(crate) mod serving;
 
-use crate::process::{bound, cargo, root, run};
+use crate::process::{bound, built, run};
 use anyhow::{Context as _, ensure};
 use authority::{Authority, Identity, Key};
 use serde_json::Value;
@@ -40,26 +40,13 @@ pub(crate) struct Card(Child);
 impl Stage {
     /// Builds the programs, and makes an authority and an RSA certificate by it.
     pub(crate) fn set(directory: PathBuf, release: bool) -> anyhow::Result<Self> {
-        let mut build = cargo([
-            "build",
-            "--quiet",
-            "--bin",
-            "hwshim",
-            "--bin",
-            "firmware-sim",
-        ]);
-        if release {
-            build.arg("--release");
-        }
-        run(&mut build)?;
+        let programs = built(&["hwshim", "firmware-sim"], release)?;
         fs::create_dir_all(&directory)
             .with_context(|| format!("{} cannot be made", directory.display()))?;
         let authority = Authority::found(&directory)?;
         let identity = authority.issue("site", Key::Rsa2048, "site")?;
-        let target = std::env::var_os("CARGO_TARGET_DIR");
-        let target = target.map_or_else(|| root().join("target"), PathBuf::from);
         Ok(Self {
-            programs: target.join(if release { "release" } else { "debug" }),
+            programs,
             directory,
             authority,
             identity,

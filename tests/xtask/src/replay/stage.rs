@@ -3,7 +3,7 @@
 //!
 //! Every process ends with the stage, also if this one is killed.
 
-use crate::process::{bound, cargo, program, root, run, typed};
+use crate::process::{bound, built, program, typed};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -32,21 +32,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds the programs, and clears the directory of what another run has left.
     pub(super) fn set(directory: PathBuf, release: bool) -> anyhow::Result<Self> {
-        let mut build = cargo(["build", "--quiet"]);
-        build.args([
-            "--bin",
-            "cardmon",
-            "--bin",
-            "hwshim",
-            "--bin",
-            "firmware-sim",
-        ]);
-        if release {
-            build.arg("--release");
-        }
-        run(&mut build)?;
-        let target = std::env::var_os("CARGO_TARGET_DIR");
-        let target = target.map_or_else(|| root().join("target"), PathBuf::from);
+        let programs = built(&["cardmon", "hwshim", "firmware-sim"], release)?;
         if directory.join("polls.jsonl").exists() {
             fs::remove_dir_all(&directory)
                 .with_context(|| format!("{} cannot be cleared", directory.display()))?;
@@ -56,7 +42,7 @@ impl Stage {
         // Whoever takes the port before cardmon does has cardmon say so and end.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         Ok(Self {
-            programs: target.join(if release { "release" } else { "debug" }),
+            programs,
             directory,
             port,
             processes: Vec::new(),
