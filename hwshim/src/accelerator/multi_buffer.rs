@@ -4,7 +4,7 @@
 //! A thread gathers what is asked and executes it eight at a time (see the package
 //! `multi-buffer`); what stands around it here are requests, deadlines and completions. It signs,
 //! by RSA of 2048, 3072 and 4096 bits and on P-256 and P-384, and offers nothing else. One request
-//! alone takes as long as eight, which [`Accelerator::batch`] says: it pays under load, and costs
+//! alone takes as long as eight, which [`Accelerator::batch_size`] says: it pays under load, and costs
 //! a core.
 //!
 //! Nothing is checked here, any more than a card's answers are: the router verifies each before it
