@@ -325,15 +325,17 @@ impl Said {
 }
 
 impl Pairs {
-    /// Of two that differ in what is true. A card that is away shows nothing else of itself or its
-    /// link, and what takes hours is not asked about together with what takes a minute.
+    /// Of two that differ in what is true and can be so at once. A card that is away shows nothing
+    /// else of itself or its link, and what takes hours is not asked about together with what takes a
+    /// minute.
     fn plans(&self) -> Vec<([Trouble; 2], Phase, Plan)> {
         let mut all = asked_about(&self.troubles);
         all.retain(|it| it.truth() != Truth::None && !it.takes_hours());
         let mut plans = Vec::new();
         for (at, one) in all.iter().enumerate() {
             for other in &all[at + 1..] {
-                if one.truth() == other.truth() || one.hides(other) || other.hides(one) {
+                let is_seen = !one.hides(other) && !other.hides(one) && !one.displaces(other);
+                if one.truth() == other.truth() || !is_seen {
                     continue;
                 }
                 for seed in self.seed..self.seed + self.seeds {
@@ -642,5 +644,21 @@ mod tests {
         assert!(is_out_of_reach(&slow(100.0), Phase::Boot));
         assert!(!is_out_of_reach(&slow(100.0), Phase::Steady));
         assert!(!is_out_of_reach(&slow(10_000.0), Phase::Boot));
+    }
+
+    #[test]
+    fn a_pair_is_of_two_that_can_be_so_at_once() {
+        let pairs = |names: [&str; 2]| Pairs {
+            seed: 1,
+            seeds: 1,
+            troubles: names.map(|name| name.parse().unwrap()).to_vec(),
+            phase: Some(Phase::Steady),
+            jobs: 1,
+        };
+        assert_eq!(pairs(["hang", "overload"]).runs(), 1);
+        assert_eq!(pairs(["crash", "cpu-starvation"]).runs(), 1);
+        // A service suffers one thing at a time, and a card that is away has no light.
+        assert_eq!(pairs(["crash", "overload"]).runs(), 0);
+        assert_eq!(pairs(["surprise-removal", "led-sos"]).runs(), 0);
     }
 }

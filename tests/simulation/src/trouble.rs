@@ -367,6 +367,16 @@ impl Trouble {
         hides_the_card && matches!(other, Self::Card(_) | Self::BusError)
     }
 
+    /// Whether there can be only one of the two at a time: a simulated service suffers one thing, as
+    /// does a host, and what came last took the place of what was.
+    #[must_use]
+    pub const fn displaces(&self, other: &Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Mishap(_), Self::Mishap(_)) | (Self::Host(_), Self::Host(_))
+        )
+    }
+
     /// For how long it may be simulated: each interrupt of a storm is an event.
     #[must_use]
     pub const fn longest(&self) -> Duration {

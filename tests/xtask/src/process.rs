@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The top of the repository.
@@ -72,13 +72,14 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed on standard output.
+/// Runs a command and returns what it printed on standard output; its errors go where it sends them.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let typed = typed(command);
     let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("{typed} could not be started"))?;
+        .stdout(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
+        .with_context(|| format!("{typed} could not be run"))?;
     if !output.status.success() {
         bail!("{typed} failed ({})", output.status);
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The archives, the programs that read them, and the libraries of these.
 const PACKAGES: [&str; 5] = ["pcp-testsuite", "pcp", "libpcp3", "libpcp-gui2", "pcp-conf"];
@@ -59,6 +59,10 @@ enum Scope {
     Process,
 }
 
+const RESIDENT: &str = "proc.memory.rss";
+/// Of what is resident: files, and memory that is shared.
+const SHARED: &str = "proc.memory.share";
+
 /// Shorter series cannot show a leak of hours.
 const LEAST_SECONDS: f64 = 3.0 * 3600.0;
 /// Fewer samples, or fewer different ones, are no gauge that moves.
@@ -87,10 +91,16 @@ pub(super) fn series(directory: &Path) -> anyhow::Result<String> {
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
         let before = lines.len();
         for (gauge, unit, scope) in GAUGES.iter().filter(|(gauge, ..)| logged.contains(*gauge)) {
-            let Ok(text) = tools.dump(&archive, gauge) else {
+            let besides = (*gauge == RESIDENT && logged.contains(SHARED)).then_some(SHARED);
+            let Ok(text) = tools.dump(&archive, gauge, besides) else {
                 continue;
             };
-            for (instance, points) in parse(&text) {
+            let mut gauges = parse(&text);
+            let mut series = gauges.remove(*gauge).unwrap_or_default();
+            if let Some(shared) = gauges.remove(SHARED) {
+                series = less(series, &shared);
+            }
+            for (instance, points) in series {
                 if is_gauge_that_moves(&points) {
                     let line = line(&name, gauge, &instance, *unit, *scope, &points);
                     writeln!(lines, "{line}").context("text can be written")?;
@@ -166,11 +176,14 @@ impl Tools {
         output(self.tool("pminfo").arg("-a").arg(archive))
     }
 
-    fn dump(&self, archive: &Path, gauge: &str) -> anyhow::Result<String> {
-        output(self.tool("pmdumplog").arg("-z").arg(archive).arg(gauge))
+    /// What was logged of a gauge, and of another with it, at the times of both.
+    fn dump(&self, archive: &Path, gauge: &str, besides: Option<&str>) -> anyhow::Result<String> {
+        let mut dump = self.tool("pmdumplog");
+        output(dump.arg("-z").arg(archive).arg(gauge).args(besides))
     }
 
-    /// A program that is ended if it does not end: archives are hostile by profession.
+    /// A program that is ended if it does not end, and whose complaints are not shown: archives are
+    /// hostile by profession, and some are there to be complained about.
     fn tool(&self, name: &str) -> Command {
         let mut command = program("timeout");
         command
@@ -178,7 +191,8 @@ impl Tools {
             .arg(self.0.join("usr/bin").join(name))
             .env("PCP_DIR", &self.0)
             .env("PCP_CONF", self.0.join("etc/pcp.conf"))
-            .env("LD_LIBRARY_PATH", self.0.join("usr/lib"));
+            .env("LD_LIBRARY_PATH", self.0.join("usr/lib"))
+            .stderr(Stdio::null());
         command
     }
 }
@@ -190,7 +204,12 @@ fn archive_of(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(archive))
 }
 
-/// Samples of each instance, in seconds from the first of all, out of what pmdumplog prints:
+/// When, in seconds from the first sample of a dump, and what.
+type Points = Vec<(f64, f64)>;
+/// By instance, whose name is empty where there is but one.
+type Instances = BTreeMap<String, Points>;
+
+/// Samples of each gauge and instance, out of what pmdumplog prints:
 ///
 /// ```text
 /// 00:10:11.623840 1 metric
@@ -199,11 +218,12 @@ fn archive_of(path: &Path) -> Option<PathBuf> {
 ///     3.9.1 (proc.memory.rss):
 ///         inst [1 or "000001 /sbin/init"] value 6000
 /// ```
-fn parse(text: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
+fn parse(text: &str) -> BTreeMap<String, Instances> {
     const DAY: f64 = 86_400.0;
-    let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut series: BTreeMap<String, Instances> = BTreeMap::new();
     let (mut midnights, mut last, mut first) = (0.0, f64::NEG_INFINITY, None);
     let mut at = 0.0;
+    let mut gauge = "";
     for line in text.lines() {
         if let Some(time) = line.split(' ').next().and_then(time_of_day) {
             // A clock that is put back by seconds has not passed midnight.
@@ -213,18 +233,41 @@ fn parse(text: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
             last = time;
             at = midnights + time - *first.get_or_insert(time);
         }
-        let Some((before, value)) = line.rsplit_once(" value ") else {
+        let instance = within(line, '"', '"');
+        if instance.is_none() {
+            gauge = within(line, '(', ')').unwrap_or(gauge);
+        }
+        let Some((_, value)) = line.rsplit_once(" value ") else {
             continue;
         };
         let Ok(value) = value.trim().parse() else {
             continue;
         };
-        let instance = before.split_once('"').map_or("", |(_, name)| name);
-        let instance = instance.split_once('"').map_or("", |(name, _)| name);
-        let points = series.entry(instance.to_owned()).or_default();
-        points.push((at, value));
+        let instances = series.entry(gauge.to_owned()).or_default();
+        let points = instances.entry(instance.unwrap_or_default().to_owned());
+        points.or_default().push((at, value));
     }
     series
+}
+
+fn within(line: &str, open: char, close: char) -> Option<&str> {
+    let (_, after) = line.split_once(open)?;
+    after.split_once(close).map(|(name, _)| name)
+}
+
+/// What each instance holds itself: samples without the part that `shared` says, of the same time.
+/// It is what cardmon knows as RssAnon; mapped files come and go with the page cache.
+fn less(all: Instances, shared: &Instances) -> Instances {
+    let own = all.into_iter().filter_map(|(instance, points)| {
+        let shared = shared.get(&instance)?.iter();
+        let shared: BTreeMap<_, _> = shared.map(|(at, part)| (at.to_bits(), part)).collect();
+        let own = points.into_iter().filter_map(|(at, whole)| {
+            let part = shared.get(&at.to_bits())?;
+            Some((at, (whole - **part).max(0.0)))
+        });
+        Some((instance, own.collect()))
+    });
+    own.collect()
 }
 
 /// Seconds since midnight of `00:10:11.623840`.
@@ -251,11 +294,30 @@ mod tests {
             \x20       inst [1 or \"000001 /sbin/init\"] value 7000\n\
             \x20       inst [2 or \"000002 a \"] value ?\n";
         let series = parse(text);
-        assert_eq!(series["000001 /sbin/init"], [(0.0, 6000.0), (60.0, 7000.0)]);
-        assert_eq!(series["000002 a "], [(0.0, -1500.0)]);
+        let resident = &series[RESIDENT];
+        assert_eq!(
+            resident["000001 /sbin/init"],
+            [(0.0, 6000.0), (60.0, 7000.0)]
+        );
+        assert_eq!(resident["000002 a "], [(0.0, -1500.0)]);
         let single = parse("10:00:00.0 1 metric\n    60.1.25 (mem.util.slab): value 62352\n");
-        assert_eq!(single[""], [(0.0, 62352.0)]);
+        assert_eq!(single["mem.util.slab"][""], [(0.0, 62352.0)]);
         assert!(parse("value\n value x\n1:2 value 3").len() <= 1);
+    }
+
+    #[test]
+    fn what_a_process_holds_itself_is_without_what_is_shared_at_that_time() {
+        let text = "10:00:00.0 2 metrics\n    3.9.1 (proc.memory.rss):\n\
+            \x20       inst [1 or \"000001 a (deleted)\"] value 6000\n\
+            \x20   3.9.4 (proc.memory.share):\n\
+            \x20       inst [1 or \"000001 a (deleted)\"] value 4000\n\n\
+            10:01:00.0 1 metric\n    3.9.1 (proc.memory.rss):\n\
+            \x20       inst [1 or \"000001 a (deleted)\"] value 7000\n";
+        let mut series = parse(text);
+        let shared = series.remove(SHARED).unwrap();
+        let own = less(series.remove(RESIDENT).unwrap(), &shared);
+        assert_eq!(own["000001 a (deleted)"], [(0.0, 2000.0)]);
+        assert!(series.is_empty());
     }
 
     #[test]

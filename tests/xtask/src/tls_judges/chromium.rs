@@ -11,7 +11,7 @@ use crate::vm::apt::{Apt, Sources, Wanted};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -104,6 +104,10 @@ impl Browser {
         if profile.exists() {
             fs::remove_dir_all(&profile).context("the last profile cannot be removed")?;
         }
+        // Not a pipe: processes that Chromium leaves behind would hold it open.
+        let page = directory.join("chromium.html");
+        let stdout =
+            File::create(&page).with_context(|| format!("{} cannot be written", page.display()))?;
         let mut command = self.command();
         command
             .args(["--headless=new", "--disable-gpu", "--no-first-run"])
@@ -117,14 +121,15 @@ impl Browser {
             .arg(format!("--ignore-certificate-errors-spki-list={pin}"))
             .arg(format!("--log-net-log={}", log.display()))
             .args(["--virtual-time-budget=10000", "--dump-dom", url])
+            .stdout(stdout)
             .stderr(Stdio::null());
-        let answer = command.output().context("timeout could not be started")?;
+        let status = command.status().context("timeout could not be started")?;
         ensure!(
-            answer.status.success(),
-            "chromium ended with {}",
-            answer.status
+            status.success(),
+            "chromium ended with {status}, of {SECONDS} s that it had"
         );
-        Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+        let dom = fs::read(&page).context("the page that Chromium printed cannot be read")?;
+        Ok(String::from_utf8_lossy(&dom).into_owned())
     }
 }
 
