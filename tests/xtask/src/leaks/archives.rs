@@ -16,8 +16,8 @@ use std::process::{Command, Stdio};
 const PACKAGES: [&str; 5] = ["pcp-testsuite", "pcp", "libpcp3", "libpcp-gui2", "pcp-conf"];
 
 /// Gauges of the host, of each process where the last column says so, and bytes in their unit; 0
-/// for what is counted.
-const GAUGES: [(&str, u32, Scope); 29] = {
+/// for what is counted. Of processes they are those that cardmon watches.
+const GAUGES: [(&str, u32, Scope); 27] = {
     use Scope::{Host, Process};
     [
         ("mem.util.slabUnreclaimable", 1024, Host),
@@ -44,9 +44,7 @@ const GAUGES: [(&str, u32, Scope); 29] = {
         ("proc.nprocs", 0, Host),
         ("ipc.shm.tot", 0, Host),
         ("aconex.connections.inuse", 0, Host),
-        ("proc.memory.rss", 1024, Process),
-        ("proc.memory.vmdata", 1024, Process),
-        ("proc.memory.vmstack", 1024, Process),
+        (RESIDENT, 1024, Process),
         ("proc.psinfo.threads", 0, Process),
         ("proc.fd.count", 0, Process),
     ]
