@@ -15,11 +15,13 @@ use crate::clock::Instant;
 use crate::key::{
     AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureAlgorithm, SignatureScheme, SigningKey,
 };
+use crate::router::class::Class;
 use crate::spec::crypto::Status;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something that executes requests.
 #[cfg_attr(test, mockall::automock)]
@@ -78,6 +80,12 @@ pub trait Accelerator: Send + fmt::Debug {
     /// one, one alone costs as much as all: whoever has only one does better elsewhere.
     fn batch_size(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
+    }
+
+    /// What such a batch takes, where the accelerator knows: it has timed the latest itself. Unlike a
+    /// latency, that has nothing in it of how late anybody looked for the answer.
+    fn batch_takes(&self, _class: Class) -> Option<Duration> {
+        None
     }
 
     /// Whether it can take requests.

@@ -24,6 +24,7 @@ pub mod verify;
 
 mod driver;
 mod events;
+pub(crate) mod least;
 #[cfg(test)]
 mod models;
 mod outlook;

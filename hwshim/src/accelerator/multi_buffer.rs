@@ -21,14 +21,17 @@ use super::{
     State, Unverified,
 };
 use crate::clock::Instant;
+use crate::router::class::Class;
+use crate::router::least::Least;
 use ::multi_buffer::LANES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 use work::Work;
-use worker::{Done, Ticket, Worker};
+use worker::{Done, Ticket, Took, Worker};
 
 /// The address of this accelerator.
 pub const NAME: &str = "software:multi-buffer";
@@ -52,6 +55,8 @@ pub struct MultiBuffer {
     fault: Option<DeviceError>,
     stragglers: u64,
     done: Vec<Done>,
+    /// What batches took when results were last taken out.
+    took: Took,
 }
 
 /// Whether this host can use the library: what it calls itself, or why not.
@@ -86,6 +91,7 @@ impl MultiBuffer {
             fault: None,
             stragglers: 0,
             done: Vec::new(),
+            took: [Least::NONE; Class::ALL.len()],
         }
     }
 
@@ -105,7 +111,7 @@ impl MultiBuffer {
     fn collect(&mut self, completions: &mut Vec<Completion>) {
         let mut done = std::mem::take(&mut self.done);
         if let Some(worker) = &self.worker {
-            worker.take_done(&mut done);
+            self.took = worker.take_done(&mut done);
         }
         for Done { ticket, output } in done.drain(..) {
             let Some(request) = self.take(ticket) else {
@@ -236,6 +242,10 @@ impl Accelerator for MultiBuffer {
 
     fn batch_size(&self) -> NonZeroUsize {
         NonZeroUsize::new(LANES).expect("the library has eight lanes")
+    }
+
+    fn batch_takes(&self, class: Class) -> Option<Duration> {
+        self.took[class.index()].get()
     }
 
     fn state(&self) -> State {

@@ -8,6 +8,7 @@
 //! it remembered for ever, an accelerator that was slow once would never be given so much again.
 
 use super::class::{Class, Cost};
+use super::least::Least;
 use super::quantile::Latencies;
 use std::time::Duration;
 
@@ -126,43 +127,13 @@ pub(super) struct Costs {
     verify: [Least; Class::ALL.len()],
 }
 
-/// The least of the latest few: what disturbs a measurement only ever makes it longer.
-#[derive(Clone, Copy, Debug)]
-struct Least {
-    prior: Duration,
-    latest: [Duration; 8],
-    count: usize,
-}
-
-impl Least {
-    const fn new(prior: Duration) -> Self {
-        Self {
-            prior,
-            latest: [Duration::MAX; 8],
-            count: 0,
-        }
-    }
-
-    const fn record(&mut self, value: Duration) {
-        self.latest[self.count % self.latest.len()] = value;
-        self.count = self.count.wrapping_add(1);
-    }
-
-    fn get(&self) -> Duration {
-        let least = self.latest.iter().min().copied();
-        least
-            .filter(|least| *least != Duration::MAX)
-            .unwrap_or(self.prior)
-    }
-}
-
 impl Costs {
     /// Nothing has been measured.
     #[must_use]
     pub(super) fn new() -> Self {
         Self {
-            software: Class::ALL.map(|class| Least::new(class.prior().software)),
-            verify: Class::ALL.map(|class| Least::new(class.prior().verify)),
+            software: [Least::NONE; Class::ALL.len()],
+            verify: [Least::NONE; Class::ALL.len()],
         }
     }
 
@@ -177,12 +148,14 @@ impl Costs {
         record(&mut self.verify[class.index()], class, took);
     }
 
-    /// What `class` costs.
+    /// What `class` costs, or is taken to cost until it has been measured.
     #[must_use]
     pub(super) fn of(&self, class: Class) -> Cost {
+        let Cost { software, verify } = class.prior();
+        let index = class.index();
         Cost {
-            software: self.software[class.index()].get(),
-            verify: self.verify[class.index()].get(),
+            software: self.software[index].get().unwrap_or(software),
+            verify: self.verify[index].get().unwrap_or(verify),
         }
     }
 }

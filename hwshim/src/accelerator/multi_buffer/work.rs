@@ -5,6 +5,7 @@
 
 use super::super::{DeviceError, Operation, pkcs1, pss};
 use crate::key::{Curve, SignatureAlgorithm};
+use crate::router::class::Class;
 use crate::spec::crypto::Status;
 use ::multi_buffer::{self as library, EcdsaPrivateKey, RsaLen, RsaPrivateKey};
 use ring::rand::SystemRandom;
@@ -71,6 +72,19 @@ impl Work {
         match &self.key {
             Key::Rsa(key) => Kind::Rsa(key.len()),
             Key::Ecdsa(key) => Kind::Ecdsa(key.curve()),
+        }
+    }
+}
+
+impl Kind {
+    /// Where all of this kind are counted.
+    pub(super) const fn class(self) -> Class {
+        match self {
+            Self::Rsa(RsaLen::Bits2048) => Class::Rsa2048,
+            Self::Rsa(RsaLen::Bits3072) => Class::Rsa3072,
+            Self::Rsa(RsaLen::Bits4096) => Class::Rsa4096,
+            Self::Ecdsa(library::Curve::P256) => Class::P256,
+            Self::Ecdsa(library::Curve::P384) => Class::P384,
         }
     }
 }

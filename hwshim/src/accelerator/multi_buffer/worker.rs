@@ -13,6 +13,8 @@ use super::super::DeviceError;
 use super::gather::Gather;
 use super::work::{self, Kind, Work};
 use crate::clock::{Clock, Instant, SystemClock};
+use crate::router::class::Class;
+use crate::router::least::Least;
 use ::multi_buffer::{LANES, MultiBuffer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -30,6 +32,9 @@ pub(super) struct Done {
     pub(super) ticket: Ticket,
     pub(super) output: Result<Vec<u8>, DeviceError>,
 }
+
+/// What batches take, by class.
+pub(super) type Took = [Least; Class::ALL.len()];
 
 /// The thread. Ends when dropped, after the batch that it is at.
 #[derive(Debug)]
@@ -51,6 +56,7 @@ struct Shared {
 struct Inner {
     gather: Gather<Kind, (Ticket, Work)>,
     done: Vec<Done>,
+    took: Took,
     /// Somebody waits for results.
     armed: bool,
     /// The event has been signalled and not yet been taken.
@@ -67,6 +73,7 @@ impl Worker {
             inner: Mutex::new(Inner {
                 gather: Gather::new(LANES),
                 done: Vec::new(),
+                took: [Least::NONE; Class::ALL.len()],
                 armed: false,
                 signalled: false,
                 stopping: false,
@@ -96,14 +103,15 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Takes results out.
-    pub(super) fn take_done(&self, done: &mut Vec<Done>) {
+    /// Takes results out. Returns what batches have taken.
+    pub(super) fn take_done(&self, done: &mut Vec<Done>) -> Took {
         let mut inner = self.shared.lock();
         done.append(&mut inner.done);
         if std::mem::take(&mut inner.signalled) {
             // What it counted is of no interest, and that it counted is known.
             let _ = rustix::io::read(&self.shared.event, &mut [0; 8]);
         }
+        inner.took
     }
 
     /// Lets go of operations that have not begun and that nobody wants any more.
@@ -171,6 +179,7 @@ fn run(shared: &Shared, library: &MultiBuffer) {
         let took = clock.now().since(now);
         inner = shared.lock();
         inner.gather.executed(kind, took);
+        inner.took[kind.class().index()].record(took);
         let tickets = batch.iter().map(|(ticket, _)| *ticket);
         let done = tickets.zip(outputs);
         inner

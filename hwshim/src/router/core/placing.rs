@@ -182,7 +182,9 @@ impl Core {
         let admits = self.options.admission.admits_to_accelerator(in_flight);
         admits.then(|| Candidate {
             lane: index,
-            latency: self.expected(lane, class, in_flight),
+            latency: lane
+                .batches(class, in_flight)
+                .unwrap_or_else(|| self.expected(lane, class, in_flight)),
             in_flight,
             is_untried: lane.speeds[class.index()].is_a_guess(),
         })
@@ -216,7 +218,8 @@ impl Core {
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
             // One that comes alone is kept back for nobody, so its latency is what a batch takes.
-            let whole = self.expected(lane, class, 0);
+            let whole = lane.batches(class, 0);
+            let whole = whole.unwrap_or_else(|| self.expected(lane, class, 0));
             let filled = (candidate.in_flight + self.announced + 1).min(size);
             choice::shared(whole, 1, filled)
         } else {
@@ -586,6 +589,15 @@ impl Lane {
     fn batch_size(&self) -> usize {
         let accelerator = self.accelerator.as_ref();
         accelerator.map_or(1, |accelerator| accelerator.batch_size().get())
+    }
+
+    /// What it takes until one more is executed, with the batches before it, if its accelerator gathers
+    /// batches and has timed them.
+    fn batches(&self, class: Class, in_flight: usize) -> Option<Duration> {
+        let accelerator = self.accelerator.as_ref()?;
+        let takes = accelerator.batch_takes(class)?;
+        let batches = in_flight / accelerator.batch_size() + 1;
+        Some(takes.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)))
     }
 
     /// Takes note of how long a request took. One that was refused says nothing about that.

@@ -31,6 +31,7 @@ struct Works {
     queue: Vec<(Instant, Request)>,
     depth_max: usize,
     batch_size: NonZeroUsize,
+    batch_takes: Option<Duration>,
     /// It takes requests and answers none.
     hangs: bool,
     /// Requests whose answers are computed: that of the trial.
@@ -46,6 +47,7 @@ impl Engines {
             queue: Vec::new(),
             depth_max: usize::MAX,
             batch_size: NonZeroUsize::MIN,
+            batch_takes: None,
             hangs: false,
             honest: 1,
             given: 0,
@@ -69,6 +71,10 @@ impl Accelerator for Engines {
 
     fn batch_size(&self) -> NonZeroUsize {
         self.works().batch_size
+    }
+
+    fn batch_takes(&self, _class: Class) -> Option<Duration> {
+        self.works().batch_takes
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
@@ -391,6 +397,28 @@ fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
     desk.submit_to_card();
     desk.core.announce(1);
     desk.submit_to_card();
+}
+
+#[test]
+fn who_times_its_batches_itself_is_not_held_to_be_slow_by_who_looks_late() {
+    // Answers are found after forty milliseconds, since software has kept everybody from looking.
+    let (mut desk, works) = Desk::over(Duration::from_millis(40), 8);
+    works.lock().unwrap().batch_size = NonZeroUsize::new(8).unwrap();
+    desk.core.announce(60);
+    let late = desk.submit();
+    let Placed::InSoftware(id, _) = late else {
+        panic!("{late:?}");
+    };
+    desk.settle(id, Ending::Software);
+    works.lock().unwrap().batch_takes = Some(micros(1_500));
+    for left in (0..60).rev() {
+        desk.core.announce(left);
+        desk.submit_to_card();
+    }
+    // The queue counts nevertheless: the next would be in the fourteenth batch, and nobody else is there.
+    works.lock().unwrap().batch_takes = Some(micros(15_000));
+    let queued = desk.submit();
+    assert!(matches!(queued, Placed::InSoftware(..)), "{queued:?}");
 }
 
 #[test]
