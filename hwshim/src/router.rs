@@ -135,7 +135,8 @@ impl Router {
         if accelerators.is_empty() {
             return Ok(Self::software());
         }
-        let shared = Self::prepare(accelerators, options)?;
+        let cores = options.cores.min(runtime.metrics().num_workers());
+        let shared = Self::prepare(accelerators, Options { cores, ..options })?;
         runtime.spawn(driver::run_on_tokio(Arc::clone(&shared)));
         Ok(Self(Arc::new(Owner {
             shared,
@@ -761,4 +762,25 @@ fn fold_ended(threads: &mut Vec<Arc<ThreadCount>>) {
         !ended
     });
     threads.push(Arc::new(gone));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accelerator::software::Ring;
+
+    #[test]
+    fn a_server_with_one_thread_has_one_core_however_many_the_machine_has() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let options = Options {
+            cores: 64,
+            ..Options::default()
+        };
+        let router = Router::start_on_tokio(vec![Box::new(Ring::default())], options).unwrap();
+        assert_eq!(router.0.shared.options.cores, 1);
+    }
 }

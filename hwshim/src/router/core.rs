@@ -75,7 +75,7 @@ pub struct Options {
     /// How much may be under way at once.
     pub admission: admission::Limits,
     /// Cores that software can have: what it takes of them is what offloading saves. By default
-    /// those that the system gives this process; a server with one thread has one.
+    /// those that the system gives this process; on a tokio runtime, no more than it has threads.
     pub cores: usize,
 }
 

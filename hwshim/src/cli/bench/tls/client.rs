@@ -6,7 +6,7 @@ use super::{Case, Kind, Version};
 use hwshim::clock::{Clock, Instant, SystemClock, nanos};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, version};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, RootCertStore, version};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -149,12 +149,26 @@ async fn handshake(
     )))
 }
 
+/// Browsers offer AES-128-GCM with SHA-256 first, and rustls AES-256-GCM with SHA-384, which takes longer
+/// where a processor has instructions for the other hash.
+const fn is_first_with_browsers(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
 fn client_config(case: Case) -> Result<ClientConfig, rustls::Error> {
     // The same for every contender; AWS-LC's takes less of a machine that both sides share.
     #[cfg(feature = "aws-lc-rs")]
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     #[cfg(not(feature = "aws-lc-rs"))]
-    let provider = rustls::crypto::ring::default_provider();
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !is_first_with_browsers(suite.suite()));
     let mut roots = RootCertStore::empty();
     roots.add(contender::certificate(case.key))?;
     let versions = match case.version {

@@ -283,8 +283,6 @@ fn accelerators(args: &Args) -> Result<Vec<(Address, Router)>, Failure> {
         } else {
             offload
         },
-        // The server has one thread, so it has one core.
-        cores: 1,
         ..Options::default()
     };
     let open = |address: Address| {
