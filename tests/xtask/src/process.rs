@@ -47,7 +47,7 @@ pub(crate) fn typed(command: &Command) -> String {
 
 /// Builds programs of ours. Returns the directory that they are in then.
 pub(crate) fn built(programs: &[&str], release: bool) -> anyhow::Result<PathBuf> {
-    let mut build = cargo(["build", "--quiet"]);
+    let mut build = cargo(["build", "--quiet", "--locked"]);
     for program in programs {
         build.args(["--bin", program]);
     }
@@ -55,9 +55,14 @@ pub(crate) fn built(programs: &[&str], release: bool) -> anyhow::Result<PathBuf>
         build.arg("--release");
     }
     run(&mut build)?;
+    Ok(build_directory(release))
+}
+
+/// Where programs of ours are once they are built.
+pub(crate) fn build_directory(release: bool) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    target.join(if release { "release" } else { "debug" })
 }
 
 /// Runs a command whose output goes to the terminal.

@@ -27,7 +27,7 @@ mod qemu;
 mod report;
 
 use crate::outcome::{Outcome, Unavailable};
-use crate::process::{root, timed};
+use crate::process::{build_directory, built, root, timed};
 use anyhow::{Context, bail};
 use backports::Backports;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -71,6 +71,9 @@ struct Verdict {
     found: String,
 }
 
+/// What of ours is judged.
+const PROGRAMS: [&str; 2] = ["hwshim", "firmware-sim"];
+
 static QUALIFICATIONS: [Qualification; 6] = [
     q1::QUALIFICATION,
     q2::QUALIFICATION,
@@ -84,6 +87,8 @@ static QUALIFICATIONS: [Qualification; 6] = [
 #[derive(Debug)]
 struct Bench {
     directory: PathBuf,
+    /// Where our programs are.
+    programs: PathBuf,
     packages: Packages,
     qemu: Qemu,
     busybox: PathBuf,
@@ -101,8 +106,6 @@ struct Newest {
     initramfs: PathBuf,
     /// For the kernel of this machine's release.
     stable_initramfs: PathBuf,
-    /// Our card.
-    firmware_sim: PathBuf,
 }
 
 /// The kernel of a guest.
@@ -115,20 +118,19 @@ enum Linux {
 }
 
 impl Bench {
-    /// Gets and builds what is not there yet.
-    fn prepare() -> anyhow::Result<Self> {
+    /// Gets what is not there yet, and puts our `programs` in.
+    fn prepare(programs: PathBuf) -> anyhow::Result<Self> {
         let directory = root().join("target/vm");
         let packages = Packages::new(directory.join("packages"))?;
         let qemu = packages.qemu()?;
         let kernel = packages.kernel()?;
         let busybox = packages.busybox()?;
-        println!(
-            "building hwshim and an initramfs for Linux {}",
-            kernel.release
-        );
-        let initramfs = initramfs::build(&directory, &kernel, &busybox, &[])?;
+        println!("building an initramfs for Linux {}", kernel.release);
+        let hwshim = programs.join("hwshim");
+        let initramfs = initramfs::build(&directory, &kernel, &busybox, &hwshim, &[])?;
         Ok(Self {
             directory,
+            programs,
             packages,
             qemu,
             busybox,
@@ -152,18 +154,20 @@ impl Bench {
         let directory = self.directory.join("backports");
         let backports = Backports::get(&directory, &self.packages)?;
         let kernel = backports.kernel()?;
-        println!(
-            "building firmware-sim and an initramfs for Linux {}",
-            kernel.release
-        );
+        println!("building an initramfs for Linux {}", kernel.release);
         let build = |kernel: &Kernel, name: &str| {
-            let directory = directory.join(name);
-            initramfs::build(&directory, kernel, &self.busybox, &backports.keyctl())
+            let (directory, hwshim) = (directory.join(name), self.programs.join("hwshim"));
+            initramfs::build(
+                &directory,
+                kernel,
+                &self.busybox,
+                &hwshim,
+                &backports.keyctl(),
+            )
         };
         Ok(Newest {
             initramfs: build(&kernel, "newest")?,
             stable_initramfs: build(&self.kernel, "stable")?,
-            firmware_sim: initramfs::built("firmware-sim")?,
             backports,
             kernel,
         })
@@ -238,13 +242,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let qualifications: Vec<_> = all
         .filter(|all| asked.is_empty() || asked.iter().any(|asked| asked.name == all.name))
         .collect();
-    match qualify(&qualifications)? {
+    println!("building {}", PROGRAMS.join(" and "));
+    match qualify(&qualifications, built(&PROGRAMS, false)?)? {
         Outcome::Failed(names) => bail!("failed: {names}"),
         Outcome::Passed(_) | Outcome::Skipped(_) => Ok(()),
     }
 }
 
-/// All qualifications that judge something, as one step among others.
+/// All qualifications that judge something, as one step among others. The programs are those that
+/// tests were run with before; to build them alone, with the features that they need themselves,
+/// would be to compile them again.
 ///
 /// # Errors
 ///
@@ -253,12 +260,19 @@ pub(crate) fn step() -> anyhow::Result<Outcome> {
     let judging = QUALIFICATIONS
         .iter()
         .filter(|it| it.name != q4::OBSERVED.name);
-    qualify(&judging.collect::<Vec<_>>())
+    let directory = build_directory(false);
+    let are_built = PROGRAMS.iter().all(|it| directory.join(it).is_file());
+    let programs = if are_built {
+        directory
+    } else {
+        built(&PROGRAMS, false)?
+    };
+    qualify(&judging.collect::<Vec<_>>(), programs)
 }
 
 /// Runs qualifications and prints the table.
-fn qualify(qualifications: &[&Qualification]) -> anyhow::Result<Outcome> {
-    let (bench, took) = timed(Bench::prepare);
+fn qualify(qualifications: &[&Qualification], programs: PathBuf) -> anyhow::Result<Outcome> {
+    let (bench, took) = timed(|| Bench::prepare(programs));
     let bench = match bench.map_err(Outcome::from) {
         Ok(bench) => bench,
         Err(outcome) => {

@@ -39,7 +39,7 @@ impl Card {
         fs::create_dir_all(&logs)?;
         let logs = logs.strip_prefix(root())?;
         let socket = logs.join("card.sock");
-        let mut command = bound(&bench.newest()?.firmware_sim);
+        let mut command = bound(bench.programs.join("firmware-sim"));
         command.arg("run").arg("--socket").arg(&socket);
         let child = command.stdout(Stdio::piped()).spawn();
         let mut process = child.context("firmware-sim could not be started")?;

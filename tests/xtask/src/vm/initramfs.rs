@@ -1,14 +1,13 @@
 //! The file system that guests have in memory: busybox, hwshim with its libraries, kernel modules
 //! and the script that answers.
 //!
-//! hwshim is the program that `cargo build` makes, with the libraries of this machine beside it.
+//! hwshim is the program that is used here, with the libraries of this machine beside it.
 //! A static one would be another build of everything.
 
 use super::modules;
 use super::packages::Kernel;
-use crate::process::{cargo, output, program, run};
+use crate::process::{output, program, run};
 use anyhow::{Context, bail};
-use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -32,6 +31,7 @@ pub(crate) fn build(
     directory: &Path,
     kernel: &Kernel,
     busybox: &Path,
+    hwshim: &Path,
     files: &[PathBuf],
 ) -> anyhow::Result<PathBuf> {
     let root = directory.join("root");
@@ -46,7 +46,7 @@ pub(crate) fn build(
     }
     executable(&root.join("init"), INIT.as_bytes())?;
     executable(&root.join("bin/busybox"), &fs::read(busybox)?)?;
-    add_program(&root, &built("hwshim")?)?;
+    add_program(&root, hwshim)?;
     for file in files {
         let name = file.file_name().context("a file has a name")?;
         fs::copy(file, opt.join(name))
@@ -59,27 +59,6 @@ pub(crate) fn build(
         .arg(&root)
         .arg(&kernel.release))?;
     archive(&root, busybox, &directory.join("initramfs"))
-}
-
-/// Builds a program of ours, with the features of the workspace: what tests have built is used
-/// again.
-pub(super) fn built(program: &str) -> anyhow::Result<PathBuf> {
-    let messages = output(&mut cargo([
-        "build",
-        "--locked",
-        "--workspace",
-        "--bin",
-        program,
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    let messages = messages.lines().map(serde_json::from_str::<Value>);
-    let mut executables = messages.filter_map(|message| {
-        let executable = message.ok()?.get("executable")?.as_str()?.to_owned();
-        Some(PathBuf::from(executable))
-    });
-    executables
-        .find(|path| path.ends_with(program))
-        .with_context(|| format!("cargo names no program {program}"))
 }
 
 /// Adds a program without its symbols, which are most of it, and the libraries it is linked with.
