@@ -34,7 +34,7 @@ mod speed;
 
 use self::choice::{Caller, Choice, Reason};
 use self::class::Class;
-use self::core::{Arrival, Core, LaneStatus, Offload, Options, Placed, Requests};
+use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
 use crate::clock::{Clock, Instant, SystemClock};
@@ -395,6 +395,7 @@ impl Router {
                 inner.core.publish(&shared.outlook);
             }
         }
+        shared.look();
         Ok(signature)
     }
 
@@ -576,6 +577,24 @@ impl Shared {
         }
     }
 
+    /// Looks for answers, which whoever has kept a thread busy owes those that wait for them: a driver on
+    /// the same thread could not. It would find them late, and the accelerator would seem slow.
+    fn look(&self) {
+        if self.outlook.in_flight() == 0 {
+            return;
+        }
+        let Some(mut inner) = self.lock().filter(|inner| !inner.stopping) else {
+            return;
+        };
+        inner.poll(self.clock.now());
+        inner.core.publish(&self.outlook);
+        let overslept = inner.core.next_wake() < inner.sleeping_until;
+        drop(inner);
+        if overslept {
+            self.wake.wake();
+        }
+    }
+
     fn perform_inline(&self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
         self.inline.counted(software::perform(operation))
     }
@@ -615,6 +634,9 @@ impl Guard<'_> {
             }
             inner.core.settle(self.id, &ending, now);
             inner.core.publish(&self.shared.outlook);
+        }
+        if matches!(ending, Ending::Software) {
+            self.shared.look();
         }
         // Settled, so there is nothing to give up.
         std::mem::forget(self);

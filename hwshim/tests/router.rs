@@ -253,6 +253,38 @@ fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
     assert_eq!((requests.software, requests.in_flight), (1, 0));
 }
 
+#[test]
+fn who_has_signed_looks_for_answers_that_the_driver_on_its_thread_could_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (submitted, is_submitted) = channel();
+    let held = Held {
+        ring: Ring::default(),
+        reset_gate: None,
+        answers_left: usize::MAX,
+        submitted,
+    };
+    runtime.block_on(async {
+        let router = Router::start_on_tokio(vec![Box::new(held)], options()).unwrap();
+        while !matches!(router.status()[0].breaker, State::Closed { .. }) {
+            tokio::task::yield_now().await;
+        }
+        let mut answer = std::pin::pin!(router.perform_async(digest()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(answer.as_mut().poll(&mut context).is_pending());
+        // From here on the driver's task has no turn.
+        assert_eq!(is_submitted.iter().take(2).count(), 2, "trial and request");
+        assert!(answer.as_mut().poll(&mut context).is_pending());
+        router
+            .sign_beside(PKCS1, &kat::rsa_2048_key(), || Ok::<_, ()>(()))
+            .unwrap();
+        let answered = answer.as_mut().poll(&mut context);
+        assert!(answered.is_ready(), "{answered:?}");
+    });
+}
+
 const PKCS1: SignatureScheme = SignatureScheme::RsaPkcs1Sha256;
 const PSS: SignatureScheme = SignatureScheme::RsaPssSha256;
 

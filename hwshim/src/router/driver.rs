@@ -98,7 +98,7 @@ impl Inner {
     }
 
     /// Returns whether anything has arrived.
-    fn poll(&mut self, now: Instant) -> bool {
+    pub(super) fn poll(&mut self, now: Instant) -> bool {
         self.core.poll(now, &mut self.arrivals);
         let arrived = !self.arrivals.is_empty();
         self.deliver(now);

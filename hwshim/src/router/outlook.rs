@@ -115,6 +115,11 @@ impl Outlook {
         self.announced.load(Ordering::Relaxed)
     }
 
+    /// Requests that accelerators have.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// Counts a request that software does without the core, until what is returned is dropped.
     pub(super) fn begin_beside(&self) -> Beside<'_> {
         self.beside.fetch_add(1, Ordering::Relaxed);
@@ -183,7 +188,7 @@ impl Outlook {
             caller,
             software: read(&forecast.software_ns),
             running: self.running.load(Ordering::Relaxed) + self.beside(),
-            others: self.in_flight.load(Ordering::Relaxed) + self.announced(),
+            others: self.in_flight() + self.announced(),
             cores: options.cores,
             left: options.timeout,
         };
