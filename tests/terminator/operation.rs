@@ -12,19 +12,20 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// Long enough for whatever is not to happen to have happened.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-fn send(serving: &Serving, signal: Signal) {
+pub(crate) fn send(serving: &Serving, signal: Signal) {
     let pid = Pid::from_raw(serving.id().cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
 }
 
-fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
+pub(crate) fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
     stream.write_all(text).unwrap();
     stream.flush().unwrap();
     let mut received = vec![0; text.len()];
@@ -32,13 +33,19 @@ fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
     assert_eq!(received, text);
 }
 
+/// Whether a connection, on which nothing more comes, is reset: an end would be a FIN, or a
+/// close_notify and a FIN.
+fn is_reset(stream: &mut impl Read) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
 /// The certificate that a new connection gets.
-fn served(site: &Site, serving: &Serving) -> CertificateDer<'static> {
+pub(crate) fn served(site: &Site, serving: &Serving) -> CertificateDer<'static> {
     let stream = site.connect(serving);
     stream.conn.peer_certificates().unwrap()[0].clone()
 }
 
-fn in_file(path: &std::path::Path) -> CertificateDer<'static> {
+pub(crate) fn in_file(path: &std::path::Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).unwrap()
 }
 
@@ -129,9 +136,49 @@ fn connections_that_do_not_end_are_cut_off_and_counted() {
     for wanted in ["1 connections were cut off", "300ms", "--drain-timeout"] {
         assert!(errors.contains(wanted), "{wanted}: {errors}");
     }
-    assert!(
-        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
-    );
+    assert!(is_reset(&mut stream));
+}
+
+/// A backend that says half of what it has to say, and how its connection ends then.
+fn half_an_answer() -> (SocketAddr, mpsc::Receiver<bool>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ended, was_reset) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        stream.write_all(&HALF).unwrap();
+        ended.send(is_reset(&mut stream)).unwrap();
+    });
+    (address, was_reset)
+}
+
+const HALF: [u8; 50_000] = [7; 50_000];
+
+#[test]
+fn who_is_cut_off_in_the_middle_of_an_answer_cannot_take_that_for_its_end() {
+    let site = Site::new();
+    let cases: [(_, &[Signal]); 3] = [
+        (["--idle-timeout", "1s"], &[]),
+        (["--drain-timeout", "300ms"], &[Signal::TERM]),
+        (["--drain-timeout", "1h"], &[Signal::TERM, Signal::INT]),
+    ];
+    for (limit, signals) in cases {
+        let (backend, was_reset) = half_an_answer();
+        let mut command = site.command(backend);
+        command.args(limit);
+        let serving = Serving::start(command).unwrap();
+        let mut stream = site.connect(&serving);
+        stream.write_all(b"request").unwrap();
+        let mut received = vec![0; HALF.len()];
+        stream.read_exact(&mut received).unwrap();
+        for signal in signals {
+            send(&serving, *signal);
+        }
+        assert!(is_reset(&mut stream), "{limit:?}");
+        let backend = was_reset.recv_timeout(Duration::from_secs(20));
+        assert_eq!(backend, Ok(true), "{limit:?}");
+    }
 }
 
 #[test]
@@ -157,7 +204,7 @@ fn connections_beyond_the_limit_wait_until_one_has_ended() {
     let mut first = site.connect(&serving);
     exchange(&mut first, b"first");
     std::thread::scope(|scope| {
-        let (ended, second) = std::sync::mpsc::channel();
+        let (ended, second) = mpsc::channel();
         let (site, serving) = (&site, &serving);
         scope.spawn(move || {
             let mut stream = site.connect(serving);
@@ -198,9 +245,7 @@ fn a_connection_on_which_nothing_comes_is_ended() {
     let serving = site.before_echo(&["--idle-timeout", "300ms"]);
     let mut stream = site.connect(&serving);
     exchange(&mut stream, b"a word");
-    assert!(
-        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
-    );
+    assert!(is_reset(&mut stream));
     let report = serving
         .wait_for_report(|it| it["connections"]["active"] == 0)
         .unwrap();
@@ -350,6 +395,6 @@ fn a_key_that_others_can_read_is_warned_of() {
     clippy::disallowed_methods,
     reason = "looks again at what another process does"
 )]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
