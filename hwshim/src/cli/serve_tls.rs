@@ -4,6 +4,8 @@
 //! what it tells.
 
 mod cards;
+mod lines;
+mod reloads;
 mod report;
 
 use super::output::{Failure, Output};
@@ -15,6 +17,8 @@ use hwshim::router::Router;
 use hwshim::router::core::Offload;
 use hwshim::telemetry;
 use hwshim::terminator::{CertificateError, Certificates, Files, Options, Phase, Terminator};
+use lines::Voice;
+use reloads::{Reloaded, Reloads};
 use report::Reporter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
@@ -23,7 +27,6 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -133,9 +136,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let outcome = runtime.block_on(serve(args, config, &certificates, &router, output));
+    let outcome = runtime.block_on(serve(args, config, &certificates, &router));
+    // One that reads certificates from a file system that hangs is left behind.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     // Certificates have keys, and keys have the router: the cards are free when all have gone.
-    drop((runtime, certificates, router));
+    drop((certificates, router));
     cards.release();
     outcome
 }
@@ -246,7 +251,6 @@ async fn serve(
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
     router: &Router,
-    output: &mut Output,
 ) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
@@ -255,10 +259,14 @@ async fn serve(
     let address = terminator
         .address()
         .map_err(|error| cannot_listen(args.listen, error))?;
+    let mut voice = Voice::new()
+        .map_err(|error| Failure::new("standard output cannot be prepared", error))?;
     let mut reporter = Reporter::new(address, terminator.watch(), router.clone());
-    greet(args, address, &mut reporter, output)?;
+    greet(args, address, &mut reporter, &mut voice)?;
     let (tell, told) = watch::channel(Phase::Serving);
-    let mut serving = pin!(terminator.serve(told));
+    // Not in this task: whatever happens here, connections are accepted meanwhile.
+    let mut serving = tokio::spawn(terminator.serve(told));
+    let mut reloads = Reloads::of(certificates);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // At once, which greet has done.
     seconds.tick().await;
@@ -267,20 +275,23 @@ async fn serve(
             cut_off = &mut serving => break cut_off,
             told = signals.next() => match told {
                 Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
-                Told::Reload => reload(certificates, output).await?,
+                Told::Reload => reloads.ask(&mut voice),
             },
+            reloaded = reloads.end() => say_reloaded(reloaded, &mut voice),
             _ = seconds.tick() => {
                 if let Some(trouble) = reporter.trouble() {
-                    output.warn(trouble)?;
+                    voice.warn(trouble);
                 }
+                voice.mind();
                 if args.json {
-                    output.json_line(&reporter.report())?;
-                    output.flush()?;
+                    voice.say(reporter.line(voice.dropped())?);
                 }
             }
         }
     };
-    output.tell(reporter.summary())?;
+    let cut_off = cut_off.map_err(|error| Failure::new("connections are served no more", error))?;
+    voice.tell(reporter.summary());
+    voice.end();
     if cut_off == 0 {
         return Ok(());
     }
@@ -308,25 +319,25 @@ fn greet(
     args: &Args,
     address: SocketAddr,
     reporter: &mut Reporter,
-    output: &mut Output,
+    voice: &mut Voice,
 ) -> Result<(), Failure> {
     if args.json {
-        output.json_line(&reporter.report())?;
-    } else {
-        let signers = match &args.cards[..] {
-            [] => "this CPU".to_owned(),
-            cards => cards
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        output.line(format_args!(
-            "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",
-            args.backend
-        ))?;
+        voice.say(reporter.line(0)?);
+        return Ok(());
     }
-    output.flush()
+    let signers = match &args.cards[..] {
+        [] => "this CPU".to_owned(),
+        cards => cards
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    voice.say(format_args!(
+        "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",
+        args.backend
+    ));
+    Ok(())
 }
 
 fn cannot_listen(address: SocketAddr, error: io::Error) -> Failure {
@@ -347,27 +358,25 @@ const fn later(phase: Phase) -> Phase {
     }
 }
 
-/// Reads certificates again, on a thread that may wait for the disk.
-async fn reload(certificates: &Arc<Certificates>, output: &mut Output) -> Result<(), Failure> {
-    let shared = Arc::clone(certificates);
-    let reloaded = tokio::task::spawn_blocking(move || shared.reload())
-        .await
-        .map_err(|error| Failure::new("certificates cannot be read again", error))?;
+fn say_reloaded(reloaded: Reloaded, voice: &mut Voice) {
     match reloaded {
-        Ok(count) => output.tell(format_args!("{count} certificates were read again")),
-        Err(error) => {
+        Ok(Ok(count)) => voice.tell(format_args!("{count} certificates were read again")),
+        Ok(Err(error)) => {
             let mut causes = String::new();
             let mut cause = error.source();
             while let Some(error) = cause {
                 causes = format!("{causes}: {error}");
                 cause = error.source();
             }
-            output.warn(format_args!(
+            voice.warn(format_args!(
                 "the certificates in use stay, the new ones cannot be used: {error}{causes}\n\
                  hint: {}, then send SIGHUP again",
                 hint(&error)
-            ))
+            ));
         }
+        Err(error) => voice.warn(format_args!(
+            "the certificates in use stay, reading them again failed: {error}"
+        )),
     }
 }
 
