@@ -4,7 +4,7 @@
 use crate::authority::{Key, replace};
 use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
-use crate::serving::Serving;
+use crate::serving::{ANYWHERE, Serving};
 use crate::{Site, serving};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
@@ -378,6 +378,42 @@ fn what_cannot_be_served_says_what_to_do() {
             "{errors}"
         );
     }
+}
+
+#[test]
+fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificate() {
+    let site = Site::new();
+    let card = CardProcess::start(site.directory.path());
+    let card = card.address().to_string();
+    let backend = backend::start(Kind::Echo).unwrap();
+    let fails = |identity, listen: &str, cards: &[&str], wanted: &str| {
+        let identities = std::slice::from_ref(identity);
+        let mut command = serving::command(&program("hwshim"), identities, listen, backend);
+        command.arg("--telemetry").arg(site.directory.path());
+        for card in cards {
+            command.args(["--card", card]);
+        }
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
+    };
+    let mut missing = site.identity.clone();
+    missing.certificate = "/nowhere/site.pem".into();
+    fails(&missing, ANYWHERE, &[&card], "cannot be read");
+    assert_eq!(stats(&site), Value::Null, "the card was not touched");
+
+    let released = |of: &str| {
+        let page = stats(&site);
+        let says = ["address", "state"].map(|name| page[name].as_str().unwrap());
+        assert_eq!(says, [&*card, "released"], "{of}: {page}");
+    };
+    fails(&site.identity, ANYWHERE, &[&card, &card], "cannot be owned");
+    released("one that had no owner yet");
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    fails(&site.identity, &taken, &[&card], "another server listens");
+    released("one that had an owner");
 }
 
 #[test]

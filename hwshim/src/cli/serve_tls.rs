@@ -111,6 +111,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let files = files(args)?;
     make_room(args.connections_max)?;
+    // What can be known to be wrong is found out before a card is touched.
+    Certificates::check(&files).map_err(unusable)?;
     let directory = args
         .telemetry
         .clone()
@@ -121,7 +123,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     } else {
         offload
     };
-    let (cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout)?;
+    // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
+    // are free when all have gone.
+    let (_cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
@@ -139,9 +143,6 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let outcome = runtime.block_on(serve(args, config, &certificates, &router));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // Certificates have keys, and keys have the router: the cards are free when all have gone.
-    drop((certificates, router));
-    cards.release();
     outcome
 }
 

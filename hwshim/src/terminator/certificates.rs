@@ -4,7 +4,7 @@
 //! They can be read again while connections are served. Either all of the new ones are used, or,
 //! where one is wrong, all of the old. Nothing here says how long a certificate is valid.
 
-use crate::provider::Provider;
+use crate::provider::{self, Provider};
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -69,6 +69,16 @@ pub struct Certificates {
 }
 
 impl Certificates {
+    /// Finds out whether they can be loaded, and forgets them: for who has yet to open the cards that
+    /// are to sign with them, and had better not for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], for the first file that is wrong.
+    pub fn check(files: &[Files]) -> Result<(), CertificateError> {
+        load_all(files, &provider::base()).map(drop)
+    }
+
     /// Loads them. Keys are the provider's, and sign as it says.
     ///
     /// # Errors
