@@ -18,7 +18,7 @@ mod certificates;
 mod counts;
 mod relay;
 
-pub use self::certificates::{CertificateError, Certificates, Files};
+pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files};
 pub use self::counts::Connections;
 use self::counts::Counts;
 use crate::acceptor::{self, Handshakes, OffloadAcceptor};

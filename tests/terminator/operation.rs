@@ -417,14 +417,28 @@ fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificat
 }
 
 #[test]
-fn a_key_that_others_can_read_is_warned_of() {
+fn a_key_that_others_can_read_is_warned_of_each_time_that_it_is_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let site = Site::new();
-    fs::set_permissions(&site.identity.key, fs::Permissions::from_mode(0o644)).unwrap();
+    let key = &site.identity.key;
+    let set_mode = |mode| fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o644);
     let serving = site.before_echo(&[]);
-    let errors = serving.wait_for_error("chmod 640").unwrap();
-    assert!(errors.contains("site.key"), "{errors}");
+    let errors = serving.wait_for_error("everybody may read it").unwrap();
+    assert!(
+        errors.contains(&format!("chmod 0640 {}", key.display())),
+        "{errors}"
+    );
     exchange(&mut site.connect(&serving), b"served all the same");
+
+    set_mode(0o660);
+    send(&serving, Signal::HUP);
+    serving.wait_for_error("its group may write it").unwrap();
+    set_mode(0o640);
+    fs::write(&site.identity.certificate, "no certificate\n").unwrap();
+    send(&serving, Signal::HUP);
+    let errors = serving.wait_for_error("then send SIGHUP again").unwrap();
+    assert_eq!(errors.matches("has mode").count(), 2, "{errors}");
 }
 
 #[expect(

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 const AFTER_HELP: &str = "\
 Signals:
@@ -130,10 +131,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
     for key in certificates.exposed_keys() {
-        let key = key.display();
-        output.warn(format_args!(
-            "{key} can be read by others than its owner and group; chmod 640 {key}"
-        ))?;
+        output.warn(key)?;
     }
     let config = Arc::new(config(args, &certificates)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -359,10 +357,25 @@ const fn later(phase: Phase) -> Phase {
     }
 }
 
-fn say_reloaded(reloaded: Reloaded, voice: &mut Voice) {
-    match reloaded {
-        Ok(Ok(count)) => voice.tell(format_args!("{count} certificates were read again")),
-        Ok(Err(error)) => {
+fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
+    let Reloaded {
+        count,
+        exposed_keys,
+    } = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            voice.warn(format_args!(
+                "the certificates in use stay, reading them again failed: {error}"
+            ));
+            return;
+        }
+    };
+    for key in exposed_keys {
+        voice.warn(key);
+    }
+    match count {
+        Ok(count) => voice.tell(format_args!("{count} certificates were read again")),
+        Err(error) => {
             let mut causes = String::new();
             let mut cause = error.source();
             while let Some(error) = cause {
@@ -375,9 +388,6 @@ fn say_reloaded(reloaded: Reloaded, voice: &mut Voice) {
                 hint(&error)
             ));
         }
-        Err(error) => voice.warn(format_args!(
-            "the certificates in use stay, reading them again failed: {error}"
-        )),
     }
 }
 

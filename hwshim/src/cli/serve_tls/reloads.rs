@@ -4,16 +4,21 @@
 //! it is about may have come too late for the first.
 
 use super::lines::Voice;
-use hwshim::terminator::{CertificateError, Certificates};
+use hwshim::terminator::{CertificateError, Certificates, ExposedKey};
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-/// How many certificates were read again, or why they were not; or why nobody knows.
-pub(super) type Reloaded = Result<Result<usize, CertificateError>, JoinError>;
+/// Certificates that were read again, or were to be.
+pub(super) struct Reloaded {
+    /// How many there are.
+    pub(super) count: Result<usize, CertificateError>,
+    /// Also if another file than theirs is wrong.
+    pub(super) exposed_keys: Vec<ExposedKey>,
+}
 
 pub(super) struct Reloads<'a> {
     certificates: &'a Arc<Certificates>,
-    under_way: Option<JoinHandle<Result<usize, CertificateError>>>,
+    under_way: Option<JoinHandle<Reloaded>>,
     again: bool,
 }
 
@@ -40,11 +45,14 @@ impl<'a> Reloads<'a> {
 
     fn begin(&mut self) {
         let certificates = Arc::clone(self.certificates);
-        self.under_way = Some(spawn_blocking(move || certificates.reload()));
+        self.under_way = Some(spawn_blocking(move || Reloaded {
+            count: certificates.reload(),
+            exposed_keys: certificates.exposed_keys(),
+        }));
     }
 
     /// Waits until a reading ends, for ever if there is none. Dropped before, it loses nothing.
-    pub(super) async fn end(&mut self) -> Reloaded {
+    pub(super) async fn end(&mut self) -> Result<Reloaded, JoinError> {
         let Some(reading) = &mut self.under_way else {
             return std::future::pending().await;
         };
