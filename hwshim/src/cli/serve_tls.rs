@@ -79,8 +79,8 @@ pub(crate) struct Args {
     /// Time a card has for one signature before this CPU makes it
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
     card_timeout: Duration,
-    /// Protocol to offer (ALPN); repeat it for more, "none" for none
-    #[arg(long, value_name = "NAME", default_value = "http/1.1")]
+    /// Protocol that the server behind speaks (ALPN); repeat it for more, "none" to name none
+    #[arg(long, value_name = "NAME", default_value = "http/1.1", value_parser = protocol)]
     alpn: Vec<String>,
     /// Connections at once; more wait in the backlog
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -111,6 +111,7 @@ pub(crate) struct Args {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let files = files(args)?;
+    let protocols = protocols(&args.alpn)?;
     make_room(args.connections_max)?;
     // What can be known to be wrong is found out before a card is touched.
     Certificates::check(&files).map_err(unusable)?;
@@ -133,7 +134,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     for key in certificates.exposed_keys() {
         output.warn(key)?;
     }
-    let config = Arc::new(config(args, &certificates)?);
+    let config = Arc::new(config(protocols, &certificates)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -159,6 +160,27 @@ fn files(args: &Args) -> Result<Vec<Files>, Failure> {
         key: key.clone(),
     };
     Ok(certificates.iter().zip(keys).map(pair).collect())
+}
+
+/// What to offer by ALPN.
+fn protocols(names: &[String]) -> Result<Vec<Vec<u8>>, Failure> {
+    let refused = |why: String| {
+        Failure::new("the protocols cannot be offered", why)
+            .hint("name each that the server behind speaks once, or only --alpn none")
+    };
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(refused(format!("--alpn {name} stands there twice")));
+        }
+    }
+    let none = names.iter().any(|name| name == NO_PROTOCOL);
+    if let Some(other) = names.iter().find(|name| none && *name != NO_PROTOCOL) {
+        return Err(refused(format!(
+            "--alpn {NO_PROTOCOL} contradicts --alpn {other}"
+        )));
+    }
+    let offered = names.iter().filter(|name| *name != NO_PROTOCOL);
+    Ok(offered.map(|name| name.clone().into_bytes()).collect())
 }
 
 /// Sees to it that there are descriptors for so many connections, which have two each.
@@ -200,7 +222,10 @@ fn hint(error: &CertificateError) -> &'static str {
     }
 }
 
-fn config(args: &Args, certificates: &Arc<Certificates>) -> Result<ServerConfig, Failure> {
+fn config(
+    protocols: Vec<Vec<u8>>,
+    certificates: &Arc<Certificates>,
+) -> Result<ServerConfig, Failure> {
     let failed = |error| Failure::new("TLS cannot be set up", error);
     let mut config = ServerConfig::builder_with_provider(certificates.provider().rustls())
         .with_safe_default_protocol_versions()
@@ -209,9 +234,7 @@ fn config(args: &Args, certificates: &Arc<Certificates>) -> Result<ServerConfig,
         .with_cert_resolver(Arc::clone(certificates) as _);
     // Sessions are with the clients, encrypted, and take no memory here.
     config.ticketer = Ticketer::new().map_err(failed)?;
-    if args.alpn != ["none"] {
-        config.alpn_protocols = args.alpn.iter().map(|name| name.clone().into()).collect();
-    }
+    config.alpn_protocols = protocols;
     Ok(config)
 }
 
@@ -391,6 +414,21 @@ fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
     }
 }
 
+/// What stands for no protocol at all.
+const NO_PROTOCOL: &str = "none";
+
+/// Parses the name of a protocol (RFC 7301 §3.1 "The Application-Layer Protocol Negotiation
+/// Extension").
+fn protocol(name: &str) -> Result<String, String> {
+    /// One byte says how long it is.
+    const LEN_MAX: usize = 255;
+    match name.len() {
+        0 => Err("a protocol has a name, as http/1.1 is".to_owned()),
+        1..=LEN_MAX => Ok(name.to_owned()),
+        len => Err(format!("it has {len} bytes, and may have {LEN_MAX}")),
+    }
+}
+
 /// Parses `localhost:8080` or `[::1]:8080`.
 fn host_and_port(text: &str) -> Result<String, String> {
     let wrong = || format!("{text:?} is not HOST:PORT, as 127.0.0.1:8080 is");
@@ -421,6 +459,33 @@ mod tests {
             "8080",
         ] {
             host_and_port(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn protocols_that_cannot_be_offered_are_refused_by_name() {
+        let offered = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            protocols(&names).map_err(|failure| failure.to_string())
+        };
+        let two = [b"h2".to_vec(), b"http/1.1".to_vec()];
+        assert_eq!(offered(&["h2", "http/1.1"]).as_deref(), Ok(&two[..]));
+        assert_eq!(offered(&["none"]), Ok(vec![]));
+        for (names, wanted) in [
+            (["none", "h2"], "--alpn none contradicts --alpn h2"),
+            (["h2", "none"], "--alpn none contradicts --alpn h2"),
+            (["h2", "h2"], "--alpn h2 stands there twice"),
+        ] {
+            let refused = offered(&names).unwrap_err();
+            assert!(
+                refused.contains(wanted) && refused.contains("hint: "),
+                "{refused}"
+            );
+        }
+        let longest = "x".repeat(255);
+        assert_eq!(protocol(&longest).as_ref(), Ok(&longest));
+        for wrong in [String::new(), "x".repeat(256)] {
+            protocol(&wrong).unwrap_err();
         }
     }
 
