@@ -5,10 +5,11 @@ use crate::authority::{Key, replace};
 use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
 use crate::serving::{ANYWHERE, Serving};
-use crate::{Site, serving};
+use crate::{Site, load, serving};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::version::TLS12;
 use serde_json::Value;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -316,12 +317,23 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     assert_eq!(report["handshakes"]["offloaded"], 5, "{report}");
     assert_eq!(report["accelerators"][0]["address"], *address);
     assert!(report["signatures"]["card"].as_u64() >= Some(5), "{report}");
+    let old = load::client(&site.authority.certificate(), &[&TLS12]).unwrap();
+    let mut open = load::connect(serving.address, &old).unwrap();
+    exchange(&mut open, b"hello");
     let count = |page: &Value, name: &str| page["requests"][name].as_u64().unwrap();
     let page = (0..100)
         .map(|_| stats(&site))
         .inspect(|_| pause(Duration::from_millis(100)))
-        .find(|page| page["requests"].is_object() && count(page, "card") >= 5)
+        .find(|page| page["tls"]["handshakes"]["completed"] == 6 && count(page, "card") >= 6)
         .unwrap();
+    let handshakes = &page["tls"]["handshakes"];
+    for (name, wanted) in [("tls13", 5), ("tls12", 1), ("resumed", 0), ("offloaded", 6)] {
+        assert_eq!(handshakes[name], wanted, "{name}: {page}");
+    }
+    let connections = &page["tls"]["connections"];
+    assert_eq!(connections["accepted"], 6, "{page}");
+    assert!(connections["active"].as_u64() >= Some(1), "{page}");
+    drop(open);
     assert_eq!(page["address"], *address);
     let ends = ["card", "software", "refused", "in_flight"].map(|name| count(&page, name));
     assert_eq!(
@@ -333,9 +345,12 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     let (status, errors) = serving.end().unwrap();
     assert_eq!(status.code(), Some(0), "{errors}");
     assert!(
-        errors.contains("5 RSA signatures by accelerators"),
+        errors.contains("6 RSA signatures by accelerators"),
         "{errors}"
     );
+    let last = stats(&site);
+    assert_eq!(last["state"], "released", "{last}");
+    assert_eq!(last["tls"]["connections"]["active"], 0, "{last}");
 }
 
 fn stats(site: &Site) -> Value {

@@ -16,7 +16,9 @@ use hwshim::provider::Provider;
 use hwshim::router::Router;
 use hwshim::router::core::Offload;
 use hwshim::telemetry;
-use hwshim::terminator::{CertificateError, Certificates, Files, Options, Phase, Terminator};
+use hwshim::terminator::{
+    CertificateError, Certificates, Files, Options, Phase, Terminator, Watch,
+};
 use lines::Voice;
 use reloads::{Reloaded, Reloads};
 use report::Reporter;
@@ -27,7 +29,7 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -125,9 +127,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     } else {
         offload
     };
+    let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
-    let (_cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout)?;
+    let (_cards, router) =
+        Cards::open(&args.cards, &directory, offload, args.card_timeout, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
@@ -139,7 +143,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let outcome = runtime.block_on(serve(args, config, &certificates, &router));
+    let outcome = runtime.block_on(serve(args, config, &certificates, &router, shown));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -273,6 +277,7 @@ async fn serve(
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
     router: &Router,
+    shown: Arc<OnceLock<Watch>>,
 ) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
@@ -281,9 +286,11 @@ async fn serve(
     let address = terminator
         .address()
         .map_err(|error| cannot_listen(args.listen, error))?;
+    // From here on it is on the pages of cards.
+    let watch = shown.get_or_init(|| terminator.watch()).clone();
     let mut voice = Voice::new()
         .map_err(|error| Failure::new("standard output cannot be prepared", error))?;
-    let mut reporter = Reporter::new(address, terminator.watch(), router.clone());
+    let mut reporter = Reporter::new(address, watch, router.clone());
     greet(args, address, &mut reporter, &mut voice)?;
     let (tell, told) = watch::channel(Phase::Serving);
     // Not in this task: whatever happens here, connections are accepted meanwhile.

@@ -63,6 +63,10 @@ async fn sessions_are_resumed_over_every_base() {
                 assert_eq!(server.handshake_kind(), Some(kind), "{name} {versions:?}");
             }
             assert_eq!(server.signatures(), (1, 0, 0), "{name} {versions:?}");
+            let counted = server.acceptor.handshakes();
+            let by_version = [counted.tls12, counted.tls13];
+            let wanted = if versions == TLS12 { [2, 0] } else { [0, 2] };
+            assert_eq!((by_version, counted.resumed), (wanted, 1), "{name}");
         }
     }
 }

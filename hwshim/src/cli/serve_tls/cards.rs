@@ -14,10 +14,11 @@ use hwshim::router::Router;
 use hwshim::router::core::{Offload, Options};
 use hwshim::stop::Stop;
 use hwshim::telemetry::{PublishError, Publisher};
+use hwshim::terminator::Watch;
 use hwshim::virtio::HealthPort;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,12 +29,14 @@ pub(super) struct Cards {
 }
 
 impl Cards {
-    /// Prepares accelerators, and a router over them. One that is away is used when it comes.
+    /// Prepares accelerators, and a router over them. One that is away is used when it comes. What
+    /// `tls` shows, once something does, is on their pages.
     pub(super) fn open(
         addresses: &[Address],
         directory: &Path,
         offload: Offload,
         timeout: Duration,
+        tls: &Arc<OnceLock<Watch>>,
     ) -> Result<(Self, Router), Failure> {
         // Given up, a card is free before anybody is told that it is.
         let mut claims = Vec::new();
@@ -58,7 +61,9 @@ impl Cards {
         for (lane, health, claim) in claims {
             let (name, publisher) = claim.take();
             let schedule = Schedule::default();
-            let owner = Owner::new(router.clone(), lane, health, publisher, &name, schedule);
+            let tls = Arc::clone(tls);
+            let owner = Owner::new(router.clone(), lane, health, publisher, &name, schedule)
+                .adding(move |page| page.tls = tls.get().map_or(page.tls, Watch::page));
             let owner = spawn(owner, name, Arc::clone(&cards.stop)).map_err(threads)?;
             cards.owners.push(owner);
         }
