@@ -37,7 +37,7 @@ use tokio::task::JoinError;
 
 const AFTER_HELP: &str = "\
 Signals:
-  SIGTERM, SIGINT  accept no more, let connections end; a second one ends them at once
+  SIGTERM, SIGINT  accept no more, let connections end; a second one cuts them off at once
   SIGHUP           read certificates and keys again; if one is wrong, the old ones stay in use
 
 Exit codes:
@@ -51,10 +51,17 @@ Examples:
   hwshim serve-tls --listen 0.0.0.0:443 --cert site.pem --key site.key --to 127.0.0.1:8080 \\
       --card pci:0000:3b:00.0 --card software:multi-buffer
 
-What passes is not looked at: HTTP/1.1 runs over it as any TCP does, and no X-Forwarded-For is added.
-Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, is verified
-before it leaves, and comes from this CPU if the card does not answer well. Each card has a telemetry
-page: see hwshim stats, or let cardmon watch it.";
+A certificate to try it with, for clients that are told to believe it (curl --cacert site.pem):
+  openssl req -x509 -newkey rsa:2048 -noenc -keyout site.key -out site.pem \\
+      -subj /CN=localhost -addext subjectAltName=DNS:localhost
+
+What passes is not looked at: HTTP/1.1 runs over it as any TCP does, no X-Forwarded-For is added,
+and the server behind does not learn who its client is. Who is cut off gets a reset, never an end.
+
+Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, which it
+does not for one client alone; it is verified before it leaves, and comes from this CPU if the card
+does not answer well. ECDSA and Ed25519 stay with this CPU. Each card has a telemetry page, with
+what becomes of handshakes and connections: see hwshim stats, or let cardmon watch the card.";
 
 /// Terminate TLS before a server that speaks TCP, with signatures by cards.
 #[derive(Debug, clap::Args)]
@@ -63,7 +70,8 @@ pub(crate) struct Args {
     /// Where to listen; only this host can reach the default, 0.0.0.0:443 is for everybody
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
-    /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names
+    /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names, or
+    /// for keys of another kind
     #[arg(long = "cert", value_name = "FILE", required = true)]
     certificates: Vec<PathBuf>,
     /// Its private key (PEM); as many as certificates, in the same order
@@ -81,7 +89,8 @@ pub(crate) struct Args {
     /// Time a card has for one signature before this CPU makes it
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
     card_timeout: Duration,
-    /// Protocol that the server behind speaks (ALPN); repeat it for more, "none" to name none
+    /// Protocol that the server behind speaks (ALPN), as h2 if it takes HTTP/2 without TLS; repeat it
+    /// for more, "none" to name none
     #[arg(long, value_name = "NAME", default_value = "http/1.1", value_parser = protocol)]
     alpn: Vec<String>,
     /// Connections at once; more wait in the backlog
@@ -96,16 +105,16 @@ pub(crate) struct Args {
     /// Time for connecting to the server behind
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     connect_timeout: Duration,
-    /// Time without a byte either way
+    /// Time without a byte either way after which a connection is cut off
     #[arg(long, value_name = "TIME", default_value = "5min", value_parser = positive_duration)]
     idle_timeout: Duration,
-    /// Time for connections to end in after SIGTERM
+    /// Time for connections to end in after SIGTERM, before they are cut off
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     drain_timeout: Duration,
     /// Directory for telemetry pages [default: /run/hwshim for root, else one of the user's own]
     #[arg(long, value_name = "DIR")]
     telemetry: Option<PathBuf>,
-    /// Print a JSON document a second, each on a line of its own
+    /// Print a JSON document a second, each on a line of its own; what nobody reads is dropped
     #[arg(long)]
     json: bool,
 }
@@ -288,8 +297,8 @@ async fn serve(
         .map_err(|error| cannot_listen(args.listen, error))?;
     // From here on it is on the pages of cards.
     let watch = shown.get_or_init(|| terminator.watch()).clone();
-    let mut voice = Voice::new()
-        .map_err(|error| Failure::new("standard output cannot be prepared", error))?;
+    let mut voice =
+        Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
     let mut reporter = Reporter::new(address, watch, router.clone());
     greet(args, address, &mut reporter, &mut voice)?;
     let (tell, told) = watch::channel(Phase::Serving);
