@@ -7,6 +7,7 @@ use crate::common::{CardProcess, program};
 use crate::serving::{ANYWHERE, Serving};
 use crate::{Site, load, serving};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::version::TLS12;
@@ -154,7 +155,7 @@ fn half_an_answer() -> (SocketAddr, mpsc::Receiver<bool>) {
     (address, was_reset)
 }
 
-const HALF: [u8; 50_000] = [7; 50_000];
+static HALF: [u8; 50_000] = [7; 50_000];
 
 #[test]
 fn who_is_cut_off_in_the_middle_of_an_answer_cannot_take_that_for_its_end() {
@@ -180,6 +181,23 @@ fn who_is_cut_off_in_the_middle_of_an_answer_cannot_take_that_for_its_end() {
         let backend = was_reset.recv_timeout(Duration::from_secs(20));
         assert_eq!(backend, Ok(true), "{limit:?}");
     }
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_gets_an_alert_and_an_end() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    // A record of application data, which nobody has encrypted.
+    stream.sock.write_all(b"\x17\x03\x03\x00\x20").unwrap();
+    stream.sock.write_all(&[0; 32]).unwrap();
+    let error = stream.read(&mut [0]).unwrap_err();
+    let error = error.downcast::<rustls::Error>().unwrap();
+    let told = rustls::Error::AlertReceived(AlertDescription::BadRecordMac);
+    assert_eq!(error, told);
+    // A reset could have overtaken the alert.
+    assert_eq!(stream.sock.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

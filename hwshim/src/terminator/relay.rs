@@ -4,8 +4,8 @@
 //! client and as FIN to the backend. A side that breaks off has not ended, nor have both when nothing
 //! comes for too long or somebody drops this; and neither must take it for that. So both get a reset,
 //! and the client no close_notify: without one, many take a FIN for the end of an answer all the
-//! same. Only a client that has been told of the end keeps what is still on its way to it. Nothing
-//! here reads what it passes on.
+//! same. Only a client that has been told, by close_notify or an alert, keeps what is still on its
+//! way to it. Nothing here reads what it passes on.
 
 use crate::clock::{Clock, Instant, SystemClock};
 use std::io;
@@ -39,6 +39,7 @@ pub(super) async fn relay(
         client,
         backend,
         answered: AtomicBool::new(false),
+        alerted: AtomicBool::new(false),
         ended: false,
     };
     let end = relay_between(&mut sides, idle_timeout).await;
@@ -50,8 +51,10 @@ pub(super) async fn relay(
 struct Sides {
     client: TlsStream<TcpStream>,
     backend: TcpStream,
-    /// The client has been told that the backend has no more to say.
+    /// The client has got all that the backend had to say, and a close_notify.
     answered: AtomicBool,
+    /// The client has got an alert, as what it sent is not TLS.
+    alerted: AtomicBool,
     /// Both have.
     ended: bool,
 }
@@ -61,7 +64,7 @@ impl Drop for Sides {
     /// where its client does not wait for the answer any more. If the system does not take it, that
     /// side sees an end that is none, as without us.
     fn drop(&mut self) {
-        if !*self.answered.get_mut() {
+        if !*self.answered.get_mut() && !*self.alerted.get_mut() {
             let _ = self.client.get_ref().0.set_zero_linger();
         }
         if !self.ended {
@@ -75,6 +78,7 @@ async fn relay_between(sides: &mut Sides, idle_timeout: Duration) -> End {
         client,
         backend,
         answered,
+        alerted,
         ended: _,
     } = sides;
     let activity = Activity::now();
@@ -86,6 +90,10 @@ async fn relay_between(sides: &mut Sides, idle_timeout: Duration) -> End {
         let has_all = answered.load(Ordering::Relaxed);
         match outcome {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && has_all => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                alerted.store(true, Ordering::Relaxed);
+                Err(error)
+            }
             outcome => outcome,
         }
     };
