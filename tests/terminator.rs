@@ -22,6 +22,8 @@ mod load;
 mod operation;
 #[path = "terminator/serving.rs"]
 mod serving;
+#[path = "terminator/standstill.rs"]
+mod standstill;
 
 use authority::{Authority, Identity, Key};
 use backend::Kind;

@@ -27,8 +27,10 @@ use crate::router::{Router, StartError};
 use crate::stop::Stop;
 use crate::telemetry::{PublishError, Publisher, live};
 use crate::virtio::HealthPort;
+use card_spec::telemetry::Page;
 use desk::Desk;
 use slots::{Slot, Slots};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -187,6 +189,16 @@ pub struct Owner {
     rounds: Rounds,
     publisher: Publisher,
     desk: io::Result<Desk>,
+    addition: Option<Addition>,
+}
+
+/// What a process that does more than own cards has to say of that.
+struct Addition(Box<dyn Fn(&mut Page) + Send>);
+
+impl fmt::Debug for Addition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Addition").finish_non_exhaustive()
+    }
 }
 
 impl Owner {
@@ -227,7 +239,16 @@ impl Owner {
                 .directory()
                 .and_then(|directory| Desk::listen(directory, address)),
             publisher,
+            addition: None,
         }
+    }
+
+    /// Has `add` complete each page before it is published: for what the process does with its cards,
+    /// of which the router knows nothing.
+    #[must_use]
+    pub fn adding(mut self, add: impl Fn(&mut Page) + Send + 'static) -> Self {
+        self.addition = Some(Addition(Box::new(add)));
+        self
     }
 
     /// Why nobody can ask this owner for a test, if that is so. It owns and publishes all the same.
@@ -255,8 +276,11 @@ impl Owner {
             let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
             desk.answer(&live::Answer::TooSoon { retry_after_ms });
         }
-        let page = self.rounds.round(&mut self.routed, now);
-        self.publisher.publish(page)?;
+        let mut page = *self.rounds.round(&mut self.routed, now);
+        if let Some(Addition(add)) = &self.addition {
+            add(&mut page);
+        }
+        self.publisher.publish(&page)?;
         if !self.rounds.is_testing() {
             self.routed.slot = None;
         }
@@ -284,12 +308,17 @@ impl Owner {
             rounds,
             mut publisher,
             desk,
+            addition,
         } = self;
         // Nobody is to ask for what cannot be done any more.
         drop(desk);
-        let page = rounds.last(&routed, now);
-        // If this was the last router, the card is free before anybody is told that it is.
-        drop(routed);
+        let mut page = rounds.last(&routed, now);
+        if let Some(Addition(add)) = &addition {
+            add(&mut page);
+        }
+        // If this was the last router, the card is free before anybody is told that it is. What is added
+        // may come from something that has the router as well.
+        drop((routed, addition));
         publisher.publish(&page)
     }
 }

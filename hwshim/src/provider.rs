@@ -54,11 +54,7 @@ impl Provider {
     /// `aws-lc-rs`.
     #[must_use]
     pub fn new(router: Router) -> Self {
-        #[cfg(feature = "aws-lc-rs")]
-        let base = rustls::crypto::aws_lc_rs::default_provider();
-        #[cfg(not(feature = "aws-lc-rs"))]
-        let base = rustls::crypto::ring::default_provider();
-        Self::over(base, router)
+        Self::over(base(), router)
     }
 
     /// Signs through `router`, and leaves the rest to `base`.
@@ -96,6 +92,14 @@ impl Provider {
     pub fn router(&self) -> &Router {
         &self.offload.router
     }
+}
+
+/// What everything is left to unless somebody says otherwise.
+pub(crate) fn base() -> CryptoProvider {
+    #[cfg(feature = "aws-lc-rs")]
+    return rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "aws-lc-rs"))]
+    return rustls::crypto::ring::default_provider();
 }
 
 impl Offload {

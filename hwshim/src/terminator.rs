@@ -16,12 +16,14 @@
 
 mod certificates;
 mod counts;
+mod page;
 mod relay;
 
-pub use self::certificates::{CertificateError, Certificates, Files};
+pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files};
 pub use self::counts::Connections;
 use self::counts::Counts;
 use crate::acceptor::{self, Handshakes, OffloadAcceptor};
+use crate::clock::{Clock as _, Instant, SystemClock};
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -78,6 +80,7 @@ struct Shared {
     acceptor: OffloadAcceptor,
     options: Options,
     counts: Counts,
+    began: Instant,
 }
 
 /// Shows what a terminator does, also when it has ended.
@@ -111,6 +114,7 @@ impl Terminator {
             acceptor: OffloadAcceptor::new(config, limits),
             options,
             counts: Counts::default(),
+            began: SystemClock.now(),
         };
         Ok(Self {
             listener,
@@ -191,6 +195,7 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
         acceptor,
         options,
         counts,
+        began: _,
     } = &*shared;
     let _active = counts.accepted();
     // Records are written whole, and a handshake has nothing to gain by waiting for more.

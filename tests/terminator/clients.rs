@@ -1,12 +1,16 @@
 //! Clients that nobody here wrote: `openssl s_client` and `s_time`, curl.
 
-use crate::Site;
 use crate::authority::{Key, NAME};
 use crate::backend::{self, Kind, PAGE};
 use crate::serving::{self, Serving};
+use crate::{Site, load};
+use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, ClientConfig, SignatureScheme, SupportedProtocolVersion};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -73,6 +77,78 @@ fn openssl_resumes_its_sessions() {
         assert!(first.contains("New, TLSv1."), "{first}");
         let second = s_client(&site, serving.port(), &[version, "-sess_in", file]);
         assert!(second.contains("Reused, TLSv1."), "{version}: {second}");
+    }
+}
+
+/// A client of rustls that verifies signatures by `schemes` and by no other.
+fn client_of_schemes(
+    site: &Site,
+    version: &'static SupportedProtocolVersion,
+    schemes: &[SignatureScheme],
+) -> Arc<ClientConfig> {
+    let mut provider = ring::default_provider();
+    let all = provider.signature_verification_algorithms;
+    let mut mapping = all.mapping.to_vec();
+    mapping.retain(|(scheme, _)| schemes.contains(scheme));
+    assert_eq!(mapping.len(), schemes.len(), "it knows all of these");
+    provider.signature_verification_algorithms = WebPkiSupportedAlgorithms {
+        // Certificates are verified whoever signed them.
+        all: all.all,
+        mapping: Box::leak(mapping.into_boxed_slice()),
+    };
+    load::client_over(provider, &site.authority.certificate(), &[version]).unwrap()
+}
+
+const RSA: &[SignatureScheme] = &[
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA256,
+];
+const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+
+/// A certificate, schemes that do not suit it, and the same for OpenSSL.
+const UNSUITED: [(Key, &[SignatureScheme], &str); 2] = [
+    (Key::P256, RSA, "RSA-PSS+SHA256:RSA+SHA256"),
+    (Key::Rsa2048, ECDSA, "ECDSA+SHA256"),
+];
+
+#[test]
+fn a_rustls_client_whom_no_certificate_suits_is_told_handshake_failure() {
+    let complete = Site::with(Key::Rsa2048);
+    let both = with_both_keys(&complete);
+    for (key, schemes, _) in UNSUITED {
+        let site = Site::with(key);
+        let serving = site.before_echo(&[]);
+        for version in [&TLS12, &TLS13] {
+            // It is not the client that could not.
+            let client = client_of_schemes(&complete, version, schemes);
+            load::connect(both.address, &client).unwrap();
+            let client = client_of_schemes(&site, version, schemes);
+            let error = load::connect(serving.address, &client).unwrap_err();
+            let error = error.downcast::<rustls::Error>().unwrap();
+            let told = rustls::Error::AlertReceived(AlertDescription::HandshakeFailure);
+            assert_eq!(error, told, "{key:?} {version:?}");
+        }
+    }
+}
+
+#[test]
+fn openssl_whom_no_certificate_suits_is_told_handshake_failure() {
+    for (key, _, algorithms) in UNSUITED {
+        let site = Site::with(key);
+        let serving = site.before_echo(&[]);
+        for version in ["-tls1_2", "-tls1_3"] {
+            let output = Command::new("openssl")
+                .args(["s_client", version, "-sigalgs", algorithms, "-connect"])
+                .arg(format!("127.0.0.1:{}", serving.port()))
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let complaints = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{key:?} {version}");
+            // SSL_AD_HANDSHAKE_FAILURE, however this OpenSSL words it.
+            let told = complaints.contains("SSL alert number 40");
+            assert!(told, "{key:?} {version}: {complaints}");
+        }
     }
 }
 

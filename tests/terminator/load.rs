@@ -6,7 +6,7 @@
 
 use super::authority::NAME;
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
@@ -39,10 +39,19 @@ pub(crate) fn client(
     trusted: &Path,
     versions: &[&'static SupportedProtocolVersion],
 ) -> io::Result<Arc<ClientConfig>> {
+    client_over(ring::default_provider(), trusted, versions)
+}
+
+/// The same, whose cryptography is `provider`'s.
+pub(crate) fn client_over(
+    provider: CryptoProvider,
+    trusted: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<Arc<ClientConfig>> {
     let authority = CertificateDer::from_pem_file(trusted).map_err(io::Error::other)?;
     let mut roots = RootCertStore::empty();
     roots.add(authority).map_err(io::Error::other)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .map_err(io::Error::other)?
         .with_root_certificates(roots)

@@ -4,27 +4,30 @@
 use crate::authority::{Key, replace};
 use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
-use crate::serving::Serving;
-use crate::{Site, serving};
+use crate::serving::{ANYWHERE, Serving};
+use crate::{Site, load, serving};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::version::TLS12;
 use serde_json::Value;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// Long enough for whatever is not to happen to have happened.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-fn send(serving: &Serving, signal: Signal) {
+pub(crate) fn send(serving: &Serving, signal: Signal) {
     let pid = Pid::from_raw(serving.id().cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
 }
 
-fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
+pub(crate) fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
     stream.write_all(text).unwrap();
     stream.flush().unwrap();
     let mut received = vec![0; text.len()];
@@ -32,13 +35,19 @@ fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
     assert_eq!(received, text);
 }
 
+/// Whether a connection, on which nothing more comes, is reset: an end would be a FIN, or a
+/// close_notify and a FIN.
+fn is_reset(stream: &mut impl Read) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
 /// The certificate that a new connection gets.
-fn served(site: &Site, serving: &Serving) -> CertificateDer<'static> {
+pub(crate) fn served(site: &Site, serving: &Serving) -> CertificateDer<'static> {
     let stream = site.connect(serving);
     stream.conn.peer_certificates().unwrap()[0].clone()
 }
 
-fn in_file(path: &std::path::Path) -> CertificateDer<'static> {
+pub(crate) fn in_file(path: &std::path::Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).unwrap()
 }
 
@@ -129,9 +138,66 @@ fn connections_that_do_not_end_are_cut_off_and_counted() {
     for wanted in ["1 connections were cut off", "300ms", "--drain-timeout"] {
         assert!(errors.contains(wanted), "{wanted}: {errors}");
     }
-    assert!(
-        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
-    );
+    assert!(is_reset(&mut stream));
+}
+
+/// A backend that says half of what it has to say, and how its connection ends then.
+fn half_an_answer() -> (SocketAddr, mpsc::Receiver<bool>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ended, was_reset) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        stream.write_all(&HALF).unwrap();
+        ended.send(is_reset(&mut stream)).unwrap();
+    });
+    (address, was_reset)
+}
+
+static HALF: [u8; 50_000] = [7; 50_000];
+
+#[test]
+fn who_is_cut_off_in_the_middle_of_an_answer_cannot_take_that_for_its_end() {
+    let site = Site::new();
+    let cases: [(_, &[Signal]); 3] = [
+        (["--idle-timeout", "1s"], &[]),
+        (["--drain-timeout", "300ms"], &[Signal::TERM]),
+        (["--drain-timeout", "1h"], &[Signal::TERM, Signal::INT]),
+    ];
+    for (limit, signals) in cases {
+        let (backend, was_reset) = half_an_answer();
+        let mut command = site.command(backend);
+        command.args(limit);
+        let serving = Serving::start(command).unwrap();
+        let mut stream = site.connect(&serving);
+        stream.write_all(b"request").unwrap();
+        let mut received = vec![0; HALF.len()];
+        stream.read_exact(&mut received).unwrap();
+        for signal in signals {
+            send(&serving, *signal);
+        }
+        assert!(is_reset(&mut stream), "{limit:?}");
+        let backend = was_reset.recv_timeout(Duration::from_secs(20));
+        assert_eq!(backend, Ok(true), "{limit:?}");
+    }
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_gets_an_alert_and_an_end() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    // A record of application data, which nobody has encrypted.
+    stream.sock.write_all(b"\x17\x03\x03\x00\x20").unwrap();
+    stream.sock.write_all(&[0; 32]).unwrap();
+    let error = stream.read(&mut [0]).unwrap_err();
+    let error = error.downcast::<rustls::Error>().unwrap();
+    let told = rustls::Error::AlertReceived(AlertDescription::BadRecordMac);
+    assert_eq!(error, told);
+    // A reset could have overtaken the alert.
+    assert_eq!(stream.sock.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
@@ -157,7 +223,7 @@ fn connections_beyond_the_limit_wait_until_one_has_ended() {
     let mut first = site.connect(&serving);
     exchange(&mut first, b"first");
     std::thread::scope(|scope| {
-        let (ended, second) = std::sync::mpsc::channel();
+        let (ended, second) = mpsc::channel();
         let (site, serving) = (&site, &serving);
         scope.spawn(move || {
             let mut stream = site.connect(serving);
@@ -198,9 +264,7 @@ fn a_connection_on_which_nothing_comes_is_ended() {
     let serving = site.before_echo(&["--idle-timeout", "300ms"]);
     let mut stream = site.connect(&serving);
     exchange(&mut stream, b"a word");
-    assert!(
-        matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::UnexpectedEof)
-    );
+    assert!(is_reset(&mut stream));
     let report = serving
         .wait_for_report(|it| it["connections"]["active"] == 0)
         .unwrap();
@@ -271,12 +335,23 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     assert_eq!(report["handshakes"]["offloaded"], 5, "{report}");
     assert_eq!(report["accelerators"][0]["address"], *address);
     assert!(report["signatures"]["card"].as_u64() >= Some(5), "{report}");
+    let old = load::client(&site.authority.certificate(), &[&TLS12]).unwrap();
+    let mut open = load::connect(serving.address, &old).unwrap();
+    exchange(&mut open, b"hello");
     let count = |page: &Value, name: &str| page["requests"][name].as_u64().unwrap();
     let page = (0..100)
         .map(|_| stats(&site))
         .inspect(|_| pause(Duration::from_millis(100)))
-        .find(|page| page["requests"].is_object() && count(page, "card") >= 5)
+        .find(|page| page["tls"]["handshakes"]["completed"] == 6 && count(page, "card") >= 6)
         .unwrap();
+    let handshakes = &page["tls"]["handshakes"];
+    for (name, wanted) in [("tls13", 5), ("tls12", 1), ("resumed", 0), ("offloaded", 6)] {
+        assert_eq!(handshakes[name], wanted, "{name}: {page}");
+    }
+    let connections = &page["tls"]["connections"];
+    assert_eq!(connections["accepted"], 6, "{page}");
+    assert!(connections["active"].as_u64() >= Some(1), "{page}");
+    drop(open);
     assert_eq!(page["address"], *address);
     let ends = ["card", "software", "refused", "in_flight"].map(|name| count(&page, name));
     assert_eq!(
@@ -288,9 +363,12 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     let (status, errors) = serving.end().unwrap();
     assert_eq!(status.code(), Some(0), "{errors}");
     assert!(
-        errors.contains("5 RSA signatures by accelerators"),
+        errors.contains("6 RSA signatures by accelerators"),
         "{errors}"
     );
+    let last = stats(&site);
+    assert_eq!(last["state"], "released", "{last}");
+    assert_eq!(last["tls"]["connections"]["active"], 0, "{last}");
 }
 
 fn stats(site: &Site) -> Value {
@@ -336,20 +414,70 @@ fn what_cannot_be_served_says_what_to_do() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_warned_of() {
+fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificate() {
+    let site = Site::new();
+    let card = CardProcess::start(site.directory.path());
+    let card = card.address().to_string();
+    let backend = backend::start(Kind::Echo).unwrap();
+    let fails = |identity, listen: &str, cards: &[&str], wanted: &str| {
+        let identities = std::slice::from_ref(identity);
+        let mut command = serving::command(&program("hwshim"), identities, listen, backend);
+        command.arg("--telemetry").arg(site.directory.path());
+        for card in cards {
+            command.args(["--card", card]);
+        }
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
+    };
+    let mut missing = site.identity.clone();
+    missing.certificate = "/nowhere/site.pem".into();
+    fails(&missing, ANYWHERE, &[&card], "cannot be read");
+    assert_eq!(stats(&site), Value::Null, "the card was not touched");
+
+    let released = |of: &str| {
+        let page = stats(&site);
+        let says = ["address", "state"].map(|name| page[name].as_str().unwrap());
+        assert_eq!(says, [&*card, "released"], "{of}: {page}");
+    };
+    fails(&site.identity, ANYWHERE, &[&card, &card], "cannot be owned");
+    released("one that had no owner yet");
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    fails(&site.identity, &taken, &[&card], "another server listens");
+    released("one that had an owner");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_warned_of_each_time_that_it_is_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let site = Site::new();
-    fs::set_permissions(&site.identity.key, fs::Permissions::from_mode(0o644)).unwrap();
+    let key = &site.identity.key;
+    let set_mode = |mode| fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o644);
     let serving = site.before_echo(&[]);
-    let errors = serving.wait_for_error("chmod 640").unwrap();
-    assert!(errors.contains("site.key"), "{errors}");
+    let errors = serving.wait_for_error("everybody may read it").unwrap();
+    assert!(
+        errors.contains(&format!("chmod 0640 {}", key.display())),
+        "{errors}"
+    );
     exchange(&mut site.connect(&serving), b"served all the same");
+
+    set_mode(0o660);
+    send(&serving, Signal::HUP);
+    serving.wait_for_error("its group may write it").unwrap();
+    set_mode(0o640);
+    fs::write(&site.identity.certificate, "no certificate\n").unwrap();
+    send(&serving, Signal::HUP);
+    let errors = serving.wait_for_error("then send SIGHUP again").unwrap();
+    assert_eq!(errors.matches("has mode").count(), 2, "{errors}");
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "looks again at what another process does"
 )]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -16,6 +16,8 @@
 //!     | first 0x200 bytes of |  as last read from the card
 //!     | the health page      |
 //! 400 +----------------------+
+//!     | TLS by the owner     |  u64 each
+//! 4a0 +----------------------+
 //!     | reserved, zero       |
 //! 1000+----------------------+
 //! ```
@@ -31,7 +33,7 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"HWT1");
 /// Major version: another one cannot be read.
 pub const VERSION_MAJOR: u16 = 1;
 /// Minor version: a larger one has filled some of what is reserved here.
-pub const VERSION_MINOR: u16 = 1;
+pub const VERSION_MINOR: u16 = 2;
 /// Length of the file, in bytes.
 pub const PAGE_LEN: usize = 4096;
 /// Where the part under the sequence lock starts.
@@ -77,8 +79,10 @@ pub struct Page {
     /// First bytes of the card's health page, as last read. Meaningful if `card.health_reads` is
     /// not zero; parse with [`health::Summary::parse`].
     pub health: [u8; health::SUMMARY_LEN],
+    /// TLS that the owner's process terminates. Since minor version 2; see [`Page::tls`].
+    pub tls: Tls,
     /// Reserved.
-    pub reserved_end: [u8; PAGE_LEN - 0x400],
+    pub reserved_end: [u8; PAGE_LEN - 0x4a0],
 }
 
 const _: () = {
@@ -86,6 +90,7 @@ const _: () = {
     assert!(size_of::<Page>() == PAGE_LEN);
     assert!(offset_of!(Page, owner) == BODY_OFFSET);
     assert!(offset_of!(Page, health) == 0x200);
+    assert!(offset_of!(Page, tls) == 0x400);
 };
 
 /// Who owns the card, and whether it is alive.
@@ -252,6 +257,71 @@ pub mod check_result {
     pub const MISBEHAVED: u64 = 5;
 }
 
+/// TLS that the owner's process terminates, for all of its cards together: each of its pages says
+/// the same. All zero if it does not, and in a page of minor version 0 or 1.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Tls {
+    /// When it began to.
+    pub began_at_ns: U64,
+    /// Connections of clients.
+    pub connections: TlsConnections,
+    /// Handshakes with them.
+    pub handshakes: TlsHandshakes,
+}
+
+/// Connections of clients. Those accepted and in none of the other figures ended without a
+/// handshake, or were cut off.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TlsConnections {
+    /// Accepted.
+    pub accepted: U64,
+    /// Not ended yet.
+    pub active: U64,
+    /// Ended by both sides.
+    pub closed: U64,
+    /// Ended because nothing came for too long.
+    pub idle: U64,
+    /// Broken off by one side.
+    pub broken: U64,
+    /// Ended because the server behind could not be reached.
+    pub unreachable: U64,
+    /// Times that the system had no descriptor or memory for another one.
+    pub not_accepted: U64,
+}
+
+/// Handshakes. `accepted = completed + failed + timed_out + cancelled + under_way`, and
+/// `completed = tls12 + tls13`, where the figures are read one after the other.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TlsHandshakes {
+    /// Begun.
+    pub accepted: U64,
+    /// Ended with a connection.
+    pub completed: U64,
+    /// Of those, by TLS 1.2.
+    pub tls12: U64,
+    /// Of those, by TLS 1.3.
+    pub tls13: U64,
+    /// Of those completed: of a session that the client had from before, without a signature.
+    pub resumed: U64,
+    /// Ended with an error.
+    pub failed: U64,
+    /// Not over by the time allowed.
+    pub timed_out: U64,
+    /// Given up because the owner ends.
+    pub cancelled: U64,
+    /// Not ended yet.
+    pub under_way: U64,
+    /// Signatures that the router made; [`Requests`] says which of them a card did.
+    pub offloaded: U64,
+    /// RSA signatures that software made at once, as the router was not worth it.
+    pub software: U64,
+    /// Signatures that the router made in vain.
+    pub mismatched: U64,
+}
+
 /// Why bytes are not a telemetry page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -324,6 +394,15 @@ impl Page {
         health::printable(&self.owner.address)
     }
 
+    /// TLS that the owner terminates, if it does and its version of the page says so.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        /// In which it came to be.
+        const SINCE: u16 = 2;
+        let said = self.version_minor.get() >= SINCE && self.tls.began_at_ns.get() != 0;
+        said.then_some(&self.tls)
+    }
+
     /// What opened the breaker last, safe to print.
     #[must_use]
     pub fn opened_by(&self) -> String {
@@ -374,6 +453,19 @@ mod tests {
             Page::parse(&bytes),
             Err(PageError::WrongMagic { .. })
         ));
+    }
+
+    #[test]
+    fn who_terminates_no_tls_or_is_too_old_to_say_so_has_none() {
+        let mut page = Page::new();
+        assert!(page.tls().is_none());
+        page.tls.began_at_ns = 1.into();
+        page.tls.handshakes.completed = 2.into();
+        let read = Page::parse(page.as_bytes()).unwrap();
+        assert_eq!(read.tls().unwrap().handshakes.completed, 2);
+        // What was reserved then is not looked at.
+        page.version_minor = 1.into();
+        assert!(Page::parse(page.as_bytes()).unwrap().tls().is_none());
     }
 
     #[test]

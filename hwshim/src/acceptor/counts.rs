@@ -1,8 +1,10 @@
 //! What becomes of handshakes, counted.
 
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio_rustls::server::TlsStream;
 
 /// Handshakes of an acceptor, and their signatures.
 ///
@@ -12,8 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Handshakes {
     /// Handshakes begun.
     pub accepted: u64,
-    /// Ended with a connection.
+    /// Ended with a connection: `tls12 + tls13`.
     pub completed: u64,
+    /// Of those, by TLS 1.2.
+    pub tls12: u64,
+    /// Of those, by TLS 1.3.
+    pub tls13: u64,
+    /// Of those completed: of a session that the client had from before, without a signature.
+    pub resumed: u64,
     /// Ended with an error.
     pub failed: u64,
     /// Not over by the time allowed.
@@ -38,6 +46,9 @@ pub struct Handshakes {
 pub(super) struct Counts {
     accepted: AtomicU64,
     completed: AtomicU64,
+    tls12: AtomicU64,
+    tls13: AtomicU64,
+    resumed: AtomicU64,
     failed: AtomicU64,
     timed_out: AtomicU64,
     cancelled: AtomicU64,
@@ -54,6 +65,9 @@ impl Counts {
         Handshakes {
             accepted: read(&self.accepted),
             completed: read(&self.completed),
+            tls12: read(&self.tls12),
+            tls13: read(&self.tls13),
+            resumed: read(&self.resumed),
             failed: read(&self.failed),
             timed_out: read(&self.timed_out),
             cancelled: read(&self.cancelled),
@@ -63,6 +77,18 @@ impl Counts {
             mismatched: read(&self.mismatched),
             pooled: read(&self.pooled),
         }
+    }
+
+    fn completed(&self, connection: &ServerConnection) {
+        add(match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => &self.tls12,
+            // rustls knows no other.
+            _ => &self.tls13,
+        });
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+            add(&self.resumed);
+        }
+        add(&self.completed);
     }
 
     pub(super) fn offloaded(&self) {
@@ -102,13 +128,13 @@ impl UnderWay {
         }
     }
 
-    pub(super) fn end<T>(mut self, outcome: &io::Result<T>) {
+    pub(super) fn end<IO>(mut self, outcome: &io::Result<TlsStream<IO>>) {
         let counts = &self.counts;
-        add(match outcome {
-            Ok(_) => &counts.completed,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => &counts.timed_out,
-            Err(_) => &counts.failed,
-        });
+        match outcome {
+            Ok(stream) => counts.completed(stream.get_ref().1),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => add(&counts.timed_out),
+            Err(_) => add(&counts.failed),
+        }
         self.ended = true;
     }
 }

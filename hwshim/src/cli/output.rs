@@ -107,21 +107,6 @@ impl Output {
         self.line(text)
     }
 
-    /// Prints a JSON document on one line, for programs that read one after the other.
-    #[cfg(feature = "tls")]
-    pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(value).map_err(io::Error::from)?;
-        self.line(text)
-    }
-
-    /// Says something on standard error, after what was printed so far.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tell(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
-        self.writer.flush()?;
-        complain(text);
-        Ok(())
-    }
-
     /// Warns on standard error, after what was printed so far.
     pub(crate) fn warn(&mut self, warning: impl fmt::Display) -> Result<(), Failure> {
         self.writer.flush()?;
@@ -342,12 +327,17 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Writes to standard error; where even that fails, there is nobody left to tell. File names can
-/// hold anything, so what would steer a terminal is replaced.
+/// Writes to standard error; where even that fails, there is nobody left to tell.
 pub(super) fn complain(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{}", complaint(text));
+}
+
+/// A line for standard error. File names can hold anything, so what would steer a terminal is
+/// replaced.
+pub(super) fn complaint(text: impl fmt::Display) -> String {
     let steers = |letter: char| letter.is_control() && letter != '\n';
     let text = text.to_string().replace(steers, "\u{fffd}");
-    let _ = writeln!(io::stderr(), "hwshim: {text}");
+    format!("hwshim: {text}")
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! what it tells.
 
 mod cards;
+mod lines;
+mod reloads;
 mod report;
 
 use super::output::{Failure, Output};
@@ -14,7 +16,11 @@ use hwshim::provider::Provider;
 use hwshim::router::Router;
 use hwshim::router::core::Offload;
 use hwshim::telemetry;
-use hwshim::terminator::{CertificateError, Certificates, Files, Options, Phase, Terminator};
+use hwshim::terminator::{
+    CertificateError, Certificates, Files, Options, Phase, Terminator, Watch,
+};
+use lines::Voice;
+use reloads::{Reloaded, Reloads};
 use report::Reporter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
@@ -23,15 +29,15 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 const AFTER_HELP: &str = "\
 Signals:
-  SIGTERM, SIGINT  accept no more, let connections end; a second one ends them at once
+  SIGTERM, SIGINT  accept no more, let connections end; a second one cuts them off at once
   SIGHUP           read certificates and keys again; if one is wrong, the old ones stay in use
 
 Exit codes:
@@ -45,10 +51,17 @@ Examples:
   hwshim serve-tls --listen 0.0.0.0:443 --cert site.pem --key site.key --to 127.0.0.1:8080 \\
       --card pci:0000:3b:00.0 --card software:multi-buffer
 
-What passes is not looked at: HTTP/1.1 runs over it as any TCP does, and no X-Forwarded-For is added.
-Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, is verified
-before it leaves, and comes from this CPU if the card does not answer well. Each card has a telemetry
-page: see hwshim stats, or let cardmon watch it.";
+A certificate to try it with, for clients that are told to believe it (curl --cacert site.pem):
+  openssl req -x509 -newkey rsa:2048 -noenc -keyout site.key -out site.pem \\
+      -subj /CN=localhost -addext subjectAltName=DNS:localhost
+
+What passes is not looked at: HTTP/1.1 runs over it as any TCP does, no X-Forwarded-For is added,
+and the server behind does not learn who its client is. Who is cut off gets a reset, never an end.
+
+Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, which it
+does not for one client alone; it is verified before it leaves, and comes from this CPU if the card
+does not answer well. ECDSA and Ed25519 stay with this CPU. Each card has a telemetry page, with
+what becomes of handshakes and connections: see hwshim stats, or let cardmon watch the card.";
 
 /// Terminate TLS before a server that speaks TCP, with signatures by cards.
 #[derive(Debug, clap::Args)]
@@ -57,7 +70,8 @@ pub(crate) struct Args {
     /// Where to listen; only this host can reach the default, 0.0.0.0:443 is for everybody
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
-    /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names
+    /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names, or
+    /// for keys of another kind
     #[arg(long = "cert", value_name = "FILE", required = true)]
     certificates: Vec<PathBuf>,
     /// Its private key (PEM); as many as certificates, in the same order
@@ -75,8 +89,9 @@ pub(crate) struct Args {
     /// Time a card has for one signature before this CPU makes it
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
     card_timeout: Duration,
-    /// Protocol to offer (ALPN); repeat it for more, "none" for none
-    #[arg(long, value_name = "NAME", default_value = "http/1.1")]
+    /// Protocol that the server behind speaks (ALPN), as h2 if it takes HTTP/2 without TLS; repeat it
+    /// for more, "none" to name none
+    #[arg(long, value_name = "NAME", default_value = "http/1.1", value_parser = protocol)]
     alpn: Vec<String>,
     /// Connections at once; more wait in the backlog
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -90,16 +105,16 @@ pub(crate) struct Args {
     /// Time for connecting to the server behind
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     connect_timeout: Duration,
-    /// Time without a byte either way
+    /// Time without a byte either way after which a connection is cut off
     #[arg(long, value_name = "TIME", default_value = "5min", value_parser = positive_duration)]
     idle_timeout: Duration,
-    /// Time for connections to end in after SIGTERM
+    /// Time for connections to end in after SIGTERM, before they are cut off
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     drain_timeout: Duration,
     /// Directory for telemetry pages [default: /run/hwshim for root, else one of the user's own]
     #[arg(long, value_name = "DIR")]
     telemetry: Option<PathBuf>,
-    /// Print a JSON document a second, each on a line of its own
+    /// Print a JSON document a second, each on a line of its own; what nobody reads is dropped
     #[arg(long)]
     json: bool,
 }
@@ -107,7 +122,10 @@ pub(crate) struct Args {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let files = files(args)?;
+    let protocols = protocols(&args.alpn)?;
     make_room(args.connections_max)?;
+    // What can be known to be wrong is found out before a card is touched.
+    Certificates::check(&files).map_err(unusable)?;
     let directory = args
         .telemetry
         .clone()
@@ -118,25 +136,25 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     } else {
         offload
     };
-    let (cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout)?;
+    let shown = Arc::default();
+    // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
+    // are free when all have gone.
+    let (_cards, router) =
+        Cards::open(&args.cards, &directory, offload, args.card_timeout, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
     for key in certificates.exposed_keys() {
-        let key = key.display();
-        output.warn(format_args!(
-            "{key} can be read by others than its owner and group; chmod 640 {key}"
-        ))?;
+        output.warn(key)?;
     }
-    let config = Arc::new(config(args, &certificates)?);
+    let config = Arc::new(config(protocols, &certificates)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let outcome = runtime.block_on(serve(args, config, &certificates, &router, output));
-    // Certificates have keys, and keys have the router: the cards are free when all have gone.
-    drop((runtime, certificates, router));
-    cards.release();
+    let outcome = runtime.block_on(serve(args, config, &certificates, &router, shown));
+    // One that reads certificates from a file system that hangs is left behind.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
@@ -155,6 +173,27 @@ fn files(args: &Args) -> Result<Vec<Files>, Failure> {
         key: key.clone(),
     };
     Ok(certificates.iter().zip(keys).map(pair).collect())
+}
+
+/// What to offer by ALPN.
+fn protocols(names: &[String]) -> Result<Vec<Vec<u8>>, Failure> {
+    let refused = |why: String| {
+        Failure::new("the protocols cannot be offered", why)
+            .hint("name each that the server behind speaks once, or only --alpn none")
+    };
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(refused(format!("--alpn {name} stands there twice")));
+        }
+    }
+    let none = names.iter().any(|name| name == NO_PROTOCOL);
+    if let Some(other) = names.iter().find(|name| none && *name != NO_PROTOCOL) {
+        return Err(refused(format!(
+            "--alpn {NO_PROTOCOL} contradicts --alpn {other}"
+        )));
+    }
+    let offered = names.iter().filter(|name| *name != NO_PROTOCOL);
+    Ok(offered.map(|name| name.clone().into_bytes()).collect())
 }
 
 /// Sees to it that there are descriptors for so many connections, which have two each.
@@ -196,7 +235,10 @@ fn hint(error: &CertificateError) -> &'static str {
     }
 }
 
-fn config(args: &Args, certificates: &Arc<Certificates>) -> Result<ServerConfig, Failure> {
+fn config(
+    protocols: Vec<Vec<u8>>,
+    certificates: &Arc<Certificates>,
+) -> Result<ServerConfig, Failure> {
     let failed = |error| Failure::new("TLS cannot be set up", error);
     let mut config = ServerConfig::builder_with_provider(certificates.provider().rustls())
         .with_safe_default_protocol_versions()
@@ -205,9 +247,7 @@ fn config(args: &Args, certificates: &Arc<Certificates>) -> Result<ServerConfig,
         .with_cert_resolver(Arc::clone(certificates) as _);
     // Sessions are with the clients, encrypted, and take no memory here.
     config.ticketer = Ticketer::new().map_err(failed)?;
-    if args.alpn != ["none"] {
-        config.alpn_protocols = args.alpn.iter().map(|name| name.clone().into()).collect();
-    }
+    config.alpn_protocols = protocols;
     Ok(config)
 }
 
@@ -246,7 +286,7 @@ async fn serve(
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
     router: &Router,
-    output: &mut Output,
+    shown: Arc<OnceLock<Watch>>,
 ) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
@@ -255,10 +295,16 @@ async fn serve(
     let address = terminator
         .address()
         .map_err(|error| cannot_listen(args.listen, error))?;
-    let mut reporter = Reporter::new(address, terminator.watch(), router.clone());
-    greet(args, address, &mut reporter, output)?;
+    // From here on it is on the pages of cards.
+    let watch = shown.get_or_init(|| terminator.watch()).clone();
+    let mut voice =
+        Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
+    let mut reporter = Reporter::new(address, watch, router.clone());
+    greet(args, address, &mut reporter, &mut voice)?;
     let (tell, told) = watch::channel(Phase::Serving);
-    let mut serving = pin!(terminator.serve(told));
+    // Not in this task: whatever happens here, connections are accepted meanwhile.
+    let mut serving = tokio::spawn(terminator.serve(told));
+    let mut reloads = Reloads::of(certificates);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // At once, which greet has done.
     seconds.tick().await;
@@ -267,20 +313,23 @@ async fn serve(
             cut_off = &mut serving => break cut_off,
             told = signals.next() => match told {
                 Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
-                Told::Reload => reload(certificates, output).await?,
+                Told::Reload => reloads.ask(&mut voice),
             },
+            reloaded = reloads.end() => say_reloaded(reloaded, &mut voice),
             _ = seconds.tick() => {
                 if let Some(trouble) = reporter.trouble() {
-                    output.warn(trouble)?;
+                    voice.warn(trouble);
                 }
+                voice.mind();
                 if args.json {
-                    output.json_line(&reporter.report())?;
-                    output.flush()?;
+                    voice.say(reporter.line(voice.dropped())?);
                 }
             }
         }
     };
-    output.tell(reporter.summary())?;
+    let cut_off = cut_off.map_err(|error| Failure::new("connections are served no more", error))?;
+    voice.tell(reporter.summary());
+    voice.end();
     if cut_off == 0 {
         return Ok(());
     }
@@ -308,25 +357,25 @@ fn greet(
     args: &Args,
     address: SocketAddr,
     reporter: &mut Reporter,
-    output: &mut Output,
+    voice: &mut Voice,
 ) -> Result<(), Failure> {
     if args.json {
-        output.json_line(&reporter.report())?;
-    } else {
-        let signers = match &args.cards[..] {
-            [] => "this CPU".to_owned(),
-            cards => cards
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        output.line(format_args!(
-            "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",
-            args.backend
-        ))?;
+        voice.say(reporter.line(0)?);
+        return Ok(());
     }
-    output.flush()
+    let signers = match &args.cards[..] {
+        [] => "this CPU".to_owned(),
+        cards => cards
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    voice.say(format_args!(
+        "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",
+        args.backend
+    ));
+    Ok(())
 }
 
 fn cannot_listen(address: SocketAddr, error: io::Error) -> Failure {
@@ -347,14 +396,24 @@ const fn later(phase: Phase) -> Phase {
     }
 }
 
-/// Reads certificates again, on a thread that may wait for the disk.
-async fn reload(certificates: &Arc<Certificates>, output: &mut Output) -> Result<(), Failure> {
-    let shared = Arc::clone(certificates);
-    let reloaded = tokio::task::spawn_blocking(move || shared.reload())
-        .await
-        .map_err(|error| Failure::new("certificates cannot be read again", error))?;
-    match reloaded {
-        Ok(count) => output.tell(format_args!("{count} certificates were read again")),
+fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
+    let Reloaded {
+        count,
+        exposed_keys,
+    } = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            voice.warn(format_args!(
+                "the certificates in use stay, reading them again failed: {error}"
+            ));
+            return;
+        }
+    };
+    for key in exposed_keys {
+        voice.warn(key);
+    }
+    match count {
+        Ok(count) => voice.tell(format_args!("{count} certificates were read again")),
         Err(error) => {
             let mut causes = String::new();
             let mut cause = error.source();
@@ -362,12 +421,27 @@ async fn reload(certificates: &Arc<Certificates>, output: &mut Output) -> Result
                 causes = format!("{causes}: {error}");
                 cause = error.source();
             }
-            output.warn(format_args!(
+            voice.warn(format_args!(
                 "the certificates in use stay, the new ones cannot be used: {error}{causes}\n\
                  hint: {}, then send SIGHUP again",
                 hint(&error)
-            ))
+            ));
         }
+    }
+}
+
+/// What stands for no protocol at all.
+const NO_PROTOCOL: &str = "none";
+
+/// Parses the name of a protocol (RFC 7301 §3.1 "The Application-Layer Protocol Negotiation
+/// Extension").
+fn protocol(name: &str) -> Result<String, String> {
+    /// One byte says how long it is.
+    const LEN_MAX: usize = 255;
+    match name.len() {
+        0 => Err("a protocol has a name, as http/1.1 is".to_owned()),
+        1..=LEN_MAX => Ok(name.to_owned()),
+        len => Err(format!("it has {len} bytes, and may have {LEN_MAX}")),
     }
 }
 
@@ -401,6 +475,33 @@ mod tests {
             "8080",
         ] {
             host_and_port(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn protocols_that_cannot_be_offered_are_refused_by_name() {
+        let offered = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            protocols(&names).map_err(|failure| failure.to_string())
+        };
+        let two = [b"h2".to_vec(), b"http/1.1".to_vec()];
+        assert_eq!(offered(&["h2", "http/1.1"]).as_deref(), Ok(&two[..]));
+        assert_eq!(offered(&["none"]), Ok(vec![]));
+        for (names, wanted) in [
+            (["none", "h2"], "--alpn none contradicts --alpn h2"),
+            (["h2", "none"], "--alpn none contradicts --alpn h2"),
+            (["h2", "h2"], "--alpn h2 stands there twice"),
+        ] {
+            let refused = offered(&names).unwrap_err();
+            assert!(
+                refused.contains(wanted) && refused.contains("hint: "),
+                "{refused}"
+            );
+        }
+        let longest = "x".repeat(255);
+        assert_eq!(protocol(&longest).as_ref(), Ok(&longest));
+        for wrong in [String::new(), "x".repeat(256)] {
+            protocol(&wrong).unwrap_err();
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::output::{Cell, Failure, Output, Style, Table};
 use card_spec::health::Summary;
-use card_spec::telemetry::{Page, breaker_state, card_state, check_result};
+use card_spec::telemetry::{self as telemetry_page, Page, breaker_state, card_state, check_result};
 use hwshim::clock::{Clock, Instant, SystemClock};
 use hwshim::telemetry::{self, Reader};
 use serde::Serialize;
@@ -47,6 +47,8 @@ struct CardStats {
     silent_reboots: u64,
     sessions_open: u64,
     health: Option<Health>,
+    /// What the owner does besides; `null` if it does not, or is too old to say so.
+    tls: Option<Tls>,
 }
 
 #[derive(Serialize)]
@@ -82,6 +84,40 @@ struct Health {
     temperature_c: Option<i32>,
     requests_ok: u64,
     requests_failed: u64,
+}
+
+/// TLS that the owner terminates, with all of its cards.
+#[derive(Serialize)]
+struct Tls {
+    connections: TlsConnections,
+    handshakes: TlsHandshakes,
+}
+
+#[derive(Serialize)]
+struct TlsConnections {
+    accepted: u64,
+    active: u64,
+    closed: u64,
+    idle: u64,
+    broken: u64,
+    unreachable: u64,
+    not_accepted: u64,
+}
+
+#[derive(Serialize)]
+struct TlsHandshakes {
+    accepted: u64,
+    completed: u64,
+    tls12: u64,
+    tls13: u64,
+    resumed: u64,
+    failed: u64,
+    timed_out: u64,
+    cancelled: u64,
+    under_way: u64,
+    offloaded: u64,
+    software: u64,
+    mismatched: u64,
 }
 
 /// Shows the pages.
@@ -147,6 +183,10 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
         }
+        if let Some(tls) = &card.tls {
+            let lead = format!("{}: ", card.address);
+            output.note(&lead, &describe_tls(tls))?;
+        }
     }
     for problem in &document.problems {
         output.warn(problem)?;
@@ -165,6 +205,26 @@ fn describe(health: &Health) -> String {
         health.firmware,
         health.heartbeat_count,
         health.uptime_ms / 1000,
+    )
+}
+
+fn describe_tls(tls: &Tls) -> String {
+    let Tls {
+        connections,
+        handshakes,
+    } = tls;
+    format!(
+        "its owner terminates TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
+         timed out; {} connections open, {} ended, {} for which the server behind was not reached",
+        handshakes.completed,
+        handshakes.tls13,
+        handshakes.tls12,
+        handshakes.resumed,
+        handshakes.failed,
+        handshakes.timed_out,
+        connections.active,
+        connections.accepted.saturating_sub(connections.active),
+        connections.unreachable,
     )
 }
 
@@ -231,6 +291,42 @@ impl CardStats {
                 .then(|| Summary::parse(&page.health).ok())
                 .flatten()
                 .map(|summary| Health::new(&summary)),
+            tls: page.tls().map(Tls::new),
+        }
+    }
+}
+
+impl Tls {
+    fn new(tls: &telemetry_page::Tls) -> Self {
+        let telemetry_page::Tls {
+            began_at_ns: _,
+            connections,
+            handshakes,
+        } = tls;
+        Self {
+            connections: TlsConnections {
+                accepted: connections.accepted.get(),
+                active: connections.active.get(),
+                closed: connections.closed.get(),
+                idle: connections.idle.get(),
+                broken: connections.broken.get(),
+                unreachable: connections.unreachable.get(),
+                not_accepted: connections.not_accepted.get(),
+            },
+            handshakes: TlsHandshakes {
+                accepted: handshakes.accepted.get(),
+                completed: handshakes.completed.get(),
+                tls12: handshakes.tls12.get(),
+                tls13: handshakes.tls13.get(),
+                resumed: handshakes.resumed.get(),
+                failed: handshakes.failed.get(),
+                timed_out: handshakes.timed_out.get(),
+                cancelled: handshakes.cancelled.get(),
+                under_way: handshakes.under_way.get(),
+                offloaded: handshakes.offloaded.get(),
+                software: handshakes.software.get(),
+                mismatched: handshakes.mismatched.get(),
+            },
         }
     }
 }

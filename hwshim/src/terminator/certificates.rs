@@ -4,7 +4,7 @@
 //! They can be read again while connections are served. Either all of the new ones are used, or,
 //! where one is wrong, all of the old. Nothing here says how long a certificate is valid.
 
-use crate::provider::Provider;
+use crate::provider::{self, Provider};
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -23,6 +23,39 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// The file of a private key that lets too many people in. Displayed, it says whom, and what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExposedKey {
+    path: PathBuf,
+    /// Its permission bits.
+    mode: u32,
+}
+
+impl ExposedKey {
+    /// Writing by the group, and reading and writing by everybody.
+    const TOO_WIDE: u32 = 0o026;
+}
+
+impl fmt::Display for ExposedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, mode } = self;
+        let group = (mode & 0o020 != 0).then_some("its group may write it");
+        let others = match mode & 0o006 {
+            0 => None,
+            0o002 => Some("everybody may write it"),
+            0o004 => Some("everybody may read it"),
+            _ => Some("everybody may read and write it"),
+        };
+        let whom: Vec<_> = group.into_iter().chain(others).collect();
+        let (path, whom) = (path.display(), whom.join(", and "));
+        let mended = mode & !Self::TOO_WIDE;
+        write!(
+            f,
+            "the private key {path} has mode {mode:04o}: {whom}; chmod {mended:04o} {path}"
+        )
+    }
 }
 
 /// Certificates cannot be used.
@@ -69,6 +102,16 @@ pub struct Certificates {
 }
 
 impl Certificates {
+    /// Finds out whether they can be loaded, and forgets them: for who has yet to open the cards that
+    /// are to sign with them, and had better not for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], for the first file that is wrong.
+    pub fn check(files: &[Files]) -> Result<(), CertificateError> {
+        load_all(files, &provider::base()).map(drop)
+    }
+
     /// Loads them. Keys are the provider's, and sign as it says.
     ///
     /// # Errors
@@ -97,16 +140,19 @@ impl Certificates {
         Ok(count)
     }
 
-    /// Files of keys that more may read, or write, than their owner and a group that may read.
-    pub fn exposed_keys(&self) -> impl Iterator<Item = &Path> {
-        const OTHERS_OR_WRITING_GROUP: u32 = 0o027;
-        let exposed = |path: &&Path| {
-            std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS_OR_WRITING_GROUP != 0)
+    /// Keys whose files let more people in than their owner, and a group that may read. Certificates
+    /// with such keys are used all the same.
+    #[must_use]
+    pub fn exposed_keys(&self) -> Vec<ExposedKey> {
+        let exposed = |files: &Files| {
+            // A file that cannot be looked at cannot be read either, which is for loading to say.
+            let mode = std::fs::metadata(&files.key).ok()?.mode() & 0o7777;
+            (mode & ExposedKey::TOO_WIDE != 0).then(|| ExposedKey {
+                path: files.key.clone(),
+                mode,
+            })
         };
-        self.files
-            .iter()
-            .map(|files| files.key.as_path())
-            .filter(exposed)
+        self.files.iter().filter_map(exposed).collect()
     }
 
     /// The provider that has the keys.
@@ -193,5 +239,32 @@ fn unreadable(path: &Path, wanted: &'static str, source: pem::Error) -> Certific
     match source {
         pem::Error::NoItemsFound => CertificateError::Lacking { path, wanted },
         source => CertificateError::Read { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_key_that_is_exposed_it_is_said_to_whom_and_what_mends_it() {
+        for (mode, whom, mended) in [
+            (0o660, "0660: its group may write it;", "chmod 0640 "),
+            (0o644, "0644: everybody may read it;", "chmod 0640 "),
+            (0o602, "0602: everybody may write it;", "chmod 0600 "),
+            (
+                0o666,
+                "0666: its group may write it, and everybody may read and write it;",
+                "chmod 0640 ",
+            ),
+        ] {
+            let path = PathBuf::from("/etc/site.key");
+            let text = ExposedKey { path, mode }.to_string();
+            assert!(text.contains(whom) && text.contains(mended), "{text}");
+            assert!(text.ends_with(" /etc/site.key"), "{text}");
+        }
+        for fine in [0o400, 0o600, 0o640, 0o440] {
+            assert_eq!(fine & ExposedKey::TOO_WIDE, 0, "{fine:o}");
+        }
     }
 }

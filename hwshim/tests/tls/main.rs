@@ -7,6 +7,7 @@
 )]
 
 mod base;
+mod bases;
 mod certificates;
 mod example;
 mod faults;

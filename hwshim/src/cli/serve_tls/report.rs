@@ -1,5 +1,6 @@
 //! What a terminator has done: a JSON document a second, and a line at the end.
 
+use crate::cli::output::Failure;
 use hwshim::acceptor::Handshakes;
 use hwshim::clock::{Clock as _, Instant, SystemClock};
 use hwshim::router::Router;
@@ -20,7 +21,7 @@ pub(super) struct Reporter {
 }
 
 #[derive(Serialize)]
-pub(super) struct Report {
+struct Report {
     schema: u32,
     listening: SocketAddr,
     uptime_ms: u128,
@@ -31,6 +32,8 @@ pub(super) struct Report {
     /// Where the router's signatures came from.
     signatures: Requests,
     accelerators: Vec<Accelerator>,
+    /// Documents that were dropped before this one, as nobody read them.
+    reports_dropped: u64,
 }
 
 #[derive(Serialize)]
@@ -73,8 +76,13 @@ impl Reporter {
         }
     }
 
-    /// How things are.
-    pub(super) fn report(&mut self) -> Report {
+    /// How things are, as JSON on one line.
+    pub(super) fn line(&mut self, reports_dropped: u64) -> Result<String, Failure> {
+        serde_json::to_string(&self.report(reports_dropped))
+            .map_err(|error| Failure::new("the report cannot be written as JSON", error))
+    }
+
+    fn report(&mut self, reports_dropped: u64) -> Report {
         let now = SystemClock.now();
         let handshakes = self.watch.handshakes();
         let (before, completed) = self.last;
@@ -88,6 +96,7 @@ impl Reporter {
             handshakes_per_second: rate(handshakes.completed - completed, before, now),
             signatures: self.router.requests(),
             accelerators: self.router.status().into_iter().map(Into::into).collect(),
+            reports_dropped,
         }
     }
 

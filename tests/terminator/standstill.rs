@@ -1,0 +1,152 @@
+//! Whatever a terminator waits for besides its clients: whoever reads what it says, and the files that
+//! it reads again. Neither holds up a connection, nor a signal.
+
+use crate::authority::Key;
+use crate::backend::{self, Kind};
+use crate::operation::{exchange, in_file, pause, send, served};
+use crate::{Site, load};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write as _, pipe};
+use std::net::SocketAddr;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// In which there is one report at least.
+const MORE_THAN_A_SECOND: Duration = Duration::from_millis(2500);
+
+/// A terminator of whose standard output only the first line is read. Dropped, it is killed.
+struct Unread {
+    site: Site,
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Unread {
+    /// One that writes to `stdout`, from which the other end is `reader`.
+    fn start(stdout: Stdio, reader: &mut impl BufRead) -> Self {
+        let site = Site::new();
+        let process = site
+            .command(backend::start(Kind::Echo).unwrap())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let report: Value = serde_json::from_str(&line).unwrap();
+        let address = report["listening"].as_str().unwrap().parse().unwrap();
+        Self {
+            site,
+            process,
+            address,
+        }
+    }
+
+    fn serves(&self) {
+        let mut stream = load::connect(self.address, &self.site.client()).unwrap();
+        exchange(&mut stream, b"served all the same");
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+
+    /// Tells it to end, and waits until it has. Returns how, and what it said.
+    fn ends(mut self) -> (ExitStatus, String) {
+        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let ended = (0..200).find_map(|_| {
+            pause(Duration::from_millis(100));
+            self.process.try_wait().unwrap()
+        });
+        let status = ended.expect("it ends when it is told to");
+        let mut errors = String::new();
+        let stderr = self.process.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut errors).unwrap();
+        (status, errors)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_reader_that_goes_ends_the_reports_and_not_the_server() {
+    let (reader, writer) = pipe().unwrap();
+    let mut reader = BufReader::new(reader);
+    let serving = Unread::start(writer.into(), &mut reader);
+    drop(reader);
+    pause(MORE_THAN_A_SECOND);
+    serving.serves();
+    let (status, errors) = serving.ends();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    for wanted in ["nothing more comes on standard output", "1 handshakes"] {
+        assert_eq!(errors.matches(wanted).count(), 1, "{wanted}: {errors}");
+    }
+}
+
+#[test]
+fn a_reader_that_stands_still_holds_up_neither_clients_nor_signals() {
+    let (reader, mut writer) = pipe().unwrap();
+    let mut reader = BufReader::new(reader);
+    let serving = Unread::start(writer.try_clone().unwrap().into(), &mut reader);
+    let full = writer.try_clone().unwrap();
+    // Never gets rid of all of it, and ends with the reader.
+    std::thread::spawn(move || writer.write_all(&[b'\n'; 1 << 20]));
+    let is_full = || {
+        let mut ready = [PollFd::new(&full, PollFlags::OUT)];
+        poll(&mut ready, Some(&Timespec::default())).unwrap() == 0
+    };
+    while !is_full() {
+        pause(Duration::from_millis(10));
+    }
+    pause(MORE_THAN_A_SECOND);
+    serving.serves();
+    let (status, errors) = serving.ends();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(errors.contains("1 handshakes"), "{errors}");
+}
+
+#[test]
+fn certificates_on_a_disk_that_hangs_hold_up_neither_clients_nor_signals() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let first = in_file(&site.identity.certificate);
+    let renewed = site.authority.issue("new", Key::P256, "renewed").unwrap();
+    // Who opens it waits until somebody writes.
+    let file = &site.identity.certificate;
+    fs::remove_file(file).unwrap();
+    mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::copy(&renewed.key, &site.identity.key).unwrap();
+    // More than one, and far enough apart for two of them to be two.
+    for _ in 0..10 {
+        send(&serving, Signal::HUP);
+        pause(Duration::from_millis(50));
+    }
+    serving.wait_for_error("still being read").unwrap();
+    assert_eq!(served(&site, &serving), first);
+
+    fs::write(file, fs::read(&renewed.certificate).unwrap()).unwrap();
+    serving
+        .wait_for_error("1 certificates were read again")
+        .unwrap();
+    assert_eq!(
+        served(&site, &serving),
+        in_file(&renewed.certificate),
+        "what came late is used"
+    );
+
+    // It is reading them once more by now, and never will have.
+    send(&serving, Signal::TERM);
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+}
