@@ -287,6 +287,11 @@ impl Incidents {
         }
     }
 
+    /// The next has this number; those that are open keep theirs.
+    pub const fn number_from(&mut self, next: u64) {
+        self.opened = next;
+    }
+
     /// The one of that name, while it is open.
     #[must_use]
     pub fn get(&self, id: IncidentId) -> Option<&Incident> {
@@ -307,9 +312,14 @@ impl Incidents {
         for incident in &mut self.open {
             if incident.changes.len() < CHANGES_MAX {
                 incident.changes.push(change.clone());
+                incident.changes.sort_by_key(|change| change.at);
             }
         }
         self.changes.push_back(change);
+        // A record that is read late tells of what was changed before.
+        self.changes
+            .make_contiguous()
+            .sort_by_key(|change| change.at);
     }
 
     /// Something is wrong, and `cause` is at fault, as far as known. Returns what is new about

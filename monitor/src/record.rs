@@ -286,6 +286,8 @@ pub struct Beside<'a> {
     pub window: bool,
     /// Codes of what keeps the history from being written.
     pub history: &'a [u8],
+    /// What is wrong with the history, in words.
+    pub history_troubles: &'a [String],
     /// Events of orders that were recorded since the last poll.
     pub orders: &'a [Event],
 }
@@ -299,6 +301,10 @@ pub struct Past {
     pub changes: Vec<Recorded>,
     /// All events of the kind [`FIRMWARE`].
     pub firmware: Vec<Recorded>,
+    /// All events of [`control::KINDS`](crate::control::KINDS), for the desk that takes orders.
+    pub orders: Vec<Recorded>,
+    /// Whether the run before ended with a stop; `None` if there was none.
+    pub was_stopped: Option<bool>,
 }
 
 /// A probe that saw nothing in the last poll.
@@ -310,21 +316,26 @@ struct Blindness {
 }
 
 impl Recorder {
-    /// Starts with nothing seen but what is on record. Returns what is to be recorded of how the
-    /// last run ended.
+    /// Starts with nothing seen, and nothing known of what is on record.
     #[must_use]
-    pub fn begin(host: HostWatch, past: &Past, now: Stamp) -> (Self, Vec<Event>) {
-        let (casebook, events) = Casebook::begin(&past.incidents, &past.changes, now);
-        let recorder = Self {
+    pub fn new(host: HostWatch, now: Stamp) -> Self {
+        Self {
             steps: ClockSteps::new(now, STEP_TOLERANCE),
             blind: BTreeMap::new(),
             errors: BTreeMap::new(),
             host,
-            changes: Changes::begin(&past.firmware),
+            changes: Changes::default(),
             warnings: Warnings::default(),
-            casebook,
-        };
-        (recorder, events)
+            casebook: Casebook::new(now),
+        }
+    }
+
+    /// Goes on from what is on record, at the start or as soon as it can be read. Returns what is to
+    /// be recorded of how the last run ended.
+    #[must_use]
+    pub fn remember(&mut self, past: &Past, now: Stamp) -> Vec<Event> {
+        self.changes.remember(&past.firmware);
+        self.casebook.remember(&past.incidents, &past.changes, now)
     }
 
     /// What of a poll is to be on record before the poll is shown. What only the record knows is
@@ -341,7 +352,7 @@ impl Recorder {
         events.extend(self.host.poll(poll.host, beside.late, now));
         self.blindness(&poll.status, now, &mut events);
         events.extend(transitions(poll, beside, now));
-        history_fails(&mut poll.status, beside.history);
+        history_fails(&mut poll.status, beside);
         events.extend(self.changes.poll(&mut poll.status, beside.window, now));
         for event in beside.orders.iter().chain(&events) {
             self.casebook.changed(event, now);
@@ -441,8 +452,9 @@ fn transitions(poll: &Poll, beside: &Beside<'_>, now: Stamp) -> Vec<Event> {
     cards.chain(services).collect()
 }
 
-/// A history that cannot be written is a failed check of the host.
-fn history_fails(status: &mut Status, codes: &[u8]) {
+/// A history that cannot be written, or read before it is, is a failed check of the host.
+fn history_fails(status: &mut Status, beside: &Beside<'_>) {
+    let codes = beside.history;
     let Some(host) = status.host.as_mut().filter(|_| !codes.is_empty()) else {
         return;
     };
@@ -453,9 +465,10 @@ fn history_fails(status: &mut Status, codes: &[u8]) {
     if host.cause == Cause::None {
         host.cause = Cause::Configuration;
     }
+    let why = beside.history_troubles.first();
     host.evidence.push(Evidence {
         code: "history-not-kept".into(),
-        detail: "the history cannot be written; cardmon dead-man says why".to_owned(),
+        detail: why.map_or_else(|| "the history cannot be written".to_owned(), Clone::clone),
     });
 }
 

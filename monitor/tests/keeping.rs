@@ -105,6 +105,21 @@ impl Site {
         self.start_with(&[])
     }
 
+    /// Starts another on the same history, which nobody hears.
+    fn start_beside(&self) -> Monitor {
+        let mut command = Command::new(CARDMON);
+        command
+            .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--telemetry", &self.text("pages")])
+            .args(["--history", &self.text("history")])
+            .args(["--control", &self.text("control2")])
+            .args(["--dead-man", &self.text("alive2")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Monitor::of(&mut command)
+    }
+
     fn start_with(&self, more: &[&str]) -> Monitor {
         Monitor::of(self.run().args(more))
     }
@@ -376,17 +391,7 @@ fn what_is_drained_stays_so_where_the_history_is_opened_late() {
     site.poll_until(became("connected"));
     site.drain();
     // One that is started while another still has the history, and gets it when that ends.
-    let mut command = Command::new(CARDMON);
-    command
-        .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
-        .args(["--listen", "127.0.0.1:0"])
-        .args(["--telemetry", &site.text("pages")])
-        .args(["--history", &site.text("history")])
-        .args(["--control", &site.text("control2")])
-        .args(["--dead-man", &site.text("alive2")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let second = Monitor::of(&mut command);
+    let second = site.start_beside();
     while second.printed.lock().unwrap().lines().count() < 2 {
         thread::yield_now();
     }
@@ -402,6 +407,44 @@ fn what_is_drained_stays_so_where_the_history_is_opened_late() {
         .unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("CHG1"), "{shown}");
+    second.end(Signal::TERM);
+}
+
+#[test]
+fn incidents_and_firmware_are_gone_on_from_where_the_history_is_opened_late() {
+    let mut site = Site::new();
+    site.card.firmware_revision = *b"1.0.0   ";
+    let first = site.start();
+    site.poll_until(became("connected"));
+    site.page.card.state = card_state::GONE.into();
+    let events = site.poll_until(|events| !of_kind(events, "incident-opened").is_empty());
+    let number = of_kind(&events, "incident-opened")[0]["body"]["incident"].clone();
+    // It has the history, and sees and records nothing more.
+    let pid = Pid::from_child(&first.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    site.card.firmware_revision = *b"2.0.0   ";
+    site.page.card.state = card_state::READY.into();
+    let second = site.start_beside();
+    while second.printed.lock().unwrap().lines().count() < 4 {
+        site.publish();
+        thread::yield_now();
+    }
+    drop(first);
+    let events = loop {
+        site.publish();
+        let events = site.events();
+        if of_kind(&events, "firmware").len() == 3 {
+            break events;
+        }
+    };
+    let closed = of_kind(&events, "incident-closed");
+    assert_eq!(closed[0]["body"]["incident"], number);
+    assert_eq!(closed[0]["body"]["not_watched"], true);
+    let change = &of_kind(&events, "firmware")[2]["body"];
+    assert_eq!(
+        (&change["from"], &change["to"], &change["expected"]),
+        (&"1.0.0".into(), &"2.0.0".into(), &false.into())
+    );
     second.end(Signal::TERM);
 }
 

@@ -59,6 +59,8 @@ const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 /// What is not known for less than that may be known in a moment: a monitor that has just started
 /// knows nothing.
 const UNKNOWN_FOR: f64 = 10.0;
+/// From here on, incidents are numbered by the time at which nobody knew the numbers on record.
+const NUMBERED_BY_TIME: u64 = 1_000_000_000;
 /// Closed incidents that are still shown.
 const CLOSED_MAX: usize = 16;
 /// Symptoms, victims and changes on record of one incident: an event has an end.
@@ -98,12 +100,31 @@ pub struct Casebook {
 }
 
 impl Casebook {
-    /// Goes on after what is on record: `incidents` are the latest events of the kinds
+    /// Begins without knowing what is on record. Until that is known, incidents are numbered by the
+    /// seconds of the calendar, which no other in the same history has.
+    #[must_use]
+    pub fn new(now: Stamp) -> Self {
+        let seconds = u64::try_from(now.wall.unix_millis() / 1_000).unwrap_or(0);
+        Self {
+            incidents: Incidents::numbered_from(seconds.max(NUMBERED_BY_TIME)),
+            subjects: BTreeMap::new(),
+            closed: VecDeque::new(),
+            harmed: BTreeSet::new(),
+            oom_kills: 0,
+        }
+    }
+
+    /// Goes on after what is on record of runs before: `incidents` are the latest events of the kinds
     /// [`INCIDENT_OPENED`] and [`INCIDENT_CLOSED`], `changes` those of [`CHANGES`], in order.
     /// Returns what is to be recorded: of incidents that were open when the last run ended, nobody
     /// knows when they were over.
     #[must_use]
-    pub fn begin(incidents: &[Recorded], changes: &[Recorded], now: Stamp) -> (Self, Vec<Event>) {
+    pub fn remember(
+        &mut self,
+        incidents: &[Recorded],
+        changes: &[Recorded],
+        now: Stamp,
+    ) -> Vec<Event> {
         let mut open = BTreeMap::new();
         let mut next = 1;
         for recorded in incidents {
@@ -111,27 +132,23 @@ impl Casebook {
                 continue;
             };
             let number = body.figures.incident;
-            next = next.max(number.saturating_add(1));
+            if number < NUMBERED_BY_TIME {
+                next = next.max(number.saturating_add(1));
+            }
             if recorded.event.kind == INCIDENT_OPENED {
                 open.insert(number, (recorded.event.clone(), body));
             } else {
                 open.remove(&number);
             }
         }
-        let mut casebook = Self {
-            incidents: Incidents::numbered_from(next),
-            subjects: BTreeMap::new(),
-            closed: VecDeque::new(),
-            harmed: BTreeSet::new(),
-            oom_kills: 0,
-        };
+        self.incidents.number_from(next);
         for recorded in changes {
-            casebook.changed(&recorded.event, now);
+            self.changed(&recorded.event, now);
         }
-        let events = open
-            .into_values()
-            .map(|(event, body)| abandoned(&event, body, now));
-        (casebook, events.collect())
+        let events = open.into_values();
+        events
+            .map(|(event, body)| abandoned(&event, body, now))
+            .collect()
     }
 
     /// Takes in an event that is on record, if it tells of a change.

@@ -42,8 +42,9 @@ struct Firmware {
 }
 
 impl Changes {
-    /// Goes on from the events of the kind [`FIRMWARE`] on record, in order.
-    pub(super) fn begin(recorded: &[Recorded]) -> Self {
+    /// Goes on from the events of the kind [`FIRMWARE`] on record before this run, in order. What was
+    /// taken for the first that is known of a card, for want of the record, may be another.
+    pub(super) fn remember(&mut self, recorded: &[Recorded]) {
         let mut firmware = BTreeMap::new();
         for Recorded { event, .. } in recorded {
             let Ok(body) = serde_json::from_str::<FirmwareBody>(&event.body) else {
@@ -56,9 +57,11 @@ impl Changes {
             };
             firmware.insert(event.subject.clone(), known);
         }
-        Self {
-            firmware,
-            ..Self::default()
+        for (card, known) in firmware {
+            let has_changed = |it: &Firmware| it.unexpected_since.is_some();
+            if !self.firmware.get(&card).is_some_and(has_changed) {
+                self.firmware.insert(card, known);
+            }
         }
     }
 

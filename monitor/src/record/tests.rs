@@ -19,7 +19,9 @@ fn at(seconds: u64) -> Stamp {
 /// A recorder on a host of which nothing can be seen but our own lateness.
 fn recorder() -> Recorder {
     let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
-    Recorder::begin(host, &Past::default(), at(0)).0
+    let mut recorder = Recorder::new(host, at(0));
+    assert_eq!(recorder.remember(&Past::default(), at(0)), []);
+    recorder
 }
 
 const NONE: BTreeMap<String, Drained> = BTreeMap::new();
@@ -37,6 +39,7 @@ fn recorded_of(
         drained,
         window: false,
         history: &[],
+        history_troubles: &[],
         orders: &[],
     };
     let mut events = recorder.poll(poll, &beside, now);
@@ -246,12 +249,17 @@ fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
         drained: &NONE,
         window: false,
         history: &[3],
+        history_troubles: &["there is no space left".to_owned()],
         orders: &[],
     };
     recorder.poll(&mut poll, &beside, at(1));
     let host = poll.status.host.unwrap();
     assert_eq!((host.cause, host.codes), (Cause::Configuration, vec![3]));
     assert_eq!(host.advice[0].code, 3);
+    assert_eq!(
+        host.evidence.last().unwrap().detail,
+        "there is no space left"
+    );
 }
 
 fn host_poll(cause: Cause, oom_kills: u64) -> Poll {

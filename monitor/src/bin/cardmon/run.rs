@@ -16,7 +16,7 @@ use hwshim::clock::SystemClock;
 use keeping::Keeping;
 use monitor::api::{self, Published, Source};
 use monitor::config::{self, Config};
-use monitor::control::{self, Desk};
+use monitor::control::Desk;
 use monitor::dead_man::systemd::Notify;
 use monitor::dead_man::{DeadMan, SignOfLife};
 use monitor::history::{BootId, Place, Stamp};
@@ -291,7 +291,8 @@ impl Keep {
 /// The history of this run.
 #[derive(Debug)]
 struct History {
-    past: Past,
+    /// What is on record of runs before; `None` if that cannot be read yet.
+    past: Option<Past>,
     keeping: Keeping,
     orders: Orders,
     boot: BootId,
@@ -309,18 +310,19 @@ impl History {
         }
         let place = Place::new(&found.directory);
         let mut keeper = Keeper::open(place, found.anchors.clone(), now);
-        let recorded = keeper.recorded(&control::KINDS);
+        // If it cannot be read, the keeper says so until it can.
+        let past = keeper.look_up().ok();
+        let orders = past.as_ref().map_or(&[][..], |past| &past.orders);
         let own_uid = rustix::process::geteuid().as_raw();
-        let desk = Desk::new(lock::Settings::default(), &recorded, own_uid);
+        let desk = Desk::new(lock::Settings::default(), orders, own_uid);
         let body = StartBody {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             interval_seconds: settings.limits.poll_interval.as_secs_f64(),
             telemetry: settings.telemetry.to_string_lossy().into_owned(),
-            previous_was_stopped: keeper.previous_was_stopped(),
+            previous_was_stopped: past.as_ref().and_then(|past| past.was_stopped),
             drill_service_time: settings.service_time.figures().map(|it| it.service_time),
         };
-        let past = keeper.past(now);
         keeper.keep(vec![record::started(&body, now)], now);
         let keeping = Keeping::start(keeper).context("there is no thread for the history")?;
         let orders = Orders {
@@ -340,7 +342,9 @@ impl History {
         let now = Stamp::now(&SystemClock, self.boot);
         let interval = settings.limits.poll_interval;
         let host = HostWatch::new(interval, now.monotonic);
-        let (recorder, of_last_run) = Recorder::begin(host, &self.past, now);
+        let mut recorder = Recorder::new(host, now);
+        let past = self.past.as_ref();
+        let of_last_run = past.map_or_else(Vec::new, |past| recorder.remember(past, now));
         let (keeping, orders) = (self.keeping.clone(), self.orders.clone());
         Record::new(recorder, keeping, orders, of_last_run)
     }

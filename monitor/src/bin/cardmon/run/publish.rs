@@ -11,7 +11,7 @@ use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
 use monitor::api::Published;
-use monitor::control::{self, Drained};
+use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
@@ -86,6 +86,8 @@ pub(super) struct Record {
     notes: Vec<String>,
     /// Codes of what keeps the history from being written.
     codes: Vec<u8>,
+    /// What was wrong with it when it was last asked.
+    troubles: Vec<String>,
     /// Orders that are on record, and were not told of yet as what was changed.
     news: Vec<Event>,
     /// What the disk has not answered yet.
@@ -151,6 +153,7 @@ impl Record {
             window: false,
             notes: Vec::new(),
             codes: Vec::new(),
+            troubles: Vec::new(),
             news: Vec::new(),
             stuck: None,
             waiting,
@@ -175,6 +178,7 @@ impl Record {
             drained: &self.drained,
             window: self.window,
             history: &self.codes,
+            history_troubles: &self.troubles,
             orders: &news,
         };
         events.extend(self.recorder.poll(poll, &beside, now));
@@ -202,7 +206,7 @@ impl Record {
         };
         let Ok(Kept {
             last: _,
-            troubles,
+            mut troubles,
             codes,
             opened_late,
         }) = answered
@@ -211,20 +215,26 @@ impl Record {
         };
         self.codes = codes;
         if opened_late {
-            self.catch_up().await;
+            troubles.extend(self.catch_up(now).await.err());
         }
+        self.troubles.clone_from(&troubles);
         Some(troubles)
     }
 
-    /// Has the desk know what is on record, where the history could not be read at the start: what
-    /// an operator has drained alarms nobody. If the disk does not answer, the next poll asks again.
-    async fn catch_up(&self) {
+    /// Has desk and recorder know what is on record, where the history could not be read at the start:
+    /// what an operator has drained alarms nobody, and what firmware a card had is known. If that
+    /// fails, the next poll asks again.
+    async fn catch_up(&mut self, now: Stamp) -> Result<(), String> {
         // Held until it knows, so that no order comes between what was read and what is made of it.
         let mut desk = self.orders.desk.lock().await;
-        let read = self.keeping.read_late(&control::KINDS);
-        if let Ok(Ok(Some(recorded))) = time::timeout(HOLD, read).await {
-            desk.begin_anew(&recorded);
-        }
+        let found = time::timeout(HOLD, self.keeping.look_up()).await;
+        let found = found.map_err(|_| "the disk has not answered for 5 s".to_owned());
+        let found = found.and_then(|found| found.unwrap_or_else(|_| Err(keeping::gone())));
+        let past = found
+            .map_err(|why| format!("what is on record of runs before is not known yet: {why}"))?;
+        desk.begin_anew(&past.orders);
+        self.waiting.extend(self.recorder.remember(&past, now));
+        Ok(())
     }
 
     /// What time has brought to the lock, and what to show of it. If somebody's order is being
