@@ -21,8 +21,8 @@ mod refusals;
 pub(crate) mod sensors;
 
 use crate::attribution::{
-    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, Weighing, assess,
-    prospects, weigh,
+    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, RecentChanges, Weighing,
+    assess, prospects, weigh,
 };
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
@@ -128,6 +128,11 @@ impl Diagnosis {
     pub fn light(&self) -> Option<Reading> {
         let (decoder, _) = self.light.as_ref()?;
         Some(decoder.reading())
+    }
+
+    /// Takes in what was changed in the last day of any of `subjects`.
+    pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
+        changes.weigh(subjects, &mut self.dossier, now);
     }
 
     /// Takes in what a poll saw.

@@ -169,6 +169,9 @@ pub struct CardStatus {
     /// What to be warned of though it decides nothing by itself, one of each code.
     #[serde(default)]
     pub warnings: Vec<Evidence>,
+    /// Its kernel driver with its version; `null` where it has none.
+    #[serde(default)]
+    pub driver: Option<String>,
 }
 
 /// What a card says it is.
@@ -416,6 +419,9 @@ pub struct ServiceStatus {
     pub process: Option<ServiceFigures>,
     /// Times that another process took its place since this monitor started.
     pub restarts: u64,
+    /// The version that it says it has.
+    #[serde(default)]
+    pub version: Option<String>,
     /// How long its last answer took.
     pub answer_seconds: Option<f64>,
     /// What the kernel holds for its control group.

@@ -31,6 +31,7 @@
 //! This module does no I/O, reads no clock and cannot be surprised: it is told what was seen and
 //! when.
 
+use crate::attribution::RecentChanges;
 use crate::diagnosis::Diagnosis;
 use crate::led::Profile;
 use crate::local_health::Sample;
@@ -286,6 +287,11 @@ impl Judge {
     #[must_use]
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Takes in what was changed in the last day of any of `subjects`, which the next poll weighs.
+    pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
+        self.diagnosis.weigh_changes(changes, subjects, now);
     }
 
     /// Takes in what a poll saw, and returns the transition it caused.

@@ -4,10 +4,12 @@
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
 mod at_function;
+mod driver;
 mod host;
 mod modules;
 mod qat_cards;
 
+use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
 use crate::flap::CardFlaps;
 use crate::local_health::{HostChanges, Sample};
@@ -103,6 +105,7 @@ pub struct Watch {
     cards: BTreeMap<PathBuf, Card>,
     qat: QatCards,
     modules: Modules,
+    changes: Arc<RecentChanges>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
@@ -182,6 +185,7 @@ impl Watch {
             cards: BTreeMap::new(),
             qat: QatCards::default(),
             modules: Modules::default(),
+            changes: Arc::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polls: 0,
@@ -189,6 +193,13 @@ impl Watch {
             this_process: OwnerId::of_this_process()
                 .map(|id| (id, ProcessProbe::new(Path::new("/")))),
         }
+    }
+
+    /// What was changed in the last day, by whoever keeps the record. Without it, whether anything was
+    /// is not known.
+    pub fn were_changed(&mut self, changes: Arc<RecentChanges>) {
+        self.services.were_changed(&changes);
+        self.changes = changes;
     }
 
     /// Looks at every card once.
@@ -201,7 +212,7 @@ impl Watch {
         let mut transitions = Vec::new();
         let mut late = false;
         for card in self.cards.values_mut() {
-            let (status, transition) = card.poll(&self.settings, host_sample, now);
+            let (status, transition) = card.poll(&self.settings, &self.changes, host_sample, now);
             late |= card.judge.memory().late_since().is_some();
             transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
             cards.push(status);
@@ -354,10 +365,16 @@ impl Card {
     fn poll(
         &mut self,
         settings: &Settings,
+        changes: &RecentChanges,
         host: Option<Sample>,
         now: Instant,
     ) -> (CardStatus, Option<Transition>) {
         let look = self.look(settings, host, now);
+        let serves = |it: &&ServiceSettings| it.card.as_ref() == Some(&self.name);
+        let services = settings.services.iter().filter(serves);
+        let concerned = services.map(|it| &*it.name).chain([&*self.name]);
+        let concerned: Vec<_> = concerned.collect();
+        self.judge.weigh_changes(changes, &concerned, now);
         let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
@@ -468,6 +485,7 @@ impl Card {
             codes,
             identity: page.and_then(IdentityFigures::of),
             drained: None,
+            driver: self.bdf().and_then(|bdf| driver::of(&settings.root, bdf)),
             sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
             warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }

@@ -917,6 +917,48 @@ fn an_incident_has_its_beginning_members_cause_and_what_was_changed_before() {
 }
 
 #[test]
+fn what_is_on_record_of_changes_is_evidence_that_names_them_and_when_and_unseats_nobody() {
+    let mut site = Site::new();
+    fs::write(site.path("cardmon.toml"), "").unwrap();
+    let config = site.text("cardmon.toml");
+    let monitor = site.start_with(&["--config", &config]);
+    site.poll_until(became("connected"));
+    site.drain();
+    assert!(site.cardmon(&["undrain", ADDRESS]).status.success());
+    monitor.end(Signal::KILL);
+    // Another run, which knows it from the record alone, with another configuration.
+    fs::write(site.path("cardmon.toml"), "# another\n").unwrap();
+    site.page.card.state = card_state::NEEDS_RESET.into();
+    site.page.checks.last_result = check_result::WRONG_ANSWER.into();
+    let monitor = site.start_with(&["--config", &config]);
+    let configuration = |event: &&&Value| event["body"]["what"] == "configuration";
+    site.poll_until(|events| {
+        let software = of_kind(events, "software");
+        software.iter().filter(configuration).count() == 2 && became("unavailable")(events)
+    });
+    site.poll();
+    let card = monitor.status()["cards"][0].clone();
+    let weighed = card["assessment"]["evidence"].as_array().unwrap();
+    let change = weighed.iter().find(|it| it["code"] == "recent-change");
+    let change = change.unwrap_or_else(|| panic!("{card:#}"));
+    let detail = change["detail"].as_str().unwrap();
+    assert_eq!(change["seen"], true);
+    assert!(
+        detail.starts_with("configuration of monitor: sha256 ") && detail.contains("Z; undrain of"),
+        "{detail}"
+    );
+    assert!(
+        detail.contains(", by uid=") && detail.ends_with("; and 1 more"),
+        "{detail}"
+    );
+    assert_eq!(card["cause"], "card", "{card:#}");
+    let shown = site.cardmon(&["diagnose", ADDRESS, "--url", &monitor.url()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("recent-change"), "{shown}");
+    monitor.end(Signal::TERM);
+}
+
+#[test]
 fn what_becomes_of_a_service_is_on_record_with_its_cause() {
     let mut site = Site::new();
     let mut service = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

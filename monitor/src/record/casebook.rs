@@ -12,8 +12,11 @@
 //! | `incident-attributed` | notice | what is at fault became known, or turned out to be something else |
 //! | `incident-closed` | notice | nothing of it was seen for five minutes, it is part of another, or nobody watched any more |
 
-use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, StepBody, cut};
-use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED};
+use super::changes::age;
+use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, SoftwareBody, StepBody, cut};
+use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED, SOFTWARE};
+use crate::attribution::{CHANGES_FOR, Changed, HOST};
+use crate::control::TUNE;
 use crate::history::{Event, Recorded, Severity, Stamp, WallTime};
 use crate::incident::{
     Change, Harm, Incident, IncidentEvent, IncidentId, Incidents, Symptom, Victim,
@@ -45,17 +48,16 @@ pub const KINDS: [&str; 4] = [
 ];
 
 /// Kinds of events that tell of a change, to be given to a casebook that begins.
-pub const CHANGES: [&str; 6] = [
+pub const CHANGES: [&str; 7] = [
     lock::UNLOCK,
     lock::CHANGE,
     FIRMWARE,
+    SOFTWARE,
     OWNER_CHANGED,
     SERVICE_RESTARTED,
     CLOCK_STEP,
 ];
 
-/// Changes that are older explain nothing.
-const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 /// What is not known for less than that may be known in a moment: a monitor that has just started
 /// knows nothing.
 const UNKNOWN_FOR: f64 = 10.0;
@@ -153,11 +155,7 @@ impl Casebook {
 
     /// Takes in an event that is on record, if it tells of a change.
     pub fn changed(&mut self, event: &Event, now: Stamp) {
-        let age = if event.stamp.boot == now.boot {
-            now.monotonic.since(event.stamp.monotonic)
-        } else {
-            now.wall.since(event.stamp.wall)
-        };
+        let age = age(event.stamp, now);
         if age >= CHANGES_FOR {
             return;
         }
@@ -478,6 +476,29 @@ fn named(service: &ServiceStatus) -> String {
     }
 }
 
+/// An event that tells of a change, for whoever weighs it.
+pub(super) fn as_evidence(event: &Event, now: Stamp) -> Option<Changed> {
+    let (who, what) = told(event)?;
+    let change = (event.kind == lock::CHANGE)
+        .then(|| serde_json::from_str::<lock::Change>(&event.body).ok());
+    let is_tuned = change.flatten().is_some_and(|it| it.action == TUNE);
+    let subject = match &*event.subject {
+        "host" | "monitor" => HOST,
+        _ if is_tuned => HOST,
+        subject => subject,
+    };
+    let what = cut(&what, DETAIL_LEN_MAX);
+    Some(Changed {
+        subject: subject.to_owned(),
+        what: match &*who {
+            "unknown" => what.to_owned(),
+            who => format!("{what}, by {}", cut(who, DETAIL_LEN_MAX)),
+        },
+        wall: event.stamp.wall,
+        age: age(event.stamp, now),
+    })
+}
+
 /// Who changed what, by an event.
 fn told(event: &Event) -> Option<(String, String)> {
     let subject = &event.subject;
@@ -492,10 +513,12 @@ fn told(event: &Event) -> Option<(String, String)> {
         }
         lock::CHANGE => {
             let change: lock::Change = serde_json::from_str(&event.body).ok()?;
-            (
-                change.by,
-                format!("{} of {}", change.action, change.subject),
-            )
+            let values = match (change.old, change.new) {
+                (Some(old), Some(new)) => format!(": {old} -> {new}"),
+                _ => String::new(),
+            };
+            let (action, subject) = (change.action, change.subject);
+            (change.by, format!("{action} of {subject}{values}"))
         }
         FIRMWARE => {
             let body: FirmwareBody = serde_json::from_str(&event.body).ok()?;
@@ -507,6 +530,12 @@ fn told(event: &Event) -> Option<(String, String)> {
                 ", in no change window"
             };
             let what = format!("firmware of {subject}: {from} -> {to}{whether}");
+            ("unknown".to_owned(), what)
+        }
+        SOFTWARE => {
+            let body: SoftwareBody = serde_json::from_str(&event.body).ok()?;
+            let (from, to, what) = (body.from?, body.to, body.what);
+            let what = format!("{what} of {subject}: {from} -> {to}");
             ("unknown".to_owned(), what)
         }
         OWNER_CHANGED => {

@@ -12,7 +12,8 @@
 //! ```
 
 use super::casebook::{CHANGES, INCIDENT_CLOSED, INCIDENT_OPENED};
-use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, START, STOP};
+use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, SOFTWARE, START, STOP};
+use crate::attribution::CHANGES_FOR;
 use crate::control;
 use crate::history::{
     Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
@@ -30,8 +31,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 10_000;
 /// Events of incidents that are looked through for those that are still open.
 const INCIDENTS_MAX: u32 = 256;
-/// What was changed longer ago explains nothing.
-const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps a history.
 #[derive(Debug)]
@@ -156,6 +155,7 @@ impl Keeper {
                 ..of_kinds(&CHANGES)
             })?,
             firmware: self.query(&of_kinds(&[FIRMWARE]))?,
+            software: self.query(&of_kinds(&[SOFTWARE]))?,
             orders: Vec::new(),
             was_stopped: last_run.first().map(|last| last.event.kind == STOP),
         };

@@ -11,6 +11,7 @@ use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
 use monitor::api::Published;
+use monitor::attribution::RecentChanges;
 use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
@@ -96,6 +97,8 @@ pub(super) struct Record {
     waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
+    /// Tells whoever looks for causes what was changed.
+    changes: watch::Sender<Arc<RecentChanges>>,
 }
 
 impl Publisher {
@@ -144,7 +147,9 @@ impl Record {
         keeping: Keeping,
         orders: Orders,
         waiting: Vec<Event>,
+        changes: watch::Sender<Arc<RecentChanges>>,
     ) -> Self {
+        changes.send_replace(Arc::clone(recorder.recent_changes()));
         Self {
             recorder,
             keeping,
@@ -158,6 +163,7 @@ impl Record {
             stuck: None,
             waiting,
             lost: 0,
+            changes,
         }
     }
 
@@ -182,6 +188,8 @@ impl Record {
             orders: &news,
         };
         events.extend(self.recorder.poll(poll, &beside, now));
+        let changes = Arc::clone(self.recorder.recent_changes());
+        self.changes.send_replace(changes);
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
