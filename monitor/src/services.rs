@@ -18,6 +18,7 @@
 mod change;
 mod dossier;
 mod drill;
+mod harm;
 mod judge;
 mod resources;
 mod senses;
@@ -26,6 +27,7 @@ mod work;
 
 pub use change::ServiceTransition;
 pub use drill::ServiceTime;
+pub(crate) use harm::{harm, leaks, victim};
 pub use judge::{Facts, Found, Judgement, Work, judge};
 pub use senses::{Located, Reached, Senses};
 

@@ -20,6 +20,7 @@ pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
 use crate::checks::Advice;
+use crate::incident::Harm;
 use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
 use crate::probe::{Heartbeat, Owner, Process};
 use crate::rules::{self, Case};
@@ -409,6 +410,10 @@ pub struct ServiceStatus {
     pub standing: Standing,
     /// What is at fault.
     pub cause: Cause,
+    /// Who harmed it, if it is away and that is why: it is not at fault then, and `cause` says only what
+    /// it looks like by itself.
+    #[serde(default)]
+    pub victim: Option<VictimOf>,
     /// Why, what decided first.
     pub evidence: Vec<Evidence>,
     /// Codes that fit, as listed with what to do about them.
@@ -435,6 +440,15 @@ pub struct ServiceStatus {
     /// What each of the codes means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// By what, and by whom, a service was harmed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct VictimOf {
+    /// By what.
+    pub harm: Harm,
+    /// The service that leaks; `null` where none is known to, and the host wants memory.
+    pub of: Option<String>,
 }
 
 /// What a service's process holds.

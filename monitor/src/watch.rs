@@ -236,7 +236,12 @@ impl Watch {
                 .collect(),
             oom_kills: self.host_judge.oom_kills(),
         };
-        let services = self.services.poll(&surroundings, now);
+        let mut services = self.services.poll(&surroundings, now);
+        let harmed = |it| crate::services::victim(it, &services, Some(&host_figures));
+        let victims: Vec<_> = services.iter().map(harmed).collect();
+        for (service, victim) in services.iter_mut().zip(victims) {
+            service.victim = victim;
+        }
         let service_transitions = self.services.take_transitions();
         remember(&mut self.service_transitions, &service_transitions);
         let status = Status {
@@ -636,6 +641,40 @@ mod tests {
             poll(second, card_state::RELEASED);
         }
         assert!(poll(700, card_state::RELEASED).warnings.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_away_when_the_kernel_kills_for_memory_is_shown_as_a_victim() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("proc")).unwrap();
+        let kills = |count: u64| {
+            std::fs::write(
+                tree.path().join("proc/vmstat"),
+                format!("oom_kill {count}\n"),
+            )
+            .unwrap();
+        };
+        let process = crate::probe::Whereabouts::PidFile(tree.path().join("pid"));
+        let mut watch = Watch::new(Settings {
+            services: vec![ServiceSettings::new("web", process)],
+            ..Settings::of(tree.path(), tree.path())
+        });
+        let mut second = 0;
+        let mut poll = || {
+            second += 1;
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            let status = watch.poll(now).status;
+            assert!(watch.services.settle(Duration::from_secs(60)));
+            status.services[0].clone()
+        };
+        kills(3);
+        poll();
+        let away = poll();
+        assert_eq!((away.cause, away.victim), (Cause::ServiceGone, None));
+        kills(4);
+        let killed = poll().victim.unwrap();
+        assert_eq!(killed.harm, crate::incident::Harm::OomKilled);
+        assert_eq!(killed.of, None);
     }
 
     #[test]

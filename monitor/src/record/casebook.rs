@@ -22,7 +22,8 @@ use crate::incident::{
     Change, Harm, Incident, IncidentEvent, IncidentId, Incidents, Symptom, Victim,
 };
 use crate::lock;
-use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Standing, Status};
+use crate::services::leaks;
+use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Status};
 use crate::verdict::{Cause, State};
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
@@ -69,8 +70,6 @@ const CLOSED_MAX: usize = 16;
 const RECORDED_MAX: usize = 6;
 /// Host time begins with its boot, and what was changed before that has a time too.
 const BEFORE_BOOT: Duration = Duration::from_secs(2 * 24 * 3600);
-/// The code of what cannot be had any more.
-const CANNOT_SPAWN: u8 = 6;
 
 /// What is on record of an incident.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -447,25 +446,8 @@ fn most_telling(codes: &[u8], cause: Cause) -> Option<u8> {
     codes.iter().find(blames).or_else(|| codes.first()).copied()
 }
 
-/// How a service was harmed by others, or cannot help but be by itself, if it is.
 fn harm(service: &ServiceStatus, status: &Status) -> Option<Harm> {
-    let is_away = matches!(service.standing, Standing::Gone | Standing::Refused);
-    let others = status
-        .services
-        .iter()
-        .filter(|it| it.service != service.service);
-    let host = status.host.as_ref();
-    let was_killed = host.is_some_and(|it| it.oom_kills > 0 && it.codes.contains(&CANNOT_SPAWN));
-    match () {
-        () if is_away && was_killed => Some(Harm::OomKilled),
-        () if is_away && others.into_iter().any(leaks) => Some(Harm::CouldNotStart),
-        () if service.codes.contains(&CANNOT_SPAWN) => Some(Harm::NoDescriptors),
-        () => None,
-    }
-}
-
-fn leaks(service: &ServiceStatus) -> bool {
-    service.cause == Cause::ServiceLeak
+    crate::services::harm(service, &status.services, status.host.as_ref())
 }
 
 fn named(service: &ServiceStatus) -> String {

@@ -151,6 +151,8 @@ impl Watched {
             card: self.settings.card.clone(),
             standing: judgement.standing,
             cause: judgement.cause,
+            // Whoever knows the others says so.
+            victim: None,
             evidence: judgement.evidence,
             codes: judgement.codes,
             for_seconds,

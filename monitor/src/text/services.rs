@@ -23,20 +23,40 @@ pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
         let row = [
             clean(&service.service),
             service.standing.name().to_owned(),
-            service.cause.to_string(),
+            blamed(service),
             spoken(seconds(service.for_seconds)),
             process(service),
             service.restarts.to_string(),
             rising(service),
         ];
-        let mut below: Vec<_> = service.evidence.iter().map(reason).collect();
+        let mut below: Vec<_> = victim_of(service).into_iter().collect();
+        below.extend(service.evidence.iter().map(reason));
         below.extend(advised(&service.advice));
-        if service.cause != Cause::None {
+        // What a victim looks like by itself would blame it.
+        if service.cause != Cause::None && service.victim.is_none() {
             below.extend(in_short(service.assessment.as_ref(), &service.service));
         }
         rows.push(row, style(service), below);
     }
     rows.lines(Some(STANDING_COLUMN))
+}
+
+/// What is at fault, or that it is a victim.
+pub(super) fn blamed(service: &ServiceStatus) -> String {
+    match &service.victim {
+        Some(_) => "victim".to_owned(),
+        None => service.cause.to_string(),
+    }
+}
+
+/// Whose victim it is, in a line below it.
+pub(super) fn victim_of(service: &ServiceStatus) -> Option<String> {
+    let victim = service.victim.as_ref()?;
+    let harm = victim.harm.name();
+    Some(match &victim.of {
+        Some(culprit) => format!("    victim of {}, which leaks: {harm}", clean(culprit)),
+        None => format!("    victim of what takes this host's memory: {harm}"),
+    })
 }
 
 fn process(service: &ServiceStatus) -> String {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::history::{BootId, Seq};
-use crate::status::HostFigures;
+use crate::status::{HostFigures, Standing};
 use crate::verdict::Evidence;
 use crate::watch::{Settings, Watch};
 use std::path::Path;
@@ -69,7 +69,7 @@ fn is(service: &mut ServiceStatus, standing: Standing, cause: Cause, codes: &[u8
 fn killed(status: &mut Status, kills: u64) {
     let host: &mut HostFigures = status.host.as_mut().unwrap();
     host.oom_kills = kills;
-    host.codes = vec![CANNOT_SPAWN];
+    host.codes = vec![6];
     host.cause = Cause::Undetermined;
     host.evidence = evidence("oom-kill");
 }
