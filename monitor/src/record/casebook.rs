@@ -180,6 +180,15 @@ impl Casebook {
                 self.take(symptom, cause, &mut happened);
             }
         }
+        let qat = status.qat.iter().filter(|it| !is_drained(Some(&it.card)));
+        for card in qat.filter(|it| it.cause != Cause::None) {
+            if let Some(first) = card.evidence.first() {
+                let check = most_telling(&card.codes, card.cause);
+                let (code, detail) = (first.code.clone(), &first.detail);
+                let symptom = symptom(at, &card.card, code, check, detail);
+                self.take(symptom, card.cause, &mut happened);
+            }
+        }
         self.host(status, at, &mut happened);
         let services = status.services.iter();
         for service in services.filter(|it| !is_drained(it.card.as_deref())) {

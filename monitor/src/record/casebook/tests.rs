@@ -355,6 +355,43 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
 }
 
 #[test]
+fn a_qat_card_whose_firmware_gives_no_sign_of_life_is_an_incident_of_that_card() {
+    let card: crate::status::QatFigures = serde_json::from_value(serde_json::json!({
+        "card": "pci:0000:6b:00.0", "module": "qat_4xxx", "responds": false, "cause": "card",
+        "evidence": [{"code": "heartbeat-frozen", "detail": "no sign of life for 3 s"}],
+        "codes": [18], "advice": [],
+    }))
+    .unwrap();
+    let mut status = status();
+    let mut case = Case::new();
+    let well = crate::status::QatFigures {
+        cause: Cause::None,
+        ..card.clone()
+    };
+    status.qat = vec![well];
+    assert_eq!(case.poll(&status), []);
+    status.qat = vec![card];
+    let opened = case.poll(&status);
+    assert_eq!(opened.len(), 1, "{opened:?}");
+    assert_eq!(
+        (&*opened[0].kind, &*opened[0].subject),
+        (INCIDENT_OPENED, "pci:0000:6b:00.0")
+    );
+    let figures = body(&opened[0]).figures;
+    assert_eq!(figures.cause, Cause::Card);
+    let symptom = &figures.symptoms[0];
+    assert_eq!(
+        (&*symptom.code, symptom.check),
+        ("heartbeat-frozen", Some(18))
+    );
+    assert_eq!(case.poll(&status), [], "it goes on");
+    case.drained.insert("pci:0000:6b:00.0");
+    case.second += 400;
+    let closed = case.poll(&status);
+    assert_eq!(closed[0].kind, INCIDENT_CLOSED, "{closed:?}");
+}
+
+#[test]
 fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
     let mut case = Case::new();
     let mut status = status();
