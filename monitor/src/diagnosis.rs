@@ -292,15 +292,7 @@ impl Diagnosis {
             let detail = "the firmware reports nothing";
             dossier.not_seen(Kind::CardSaysFailed, detail, now);
         }
-        let (temperature, limit) = (
-            summary.composite_temperature_k.get(),
-            summary.warning_temperature_k.get(),
-        );
-        // A card may state no limit.
-        let is_over = limit > 0 && temperature >= limit;
-        if warning.temperature() || status.throttled() || is_over {
-            let celsius = i32::from(temperature) - 273;
-            let detail = format!("the card is too hot by its own limit: {celsius} degrees C");
+        if let Some(detail) = crate::live::too_hot(summary) {
             dossier.seen(Kind::OutOfRange, 1.0, detail, now);
         } else {
             dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);
