@@ -686,6 +686,33 @@ fn output_that_nobody_takes_holds_up_no_poll_and_a_reader_that_goes_ends_the_run
 }
 
 #[test]
+fn complaints_that_nobody_takes_hold_up_no_poll_and_are_said_when_they_are_taken() {
+    let site = Site::new();
+    // What it cannot keep, it complains of.
+    fs::write(site.path("history"), "").unwrap();
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let mut monitor = site
+        .run()
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+    for _ in 0..5 {
+        assert_eq!(site.hear(), "WATCHDOG=1");
+    }
+    let pid = Pid::from_child(&monitor);
+    kill_process(pid, Signal::TERM).unwrap();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(said.contains("cardmon: ALARM: the history: "), "{said}");
+    assert_eq!(monitor.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn what_others_wrote_reaches_a_terminal_escaped() {
     let mut site = Site::new();
     let monitor = site.start();

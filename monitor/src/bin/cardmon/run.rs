@@ -3,6 +3,7 @@
 //! One thread does all of it but the history: a poll takes tens of microseconds, and nothing that
 //! is asked over HTTP can hold it up. What a poll brought is shown when it is on record.
 
+pub(crate) mod complaints;
 mod keeping;
 mod orders;
 mod output;
@@ -107,6 +108,7 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    complaints::start();
     let config = arguments.config()?;
     if config.is_remote()? {
         crate::complain(&format!(
@@ -455,7 +457,7 @@ impl Alive {
 }
 
 /// How long the end of a run waits for what is still to be recorded and shown.
-const PARTING: Duration = Duration::from_secs(6);
+pub(crate) const PARTING: Duration = Duration::from_secs(6);
 /// Exit status of a run of which not all is on record.
 const NOT_RECORDED: u8 = 3;
 
