@@ -7,6 +7,7 @@ use card_spec::health::{self, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::{self, Publisher};
+use monitor::control::{self, Order};
 use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
 use rusqlite::Connection;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -534,6 +535,48 @@ fn a_card_is_drained_in_a_window_only_and_then_alarms_nobody() {
     );
     again.end(Signal::TERM);
     assert!(!site.path("control").exists());
+}
+
+#[test]
+fn who_give_orders_at_once_get_events_of_their_own() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    assert!(site.cardmon(&UNLOCK).status.success());
+    let control = site.path("control");
+    let orders = |thread: u32| {
+        let order = move |number: u32| Order::Tune {
+            what: format!("{thread}/{number}"),
+            old: "1".to_owned(),
+            new: "2".to_owned(),
+            failed: None,
+        };
+        let control = &control;
+        move || {
+            let numbers = 0..10;
+            let give = |number: u32| {
+                let answer = control::send(control, &order(number)).unwrap();
+                (
+                    answer["event"].as_u64().unwrap(),
+                    format!("{thread}/{number}"),
+                )
+            };
+            numbers.map(give).collect::<Vec<_>>()
+        }
+    };
+    let given: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(orders(thread))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.flatten().collect()
+    });
+    let events = site.events();
+    for (seq, what) in &given {
+        let event = events.iter().find(|event| event["seq"] == *seq).unwrap();
+        assert_eq!(event["subject"], **what);
+    }
+    let recorded = of_kind(&events, "change").len();
+    assert_eq!((given.len(), recorded), (40, 40));
+    monitor.end(Signal::TERM);
 }
 
 #[test]

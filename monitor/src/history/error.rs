@@ -116,9 +116,6 @@ pub enum HistoryError {
         #[source]
         source: rusqlite::Error,
     },
-    /// The thread that writes is gone; its own last error says why.
-    #[error("the history's writer has ended; what was asked of it since was not recorded")]
-    WriterGone,
 }
 
 fn holder(pid: Option<u32>) -> String {
