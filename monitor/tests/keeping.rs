@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -577,6 +577,104 @@ fn who_give_orders_at_once_get_events_of_their_own() {
     let recorded = of_kind(&events, "change").len();
     assert_eq!((given.len(), recorded), (40, 40));
     monitor.end(Signal::TERM);
+}
+
+#[test]
+fn a_drill_says_so_wherever_services_are_shown_and_on_record_and_nothing_else_does() {
+    for factor in [Some(60), None] {
+        let mut site = Site::new();
+        let service = format!(
+            "[[service]]\nname = 'web'\npid_file = '{}'\n",
+            site.text("pid")
+        );
+        fs::write(site.path("pid"), std::process::id().to_string()).unwrap();
+        let drill = factor.map(|factor| format!("[drill]\nservice_time = {factor}\n"));
+        let text = drill.unwrap_or_default() + &service;
+        fs::write(site.path("cardmon.toml"), text).unwrap();
+        let config = site.text("cardmon.toml");
+        let monitor = site.start_with(&["--config", &config]);
+        let events = site.poll_until(became("connected"));
+        let started = &of_kind(&events, "start")[0]["body"];
+        assert_eq!(started["drill_service_time"], Value::from(factor));
+        site.poll();
+        let url = monitor.url();
+        assert_eq!(
+            monitor.status()["drill"]["service_time"],
+            Value::from(factor)
+        );
+        let shown: [&[&str]; 5] = [
+            &["status"],
+            &["leaks"],
+            &["leaks", "--explain"],
+            &["top"],
+            &["top", "--kernel"],
+        ];
+        for command in shown {
+            let output = Command::new(CARDMON)
+                .args(command)
+                .args(["--url", &url])
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let first = text.lines().next().unwrap();
+            assert_eq!(
+                first.starts_with("DRILL: ") && first.contains(" 60 times as fast"),
+                factor.is_some(),
+                "{command:?}: {text}"
+            );
+        }
+        let metrics = http_get(&url, "/metrics");
+        let gauge = format!("cardmon_service_time {}.0\n", factor.unwrap_or(1));
+        let plain = format!("cardmon_service_time {}\n", factor.unwrap_or(1));
+        assert!(
+            metrics.contains(&gauge) || metrics.contains(&plain),
+            "{metrics}"
+        );
+        monitor.end(Signal::TERM);
+    }
+}
+
+fn http_get(url: &str, path: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes_and_that_lets_the_monitor_do_no_more_than_it_does() {
+    let root = tempfile::tempdir().unwrap();
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/cardmon.service");
+    let text = fs::read_to_string(unit).unwrap();
+    let path = root.path().join("cardmon.service");
+    let installed = text.replace("/usr/local/bin/cardmon", CARDMON);
+    assert_ne!(text, installed);
+    fs::write(&path, installed).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(arguments).arg(&path).output()
+    };
+    let Ok(output) = analyze(&["verify", "--man=no"]) else {
+        eprintln!("skipped: there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about_it = said.lines().filter(|line| line.contains("cardmon.service"));
+    assert_eq!(about_it.collect::<Vec<_>>(), [""; 0], "{said}");
+    // Tenths of 10, which is a service that may do anything.
+    let security = ["security", "--offline=true", "--threshold=30"];
+    let output = analyze(&security).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Those before version 250 judge none that are not loaded.
+    if said.contains("Overall exposure") {
+        assert!(output.status.success(), "{said}");
+    }
 }
 
 #[test]

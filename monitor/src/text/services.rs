@@ -244,7 +244,8 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
     if kernel {
         services
             .sort_by_key(|it| std::cmp::Reverse(it.kernel.as_ref().and_then(|k| k.total_bytes)));
-        return kernel_table(&services);
+        let lines = drill(status).into_iter();
+        return lines.chain(kernel_table(&services)).collect();
     }
     services.sort_by_key(|it| std::cmp::Reverse(it.process.as_ref().and_then(|p| p.rss_bytes)));
     let mut rows = Rows::new([
@@ -277,7 +278,8 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
         let row = row.map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()));
         rows.push(row, Style::new(), Vec::new());
     }
-    rows.lines(None)
+    let lines = drill(status).into_iter();
+    lines.chain(rows.lines(None)).collect()
 }
 
 /// What is nearest to its limit among what grows: of each, the growth in an hour is held against
