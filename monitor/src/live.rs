@@ -45,6 +45,8 @@ pub struct LiveCheck {
     pub card: String,
     /// How it is.
     pub state: State,
+    /// Whether an operator wants it without work, so that nobody is to be alarmed.
+    pub drained: bool,
     /// Whether it was tested for this.
     pub tested_now: bool,
     /// How the last test ended that is known of, e.g. `passed`.
@@ -87,7 +89,10 @@ pub fn check(request: &Request<'_>, clock: &dyn Clock) -> LiveCheck {
     let address = before.address();
     if request.is_drained {
         let why = "an operator has drained it, so it is not tested".to_owned();
-        return described(&before, State::Disconnected, why, clock.now());
+        return LiveCheck {
+            drained: true,
+            ..described(&before, State::Disconnected, why, clock.now())
+        };
     }
     if before.card.state.get() == card_state::RELEASED {
         let why = "its owner has let go of it; nobody has it to test".to_owned();
@@ -290,6 +295,7 @@ fn described(page: &Page, state: State, why: String, now: Instant) -> LiveCheck 
     LiveCheck {
         card: page.address(),
         state,
+        drained: false,
         tested_now: false,
         result: has_ended.then(|| figures.last_result.clone()),
         algorithm: Some(algorithm).filter(|name| has_ended && !name.is_empty()),
@@ -305,6 +311,7 @@ fn unseen(page: &Path, error: &ReadError) -> LiveCheck {
     LiveCheck {
         card: clean(&name.to_string_lossy()),
         state: State::Unknown,
+        drained: false,
         tested_now: false,
         result: None,
         algorithm: None,

@@ -315,7 +315,17 @@ impl Judge {
             Says::Is(state, cause) => (state, cause),
         };
         let evidence = findings.into_iter().map(|finding| finding.evidence);
-        self.settle(state, cause, evidence.collect(), look.at)
+        let mut transition = self.settle(state, cause, evidence.collect(), look.at)?;
+        // Why somebody is at fault with a card that serves stands in what was weighed.
+        if state == State::Connected && cause != Cause::None {
+            let weighed = self.diagnosis.assessment().evidence_for.iter();
+            let first = weighed.filter(|it| it.was_seen).map(|it| Evidence {
+                code: it.code.into(),
+                detail: it.detail.clone(),
+            });
+            transition.evidence.splice(0..0, first.take(1));
+        }
+        Some(transition)
     }
 
     /// What is at fault though the card serves.

@@ -1231,7 +1231,7 @@ fn a_monitor_that_is_dead_or_stands_still_reads_unknown_with_its_age() {
     let line = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(3), "{line}");
     assert!(
-        line.contains("its 1 cards are unknown") && line.contains("start it again"),
+        line.contains("its card is unknown") && line.contains("start it again"),
         "{line}"
     );
     kill_process(pid, Signal::CONT).unwrap();

@@ -343,9 +343,10 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
     let (code, found) = site.json(&[]);
     assert_eq!(
         (code, &found["state"]),
-        (Some(3), &"disconnected".into()),
+        (Some(0), &"disconnected".into()),
         "{found:#}"
     );
+    assert_eq!(found["drained"], true);
     assert_eq!(found["tested_now"], false);
     assert!(found["why"].as_str().unwrap().contains("drained"));
     // Who may not read the history asks the monitor.

@@ -361,6 +361,9 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
         io::ErrorKind::StorageFull => HistoryError::Full {
             path: path.to_owned(),
         },
+        io::ErrorKind::NotFound => HistoryError::Absent {
+            path: path.to_owned(),
+        },
         _ => HistoryError::Unreadable {
             path: path.to_owned(),
             source,

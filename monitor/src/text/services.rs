@@ -11,6 +11,8 @@ use crate::status::{
 use crate::verdict::Cause;
 use anstyle::{AnsiColor, Style};
 
+/// The gate that is an amount of what is held.
+const GROWTH: &str = "growth";
 /// Column of the standing.
 const STANDING_COLUMN: usize = 1;
 
@@ -163,7 +165,7 @@ fn explanation(leak: &LeakFigures) -> Vec<String> {
     if leak.scope == Scope::Host {
         lines.push("it is of the whole host, and never pages".to_owned());
     }
-    lines.extend(leak.gates.iter().map(gate));
+    lines.extend(leak.gates.iter().map(|it| gate(it, leak.unit)));
     lines.extend(
         leak.p
             .map(|p| format!("chance of such a trend without a leak: {p:.1e}")),
@@ -190,15 +192,22 @@ fn explanation(leak: &LeakFigures) -> Vec<String> {
         .collect()
 }
 
-fn gate(gate: &GateFigures) -> String {
+fn gate(gate: &GateFigures, unit: Unit) -> String {
     let sign = if gate.passed { '+' } else { '-' };
-    let measured = gate.measured.map_or_else(
-        || "without end".to_owned(),
-        |measured| format!("{measured:.3}"),
-    );
+    // All others are shares, hours and counts.
+    let is_amount = gate.name == GROWTH;
+    let measured = match gate.measured {
+        Some(measured) if is_amount => amount(measured, unit),
+        Some(measured) => format!("{measured:.3}"),
+        None => "without end".to_owned(),
+    };
+    let bound = |bound: f64| match is_amount {
+        true => amount(bound, unit),
+        false => bound.to_string(),
+    };
     let needed = match (gate.at_least, gate.at_most) {
-        (Some(needed), _) => format!(" (at least {needed})"),
-        (_, Some(needed)) => format!(" (at most {needed})"),
+        (Some(needed), _) => format!(" (at least {})", bound(needed)),
+        (_, Some(needed)) => format!(" (at most {})", bound(needed)),
         (None, None) => String::new(),
     };
     format!("{sign} {}: {measured}{needed}", clean(&gate.name))

@@ -178,6 +178,9 @@ impl Wishes {
 /// What counts of several: severity, exit status, word.
 fn worst(found: &[LiveCheck]) -> (u8, u8, &'static str) {
     let all = found.iter().map(|check| {
+        if check.drained {
+            return (0, 0, "OK");
+        }
         // As bad as one that is unavailable.
         let state = match check.state {
             State::Connected if !check.warnings.is_empty() => State::Unavailable,
@@ -200,6 +203,10 @@ fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
         escaped(&without_bars(&text))
     };
     let connected = found.iter().filter(|check| check.state == State::Connected);
+    let out_of_work = match found.iter().filter(|check| check.drained).count() {
+        0 => String::new(),
+        count => format!(", {count} drained"),
+    };
     let figures = format!("connected={};;;0;{}", connected.count(), found.len());
     match found {
         [] => {
@@ -222,7 +229,7 @@ fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
                 .filter(|check| check.state == State::Connected);
             let count = connected.count();
             let head = format!(
-                "CARDMON {word} - {count} of {} cards connected | {figures}",
+                "CARDMON {word} - {count} of {} cards connected{out_of_work} | {figures}",
                 several.len()
             );
             let each = several.iter().map(said);
