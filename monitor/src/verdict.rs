@@ -318,12 +318,18 @@ impl Judge {
         let mut transition = self.settle(state, cause, evidence.collect(), look.at)?;
         // Why somebody is at fault with a card that serves stands in what was weighed.
         if state == State::Connected && cause != Cause::None {
-            let weighed = self.diagnosis.assessment().evidence_for.iter();
-            let first = weighed.filter(|it| it.was_seen).map(|it| Evidence {
-                code: it.code.into(),
-                detail: it.detail.clone(),
-            });
-            transition.evidence.splice(0..0, first.take(1));
+            let weighed = &self.diagnosis.assessment().evidence_for;
+            if let Some(first) = weighed.iter().find(|it| it.was_seen) {
+                let evidence = &mut transition.evidence;
+                evidence.retain(|it| it.code != first.code);
+                evidence.insert(
+                    0,
+                    Evidence {
+                        code: first.code.into(),
+                        detail: first.detail.clone(),
+                    },
+                );
+            }
         }
         Some(transition)
     }

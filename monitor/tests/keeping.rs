@@ -714,6 +714,15 @@ fn a_snapshot_is_made_with_and_without_a_monitor_and_can_be_gone_back_to() {
 }
 
 #[test]
+fn a_history_that_is_not_there_is_said_to_be_absent() {
+    let site = Site::new();
+    let output = site.cardmon(&["history"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no history at "), "{said}");
+}
+
+#[test]
 fn a_dead_monitor_looks_dead() {
     let mut site = Site::new();
     let check = |site: &Site| {
@@ -1123,6 +1132,12 @@ fn what_is_on_record_of_changes_is_evidence_that_names_them_and_when_and_unseats
     let shown = site.cardmon(&["diagnose", ADDRESS, "--url", &monitor.url()]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("recent-change"), "{shown}");
+    let history = site.cardmon(&["history", "--kind", "software"]).stdout;
+    let history = String::from_utf8(history).unwrap();
+    let of_configuration = history.lines().filter(|it| it.contains(": configuration "));
+    let told: Vec<_> = of_configuration.collect();
+    assert!(told[0].ends_with(", seen for the first time"), "{history}");
+    assert!(told[1].contains(" -> sha256 "), "{history}");
     monitor.end(Signal::TERM);
 }
 

@@ -406,3 +406,29 @@ fn level_style(level: Level) -> Style {
     };
     Style::new().fg_color(Some(colour.into())).bold()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_told_in_the_unit_of_what_grows_and_shares_as_they_are() {
+        let of = |name: &str, measured: f64, least: f64| GateFigures {
+            name: name.to_owned(),
+            measured: Some(measured),
+            at_least: Some(least),
+            at_most: None,
+            passed: false,
+        };
+        let growth = of("growth", 8_658_397.867, 16_777_216.0);
+        assert_eq!(
+            gate(&growth, Unit::Bytes),
+            "- growth: 8.3 MiB (at least 16.0 MiB)"
+        );
+        let share = of("share of the limit used", 0.006, 0.6);
+        assert_eq!(
+            gate(&share, Unit::Bytes),
+            "- share of the limit used: 0.006 (at least 0.6)"
+        );
+    }
+}
