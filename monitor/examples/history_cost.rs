@@ -11,17 +11,13 @@
 use anyhow::Context;
 use fastrand::Rng;
 use hwshim::clock::{Clock, SystemClock};
-use monitor::history::{
-    BootId, Event, Events, HistoryError, Place, Samples, Stamp, WallTime, Writer,
-};
+use monitor::history::{BootId, Event, Events, Place, Samples, Stamp, WallTime};
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 const COMMITS: u32 = 5_000;
-const THREADS: u32 = 8;
 const BATCHES: u32 = 100;
 const BATCH: usize = 1_000;
 const HOURS: u32 = 24;
@@ -48,22 +44,6 @@ fn events(directory: &Path) -> anyhow::Result<()> {
         f64::from(COMMITS) / took
     );
 
-    let writer = Writer::start(events)?;
-    let took = time(|| {
-        thread::scope(|scope| {
-            let append = || (0..COMMITS / THREADS).try_for_each(|_| append_one(&writer));
-            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(append)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().expect("it does not panic"))
-        })
-    })?;
-    println!(
-        "{THREADS} threads at once: {:.0} events/s",
-        f64::from(COMMITS) / took
-    );
-
-    let mut events = writer.stop().context("the writer has ended")?;
     let batch = vec![event(); BATCH];
     let took = time(|| (0..BATCHES).try_for_each(|_| events.append(&batch).map(|_| ())))?;
     let count = events.head()?.map_or(0, |head| head.seq.0);
@@ -79,10 +59,6 @@ fn events(directory: &Path) -> anyhow::Result<()> {
     let took = time(|| events.verify(&[]).map(|audit| assert!(audit.is_clean())))?;
     println!("an audit: {:.0} events/s", count as f64 / took);
     Ok(())
-}
-
-fn append_one(writer: &Writer) -> Result<(), HistoryError> {
-    writer.append(vec![event()]).map(|_| ())
 }
 
 /// A day of series as hosts and cards have them, each in a file of its own.

@@ -21,12 +21,14 @@
 mod calibration;
 mod inquiry;
 mod joint;
+mod recent;
 pub mod table;
 mod weighing;
 
 pub use calibration::{Calibration, brier};
 pub use inquiry::{TESTS, Test};
 pub use joint::joint;
+pub use recent::{CHANGES_FOR, Changed, HOST, RecentChanges};
 pub use table::{Action, Kind};
 pub use weighing::{Prospect, Weighing, prospects, weigh};
 
@@ -403,14 +405,21 @@ pub fn assess(
     now: Instant,
 ) -> Assessment {
     let contributions = dossier.contributions(now);
-    let posterior = posterior(priors, &contributions);
     let vetoes = Veto::applying(circumstances);
-    let leading = ranked(&posterior, &[])[0].0;
-    let ranked = ranked(&posterior, &vetoes);
-    let cause = match ranked[0] {
+    let named = |posterior: &Weights| match ranked(posterior, &vetoes)[0] {
         (top, confidence) if confidence >= CONFIDENCE_MIN => top,
         _ => Cause::Undetermined,
     };
+    // Whom what was seen of the fault names, no change of late makes doubtful.
+    let is_change = |it: &&Contribution<'_>| it.code == Kind::RecentChange.name();
+    let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
+    let posterior = match named(&direct) {
+        Cause::Undetermined => posterior(priors, &contributions),
+        _ => direct,
+    };
+    let cause = named(&posterior);
+    let leading = ranked(&posterior, &[])[0].0;
+    let ranked = ranked(&posterior, &vetoes);
     let (evidence_for, evidence_against) = told(&contributions, priors, leading);
     let next_test = (cause == Cause::Undetermined).then(|| {
         let open = allowed(&posterior, &vetoes);
@@ -428,7 +437,10 @@ pub fn assess(
 }
 
 /// How likely each hypothesis is.
-fn posterior(priors: &Priors, contributions: &[Contribution<'_>]) -> Weights {
+fn posterior<'a>(
+    priors: &Priors,
+    contributions: impl IntoIterator<Item = &'a Contribution<'a>>,
+) -> Weights {
     let mut nats = priors.0.map(f64::ln);
     for contribution in contributions {
         for (nats, more) in nats.iter_mut().zip(contribution.nats) {

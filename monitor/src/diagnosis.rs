@@ -21,8 +21,8 @@ mod refusals;
 pub(crate) mod sensors;
 
 use crate::attribution::{
-    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, Weighing, assess,
-    prospects, weigh,
+    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, RecentChanges, Weighing,
+    assess, prospects, weigh,
 };
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
@@ -128,6 +128,11 @@ impl Diagnosis {
     pub fn light(&self) -> Option<Reading> {
         let (decoder, _) = self.light.as_ref()?;
         Some(decoder.reading())
+    }
+
+    /// Takes in what was changed in the last day of any of `subjects`.
+    pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
+        changes.weigh(subjects, &mut self.dossier, now);
     }
 
     /// Takes in what a poll saw.
@@ -287,15 +292,7 @@ impl Diagnosis {
             let detail = "the firmware reports nothing";
             dossier.not_seen(Kind::CardSaysFailed, detail, now);
         }
-        let (temperature, limit) = (
-            summary.composite_temperature_k.get(),
-            summary.warning_temperature_k.get(),
-        );
-        // A card may state no limit.
-        let is_over = limit > 0 && temperature >= limit;
-        if warning.temperature() || status.throttled() || is_over {
-            let celsius = i32::from(temperature) - 273;
-            let detail = format!("the card is too hot by its own limit: {celsius} degrees C");
+        if let Some(detail) = crate::live::too_hot(summary) {
             dossier.seen(Kind::OutOfRange, 1.0, detail, now);
         } else {
             dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);

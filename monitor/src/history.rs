@@ -27,7 +27,6 @@ mod place;
 mod samples;
 mod snapshot;
 mod time;
-mod writer;
 
 pub use anchor::{Anchor, AnchorSink, FileAnchors, SyslogAnchors, UnreadableAnchor};
 pub use audit::{AuditReport, Finding, Tampering};
@@ -41,4 +40,3 @@ pub use samples::{
 };
 pub use snapshot::{Restored, Snapshot, Source, restore_verify, snapshot};
 pub use time::{BootId, ClockSteps, NotABootId, Stamp, WallTime};
-pub use writer::Writer;

@@ -132,20 +132,21 @@ pub struct Incident {
     pub changes: Vec<Change>,
     /// Symptoms and victims that there was no room to list.
     pub not_listed: u64,
+    /// The checks that failed by any symptom, also by one that now fails another.
+    checks: BTreeSet<u8>,
     /// Which symptoms those are: what lasts is seen in every poll, and is one.
     unlisted: BTreeSet<Kind>,
 }
 
-/// What makes a symptom another: subject, code and check.
-type Kind = (String, Cow<'static, str>, Option<u8>);
+/// What makes a symptom another: subject and code. Which check fails by it depends on what else is seen.
+type Kind = (String, Cow<'static, str>);
 
 impl Incident {
     /// What to do at once: the strongest that a failed check of the same cause asks for. Checks that
     /// blame somebody else do not count once the cause is known.
     #[must_use]
     pub fn recommended(&self) -> ImmediateAction {
-        let checks = self.symptoms.iter().filter_map(|symptom| symptom.check);
-        let entries = checks.filter_map(code::lookup);
+        let entries = self.checks.iter().copied().filter_map(code::lookup);
         let of_cause = entries.filter(|entry| {
             entry.cause == self.cause
                 || self.cause == Cause::Undetermined
@@ -173,18 +174,24 @@ impl Incident {
     }
 
     fn add_symptom(&mut self, symptom: Symptom) {
-        let same = |known: &&mut Symptom| {
-            known.subject == symptom.subject
-                && known.code == symptom.code
-                && known.check == symptom.check
+        let same =
+            |known: &&mut Symptom| known.subject == symptom.subject && known.code == symptom.code;
+        self.checks.extend(symptom.check);
+        // The check that blames who is to blame, and of those the one that asks for most.
+        let tells = |check: Option<u8>| {
+            let entry = check.and_then(code::lookup)?;
+            Some((entry.cause == self.cause, entry.immediate))
         };
         if let Some(known) = self.symptoms.iter_mut().find(same) {
             known.times = known.times.saturating_add(symptom.times);
             known.detail = symptom.detail;
+            if tells(known.check) < tells(symptom.check) {
+                known.check = symptom.check;
+            }
         } else if self.symptoms.len() < LISTED_MAX {
             self.symptoms.push(symptom);
         } else {
-            self.leave_out((symptom.subject, symptom.code, symptom.check));
+            self.leave_out((symptom.subject, symptom.code));
         }
     }
 
@@ -212,10 +219,12 @@ impl Incident {
             victims,
             changes,
             not_listed,
+            checks,
             unlisted,
         } = other;
         self.extend_to(cause, opened_at);
         self.extend_to(cause, last_at);
+        self.checks.extend(checks);
         for symptom in symptoms {
             self.add_symptom(symptom);
         }
@@ -287,6 +296,11 @@ impl Incidents {
         }
     }
 
+    /// The next has this number; those that are open keep theirs.
+    pub const fn number_from(&mut self, next: u64) {
+        self.opened = next;
+    }
+
     /// The one of that name, while it is open.
     #[must_use]
     pub fn get(&self, id: IncidentId) -> Option<&Incident> {
@@ -307,9 +321,14 @@ impl Incidents {
         for incident in &mut self.open {
             if incident.changes.len() < CHANGES_MAX {
                 incident.changes.push(change.clone());
+                incident.changes.sort_by_key(|change| change.at);
             }
         }
         self.changes.push_back(change);
+        // A record that is read late tells of what was changed before.
+        self.changes
+            .make_contiguous()
+            .sort_by_key(|change| change.at);
     }
 
     /// Something is wrong, and `cause` is at fault, as far as known. Returns what is new about
@@ -382,6 +401,7 @@ impl Incidents {
             victims: Vec::new(),
             changes: self.changes_before(at),
             not_listed: 0,
+            checks: BTreeSet::new(),
             unlisted: BTreeSet::new(),
         });
         self.opened += 1;
@@ -594,6 +614,19 @@ mod tests {
         incidents.attribute(FIRST, Cause::Overload);
         incidents.symptom(symptom(18, "queue-long", None), Cause::Overload);
         assert_eq!(incidents.open().len(), 1);
+    }
+
+    #[test]
+    fn what_is_seen_by_another_check_is_one_symptom_that_shows_the_more_telling() {
+        let mut incidents = Incidents::new();
+        let gone = |check: u8| symptom(u64::from(check), "gone", Some(check));
+        let told = incidents.symptom(gone(24), Cause::Card);
+        assert_eq!(told, Some(IncidentEvent::Opened(FIRST)));
+        assert_eq!(incidents.symptom(gone(16), Cause::Card), None);
+        assert_eq!(incidents.symptom(gone(24), Cause::Card), None);
+        let symptoms = &incidents.open()[0].symptoms;
+        assert_eq!((symptoms.len(), symptoms[0].times), (1, 3));
+        assert_eq!(symptoms[0].check, Some(16));
     }
 
     #[test]

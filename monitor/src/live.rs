@@ -12,12 +12,17 @@
 //! | unreachable | nobody listens where the owner should, or the card does not answer on the bus |
 //! | unknown | there is no page that can be read, no answer that can be believed, and no result fresh enough |
 //!
-//! An owner that cannot be asked is judged by the last result on its page, with its age.
+//! An owner that cannot be asked is judged by the last result on its page, with its age. A card that is
+//! connected may still give cause for a [warning](LiveCheck::warnings).
+
+mod warnings;
+
+pub(crate) use warnings::too_hot;
 
 use crate::probe::{OwnerId, Probe, ProcessProbe};
 use crate::status::CheckFigures;
 use crate::text::clean;
-use crate::verdict::State;
+use crate::verdict::{Evidence, State};
 use card_spec::telemetry::{Page, breaker_state, card_state, check_result};
 use hwshim::clock::{Clock, Instant};
 use hwshim::telemetry::live::{self, Answer, AskError};
@@ -40,6 +45,8 @@ pub struct LiveCheck {
     pub card: String,
     /// How it is.
     pub state: State,
+    /// Whether an operator wants it without work, so that nobody is to be alarmed.
+    pub drained: bool,
     /// Whether it was tested for this.
     pub tested_now: bool,
     /// How the last test ended that is known of, e.g. `passed`.
@@ -52,6 +59,9 @@ pub struct LiveCheck {
     pub age_seconds: Option<f64>,
     /// Why it is in that state, in words.
     pub why: String,
+    /// What to be warned of though it is connected, one of each code: `late`, `on-trial`, `too-hot`,
+    /// `downtrained`, and what its sensors show.
+    pub warnings: Vec<Evidence>,
 }
 
 /// What is asked for.
@@ -63,6 +73,10 @@ pub struct Request<'a> {
     pub is_drained: bool,
     /// How long to wait for its owner.
     pub patience: Duration,
+    /// An answer that takes longer is late.
+    pub late: Duration,
+    /// Root of `/sys`.
+    pub root: &'a Path,
 }
 
 /// Has the card tested whose page is at `request.page`, and says how it is.
@@ -75,7 +89,10 @@ pub fn check(request: &Request<'_>, clock: &dyn Clock) -> LiveCheck {
     let address = before.address();
     if request.is_drained {
         let why = "an operator has drained it, so it is not tested".to_owned();
-        return described(&before, State::Disconnected, why, clock.now());
+        return LiveCheck {
+            drained: true,
+            ..described(&before, State::Disconnected, why, clock.now())
+        };
     }
     if before.card.state.get() == card_state::RELEASED {
         let why = "its owner has let go of it; nobody has it to test".to_owned();
@@ -86,7 +103,16 @@ pub fn check(request: &Request<'_>, clock: &dyn Clock) -> LiveCheck {
     // What the owner says is on its page by now.
     let after = read(request.page).unwrap_or(before);
     let is_owned = is_alive(&after, clock.now());
-    judged(&after, asked, is_owned, clock.now())
+    let found = judged(&after, asked, is_owned, clock.now());
+    if found.state != State::Connected {
+        return found;
+    }
+    let latency = found.latency_seconds.filter(|_| found.tested_now);
+    let latency = latency.and_then(|it| Duration::try_from_secs_f64(it).ok());
+    LiveCheck {
+        warnings: warnings::of(&after, latency, request.late, request.root, clock.now()),
+        ..found
+    }
 }
 
 fn read(page: &Path) -> Result<Page, ReadError> {
@@ -191,7 +217,11 @@ fn not_in_use(page: &Page, now: Instant) -> LiveCheck {
         ),
         card_state::READY if open => {
             let by = page.opened_by();
-            let why = format!("its breaker is open ({by}); it is tried again by itself");
+            let is = match page.breaker.state.get() {
+                breaker_state::HALF_OPEN => "half open",
+                _ => "open",
+            };
+            let why = format!("its breaker is {is} ({by}); it is tried again by itself");
             (State::Unavailable, why)
         }
         card_state::STARTING => (State::Unavailable, "it is being brought up".to_owned()),
@@ -265,12 +295,14 @@ fn described(page: &Page, state: State, why: String, now: Instant) -> LiveCheck 
     LiveCheck {
         card: page.address(),
         state,
+        drained: false,
         tested_now: false,
         result: has_ended.then(|| figures.last_result.clone()),
         algorithm: Some(algorithm).filter(|name| has_ended && !name.is_empty()),
         latency_seconds: has_ended.then_some(figures.last_latency_seconds),
         age_seconds: figures.last_age_seconds,
         why,
+        warnings: Vec::new(),
     }
 }
 
@@ -279,12 +311,14 @@ fn unseen(page: &Path, error: &ReadError) -> LiveCheck {
     LiveCheck {
         card: clean(&name.to_string_lossy()),
         state: State::Unknown,
+        drained: false,
         tested_now: false,
         result: None,
         algorithm: None,
         latency_seconds: None,
         age_seconds: None,
         why: clean(&error.to_string()),
+        warnings: Vec::new(),
     }
 }
 

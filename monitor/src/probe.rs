@@ -30,6 +30,8 @@ pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory, 
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
 pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
 pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors, Standing as SensorStanding};
+#[cfg(test)]
+pub(crate) use link::tests::host as tree_of_a_downtrained_card;
 pub use link::{ErrorTotals, Link, LinkProbe, Port};
 pub use locate::{LocateProbe, Whereabouts};
 pub use nshield::{

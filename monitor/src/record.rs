@@ -15,6 +15,7 @@
 //! | `host-transition` | warning, notice when well | `host` | what is at fault with it gives way to another |
 //! | `oom-kill` | alert | `host` | processes were killed for want of memory |
 //! | `firmware` | warning outside a change window, else notice | the card | it is seen for the first time, or another |
+//! | `software` | notice | the card, the service, `host`, `monitor` | a driver, a service, the kernel, this program or its configuration is seen for the first time, or another |
 //! | `owner-changed`, `service-restarted` | notice | the card, the service | another process takes its place |
 //! | `incident-*` | | | see [`casebook`] |
 //! | `history-gap` | alert | `monitor` | events could not be recorded for a while |
@@ -26,12 +27,14 @@ pub mod gap;
 mod host;
 mod keeper;
 mod services;
+mod versions;
 mod warnings;
 
 pub use casebook::Casebook;
 pub use host::HostWatch;
 pub use keeper::{Keeper, Kept, said};
 
+use crate::attribution::RecentChanges;
 use crate::control::Drained;
 use crate::history::{ClockSteps, Event, Recorded, Severity, Stamp};
 use crate::status::{CardStatus, Standing, Status};
@@ -41,6 +44,7 @@ use changes::{Changes, recorded, service_changed};
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use warnings::Warnings;
 
@@ -70,6 +74,8 @@ pub const HOST_TRANSITION: &str = "host-transition";
 pub const OOM_KILL: &str = "oom-kill";
 /// A card's firmware was seen for the first time, or is another.
 pub const FIRMWARE: &str = "firmware";
+/// A driver, a service, the kernel or this program was seen for the first time, or is another.
+pub const SOFTWARE: &str = "software";
 /// A card has another process for its owner.
 pub const OWNER_CHANGED: &str = "owner-changed";
 /// A service was started again.
@@ -161,6 +167,50 @@ pub struct FirmwareBody {
     pub to: String,
     /// Whether a change window was open, or it is the first that is known.
     pub expected: bool,
+}
+
+/// What is on record of software, or of a configuration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SoftwareBody {
+    /// What of the subject: `kernel`, `driver`, `version`, `configuration`.
+    pub what: String,
+    /// What it was; `None` if it was never seen before.
+    pub from: Option<String>,
+    /// What it is.
+    pub to: String,
+    /// Whether a change window was open, or it is the first that is known.
+    pub expected: bool,
+}
+
+/// Something that is what it is as long as this program runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Installed {
+    /// Of what: `host`, `monitor`.
+    pub subject: String,
+    /// What: `kernel`, `version`, `configuration`.
+    pub what: String,
+    /// Which.
+    pub version: String,
+}
+
+impl Installed {
+    /// A version.
+    #[must_use]
+    pub fn new(subject: &str, what: &str, version: &str) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            what: what.to_owned(),
+            version: version.trim().to_owned(),
+        }
+    }
+
+    /// A file, which is another when its content is: the beginning of its SHA-256 names it.
+    #[must_use]
+    pub fn file(subject: &str, what: &str, content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        let sum = crate::report::hex(&digest.as_ref()[..8]);
+        Self::new(subject, what, &format!("sha256 {sum}"))
+    }
 }
 
 /// What is on record of a card's new owner.
@@ -273,6 +323,8 @@ pub struct Recorder {
     changes: Changes,
     warnings: Warnings,
     casebook: Casebook,
+    installed: Vec<Installed>,
+    recent: Arc<RecentChanges>,
 }
 
 /// What is known beside a poll.
@@ -286,6 +338,8 @@ pub struct Beside<'a> {
     pub window: bool,
     /// Codes of what keeps the history from being written.
     pub history: &'a [u8],
+    /// What is wrong with the history, in words.
+    pub history_troubles: &'a [String],
     /// Events of orders that were recorded since the last poll.
     pub orders: &'a [Event],
 }
@@ -299,6 +353,12 @@ pub struct Past {
     pub changes: Vec<Recorded>,
     /// All events of the kind [`FIRMWARE`].
     pub firmware: Vec<Recorded>,
+    /// All events of the kind [`SOFTWARE`].
+    pub software: Vec<Recorded>,
+    /// All events of [`control::KINDS`](crate::control::KINDS), for the desk that takes orders.
+    pub orders: Vec<Recorded>,
+    /// Whether the run before ended with a stop; `None` if there was none.
+    pub was_stopped: Option<bool>,
 }
 
 /// A probe that saw nothing in the last poll.
@@ -310,21 +370,32 @@ struct Blindness {
 }
 
 impl Recorder {
-    /// Starts with nothing seen but what is on record. Returns what is to be recorded of how the
-    /// last run ended.
+    /// Starts with nothing seen, and nothing known of what is on record.
     #[must_use]
-    pub fn begin(host: HostWatch, past: &Past, now: Stamp) -> (Self, Vec<Event>) {
-        let (casebook, events) = Casebook::begin(&past.incidents, &past.changes, now);
-        let recorder = Self {
+    pub fn new(host: HostWatch, installed: Vec<Installed>, now: Stamp) -> Self {
+        Self {
             steps: ClockSteps::new(now, STEP_TOLERANCE),
             blind: BTreeMap::new(),
             errors: BTreeMap::new(),
             host,
-            changes: Changes::begin(&past.firmware),
+            changes: Changes::default(),
             warnings: Warnings::default(),
-            casebook,
-        };
-        (recorder, events)
+            casebook: Casebook::new(now),
+            installed,
+            recent: Arc::default(),
+        }
+    }
+
+    /// Goes on from what is on record, at the start or as soon as it can be read. Returns what is to
+    /// be recorded of how the last run ended.
+    #[must_use]
+    pub fn remember(&mut self, past: &Past, now: Stamp) -> Vec<Event> {
+        self.changes.remember(&past.firmware, &past.software);
+        for recorded in &past.changes {
+            self.take_change(&recorded.event, now);
+        }
+        Arc::make_mut(&mut self.recent).is_whole();
+        self.casebook.remember(&past.incidents, &past.changes, now)
     }
 
     /// What of a poll is to be on record before the poll is shown. What only the record knows is
@@ -341,10 +412,12 @@ impl Recorder {
         events.extend(self.host.poll(poll.host, beside.late, now));
         self.blindness(&poll.status, now, &mut events);
         events.extend(transitions(poll, beside, now));
-        history_fails(&mut poll.status, beside.history);
-        events.extend(self.changes.poll(&mut poll.status, beside.window, now));
+        history_fails(&mut poll.status, beside);
+        let (installed, window) = (&self.installed, beside.window);
+        events.extend(self.changes.poll(&mut poll.status, installed, window, now));
         for event in beside.orders.iter().chain(&events) {
             self.casebook.changed(event, now);
+            self.take_change(event, now);
         }
         let drained = beside.drained.keys().map(|card| &**card).collect();
         events.extend(self.warnings.poll(&poll.status, &drained, now));
@@ -352,6 +425,19 @@ impl Recorder {
         poll.status.incidents = self.casebook.figures(now.monotonic);
         show_drained(&mut poll.status, beside.drained, now);
         events
+    }
+
+    /// What was changed in the last day, for whoever looks for causes; the same [`Arc`] until something
+    /// else was.
+    #[must_use]
+    pub const fn recent_changes(&self) -> &Arc<RecentChanges> {
+        &self.recent
+    }
+
+    fn take_change(&mut self, event: &Event, now: Stamp) {
+        if let Some(changed) = casebook::as_evidence(event, now) {
+            Arc::make_mut(&mut self.recent).take(changed, now.monotonic);
+        }
     }
 
     /// What is still to be on record when the program ends.
@@ -441,8 +527,9 @@ fn transitions(poll: &Poll, beside: &Beside<'_>, now: Stamp) -> Vec<Event> {
     cards.chain(services).collect()
 }
 
-/// A history that cannot be written is a failed check of the host.
-fn history_fails(status: &mut Status, codes: &[u8]) {
+/// A history that cannot be written, or read before it is, is a failed check of the host.
+fn history_fails(status: &mut Status, beside: &Beside<'_>) {
+    let codes = beside.history;
     let Some(host) = status.host.as_mut().filter(|_| !codes.is_empty()) else {
         return;
     };
@@ -453,9 +540,10 @@ fn history_fails(status: &mut Status, codes: &[u8]) {
     if host.cause == Cause::None {
         host.cause = Cause::Configuration;
     }
+    let why = beside.history_troubles.first();
     host.evidence.push(Evidence {
         code: "history-not-kept".into(),
-        detail: "the history cannot be written; cardmon dead-man says why".to_owned(),
+        detail: why.map_or_else(|| "the history cannot be written".to_owned(), Clone::clone),
     });
 }
 

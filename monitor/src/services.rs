@@ -18,6 +18,7 @@
 mod change;
 mod dossier;
 mod drill;
+mod harm;
 mod judge;
 mod resources;
 mod senses;
@@ -26,15 +27,18 @@ mod work;
 
 pub use change::ServiceTransition;
 pub use drill::ServiceTime;
+pub(crate) use harm::{harm, leaks, victim};
 pub use judge::{Facts, Found, Judgement, Work, judge};
 pub use senses::{Located, Reached, Senses};
 
+use crate::attribution::RecentChanges;
 use crate::local_health::Sample;
 use crate::probe::{Host, ServiceAddress, Whereabouts};
 use crate::status::ServiceStatus;
 use hwshim::clock::Instant;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use watched::Watched;
 
@@ -133,6 +137,13 @@ impl Services {
         let senses =
             |one: &ServiceSettings| -> Box<dyn Senses> { Box::new(senses::Kernel::new(one, root)) };
         Self::with_senses(settings.iter().map(|one| (one.clone(), senses(one))), time)
+    }
+
+    /// What was changed in the last day, by whoever keeps the record.
+    pub fn were_changed(&mut self, changes: &Arc<RecentChanges>) {
+        for watched in &mut self.watched {
+            watched.were_changed(changes);
+        }
     }
 
     /// Begins to watch services of which something else tells than the kernel.

@@ -20,6 +20,7 @@ pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
 use crate::checks::Advice;
+use crate::incident::Harm;
 use crate::leak::{Bound, Correlation, Gate, LeakVerdict, Level, Scope, Speed};
 use crate::probe::{Heartbeat, Owner, Process};
 use crate::rules::{self, Case};
@@ -169,6 +170,9 @@ pub struct CardStatus {
     /// What to be warned of though it decides nothing by itself, one of each code.
     #[serde(default)]
     pub warnings: Vec<Evidence>,
+    /// Its kernel driver with its version; `null` where it has none.
+    #[serde(default)]
+    pub driver: Option<String>,
 }
 
 /// What a card says it is.
@@ -406,6 +410,10 @@ pub struct ServiceStatus {
     pub standing: Standing,
     /// What is at fault.
     pub cause: Cause,
+    /// Who harmed it, if it is away and that is why: it is not at fault then, and `cause` says only what
+    /// it looks like by itself.
+    #[serde(default)]
+    pub victim: Option<VictimOf>,
     /// Why, what decided first.
     pub evidence: Vec<Evidence>,
     /// Codes that fit, as listed with what to do about them.
@@ -416,6 +424,9 @@ pub struct ServiceStatus {
     pub process: Option<ServiceFigures>,
     /// Times that another process took its place since this monitor started.
     pub restarts: u64,
+    /// The version that it says it has.
+    #[serde(default)]
+    pub version: Option<String>,
     /// How long its last answer took.
     pub answer_seconds: Option<f64>,
     /// What the kernel holds for its control group.
@@ -429,6 +440,15 @@ pub struct ServiceStatus {
     /// What each of the codes means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// By what, and by whom, a service was harmed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct VictimOf {
+    /// By what.
+    pub harm: Harm,
+    /// The service that leaks; `null` where none is known to, and the host wants memory.
+    pub of: Option<String>,
 }
 
 /// What a service's process holds.

@@ -10,7 +10,7 @@ mod qat;
 mod services;
 
 pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagnosis};
-pub use incidents::incidents;
+pub use incidents::{incidents, members_counted};
 pub use services::{leak_sentence, leaks, top};
 
 use crate::services::ServiceTransition;
@@ -131,6 +131,13 @@ pub fn spoken(duration: Duration) -> String {
         3600..86400 => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{:02}h", hours % 24),
     }
+}
+
+/// A number of things: `1 card`, `2 cards`.
+#[must_use]
+pub fn counted(count: u64, one: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{plural}")
 }
 
 /// Replaces what a terminal would act upon, show in another order, or not show at all.

@@ -16,6 +16,7 @@ use crate::client::ClientError;
 use crate::dead_man::{DeadManError, Freshness, SignOfLife};
 use crate::history::Stamp;
 use crate::status::Status;
+use crate::text::spoken;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -128,17 +129,19 @@ fn of_sign(error: &ClientError, sign: &SignOfLife, now: Stamp) -> Unknown {
     };
     let when = age.map_or_else(
         || "before this boot".to_owned(),
-        |age: Duration| format!("{:.1} s ago", age.as_secs_f64()),
+        |age: Duration| format!("{} ago", spoken(age)),
     );
     let cards: u64 = sign
         .cards
         .values()
         .fold(0, |sum, count| sum.saturating_add(*count));
+    let theirs = match cards {
+        1 => "its card is".to_owned(),
+        cards => format!("its {cards} cards are"),
+    };
     Unknown {
         state: "unknown",
-        why: format!(
-            "{error}; process {pid} polled last {when}, and its {cards} cards are unknown"
-        ),
+        why: format!("{error}; process {pid} polled last {when}, and {theirs} unknown"),
         what_to_do,
         age_seconds: age.map(|age| age.as_secs_f64()),
         monitor_pid: Some(pid),
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!((dead.age_seconds, dead.cards), (Some(34.0), 3));
         let text = dead.to_string();
         assert!(
-            text.contains("34.0 s ago") && text.contains("start it again"),
+            text.contains("34s ago") && text.contains("start it again"),
             "{text}"
         );
         let alive = believe(silent(), sign(100), at(101)).unwrap_err();

@@ -31,6 +31,7 @@
 //! This module does no I/O, reads no clock and cannot be surprised: it is told what was seen and
 //! when.
 
+use crate::attribution::RecentChanges;
 use crate::diagnosis::Diagnosis;
 use crate::led::Profile;
 use crate::local_health::Sample;
@@ -288,6 +289,11 @@ impl Judge {
         &self.memory
     }
 
+    /// Takes in what was changed in the last day of any of `subjects`, which the next poll weighs.
+    pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
+        self.diagnosis.weigh_changes(changes, subjects, now);
+    }
+
     /// Takes in what a poll saw, and returns the transition it caused.
     pub fn poll(&mut self, look: &Look) -> Option<Transition> {
         self.memory.record(look, &self.limits);
@@ -309,7 +315,23 @@ impl Judge {
             Says::Is(state, cause) => (state, cause),
         };
         let evidence = findings.into_iter().map(|finding| finding.evidence);
-        self.settle(state, cause, evidence.collect(), look.at)
+        let mut transition = self.settle(state, cause, evidence.collect(), look.at)?;
+        // Why somebody is at fault with a card that serves stands in what was weighed.
+        if state == State::Connected && cause != Cause::None {
+            let weighed = &self.diagnosis.assessment().evidence_for;
+            if let Some(first) = weighed.iter().find(|it| it.was_seen) {
+                let evidence = &mut transition.evidence;
+                evidence.retain(|it| it.code != first.code);
+                evidence.insert(
+                    0,
+                    Evidence {
+                        code: first.code.into(),
+                        detail: first.detail.clone(),
+                    },
+                );
+            }
+        }
+        Some(transition)
     }
 
     /// What is at fault though the card serves.

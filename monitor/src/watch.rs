@@ -4,10 +4,12 @@
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
 mod at_function;
+mod driver;
 mod host;
 mod modules;
 mod qat_cards;
 
+use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
 use crate::flap::CardFlaps;
 use crate::local_health::{HostChanges, Sample};
@@ -103,6 +105,7 @@ pub struct Watch {
     cards: BTreeMap<PathBuf, Card>,
     qat: QatCards,
     modules: Modules,
+    changes: Arc<RecentChanges>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     polls: u64,
@@ -182,6 +185,7 @@ impl Watch {
             cards: BTreeMap::new(),
             qat: QatCards::default(),
             modules: Modules::default(),
+            changes: Arc::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polls: 0,
@@ -189,6 +193,13 @@ impl Watch {
             this_process: OwnerId::of_this_process()
                 .map(|id| (id, ProcessProbe::new(Path::new("/")))),
         }
+    }
+
+    /// What was changed in the last day, by whoever keeps the record. Without it, whether anything was
+    /// is not known.
+    pub fn were_changed(&mut self, changes: Arc<RecentChanges>) {
+        self.services.were_changed(&changes);
+        self.changes = changes;
     }
 
     /// Looks at every card once.
@@ -201,7 +212,7 @@ impl Watch {
         let mut transitions = Vec::new();
         let mut late = false;
         for card in self.cards.values_mut() {
-            let (status, transition) = card.poll(&self.settings, host_sample, now);
+            let (status, transition) = card.poll(&self.settings, &self.changes, host_sample, now);
             late |= card.judge.memory().late_since().is_some();
             transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
             cards.push(status);
@@ -225,7 +236,12 @@ impl Watch {
                 .collect(),
             oom_kills: self.host_judge.oom_kills(),
         };
-        let services = self.services.poll(&surroundings, now);
+        let mut services = self.services.poll(&surroundings, now);
+        let harmed = |it| crate::services::victim(it, &services, Some(&host_figures));
+        let victims: Vec<_> = services.iter().map(harmed).collect();
+        for (service, victim) in services.iter_mut().zip(victims) {
+            service.victim = victim;
+        }
         let service_transitions = self.services.take_transitions();
         remember(&mut self.service_transitions, &service_transitions);
         let status = Status {
@@ -354,10 +370,16 @@ impl Card {
     fn poll(
         &mut self,
         settings: &Settings,
+        changes: &RecentChanges,
         host: Option<Sample>,
         now: Instant,
     ) -> (CardStatus, Option<Transition>) {
         let look = self.look(settings, host, now);
+        let serves = |it: &&ServiceSettings| it.card.as_ref() == Some(&self.name);
+        let services = settings.services.iter().filter(serves);
+        let concerned = services.map(|it| &*it.name).chain([&*self.name]);
+        let concerned: Vec<_> = concerned.collect();
+        self.judge.weigh_changes(changes, &concerned, now);
         let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
@@ -468,6 +490,7 @@ impl Card {
             codes,
             identity: page.and_then(IdentityFigures::of),
             drained: None,
+            driver: self.bdf().and_then(|bdf| driver::of(&settings.root, bdf)),
             sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
             warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }
@@ -618,6 +641,40 @@ mod tests {
             poll(second, card_state::RELEASED);
         }
         assert!(poll(700, card_state::RELEASED).warnings.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_away_when_the_kernel_kills_for_memory_is_shown_as_a_victim() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("proc")).unwrap();
+        let kills = |count: u64| {
+            std::fs::write(
+                tree.path().join("proc/vmstat"),
+                format!("oom_kill {count}\n"),
+            )
+            .unwrap();
+        };
+        let process = crate::probe::Whereabouts::PidFile(tree.path().join("pid"));
+        let mut watch = Watch::new(Settings {
+            services: vec![ServiceSettings::new("web", process)],
+            ..Settings::of(tree.path(), tree.path())
+        });
+        let mut second = 0;
+        let mut poll = || {
+            second += 1;
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            let status = watch.poll(now).status;
+            assert!(watch.services.settle(Duration::from_secs(60)));
+            status.services[0].clone()
+        };
+        kills(3);
+        poll();
+        let away = poll();
+        assert_eq!((away.cause, away.victim), (Cause::ServiceGone, None));
+        kills(4);
+        let killed = poll().victim.unwrap();
+        assert_eq!(killed.harm, crate::incident::Harm::OomKilled);
+        assert_eq!(killed.of, None);
     }
 
     #[test]

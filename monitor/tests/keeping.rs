@@ -7,6 +7,7 @@ use card_spec::health::{self, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::{self, Publisher};
+use monitor::control::{self, Order};
 use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
 use rusqlite::Connection;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -14,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -103,6 +104,21 @@ impl Site {
 
     fn start(&self) -> Monitor {
         self.start_with(&[])
+    }
+
+    /// Starts another on the same history, which nobody hears.
+    fn start_beside(&self) -> Monitor {
+        let mut command = Command::new(CARDMON);
+        command
+            .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--telemetry", &self.text("pages")])
+            .args(["--history", &self.text("history")])
+            .args(["--control", &self.text("control2")])
+            .args(["--dead-man", &self.text("alive2")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Monitor::of(&mut command)
     }
 
     fn start_with(&self, more: &[&str]) -> Monitor {
@@ -376,17 +392,7 @@ fn what_is_drained_stays_so_where_the_history_is_opened_late() {
     site.poll_until(became("connected"));
     site.drain();
     // One that is started while another still has the history, and gets it when that ends.
-    let mut command = Command::new(CARDMON);
-    command
-        .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
-        .args(["--listen", "127.0.0.1:0"])
-        .args(["--telemetry", &site.text("pages")])
-        .args(["--history", &site.text("history")])
-        .args(["--control", &site.text("control2")])
-        .args(["--dead-man", &site.text("alive2")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let second = Monitor::of(&mut command);
+    let second = site.start_beside();
     while second.printed.lock().unwrap().lines().count() < 2 {
         thread::yield_now();
     }
@@ -402,6 +408,44 @@ fn what_is_drained_stays_so_where_the_history_is_opened_late() {
         .unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("CHG1"), "{shown}");
+    second.end(Signal::TERM);
+}
+
+#[test]
+fn incidents_and_firmware_are_gone_on_from_where_the_history_is_opened_late() {
+    let mut site = Site::new();
+    site.card.firmware_revision = *b"1.0.0   ";
+    let first = site.start();
+    site.poll_until(became("connected"));
+    site.page.card.state = card_state::GONE.into();
+    let events = site.poll_until(|events| !of_kind(events, "incident-opened").is_empty());
+    let number = of_kind(&events, "incident-opened")[0]["body"]["incident"].clone();
+    // It has the history, and sees and records nothing more.
+    let pid = Pid::from_child(&first.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    site.card.firmware_revision = *b"2.0.0   ";
+    site.page.card.state = card_state::READY.into();
+    let second = site.start_beside();
+    while second.printed.lock().unwrap().lines().count() < 4 {
+        site.publish();
+        thread::yield_now();
+    }
+    drop(first);
+    let events = loop {
+        site.publish();
+        let events = site.events();
+        if of_kind(&events, "firmware").len() == 3 {
+            break events;
+        }
+    };
+    let closed = of_kind(&events, "incident-closed");
+    assert_eq!(closed[0]["body"]["incident"], number);
+    assert_eq!(closed[0]["body"]["not_watched"], true);
+    let change = &of_kind(&events, "firmware")[2]["body"];
+    assert_eq!(
+        (&change["from"], &change["to"], &change["expected"]),
+        (&"1.0.0".into(), &"2.0.0".into(), &false.into())
+    );
     second.end(Signal::TERM);
 }
 
@@ -494,6 +538,146 @@ fn a_card_is_drained_in_a_window_only_and_then_alarms_nobody() {
 }
 
 #[test]
+fn who_give_orders_at_once_get_events_of_their_own() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    assert!(site.cardmon(&UNLOCK).status.success());
+    let control = site.path("control");
+    let orders = |thread: u32| {
+        let order = move |number: u32| Order::Tune {
+            what: format!("{thread}/{number}"),
+            old: "1".to_owned(),
+            new: "2".to_owned(),
+            failed: None,
+        };
+        let control = &control;
+        move || {
+            let numbers = 0..10;
+            let give = |number: u32| {
+                let answer = control::send(control, &order(number)).unwrap();
+                (
+                    answer["event"].as_u64().unwrap(),
+                    format!("{thread}/{number}"),
+                )
+            };
+            numbers.map(give).collect::<Vec<_>>()
+        }
+    };
+    let given: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(orders(thread))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.flatten().collect()
+    });
+    let events = site.events();
+    for (seq, what) in &given {
+        let event = events.iter().find(|event| event["seq"] == *seq).unwrap();
+        assert_eq!(event["subject"], **what);
+    }
+    let recorded = of_kind(&events, "change").len();
+    assert_eq!((given.len(), recorded), (40, 40));
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn a_drill_says_so_wherever_services_are_shown_and_on_record_and_nothing_else_does() {
+    for factor in [Some(60), None] {
+        let mut site = Site::new();
+        let service = format!(
+            "[[service]]\nname = 'web'\npid_file = '{}'\n",
+            site.text("pid")
+        );
+        fs::write(site.path("pid"), std::process::id().to_string()).unwrap();
+        let drill = factor.map(|factor| format!("[drill]\nservice_time = {factor}\n"));
+        let text = drill.unwrap_or_default() + &service;
+        fs::write(site.path("cardmon.toml"), text).unwrap();
+        let config = site.text("cardmon.toml");
+        let monitor = site.start_with(&["--config", &config]);
+        let events = site.poll_until(became("connected"));
+        let started = &of_kind(&events, "start")[0]["body"];
+        assert_eq!(started["drill_service_time"], Value::from(factor));
+        site.poll();
+        let url = monitor.url();
+        assert_eq!(
+            monitor.status()["drill"]["service_time"],
+            Value::from(factor)
+        );
+        let shown: [&[&str]; 5] = [
+            &["status"],
+            &["leaks"],
+            &["leaks", "--explain"],
+            &["top"],
+            &["top", "--kernel"],
+        ];
+        for command in shown {
+            let output = Command::new(CARDMON)
+                .args(command)
+                .args(["--url", &url])
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let first = text.lines().next().unwrap();
+            assert_eq!(
+                first.starts_with("DRILL: ") && first.contains(" 60 times as fast"),
+                factor.is_some(),
+                "{command:?}: {text}"
+            );
+        }
+        let metrics = http_get(&url, "/metrics");
+        let gauge = format!("cardmon_service_time {}.0\n", factor.unwrap_or(1));
+        let plain = format!("cardmon_service_time {}\n", factor.unwrap_or(1));
+        assert!(
+            metrics.contains(&gauge) || metrics.contains(&plain),
+            "{metrics}"
+        );
+        monitor.end(Signal::TERM);
+    }
+}
+
+fn http_get(url: &str, path: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes_and_that_lets_the_monitor_do_no_more_than_it_does() {
+    let root = tempfile::tempdir().unwrap();
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/cardmon.service");
+    let text = fs::read_to_string(unit).unwrap();
+    let path = root.path().join("cardmon.service");
+    let installed = text.replace("/usr/local/bin/cardmon", CARDMON);
+    assert_ne!(text, installed);
+    fs::write(&path, installed).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(arguments).arg(&path).output()
+    };
+    let Ok(output) = analyze(&["verify", "--man=no"]) else {
+        eprintln!("skipped: there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about_it = said.lines().filter(|line| line.contains("cardmon.service"));
+    assert_eq!(about_it.collect::<Vec<_>>(), [""; 0], "{said}");
+    // Tenths of 10, which is a service that may do anything.
+    let security = ["security", "--offline=true", "--threshold=30"];
+    let output = analyze(&security).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Those before version 250 judge none that are not loaded.
+    if said.contains("Overall exposure") {
+        assert!(output.status.success(), "{said}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_made_with_and_without_a_monitor_and_can_be_gone_back_to() {
     let mut site = Site::new();
     let monitor = site.start();
@@ -527,6 +711,15 @@ fn a_snapshot_is_made_with_and_without_a_monitor_and_can_be_gone_back_to() {
     drop(copy);
     let found = site.cardmon(&["restore", "--verify", &site.text("beside it")]);
     assert_eq!(found.status.code(), Some(3), "{found:?}");
+}
+
+#[test]
+fn a_history_that_is_not_there_is_said_to_be_absent() {
+    let site = Site::new();
+    let output = site.cardmon(&["history"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no history at "), "{said}");
 }
 
 #[test]
@@ -640,6 +833,33 @@ fn output_that_nobody_takes_holds_up_no_poll_and_a_reader_that_goes_ends_the_run
     drop(reader);
     assert_eq!(monitor.wait().unwrap().code(), Some(0));
     assert_eq!(site.events().last().unwrap()["kind"], "stop");
+}
+
+#[test]
+fn complaints_that_nobody_takes_hold_up_no_poll_and_are_said_when_they_are_taken() {
+    let site = Site::new();
+    // What it cannot keep, it complains of.
+    fs::write(site.path("history"), "").unwrap();
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let mut monitor = site
+        .run()
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    assert_eq!(site.hear(), "READY=1\nWATCHDOG=1");
+    for _ in 0..5 {
+        assert_eq!(site.hear(), "WATCHDOG=1");
+    }
+    let pid = Pid::from_child(&monitor);
+    kill_process(pid, Signal::TERM).unwrap();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(said.contains("cardmon: ALARM: the history: "), "{said}");
+    assert_eq!(monitor.wait().unwrap().code(), Some(3));
 }
 
 #[test]
@@ -874,6 +1094,54 @@ fn an_incident_has_its_beginning_members_cause_and_what_was_changed_before() {
 }
 
 #[test]
+fn what_is_on_record_of_changes_is_evidence_that_names_them_and_when_and_unseats_nobody() {
+    let mut site = Site::new();
+    fs::write(site.path("cardmon.toml"), "").unwrap();
+    let config = site.text("cardmon.toml");
+    let monitor = site.start_with(&["--config", &config]);
+    site.poll_until(became("connected"));
+    site.drain();
+    assert!(site.cardmon(&["undrain", ADDRESS]).status.success());
+    monitor.end(Signal::KILL);
+    // Another run, which knows it from the record alone, with another configuration.
+    fs::write(site.path("cardmon.toml"), "# another\n").unwrap();
+    site.page.card.state = card_state::NEEDS_RESET.into();
+    site.page.checks.last_result = check_result::WRONG_ANSWER.into();
+    let monitor = site.start_with(&["--config", &config]);
+    let configuration = |event: &&&Value| event["body"]["what"] == "configuration";
+    site.poll_until(|events| {
+        let software = of_kind(events, "software");
+        software.iter().filter(configuration).count() == 2 && became("unavailable")(events)
+    });
+    site.poll();
+    let card = monitor.status()["cards"][0].clone();
+    let weighed = card["assessment"]["evidence"].as_array().unwrap();
+    let change = weighed.iter().find(|it| it["code"] == "recent-change");
+    let change = change.unwrap_or_else(|| panic!("{card:#}"));
+    let detail = change["detail"].as_str().unwrap();
+    assert_eq!(change["seen"], true);
+    assert!(
+        detail.starts_with("configuration of monitor: sha256 ") && detail.contains("Z; undrain of"),
+        "{detail}"
+    );
+    assert!(
+        detail.contains(", by uid=") && detail.ends_with("; and 1 more"),
+        "{detail}"
+    );
+    assert_eq!(card["cause"], "card", "{card:#}");
+    let shown = site.cardmon(&["diagnose", ADDRESS, "--url", &monitor.url()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("recent-change"), "{shown}");
+    let history = site.cardmon(&["history", "--kind", "software"]).stdout;
+    let history = String::from_utf8(history).unwrap();
+    let of_configuration = history.lines().filter(|it| it.contains(": configuration "));
+    let told: Vec<_> = of_configuration.collect();
+    assert!(told[0].ends_with(", seen for the first time"), "{history}");
+    assert!(told[1].contains(" -> sha256 "), "{history}");
+    monitor.end(Signal::TERM);
+}
+
+#[test]
 fn what_becomes_of_a_service_is_on_record_with_its_cause() {
     let mut site = Site::new();
     let mut service = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
@@ -978,7 +1246,7 @@ fn a_monitor_that_is_dead_or_stands_still_reads_unknown_with_its_age() {
     let line = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(3), "{line}");
     assert!(
-        line.contains("its 1 cards are unknown") && line.contains("start it again"),
+        line.contains("its card is unknown") && line.contains("start it again"),
         "{line}"
     );
     kill_process(pid, Signal::CONT).unwrap();

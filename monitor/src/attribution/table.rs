@@ -111,8 +111,8 @@ pub const ROWS: [Row; 29] = [
     state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]).defining(Cause::Overload),
     state(30 * SECOND, &[Kind::AcceptQueue],                          [MM, M_,  M_,  M_,  M_,  P_,  O_,  P_,  PP,  O_,  O_]),
     event(10 * MINUTE, &[Kind::Permission],                           [NN, MM,  M_,  MM,  M_,  M_,  O_,  M_,  M_,  PP,  O_]).defining(Cause::Configuration),
-    // Most changes break nothing.
-    event(12 * HOUR,   &[Kind::RecentChange],                         [P_, O_,  P_,  O_,  P_,  P_,  P_,  O_,  O_,  PP,  P_]),
+    // Most changes break nothing. That there was one in the last day is over when that day is.
+    state(12 * HOUR,   &[Kind::RecentChange],                         [P_, O_,  P_,  O_,  P_,  P_,  P_,  O_,  O_,  PP,  P_]),
     state(MINUTE,      &[Kind::OtherCardsToo],                        [MM, MM,  MM,  P_,  P_,  P_,  P_,  PP,  P_,  P_,  PP]),
     state(10 * MINUTE, &[Kind::OnlyOneDiverges],                      [MM, P_,  P_,  P_,  O_,  O_,  O_,  P_,  O_,  O_,  O_]),
     state(30 * SECOND, &[Kind::DeadMan],                              [NN, O_,  O_,  O_,  O_,  O_,  O_,  P_,  O_,  O_,  PP]).defining(Cause::Monitor),

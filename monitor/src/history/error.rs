@@ -17,6 +17,12 @@ pub enum HistoryError {
         /// What is wrong, and what would be right.
         what: String,
     },
+    /// There is no history.
+    #[error("there is no history at {}; `cardmon run` begins one", path.display())]
+    Absent {
+        /// The file that is not there.
+        path: PathBuf,
+    },
     /// A file of the history could not be reached.
     #[error("{} could not be opened; see its owner and mode, and those of its directory", path.display())]
     Unreadable {
@@ -116,9 +122,6 @@ pub enum HistoryError {
         #[source]
         source: rusqlite::Error,
     },
-    /// The thread that writes is gone; its own last error says why.
-    #[error("the history's writer has ended; what was asked of it since was not recorded")]
-    WriterGone,
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -135,6 +138,7 @@ impl HistoryError {
         match self {
             Self::Full { .. } => Some(3),
             Self::ReadOnly { .. } | Self::Directory { .. } => Some(0),
+            Self::Absent { .. } => crate::checks::of_io(&io::ErrorKind::NotFound.into()),
             Self::Unreadable { source, .. } => crate::checks::of_io(source),
             _ => None,
         }

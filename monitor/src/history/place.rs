@@ -6,9 +6,9 @@
 use super::error::{HistoryError, printable};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages of the write-ahead log before they are moved into the file: 1 MiB, a few milliseconds.
 const CHECKPOINT_PAGES: i64 = 256;
+/// Of every file: for its owner alone.
+const FILE_MODE: u32 = 0o600;
 /// What an SQLite file begins with (SQLite's "Database File Format", 1.3 "The Database Header").
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// The directory of a history, and who may read it.
+/// The directory of a history, which nobody but its owner may read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Place {
     /// The directory. It is made if it is not there; what it stands in is not.
     pub directory: PathBuf,
-    /// A group that may read; otherwise nobody but the owner may.
-    pub group: Option<u32>,
 }
 
 /// What a file must be to be opened.
@@ -52,12 +52,7 @@ impl Place {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            group: None,
         }
-    }
-
-    const fn file_mode(&self) -> u32 {
-        if self.group.is_some() { 0o640 } else { 0o600 }
     }
 
     /// The directory without links, which SQLite is told to refuse in what we name to it.
@@ -67,9 +62,8 @@ impl Place {
 
     /// Makes the directory if it is not there, and refuses it if others own it or may write to it.
     pub(super) fn prepare(&self) -> Result<PathBuf, HistoryError> {
-        let mode = if self.group.is_some() { 0o750 } else { 0o700 };
-        match DirBuilder::new().mode(mode).create(&self.directory) {
-            Ok(()) => self.give_to_group(&self.directory)?,
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(cannot_write(&self.directory, source)),
         }
@@ -114,7 +108,7 @@ impl Place {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(self.file_mode())
+            .mode(FILE_MODE)
             .open(&path);
         let mut lock = opened.map_err(|source| cannot_write(&path, source))?;
         match lock.try_lock() {
@@ -163,10 +157,9 @@ impl Place {
         OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(self.file_mode())
+            .mode(FILE_MODE)
             .open(&fresh)
             .map_err(|source| cannot_write(&fresh, source))?;
-        self.give_to_group(&fresh)?;
         let connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags())?;
         make(&connection, format)
             .and_then(|()| connection.close().map_err(|(_, error)| error))
@@ -176,16 +169,6 @@ impl Place {
             .and_then(|()| fs::rename(&fresh, path))
             .map_err(|source| cannot_write(&fresh, source))?;
         sync_directory(directory)
-    }
-
-    fn give_to_group(&self, path: &Path) -> Result<(), HistoryError> {
-        if self.group.is_none() {
-            return Ok(());
-        }
-        let bits = if path.is_dir() { 0o750 } else { 0o640 };
-        chown(path, None, self.group)
-            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(bits)))
-            .map_err(|source| unreadable(path, source))
     }
 }
 
@@ -376,6 +359,9 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), HistoryError> {
 pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
     match source.kind() {
         io::ErrorKind::StorageFull => HistoryError::Full {
+            path: path.to_owned(),
+        },
+        io::ErrorKind::NotFound => HistoryError::Absent {
             path: path.to_owned(),
         },
         _ => HistoryError::Unreadable {

@@ -152,7 +152,7 @@ impl From<Problem> for ProbeError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::tree::Tree;
     use super::*;
 
@@ -161,7 +161,7 @@ mod tests {
     const PORT: &str = "sys/devices/pci0000:3a/0000:3a:00.0";
 
     /// A card at half its width, below a port that counts the errors.
-    fn host() -> Tree {
+    pub(crate) fn host() -> Tree {
         let tree = Tree::empty();
         tree.link(
             "sys/bus/pci/devices/0000:3b:00.0",

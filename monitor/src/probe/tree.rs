@@ -36,7 +36,7 @@ impl Mortal {
 }
 
 /// A tree, removed with the value.
-pub(super) struct Tree(TempDir);
+pub(crate) struct Tree(TempDir);
 
 impl Tree {
     pub(super) fn empty() -> Self {
@@ -59,7 +59,7 @@ impl Tree {
         tree
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.0.path()
     }
 

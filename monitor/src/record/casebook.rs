@@ -12,14 +12,18 @@
 //! | `incident-attributed` | notice | what is at fault became known, or turned out to be something else |
 //! | `incident-closed` | notice | nothing of it was seen for five minutes, it is part of another, or nobody watched any more |
 
-use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, StepBody, cut};
-use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED};
+use super::changes::age;
+use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, SoftwareBody, StepBody, cut};
+use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED, SOFTWARE};
+use crate::attribution::{CHANGES_FOR, Changed, HOST};
+use crate::control::TUNE;
 use crate::history::{Event, Recorded, Severity, Stamp, WallTime};
 use crate::incident::{
     Change, Harm, Incident, IncidentEvent, IncidentId, Incidents, Symptom, Victim,
 };
 use crate::lock;
-use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Standing, Status};
+use crate::services::leaks;
+use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Status};
 use crate::verdict::{Cause, State};
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
@@ -45,28 +49,27 @@ pub const KINDS: [&str; 4] = [
 ];
 
 /// Kinds of events that tell of a change, to be given to a casebook that begins.
-pub const CHANGES: [&str; 6] = [
+pub const CHANGES: [&str; 7] = [
     lock::UNLOCK,
     lock::CHANGE,
     FIRMWARE,
+    SOFTWARE,
     OWNER_CHANGED,
     SERVICE_RESTARTED,
     CLOCK_STEP,
 ];
 
-/// Changes that are older explain nothing.
-const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 /// What is not known for less than that may be known in a moment: a monitor that has just started
 /// knows nothing.
 const UNKNOWN_FOR: f64 = 10.0;
+/// From here on, incidents are numbered by the time at which nobody knew the numbers on record.
+const NUMBERED_BY_TIME: u64 = 1_000_000_000;
 /// Closed incidents that are still shown.
 const CLOSED_MAX: usize = 16;
 /// Symptoms, victims and changes on record of one incident: an event has an end.
 const RECORDED_MAX: usize = 6;
 /// Host time begins with its boot, and what was changed before that has a time too.
 const BEFORE_BOOT: Duration = Duration::from_secs(2 * 24 * 3600);
-/// The code of what cannot be had any more.
-const CANNOT_SPAWN: u8 = 6;
 
 /// What is on record of an incident.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -98,12 +101,31 @@ pub struct Casebook {
 }
 
 impl Casebook {
-    /// Goes on after what is on record: `incidents` are the latest events of the kinds
+    /// Begins without knowing what is on record. Until that is known, incidents are numbered by the
+    /// seconds of the calendar, which no other in the same history has.
+    #[must_use]
+    pub fn new(now: Stamp) -> Self {
+        let seconds = u64::try_from(now.wall.unix_millis() / 1_000).unwrap_or(0);
+        Self {
+            incidents: Incidents::numbered_from(seconds.max(NUMBERED_BY_TIME)),
+            subjects: BTreeMap::new(),
+            closed: VecDeque::new(),
+            harmed: BTreeSet::new(),
+            oom_kills: 0,
+        }
+    }
+
+    /// Goes on after what is on record of runs before: `incidents` are the latest events of the kinds
     /// [`INCIDENT_OPENED`] and [`INCIDENT_CLOSED`], `changes` those of [`CHANGES`], in order.
     /// Returns what is to be recorded: of incidents that were open when the last run ended, nobody
     /// knows when they were over.
     #[must_use]
-    pub fn begin(incidents: &[Recorded], changes: &[Recorded], now: Stamp) -> (Self, Vec<Event>) {
+    pub fn remember(
+        &mut self,
+        incidents: &[Recorded],
+        changes: &[Recorded],
+        now: Stamp,
+    ) -> Vec<Event> {
         let mut open = BTreeMap::new();
         let mut next = 1;
         for recorded in incidents {
@@ -111,36 +133,28 @@ impl Casebook {
                 continue;
             };
             let number = body.figures.incident;
-            next = next.max(number.saturating_add(1));
+            if number < NUMBERED_BY_TIME {
+                next = next.max(number.saturating_add(1));
+            }
             if recorded.event.kind == INCIDENT_OPENED {
                 open.insert(number, (recorded.event.clone(), body));
             } else {
                 open.remove(&number);
             }
         }
-        let mut casebook = Self {
-            incidents: Incidents::numbered_from(next),
-            subjects: BTreeMap::new(),
-            closed: VecDeque::new(),
-            harmed: BTreeSet::new(),
-            oom_kills: 0,
-        };
+        self.incidents.number_from(next);
         for recorded in changes {
-            casebook.changed(&recorded.event, now);
+            self.changed(&recorded.event, now);
         }
-        let events = open
-            .into_values()
-            .map(|(event, body)| abandoned(&event, body, now));
-        (casebook, events.collect())
+        let events = open.into_values();
+        events
+            .map(|(event, body)| abandoned(&event, body, now))
+            .collect()
     }
 
     /// Takes in an event that is on record, if it tells of a change.
     pub fn changed(&mut self, event: &Event, now: Stamp) {
-        let age = if event.stamp.boot == now.boot {
-            now.monotonic.since(event.stamp.monotonic)
-        } else {
-            now.wall.since(event.stamp.wall)
-        };
+        let age = age(event.stamp, now);
         if age >= CHANGES_FOR {
             return;
         }
@@ -164,6 +178,15 @@ impl Casebook {
         for card in cards {
             if let Some((symptom, cause)) = of_card(card, at) {
                 self.take(symptom, cause, &mut happened);
+            }
+        }
+        let qat = status.qat.iter().filter(|it| !is_drained(Some(&it.card)));
+        for card in qat.filter(|it| it.cause != Cause::None) {
+            if let Some(first) = card.evidence.first() {
+                let check = most_telling(&card.codes, card.cause);
+                let (code, detail) = (first.code.clone(), &first.detail);
+                let symptom = symptom(at, &card.card, code, check, detail);
+                self.take(symptom, card.cause, &mut happened);
             }
         }
         self.host(status, at, &mut happened);
@@ -432,25 +455,8 @@ fn most_telling(codes: &[u8], cause: Cause) -> Option<u8> {
     codes.iter().find(blames).or_else(|| codes.first()).copied()
 }
 
-/// How a service was harmed by others, or cannot help but be by itself, if it is.
 fn harm(service: &ServiceStatus, status: &Status) -> Option<Harm> {
-    let is_away = matches!(service.standing, Standing::Gone | Standing::Refused);
-    let others = status
-        .services
-        .iter()
-        .filter(|it| it.service != service.service);
-    let host = status.host.as_ref();
-    let was_killed = host.is_some_and(|it| it.oom_kills > 0 && it.codes.contains(&CANNOT_SPAWN));
-    match () {
-        () if is_away && was_killed => Some(Harm::OomKilled),
-        () if is_away && others.into_iter().any(leaks) => Some(Harm::CouldNotStart),
-        () if service.codes.contains(&CANNOT_SPAWN) => Some(Harm::NoDescriptors),
-        () => None,
-    }
-}
-
-fn leaks(service: &ServiceStatus) -> bool {
-    service.cause == Cause::ServiceLeak
+    crate::services::harm(service, &status.services, status.host.as_ref())
 }
 
 fn named(service: &ServiceStatus) -> String {
@@ -459,6 +465,29 @@ fn named(service: &ServiceStatus) -> String {
         Some(process) => format!("{name} ({})", process.pid),
         None => name,
     }
+}
+
+/// An event that tells of a change, for whoever weighs it.
+pub(super) fn as_evidence(event: &Event, now: Stamp) -> Option<Changed> {
+    let (who, what) = told(event)?;
+    let change = (event.kind == lock::CHANGE)
+        .then(|| serde_json::from_str::<lock::Change>(&event.body).ok());
+    let is_tuned = change.flatten().is_some_and(|it| it.action == TUNE);
+    let subject = match &*event.subject {
+        "host" | "monitor" => HOST,
+        _ if is_tuned => HOST,
+        subject => subject,
+    };
+    let what = cut(&what, DETAIL_LEN_MAX);
+    Some(Changed {
+        subject: subject.to_owned(),
+        what: match &*who {
+            "unknown" => what.to_owned(),
+            who => format!("{what}, by {}", cut(who, DETAIL_LEN_MAX)),
+        },
+        wall: event.stamp.wall,
+        age: age(event.stamp, now),
+    })
 }
 
 /// Who changed what, by an event.
@@ -475,10 +504,12 @@ fn told(event: &Event) -> Option<(String, String)> {
         }
         lock::CHANGE => {
             let change: lock::Change = serde_json::from_str(&event.body).ok()?;
-            (
-                change.by,
-                format!("{} of {}", change.action, change.subject),
-            )
+            let values = match (change.old, change.new) {
+                (Some(old), Some(new)) => format!(": {old} -> {new}"),
+                _ => String::new(),
+            };
+            let (action, subject) = (change.action, change.subject);
+            (change.by, format!("{action} of {subject}{values}"))
         }
         FIRMWARE => {
             let body: FirmwareBody = serde_json::from_str(&event.body).ok()?;
@@ -490,6 +521,12 @@ fn told(event: &Event) -> Option<(String, String)> {
                 ", in no change window"
             };
             let what = format!("firmware of {subject}: {from} -> {to}{whether}");
+            ("unknown".to_owned(), what)
+        }
+        SOFTWARE => {
+            let body: SoftwareBody = serde_json::from_str(&event.body).ok()?;
+            let (from, to, what) = (body.from?, body.to, body.what);
+            let what = format!("{what} of {subject}: {from} -> {to}");
             ("unknown".to_owned(), what)
         }
         OWNER_CHANGED => {

@@ -1,10 +1,12 @@
 //! Notices what changed without anybody's order: firmware, owners, services, the host. It remembers
 //! what was seen before, and says what of a difference is to be on record.
 
+use super::versions::{Key, Versions};
 use super::{
-    BLIND_POLLS, DETAIL_LEN_MAX, EVIDENCE_MAX, FIRMWARE, FirmwareBody, HOST_TRANSITION,
-    HostTransitionBody, OOM_KILL, OWNER_CHANGED, OomKillBody, OwnerBody, SERVICE_RESTARTED,
-    SERVICE_TRANSITION, ServiceRestartBody, ServiceTransitionBody, cut, subject,
+    DETAIL_LEN_MAX, EVIDENCE_MAX, FIRMWARE, FirmwareBody, HOST_TRANSITION, HostTransitionBody,
+    Installed, OOM_KILL, OWNER_CHANGED, OomKillBody, OwnerBody, SERVICE_RESTARTED,
+    SERVICE_TRANSITION, SOFTWARE, ServiceRestartBody, ServiceTransitionBody, SoftwareBody, cut,
+    subject,
 };
 use crate::checks;
 use crate::history::{Event, Recorded, Severity, Stamp};
@@ -23,48 +25,54 @@ const FIRMWARE_CODE: u8 = 23;
 /// What was there before.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    firmware: BTreeMap<String, Firmware>,
+    firmware: Versions,
+    software: Versions,
     owners: BTreeMap<String, u32>,
     restarts: BTreeMap<String, u64>,
     host: Option<Cause>,
     oom_kills: u64,
 }
 
-/// What firmware a card has.
-#[derive(Debug)]
-struct Firmware {
-    revision: String,
-    /// When it was changed with no change window open, if it was.
-    unexpected_since: Option<Stamp>,
-    /// Another one that is read now, and in how many polls it was. A page that is damaged may say
-    /// anything once.
-    other: Option<(String, u32)>,
-}
-
 impl Changes {
-    /// Goes on from the events of the kind [`FIRMWARE`] on record, in order.
-    pub(super) fn begin(recorded: &[Recorded]) -> Self {
-        let mut firmware = BTreeMap::new();
-        for Recorded { event, .. } in recorded {
-            let Ok(body) = serde_json::from_str::<FirmwareBody>(&event.body) else {
-                continue;
-            };
-            let known = Firmware {
-                revision: body.to,
-                unexpected_since: (!body.expected).then_some(event.stamp),
-                other: None,
-            };
-            firmware.insert(event.subject.clone(), known);
-        }
-        Self {
-            firmware,
-            ..Self::default()
-        }
+    /// Goes on from the events of the kinds [`FIRMWARE`] and [`SOFTWARE`] on record before this run, in
+    /// order.
+    pub(super) fn remember(&mut self, firmware: &[Recorded], software: &[Recorded]) {
+        self.firmware.remember(firmware.iter().filter_map(|it| {
+            let Event {
+                subject,
+                stamp,
+                body,
+                ..
+            } = &it.event;
+            let body: FirmwareBody = serde_json::from_str(body).ok()?;
+            Some((
+                of_card(subject),
+                body.to,
+                (!body.expected).then_some(*stamp),
+            ))
+        }));
+        self.software.remember(software.iter().filter_map(|it| {
+            let Event {
+                subject,
+                stamp,
+                body,
+                ..
+            } = &it.event;
+            let body: SoftwareBody = serde_json::from_str(body).ok()?;
+            let key = (subject.clone(), body.what);
+            Some((key, body.to, (!body.expected).then_some(*stamp)))
+        }));
     }
 
     /// What a poll found to be another. Firmware that was changed while no window was open is a
-    /// failed check of its card.
-    pub(super) fn poll(&mut self, status: &mut Status, window: bool, now: Stamp) -> Vec<Event> {
+    /// failed check of its card. What is `installed` does not change while this runs.
+    pub(super) fn poll(
+        &mut self,
+        status: &mut Status,
+        installed: &[Installed],
+        window: bool,
+        now: Stamp,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
         for card in &mut status.cards {
             events.extend(self.firmware(card, window, now));
@@ -72,6 +80,17 @@ impl Changes {
         }
         for service in &status.services {
             events.extend(self.restart(service, now));
+        }
+        let installed = installed.iter();
+        let installed = installed.map(|it| (&*it.subject, &*it.what, Some(&it.version)));
+        let drivers = status.cards.iter().map(|it| (&it.card, &it.driver));
+        let drivers = drivers.chain(status.qat.iter().map(|it| (&it.card, &it.driver)));
+        let drivers = drivers.map(|(card, driver)| (&**card, "driver", driver.as_ref()));
+        let services = status.services.iter();
+        let services = services.map(|it| (&*it.service, "version", it.version.as_ref()));
+        for (of, what, version) in installed.chain(drivers).chain(services) {
+            let version = version.filter(|it| !it.is_empty());
+            events.extend(version.and_then(|it| self.software(of, what, it, window, now)));
         }
         if let Some(host) = &status.host {
             events.extend(self.host(host, now));
@@ -81,18 +100,21 @@ impl Changes {
 
     fn firmware(&mut self, card: &mut CardStatus, window: bool, now: Stamp) -> Option<Event> {
         let seen = card.identity.as_ref().map(|it| &*it.firmware);
-        let name = subject(&card.card);
+        let key = of_card(&card.card);
         let event = seen.filter(|it| !it.is_empty()).and_then(|seen| {
-            let event = self.take_firmware(&name, seen, window, now)?;
-            Some(
-                Event::new(now, FIRMWARE, name.clone(), &event).with_severity(if event.expected {
-                    Severity::Notice
-                } else {
-                    Severity::Warning
-                }),
-            )
+            let new = self.firmware.take(key.clone(), seen, window, now)?;
+            let body = FirmwareBody {
+                from: new.from,
+                to: new.to,
+                expected: new.expected,
+            };
+            let severity = match body.expected {
+                true => Severity::Notice,
+                false => Severity::Warning,
+            };
+            Some(Event::new(now, FIRMWARE, key.0.clone(), &body).with_severity(severity))
         });
-        let since = self.firmware.get(&name).and_then(|it| it.unexpected_since);
+        let since = self.firmware.unexpected_since(&key);
         if since.is_some_and(|since| age(since, now) < UNEXPECTED_FOR) {
             card.codes.push(FIRMWARE_CODE);
             card.codes.sort_unstable();
@@ -101,47 +123,25 @@ impl Changes {
         event
     }
 
-    fn take_firmware(
+    fn software(
         &mut self,
-        name: &str,
-        seen: &str,
+        of: &str,
+        what: &str,
+        version: &str,
         window: bool,
         now: Stamp,
-    ) -> Option<FirmwareBody> {
-        let seen = cut(seen, DETAIL_LEN_MAX).to_owned();
-        let Some(known) = self.firmware.get_mut(name) else {
-            let known = Firmware {
-                revision: seen.clone(),
-                unexpected_since: None,
-                other: None,
-            };
-            self.firmware.insert(name.to_owned(), known);
-            return Some(FirmwareBody {
-                from: None,
-                to: seen,
-                expected: true,
-            });
+    ) -> Option<Event> {
+        let name = subject(of);
+        let new = self
+            .software
+            .take((name.clone(), what.to_owned()), version, window, now)?;
+        let body = SoftwareBody {
+            what: what.to_owned(),
+            from: new.from,
+            to: new.to,
+            expected: new.expected,
         };
-        if known.revision == seen {
-            known.other = None;
-            return None;
-        }
-        let polls = match &known.other {
-            Some((other, polls)) if *other == seen => polls + 1,
-            _ => 1,
-        };
-        if polls < BLIND_POLLS {
-            known.other = Some((seen, polls));
-            return None;
-        }
-        known.other = None;
-        known.unexpected_since = (!window).then_some(now);
-        let from = std::mem::replace(&mut known.revision, seen.clone());
-        Some(FirmwareBody {
-            from: Some(from),
-            to: seen,
-            expected: window,
-        })
+        Some(Event::new(now, SOFTWARE, name, &body))
     }
 
     fn owner(&mut self, card: &CardStatus, now: Stamp) -> Option<Event> {
@@ -238,7 +238,13 @@ pub(super) fn recorded(evidence: &[Evidence]) -> Vec<Evidence> {
         .collect()
 }
 
-fn age(since: Stamp, now: Stamp) -> Duration {
+/// Under what the firmware of a card is known.
+fn of_card(card: &str) -> Key {
+    (subject(card), FIRMWARE.to_owned())
+}
+
+/// How long ago something on record was, over a reboot by the calendar.
+pub(super) fn age(since: Stamp, now: Stamp) -> Duration {
     if since.boot == now.boot {
         now.monotonic.since(since.monotonic)
     } else {

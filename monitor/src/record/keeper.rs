@@ -12,7 +12,9 @@
 //! ```
 
 use super::casebook::{CHANGES, INCIDENT_CLOSED, INCIDENT_OPENED};
-use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, START, STOP};
+use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, SOFTWARE, START, STOP};
+use crate::attribution::CHANGES_FOR;
+use crate::control;
 use crate::history::{
     Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
     Snapshot, Source, Stamp, SyslogAnchors, snapshot,
@@ -29,8 +31,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 10_000;
 /// Events of incidents that are looked through for those that are still open.
 const INCIDENTS_MAX: u32 = 256;
-/// What was changed longer ago explains nothing.
-const CHANGES_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps a history.
 #[derive(Debug)]
@@ -51,8 +51,19 @@ pub struct Keeper {
     codes: Vec<u8>,
     /// What is wrong with less than the events: samples, anchors.
     lesser: Vec<String>,
-    /// Whether what stands in it was never read.
-    is_unread: bool,
+    before: Before,
+}
+
+/// What was on record when this run had put nothing there yet.
+#[derive(Debug)]
+enum Before {
+    /// It could not be read yet, and nothing is recorded before it is: what this run records would
+    /// be taken for what was before it.
+    Unread,
+    /// It was read, and waits for whoever goes on from it.
+    Read(Box<Past>),
+    /// Whoever goes on from it has it.
+    Told,
 }
 
 #[derive(Debug)]
@@ -71,7 +82,7 @@ pub struct Kept {
     pub troubles: Vec<String>,
     /// Codes of [`code`](crate::code) that fit that.
     pub codes: Vec<u8>,
-    /// Whether the history could be opened at last, and what stands in it was not known before.
+    /// Whether the history could be read at last, and nobody has asked yet for what stands in it.
     pub opened_late: bool,
 }
 
@@ -92,66 +103,69 @@ impl Keeper {
             trouble: None,
             codes: Vec::new(),
             lesser: Vec::new(),
-            is_unread: false,
+            before: Before::Unread,
         };
-        if let Err(error) = keeper.open_events() {
-            keeper.is_unread = true;
+        let opened = keeper.open_events();
+        if let Err(error) = opened.and_then(|()| keeper.look_back(now)) {
             keeper.troubled(&error, now);
         }
         keeper.open_samples(now);
         keeper
     }
 
-    /// The events of these kinds that are on record, in order. None while they cannot be read.
-    #[must_use]
-    pub fn recorded(&self, kinds: &[&str]) -> Vec<Recorded> {
-        let filter = Filter {
-            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
-            ..Filter::default()
+    /// What is on record that bears on what is going to be: of before this run, and orders of this run
+    /// too. To be asked at the start, and again when [`Kept::opened_late`] says so.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read, or has been asked for already.
+    pub fn look_up(&mut self) -> Result<Past, String> {
+        let Before::Read(past) = &self.before else {
+            let trouble = self.troubles().into_iter().next();
+            return Err(trouble.unwrap_or_else(|| "it was asked for before".to_owned()));
         };
-        self.queried(&filter)
+        // Somebody may have given an order since.
+        let orders = self.query(&of_kinds(&control::KINDS));
+        let orders = orders.map_err(|error| said(&error))?;
+        let past = Past {
+            orders,
+            ..Past::clone(past)
+        };
+        self.before = Before::Told;
+        Ok(past)
     }
 
-    /// What of the past bears on what is going to be recorded.
-    #[must_use]
-    pub fn past(&self, now: Stamp) -> Past {
-        let kinds = |kinds: &[&str]| kinds.iter().map(|&kind| kind.to_owned()).collect();
-        let mut incidents = self.queried(&Filter {
-            kinds: kinds(&[INCIDENT_OPENED, INCIDENT_CLOSED]),
+    /// Reads what is on record before this run adds to it.
+    fn look_back(&mut self, now: Stamp) -> Result<(), HistoryError> {
+        let mut incidents = self.query(&Filter {
             latest_first: true,
             limit: Some(INCIDENTS_MAX),
-            ..Filter::default()
-        });
+            ..of_kinds(&[INCIDENT_OPENED, INCIDENT_CLOSED])
+        })?;
         incidents.reverse();
-        Past {
-            incidents,
-            changes: self.queried(&Filter {
-                kinds: kinds(&CHANGES),
-                from_wall: Some(now.wall.minus(CHANGES_FOR)),
-                ..Filter::default()
-            }),
-            firmware: self.recorded(&[FIRMWARE]),
-        }
-    }
-
-    fn queried(&self, filter: &Filter) -> Vec<Recorded> {
-        let events = self.events.as_ref();
-        events
-            .and_then(|events| events.query(filter).ok())
-            .unwrap_or_default()
-    }
-
-    /// Whether the run before ended with a stop; `None` if there is none on record.
-    #[must_use]
-    pub fn previous_was_stopped(&self) -> Option<bool> {
-        let filter = Filter {
-            kinds: vec![START.to_owned(), STOP.to_owned()],
+        let last_run = self.query(&Filter {
             latest_first: true,
             limit: Some(1),
-            ..Filter::default()
+            ..of_kinds(&[START, STOP])
+        })?;
+        let past = Past {
+            incidents,
+            changes: self.query(&Filter {
+                from_wall: Some(now.wall.minus(CHANGES_FOR)),
+                ..of_kinds(&CHANGES)
+            })?,
+            firmware: self.query(&of_kinds(&[FIRMWARE]))?,
+            software: self.query(&of_kinds(&[SOFTWARE]))?,
+            orders: Vec::new(),
+            was_stopped: last_run.first().map(|last| last.event.kind == STOP),
         };
-        let last = self.events.as_ref()?.query(&filter).ok()?.pop()?;
-        Some(last.event.kind == STOP)
+        self.before = Before::Read(Box::new(past));
+        Ok(())
+    }
+
+    fn query(&self, filter: &Filter) -> Result<Vec<Recorded>, HistoryError> {
+        let events = self.events.as_ref();
+        events.map_or_else(|| Ok(Vec::new()), |events| events.query(filter))
     }
 
     /// Puts events on record, after those that wait. They are on the disk when this returns
@@ -182,20 +196,8 @@ impl Keeper {
             last,
             troubles: self.troubles(),
             codes: self.codes.clone(),
-            opened_late: self.is_unread && self.events.is_some(),
+            opened_late: matches!(self.before, Before::Read(_)),
         }
-    }
-
-    /// What [`Self::recorded`] would have answered at the start, for a history that was opened late.
-    /// `None` as long as it cannot be read.
-    pub fn read_late(&mut self, kinds: &[&str]) -> Option<Vec<Recorded>> {
-        let filter = Filter {
-            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
-            ..Filter::default()
-        };
-        let recorded = self.events.as_ref()?.query(&filter).ok()?;
-        self.is_unread = false;
-        Some(recorded)
     }
 
     /// Takes note of events that never come here; the record says so when it can.
@@ -322,6 +324,9 @@ impl Keeper {
                 self.open_samples(now);
             }
         }
+        if let Before::Unread = self.before {
+            self.look_back(now)?;
+        }
         let events: Vec<_> = self
             .gap(now)
             .into_iter()
@@ -397,6 +402,13 @@ impl Keeper {
             since,
             retry_at: now.monotonic.plus(RETRY),
         });
+    }
+}
+
+fn of_kinds(kinds: &[&str]) -> Filter {
+    Filter {
+        kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+        ..Filter::default()
     }
 }
 

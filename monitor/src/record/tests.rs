@@ -19,7 +19,9 @@ fn at(seconds: u64) -> Stamp {
 /// A recorder on a host of which nothing can be seen but our own lateness.
 fn recorder() -> Recorder {
     let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
-    Recorder::begin(host, &Past::default(), at(0)).0
+    let mut recorder = Recorder::new(host, Vec::new(), at(0));
+    assert_eq!(recorder.remember(&Past::default(), at(0)), []);
+    recorder
 }
 
 const NONE: BTreeMap<String, Drained> = BTreeMap::new();
@@ -37,6 +39,7 @@ fn recorded_of(
         drained,
         window: false,
         history: &[],
+        history_troubles: &[],
         orders: &[],
     };
     let mut events = recorder.poll(poll, &beside, now);
@@ -246,12 +249,17 @@ fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
         drained: &NONE,
         window: false,
         history: &[3],
+        history_troubles: &["there is no space left".to_owned()],
         orders: &[],
     };
     recorder.poll(&mut poll, &beside, at(1));
     let host = poll.status.host.unwrap();
     assert_eq!((host.cause, host.codes), (Cause::Configuration, vec![3]));
     assert_eq!(host.advice[0].code, 3);
+    assert_eq!(
+        host.evidence.last().unwrap().detail,
+        "there is no space left"
+    );
 }
 
 fn host_poll(cause: Cause, oom_kills: u64) -> Poll {
@@ -310,4 +318,55 @@ fn a_warning_is_on_record_when_it_begins_and_when_it_is_over() {
         );
         assert_eq!(record(poll(), 6), []);
     }
+}
+
+#[test]
+fn a_driver_a_service_or_a_kernel_that_is_another_is_on_record_and_told_as_a_change() {
+    let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
+    let kernel = |version| vec![Installed::new("host", "kernel", version)];
+    let mut recorder = Recorder::new(host, kernel("6.1\n"), at(0));
+    let told = |recorder: &mut Recorder, driver: &str, second: u64| {
+        let mut poll = poll();
+        poll.status.cards[0].driver = Some(driver.to_owned());
+        let events = recorded_of(recorder, &mut poll, Duration::ZERO, &NONE, at(second));
+        let bodies = events.iter().filter(|event| event.kind == SOFTWARE);
+        bodies
+            .map(|it| (it.clone(), serde_json::from_str(&it.body).unwrap()))
+            .collect::<Vec<(Event, SoftwareBody)>>()
+    };
+    let first = told(&mut recorder, "vfio-pci 1", 1);
+    let of = |it: &(Event, SoftwareBody)| (it.0.subject.clone(), it.1.to.clone());
+    assert_eq!(
+        first.iter().map(of).collect::<Vec<_>>(),
+        [
+            ("host".to_owned(), "6.1".to_owned()),
+            (CARD.to_owned(), "vfio-pci 1".to_owned())
+        ]
+    );
+    let quiet = Arc::clone(recorder.recent_changes());
+    assert!(told(&mut recorder, "vfio-pci 2", 2).is_empty());
+    let second = told(&mut recorder, "vfio-pci 2", 3);
+    assert_eq!(second[0].1.from.as_deref(), Some("vfio-pci 1"));
+    assert!(!second[0].1.expected);
+    assert_ne!(quiet, *recorder.recent_changes());
+    // Another run on another kernel, which has the record.
+    let seq = crate::history::Seq(1);
+    let recorded = |(event, _): &(Event, SoftwareBody)| Recorded {
+        seq,
+        event: event.clone(),
+        prev: [0; 32],
+        hash: [0; 32],
+    };
+    let past = Past {
+        software: first.iter().chain(&second).map(recorded).collect(),
+        ..Past::default()
+    };
+    let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
+    let mut recorder = Recorder::new(host, kernel("6.2"), at(9));
+    assert_eq!(recorder.remember(&past, at(9)), []);
+    assert!(told(&mut recorder, "vfio-pci 2", 10).is_empty());
+    let third = told(&mut recorder, "vfio-pci 2", 11);
+    assert_eq!(third.len(), 1);
+    assert_eq!(third[0].1.what, "kernel");
+    assert_eq!(third[0].1.from.as_deref(), Some("6.1"));
 }

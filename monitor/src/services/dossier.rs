@@ -7,7 +7,8 @@
 
 use super::{CardFacts, Facts, Found, Work};
 use crate::attribution::{
-    Assessment, Circumstances, Counter, Dossier, Kind, Priors, assess, prospects, weigh,
+    Assessment, Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, assess, prospects,
+    weigh,
 };
 use crate::leak::{Level, Scope};
 use crate::local_health::{Limits, Sample};
@@ -49,6 +50,11 @@ impl Evidences {
     /// What was seen of another process says nothing about this one.
     pub(super) fn forget(&mut self) {
         self.dossier = Dossier::new();
+    }
+
+    /// Takes in what was changed in the last day of any of `subjects`.
+    pub(super) fn changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
+        changes.weigh(subjects, &mut self.dossier, now);
     }
 
     /// Takes in what a poll saw, and weighs it.

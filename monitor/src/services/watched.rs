@@ -8,6 +8,7 @@ use super::{
     CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTime, ServiceTransition,
     Surroundings, judge,
 };
+use crate::attribution::RecentChanges;
 use crate::leak::{Sample, Watch};
 use crate::local_health::{Limits, LocalHealth};
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
@@ -39,6 +40,7 @@ pub(super) struct Watched {
     sampled_at: Option<Instant>,
     restarts: u64,
     evidences: Evidences,
+    changes: Arc<RecentChanges>,
     /// What was said last, and since when.
     said: Option<(Standing, Cause, Instant)>,
     /// What became of it in the last poll.
@@ -98,10 +100,15 @@ impl Watched {
             sampled_at: None,
             restarts: 0,
             evidences: Evidences::new(),
+            changes: Arc::default(),
             said: None,
             transition: None,
             settings,
         }
+    }
+
+    pub(super) fn were_changed(&mut self, changes: &Arc<RecentChanges>) {
+        self.changes = Arc::clone(changes);
     }
 
     pub(super) fn settle(&self, patience: Duration) -> bool {
@@ -144,6 +151,8 @@ impl Watched {
             card: self.settings.card.clone(),
             standing: judgement.standing,
             cause: judgement.cause,
+            // Whoever knows the others says so.
+            victim: None,
             evidence: judgement.evidence,
             codes: judgement.codes,
             for_seconds,
@@ -151,6 +160,9 @@ impl Watched {
                 .and_then(Result::ok)
                 .map(|it| ServiceFigures::new(&it)),
             restarts: self.restarts,
+            version: answer
+                .as_ref()
+                .and_then(|answer| answer.enquiry.server.as_ref()?.version.clone()),
             answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
             kernel,
             leaks,
@@ -272,6 +284,10 @@ impl Watched {
             oom_kills: around.oom_kills,
         };
         let sample = around.host_sample.as_ref();
+        let card_name = self.settings.card.as_deref();
+        let concerned = [Some(&*self.settings.name), card_name];
+        let concerned: Vec<_> = concerned.into_iter().flatten().collect();
+        self.evidences.changes(&self.changes, &concerned, now);
         self.evidences.poll(&facts, card, sample, now);
         judge(&facts)
     }

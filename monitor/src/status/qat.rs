@@ -11,6 +11,9 @@ pub struct QatFigures {
     pub card: String,
     /// The module of its driver, e.g. `qat_4xxx`.
     pub module: String,
+    /// Its kernel driver with its version.
+    #[serde(default)]
+    pub driver: Option<String>,
     /// `up` or `down`.
     pub state: Option<String>,
     /// Whether the firmware gave a sign of life when the driver last asked it.

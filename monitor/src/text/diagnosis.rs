@@ -1,5 +1,6 @@
 //! Lays out what was weighed of a card or a service: in a line or two beside its row, and in full.
 
+use super::services::{blamed, victim_of};
 use super::{clean, seconds, spoken};
 use crate::checks::Advice;
 use crate::status::{
@@ -80,12 +81,15 @@ pub fn card(card: &CardStatus) -> Vec<String> {
 pub fn service(service: &ServiceStatus) -> Vec<String> {
     let since = spoken(seconds(service.for_seconds));
     let (name, standing) = (clean(&service.service), service.standing.name());
-    let mut lines = vec![format!(
-        "{name}: {standing} ({}) since {since}",
-        service.cause
-    )];
+    let blamed = blamed(service);
+    let mut lines = vec![format!("{name}: {standing} ({blamed}) since {since}")];
+    lines.extend(victim_of(service));
     lines.extend(service.evidence.iter().map(super::reason));
     lines.extend(advised(&service.advice));
+    if service.victim.is_some() {
+        let alone = "what follows was weighed of it alone, and does not blame it";
+        lines.extend([String::new(), alone.to_owned()]);
+    }
     lines.extend(weighed(service.assessment.as_ref()));
     lines
 }

@@ -1,6 +1,6 @@
 //! Lays out incidents for people: one line each, or all of each.
 
-use super::{Rows, clean, seconds, spoken};
+use super::{Rows, clean, counted, seconds, spoken};
 use crate::status::IncidentFigures;
 use crate::verdict::Cause;
 use anstyle::{AnsiColor, Style};
@@ -11,18 +11,32 @@ pub(super) fn in_short(incidents: &[IncidentFigures]) -> Vec<String> {
     let line = |it: &IncidentFigures| {
         let about = it.symptoms.first().map_or("host", |first| &first.subject);
         format!(
-            "incident {}: {} ({}) for {}, {} symptoms, {} victims, {} changes before; {}",
+            "incident {}: {} ({}) for {}, {}; {}",
             it.incident,
             clean(about),
             it.cause,
             spoken(seconds(it.began_seconds_ago)),
-            it.symptoms.len(),
-            it.victims.len(),
-            it.changes.len(),
+            members_counted(it),
             clean(&it.at_once)
         )
     };
     open.map(line).collect()
+}
+
+/// How many symptoms, victims and changes belong to an incident; of the last two, those there are.
+#[must_use]
+pub fn members_counted(incident: &IncidentFigures) -> String {
+    let many = |list: usize| u64::try_from(list).unwrap_or(u64::MAX);
+    let mut text = counted(many(incident.symptoms.len()), "symptom");
+    for (count, one) in [
+        (incident.victims.len(), "victim"),
+        (incident.changes.len(), "change"),
+    ] {
+        if count > 0 {
+            text = format!("{text}, {}", counted(many(count), one));
+        }
+    }
+    text
 }
 
 /// Each incident, with all that belongs to it.

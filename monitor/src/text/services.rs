@@ -11,6 +11,8 @@ use crate::status::{
 use crate::verdict::Cause;
 use anstyle::{AnsiColor, Style};
 
+/// The gate that is an amount of what is held.
+const GROWTH: &str = "growth";
 /// Column of the standing.
 const STANDING_COLUMN: usize = 1;
 
@@ -23,20 +25,40 @@ pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
         let row = [
             clean(&service.service),
             service.standing.name().to_owned(),
-            service.cause.to_string(),
+            blamed(service),
             spoken(seconds(service.for_seconds)),
             process(service),
             service.restarts.to_string(),
             rising(service),
         ];
-        let mut below: Vec<_> = service.evidence.iter().map(reason).collect();
+        let mut below: Vec<_> = victim_of(service).into_iter().collect();
+        below.extend(service.evidence.iter().map(reason));
         below.extend(advised(&service.advice));
-        if service.cause != Cause::None {
+        // What a victim looks like by itself would blame it.
+        if service.cause != Cause::None && service.victim.is_none() {
             below.extend(in_short(service.assessment.as_ref(), &service.service));
         }
         rows.push(row, style(service), below);
     }
     rows.lines(Some(STANDING_COLUMN))
+}
+
+/// What is at fault, or that it is a victim.
+pub(super) fn blamed(service: &ServiceStatus) -> String {
+    match &service.victim {
+        Some(_) => "victim".to_owned(),
+        None => service.cause.to_string(),
+    }
+}
+
+/// Whose victim it is, in a line below it.
+pub(super) fn victim_of(service: &ServiceStatus) -> Option<String> {
+    let victim = service.victim.as_ref()?;
+    let harm = victim.harm.name();
+    Some(match &victim.of {
+        Some(culprit) => format!("    victim of {}, which leaks: {harm}", clean(culprit)),
+        None => format!("    victim of what takes this host's memory: {harm}"),
+    })
 }
 
 fn process(service: &ServiceStatus) -> String {
@@ -143,7 +165,7 @@ fn explanation(leak: &LeakFigures) -> Vec<String> {
     if leak.scope == Scope::Host {
         lines.push("it is of the whole host, and never pages".to_owned());
     }
-    lines.extend(leak.gates.iter().map(gate));
+    lines.extend(leak.gates.iter().map(|it| gate(it, leak.unit)));
     lines.extend(
         leak.p
             .map(|p| format!("chance of such a trend without a leak: {p:.1e}")),
@@ -170,15 +192,22 @@ fn explanation(leak: &LeakFigures) -> Vec<String> {
         .collect()
 }
 
-fn gate(gate: &GateFigures) -> String {
+fn gate(gate: &GateFigures, unit: Unit) -> String {
     let sign = if gate.passed { '+' } else { '-' };
-    let measured = gate.measured.map_or_else(
-        || "without end".to_owned(),
-        |measured| format!("{measured:.3}"),
-    );
+    // All others are shares, hours and counts.
+    let is_amount = gate.name == GROWTH;
+    let measured = match gate.measured {
+        Some(measured) if is_amount => amount(measured, unit),
+        Some(measured) => format!("{measured:.3}"),
+        None => "without end".to_owned(),
+    };
+    let bound = |bound: f64| match is_amount {
+        true => amount(bound, unit),
+        false => bound.to_string(),
+    };
     let needed = match (gate.at_least, gate.at_most) {
-        (Some(needed), _) => format!(" (at least {needed})"),
-        (_, Some(needed)) => format!(" (at most {needed})"),
+        (Some(needed), _) => format!(" (at least {})", bound(needed)),
+        (_, Some(needed)) => format!(" (at most {})", bound(needed)),
         (None, None) => String::new(),
     };
     format!("{sign} {}: {measured}{needed}", clean(&gate.name))
@@ -224,7 +253,8 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
     if kernel {
         services
             .sort_by_key(|it| std::cmp::Reverse(it.kernel.as_ref().and_then(|k| k.total_bytes)));
-        return kernel_table(&services);
+        let lines = drill(status).into_iter();
+        return lines.chain(kernel_table(&services)).collect();
     }
     services.sort_by_key(|it| std::cmp::Reverse(it.process.as_ref().and_then(|p| p.rss_bytes)));
     let mut rows = Rows::new([
@@ -257,7 +287,8 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
         let row = row.map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()));
         rows.push(row, Style::new(), Vec::new());
     }
-    rows.lines(None)
+    let lines = drill(status).into_iter();
+    lines.chain(rows.lines(None)).collect()
 }
 
 /// What is nearest to its limit among what grows: of each, the growth in an hour is held against
@@ -374,4 +405,30 @@ fn level_style(level: Level) -> Style {
         Level::Leaking | Level::Page => AnsiColor::Red,
     };
     Style::new().fg_color(Some(colour.into())).bold()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_told_in_the_unit_of_what_grows_and_shares_as_they_are() {
+        let of = |name: &str, measured: f64, least: f64| GateFigures {
+            name: name.to_owned(),
+            measured: Some(measured),
+            at_least: Some(least),
+            at_most: None,
+            passed: false,
+        };
+        let growth = of("growth", 8_658_397.867, 16_777_216.0);
+        assert_eq!(
+            gate(&growth, Unit::Bytes),
+            "- growth: 8.3 MiB (at least 16.0 MiB)"
+        );
+        let share = of("share of the limit used", 0.006, 0.6);
+        assert_eq!(
+            gate(&share, Unit::Bytes),
+            "- share of the limit used: 0.006 (at least 0.6)"
+        );
+    }
 }

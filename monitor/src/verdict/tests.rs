@@ -368,9 +368,12 @@ fn a_card_that_needs_a_reset_is_unavailable_and_to_blame_if_it_does_not_come_bac
 fn a_card_that_rebooted_silently_serves_and_is_to_blame() {
     let mut scene = Scene::connected();
     scene.page.card.silent_reboots = 1.into();
-    scene.polls(1);
+    let transition = scene.poll_after(SECOND).unwrap();
     assert!(scene.has_evidence("silent-reboot"));
     assert_eq!(scene.verdict(), (State::Connected, Cause::Card));
+    // Why it is to blame comes before that it serves, and once.
+    let codes: Vec<_> = transition.evidence.iter().map(|it| &*it.code).collect();
+    assert_eq!(codes, ["silent-reboot", "heartbeat-moving"]);
 }
 
 #[test]

@@ -125,6 +125,7 @@ impl QatCard {
             codes,
             evidence,
             responds: self.is_alive.map(|(is_alive, _)| is_alive),
+            driver: super::driver::of(root, bdf),
             ..self.figures(bdf, seen.ok())
         })
     }
@@ -159,6 +160,7 @@ impl QatCard {
         QatFigures {
             card: format!("pci:{bdf}"),
             module: self.module.clone(),
+            driver: None,
             state: qat.and_then(|qat| qat.state.as_ref().ok().cloned()),
             responds: None,
             queries_sent: queries(|qat| &qat.queries_sent),

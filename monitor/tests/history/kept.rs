@@ -1,14 +1,13 @@
-//! What is recorded, read back; who is told of it; and many who record at once.
+//! What is recorded, read back; and who is told of it.
 
 use crate::support::{Layout, check_all, event, scratch};
 use hwshim::clock::Instant;
 use monitor::history::{
-    Anchor, AnchorSink, Event, Events, Filter, HistoryError, Place, Seq, Severity, Writer,
+    Anchor, AnchorSink, Event, Events, Filter, HistoryError, Place, Seq, Severity,
 };
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 /// Remembers anchors, unless it is told to take none.
@@ -189,48 +188,4 @@ fn an_event_that_says_too_much_or_refers_to_nothing_is_refused_alone() {
     events.append(&[event(3).about(Seq(9))]).unwrap_err();
     assert_eq!(events.append(&[event(3)]).unwrap(), Seq(3));
     check_all(&events, &[], 3);
-}
-
-#[test]
-fn many_who_append_at_once_get_numbers_of_their_own_and_one_fault_is_nobody_elses() {
-    let root = scratch();
-    let layout = Layout::below(root.path());
-    let writer = Writer::start(layout.open().unwrap()).unwrap();
-    let append = |thread: u64| {
-        let writer = writer.clone();
-        move || {
-            let mut seqs = Vec::new();
-            for index in 0..50_u64 {
-                let body = (thread, index);
-                let event = Event::new(event(1).stamp, "k", thread.to_string(), &body);
-                if thread == 0 {
-                    writer.append(vec![event.about(Seq(u64::MAX))]).unwrap_err();
-                    continue;
-                }
-                let count = 1 + usize::try_from(index % 3).unwrap();
-                let last = writer.append(vec![event; count]).unwrap().0;
-                seqs.push((last, count as u64, serde_json::to_string(&body).unwrap()));
-            }
-            seqs
-        }
-    };
-    let seqs: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(append(thread))).collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    let events = writer.stop().unwrap();
-    let audit = events.verify(&layout.anchors()).unwrap();
-    assert_eq!(audit.finding, None);
-    assert_eq!(
-        audit.events,
-        seqs.iter().map(|(_, count, _)| count).sum::<u64>()
-    );
-    for (last, count, body) in seqs {
-        for seq in last - count + 1..=last {
-            assert_eq!(events.get(Seq(seq)).unwrap().unwrap().event.body, body);
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use crate::support::{
     Ended, Layout, acknowledged, check_all, event, scratch, traced_writer, writer,
 };
-use monitor::history::{Events, HistoryError, Place};
+use monitor::history::HistoryError;
 use rusqlite::Connection;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -149,14 +149,6 @@ fn nobody_else_may_write_and_only_who_is_let_may_read() {
     } else {
         eprintln!("skipped: only root can give a directory to somebody else");
     }
-
-    let group = Place {
-        directory: root.path().join("group"),
-        group: Some(rustix::process::getgid().as_raw()),
-    };
-    drop(Events::open(&group, Vec::new()).unwrap());
-    assert_eq!(mode(&group.directory), 0o750);
-    assert_eq!(mode(&group.directory.join("events.db")), 0o640);
 }
 
 #[test]

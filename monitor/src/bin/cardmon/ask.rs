@@ -22,19 +22,23 @@ const URL: &str = "http://127.0.0.1:9180";
 pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0  shown is what the monitor found in one of its last three polls
-  1  nothing is known: no monitor answers, or with an old poll; said is for how long, and what to do";
+  1  nothing is known: no monitor answers, or with an old poll; said is for how long, and what to
+     do";
 
 pub(crate) const CHECK_HELP: &str = "\
 Exit status, after the conventions of monitoring plugins; of several cards and services the worst
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives no
-               sign of life; a service hangs, leaks or is configured wrongly
-  2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone, or
-               leaks and will have used up a limit within a day
-  3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither, or no
-               monitor runs, is reached or has polled of late: its sign of life says for how long";
+               or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives
+               no sign of life; a service hangs, leaks or is configured wrongly. With --live also:
+               a card answers and is late (--late), too hot, on a link that is slower or narrower
+               than it could be, past a limit of a sensor, or on trial (its breaker is half open)
+  2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone,
+               or leaks and will have used up a limit within a day
+  3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither,
+               or no monitor runs, is reached or has polled of late: its sign of life says for how
+               long";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {

@@ -9,11 +9,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 pub(crate) const HELP: &str = "\
-Each hypothesis is shown with how likely it is, and each piece of evidence with its weight for that
-hypothesis against all others, in nats: 3 makes it twenty times as likely, -3 as unlikely. `no` before
-a code means that it was looked for, and was not there. What is out of the question is so whatever
-speaks for it. Who is less than 80 % sure says so, and names the test that tells most for what it
-costs.
+Each hypothesis is shown with how likely it is, and each piece of evidence with its weight for
+that hypothesis against all others, in nats: 3 makes it twenty times as likely, -3 as unlikely.
+`no` before a code means that it was looked for, and was not there. What is out of the question
+is so whatever speaks for it. Who is less than 80 % sure says so, and names the test that tells
+most for what it costs.
 
 Exit status: 0 if the monitor was asked and knows of it, else 1.";
 

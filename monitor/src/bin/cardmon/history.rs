@@ -19,8 +19,9 @@ use monitor::history::{
 };
 use monitor::record::casebook::{self, IncidentBody};
 use monitor::record::{
-    SERVICE_TRANSITION, ServiceTransitionBody, TRANSITION, TransitionBody, said,
+    FIRMWARE, SERVICE_TRANSITION, SOFTWARE, ServiceTransitionBody, TRANSITION, TransitionBody, said,
 };
+use monitor::text::members_counted;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,8 +30,9 @@ use std::process::ExitCode;
 pub(crate) const SNAPSHOT_HELP: &str = "\
 Either way the copy is opened and audited before it has its name.
   ordered   the monitor goes on; what it records meanwhile is missing, and counted
-  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to do it,
-            and writes where its unit lets it: ReadWritePaths=/backup in a drop-in of cardmon.service";
+  quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to
+            do it, and writes where its unit lets it: ReadWritePaths=/backup in a drop-in of
+            cardmon.service";
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
@@ -146,6 +148,7 @@ fn line(recorded: &Recorded) -> String {
     let said = match &*event.kind {
         TRANSITION => transition(&event.body),
         SERVICE_TRANSITION => service_transition(&event.body),
+        FIRMWARE | SOFTWARE => version(&event.body),
         kind if casebook::KINDS.contains(&kind) => incident(&event.body),
         _ => fields(&event.body),
     };
@@ -199,16 +202,30 @@ fn incident(body: &str) -> String {
         format!(": {}: {}", first.code, first.detail)
     });
     format!(
-        "incident {} ({}), {} symptoms, {} victims, {} changes{}{}{}{first}",
+        "incident {} ({}), {}{}{}{}{first}",
         figures.incident,
         figures.cause,
-        figures.symptoms.len(),
-        figures.victims.len(),
-        figures.changes.len(),
+        members_counted(&figures),
         before.unwrap_or_default(),
         into.unwrap_or_default(),
         unseen.unwrap_or_default(),
     )
+}
+
+/// What is another version now, or was seen for the first time.
+fn version(body: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str(body) else {
+        return body.to_owned();
+    };
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let what = text("what").map_or_else(String::new, |what| format!("{what} "));
+    let to = text("to").unwrap_or("?");
+    let unexpected = fields.get("expected") == Some(&Value::Bool(false));
+    match text("from") {
+        None => format!("{what}{to}, seen for the first time"),
+        Some(from) if unexpected => format!("{what}{from} -> {to}, in no change window"),
+        Some(from) => format!("{what}{from} -> {to}"),
+    }
 }
 
 /// A body as `name=value` pairs; as it stands if it is something else.
@@ -218,7 +235,12 @@ fn fields(body: &str) -> String {
     };
     let pairs = fields.iter().filter(|(_, value)| !value.is_null());
     let pairs: Vec<_> = pairs
-        .map(|(name, value)| format!("{name}={value}"))
+        .map(
+            |(name, value)| match value.as_f64().filter(|_| value.is_f64()) {
+                Some(number) => format!("{name}={}", (number * 1e3).round() / 1e3),
+                None => format!("{name}={value}"),
+            },
+        )
         .collect();
     pairs.join(" ")
 }

@@ -16,10 +16,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
-The card's firmware logs when its light went on and off; what is shown are those times, not those of
-this program. Without --trace: what is in the log now. A gap (?) is said where edges were overwritten
-before they were read. Letters after SOS are shown as they were spelled; only B1 (battery) has a
-meaning that is known. Exit status: 0, or 1 if there is nothing to read.";
+The card's firmware logs when its light went on and off; what is shown are those times, not
+those of this program. Without --trace: what is in the log now. A gap (?) is said where edges
+were overwritten before they were read. Letters after SOS are shown as they were spelled; only
+B1 (battery) has a meaning that is known. Exit status: 0, or 1 if there is nothing to read.";
 
 /// Time between two looks: shorter than any log takes to be overwritten, as often as owners publish.
 const LOOK: Duration = Duration::from_millis(100);

@@ -27,6 +27,9 @@ const AT_A_TIME: usize = 20;
 /// A little longer than an owner lets anybody wait.
 const PATIENCE: &str = "7s";
 
+/// Whoever shakes hands over TLS waits no longer for a card than that, and software answers instead.
+const LATE: &str = "500ms";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct LiveArguments {
     /// Do not read what the monitor knows: have the owner of each card test it now. Needs no monitor.
@@ -42,6 +45,9 @@ pub(crate) struct LiveArguments {
     /// With --live: how long to wait for an owner.
     #[arg(long, value_name = "TIME", default_value = PATIENCE, value_parser = config::duration)]
     timeout: Duration,
+    /// With --live: an answer that takes longer is late, which is a warning.
+    #[arg(long, value_name = "TIME", default_value = LATE, value_parser = config::duration)]
+    late: Duration,
     /// With --live: print one JSON document for programs.
     #[arg(long, requires = "live")]
     json: bool,
@@ -90,6 +96,8 @@ fn found(
                         page,
                         is_drained: wish == Some(Wish::Drained),
                         patience: arguments.timeout,
+                        late: arguments.late,
+                        root: Path::new("/"),
                     };
                     scope.spawn(move || {
                         let mut check = live::check(&request, &SystemClock);
@@ -170,8 +178,16 @@ impl Wishes {
 /// What counts of several: severity, exit status, word.
 fn worst(found: &[LiveCheck]) -> (u8, u8, &'static str) {
     let all = found.iter().map(|check| {
-        let (code, word) = plugin_status(check.state);
-        (severity(check.state), code, word)
+        if check.drained {
+            return (0, 0, "OK");
+        }
+        // As bad as one that is unavailable.
+        let state = match check.state {
+            State::Connected if !check.warnings.is_empty() => State::Unavailable,
+            state => state,
+        };
+        let (code, word) = plugin_status(state);
+        (severity(state), code, word)
     });
     all.max().unwrap_or((0, PLUGIN_UNKNOWN, "UNKNOWN"))
 }
@@ -180,10 +196,17 @@ fn worst(found: &[LiveCheck]) -> (u8, u8, &'static str) {
 fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
     let (_, _, word) = worst(found);
     let said = |check: &LiveCheck| {
-        let text = format!("{} {}: {}", check.card, check.state, check.why);
+        let mut text = format!("{} {}: {}", check.card, check.state, check.why);
+        for warning in &check.warnings {
+            text.push_str(&format!("; {}: {}", warning.code, warning.detail));
+        }
         escaped(&without_bars(&text))
     };
     let connected = found.iter().filter(|check| check.state == State::Connected);
+    let out_of_work = match found.iter().filter(|check| check.drained).count() {
+        0 => String::new(),
+        count => format!(", {count} drained"),
+    };
     let figures = format!("connected={};;;0;{}", connected.count(), found.len());
     match found {
         [] => {
@@ -206,7 +229,7 @@ fn lines(found: &[LiveCheck], only: Option<&str>) -> String {
                 .filter(|check| check.state == State::Connected);
             let count = connected.count();
             let head = format!(
-                "CARDMON {word} - {count} of {} cards connected | {figures}",
+                "CARDMON {word} - {count} of {} cards connected{out_of_work} | {figures}",
                 several.len()
             );
             let each = several.iter().map(said);

@@ -144,13 +144,15 @@ fn main() -> ExitCode {
         Command::SimulatedCard(arguments) => simulation::card(&arguments),
         Command::SimulatedOwner(arguments) => simulation::owner(&arguments),
     };
-    outcome.unwrap_or_else(|error| {
+    let code = outcome.unwrap_or_else(|error| {
         if nobody_reads(&error) {
             return ExitCode::SUCCESS;
         }
         complain(&format!("{error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    run::complaints::end(run::PARTING);
+    code
 }
 
 /// Whether what was printed has no reader any more, as in `cardmon top | head`. What breaks in the
@@ -192,5 +194,8 @@ fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
 /// that fails there is nobody to tell.
 fn complain(message: &str) {
     let lines: Vec<_> = message.lines().map(history::escaped).collect();
-    let _ = writeln!(anstream::stderr(), "cardmon: {}", lines.join("\n"));
+    let text = format!("cardmon: {}\n", lines.join("\n"));
+    if let Err(text) = run::complaints::put(text) {
+        let _ = anstream::stderr().write_all(text.as_bytes());
+    }
 }

@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) const DRAIN_HELP: &str = "\
-The monitor drives no card: this stops no work, it records and shows that an operator wants the card
-without any. From then on it reads `disconnected`, drained by whom, with how it would read otherwise;
-what becomes of it is still on record, and alarms nobody.";
+The monitor drives no card: this stops no work, it records and shows that an operator wants the
+card without any. From then on it reads `disconnected`, drained by whom, with how it would read
+otherwise; what becomes of it is still on record, and alarms nobody.";
 
 /// Where orders are taken.
 #[derive(Debug, clap::Args)]

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) const HELP: &str = "\
-The bundle holds report.html (for people, needs no other file), report.json, events.jsonl, held.svg and
-MANIFEST.sha256 (sha256sum -c). It is made from the card's telemetry page, /sys and the history; no
-monitor need run, and what could not be had says why. Keys, the environment, this host's name and network
-addresses are not in it; reasons that operators gave for changes are. Exit status: 0; 1 if nothing was
-written; 3 if the record is not what was recorded, which the report says too.";
+The bundle holds report.html (for people, needs no other file), report.json, events.jsonl,
+held.svg and MANIFEST.sha256 (sha256sum -c). It is made from the card's telemetry page, /sys and
+the history; no monitor need run, and what could not be had says why. Keys, the environment,
+this host's name and network addresses are not in it; reasons that operators gave for changes
+are. Exit status: 0; 1 if nothing was written; 3 if the record is not what was recorded, which
+the report says too.";
 
 /// Exit status if the record was tampered with.
 const TAMPERED: u8 = 3;

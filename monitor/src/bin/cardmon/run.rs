@@ -3,6 +3,7 @@
 //! One thread does all of it but the history: a poll takes tens of microseconds, and nothing that
 //! is asked over HTTP can hold it up. What a poll brought is shown when it is on record.
 
+pub(crate) mod complaints;
 mod keeping;
 mod orders;
 mod output;
@@ -15,13 +16,14 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use keeping::Keeping;
 use monitor::api::{self, Published, Source};
+use monitor::attribution::RecentChanges;
 use monitor::config::{self, Config};
-use monitor::control::{self, Desk};
+use monitor::control::Desk;
 use monitor::dead_man::systemd::Notify;
 use monitor::dead_man::{DeadMan, SignOfLife};
 use monitor::history::{BootId, Place, Stamp};
 use monitor::lock;
-use monitor::record::{self, HostWatch, Keeper, Past, Recorder, StartBody};
+use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartBody};
 use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
 use publish::{Publisher, Record, Seen, Troubles};
@@ -106,6 +108,7 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    complaints::start();
     let config = arguments.config()?;
     if config.is_remote()? {
         crate::complain(&format!(
@@ -154,17 +157,23 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     };
     let simulated = arguments.simulated_card;
     let history = match arguments.keep.history(config, simulated)? {
-        Some(found) => Some(History::begin(&found, &settings)?),
+        Some(found) => {
+            let installed = installed(arguments.config.as_deref());
+            Some(History::begin(&found, installed, &settings)?)
+        }
         None => None,
     };
     let socket = history
         .as_ref()
         .and_then(|_| arguments.keep.listen(simulated));
+    let (changes, were_changed) = watch::channel(Arc::default());
     let mut publisher = Publisher {
         screen: Screen::new(arguments.json, &settings)?,
         publish,
         troubles: Troubles::default(),
-        record: history.as_ref().map(|history| history.record(&settings)),
+        record: history
+            .as_ref()
+            .map(|history| history.record(&settings, changes)),
     };
     let mut alive = Alive {
         dead_man: arguments.keep.dead_man(simulated),
@@ -190,6 +199,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
             }
             let now = Stamp::now(&*clock, boot);
             let late = due.elapsed();
+            watch.were_changed(Arc::clone(&were_changed.borrow()));
             let poll = watch.poll(now.monotonic);
             if seen.send(Seen { poll, now, late }).is_err() {
                 break;
@@ -291,7 +301,9 @@ impl Keep {
 /// The history of this run.
 #[derive(Debug)]
 struct History {
-    past: Past,
+    installed: Vec<Installed>,
+    /// What is on record of runs before; `None` if that cannot be read yet.
+    past: Option<Past>,
     keeping: Keeping,
     orders: Orders,
     boot: BootId,
@@ -300,7 +312,11 @@ struct History {
 impl History {
     /// Opens the history, and has the beginning of this run recorded. If it cannot be opened or
     /// written, the first poll says so.
-    fn begin(found: &Found, settings: &Settings) -> anyhow::Result<Self> {
+    fn begin(
+        found: &Found,
+        installed: Vec<Installed>,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
         let boot = BootId::of_this_boot();
         let now = Stamp::now(&SystemClock, boot);
         if let Some(parent) = found.directory.parent().filter(|_| found.by_default) {
@@ -309,18 +325,19 @@ impl History {
         }
         let place = Place::new(&found.directory);
         let mut keeper = Keeper::open(place, found.anchors.clone(), now);
-        let recorded = keeper.recorded(&control::KINDS);
+        // If it cannot be read, the keeper says so until it can.
+        let past = keeper.look_up().ok();
+        let orders = past.as_ref().map_or(&[][..], |past| &past.orders);
         let own_uid = rustix::process::geteuid().as_raw();
-        let desk = Desk::new(lock::Settings::default(), &recorded, own_uid);
+        let desk = Desk::new(lock::Settings::default(), orders, own_uid);
         let body = StartBody {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             interval_seconds: settings.limits.poll_interval.as_secs_f64(),
             telemetry: settings.telemetry.to_string_lossy().into_owned(),
-            previous_was_stopped: keeper.previous_was_stopped(),
+            previous_was_stopped: past.as_ref().and_then(|past| past.was_stopped),
             drill_service_time: settings.service_time.figures().map(|it| it.service_time),
         };
-        let past = keeper.past(now);
         keeper.keep(vec![record::started(&body, now)], now);
         let keeping = Keeping::start(keeper).context("there is no thread for the history")?;
         let orders = Orders {
@@ -329,6 +346,7 @@ impl History {
             boot,
         };
         Ok(Self {
+            installed,
             past,
             keeping,
             orders,
@@ -336,13 +354,15 @@ impl History {
         })
     }
 
-    fn record(&self, settings: &Settings) -> Record {
+    fn record(&self, settings: &Settings, changes: watch::Sender<Arc<RecentChanges>>) -> Record {
         let now = Stamp::now(&SystemClock, self.boot);
         let interval = settings.limits.poll_interval;
         let host = HostWatch::new(interval, now.monotonic);
-        let (recorder, of_last_run) = Recorder::begin(host, &self.past, now);
+        let mut recorder = Recorder::new(host, self.installed.clone(), now);
+        let past = self.past.as_ref();
+        let of_last_run = past.map_or_else(Vec::new, |past| recorder.remember(past, now));
         let (keeping, orders) = (self.keeping.clone(), self.orders.clone());
-        Record::new(recorder, keeping, orders, of_last_run)
+        Record::new(recorder, keeping, orders, of_last_run, changes)
     }
 
     /// Has the end recorded; whether all of the run is.
@@ -366,6 +386,23 @@ impl History {
         }
         lost == 0
     }
+}
+
+/// What is as it is while this runs, and may be another the next time.
+fn installed(config: Option<&Path>) -> Vec<Installed> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    let configuration = match config.map(std::fs::read) {
+        Some(text) => text
+            .ok()
+            .map(|it| Installed::file("monitor", "configuration", &it)),
+        None => Some(Installed::new("monitor", "configuration", "default")),
+    };
+    let kernel = kernel.map(|it| Installed::new("host", "kernel", &it));
+    let this = Installed::new("monitor", "version", env!("CARGO_PKG_VERSION"));
+    [Some(this), kernel, configuration]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Tells others that polls go on.
@@ -420,7 +457,7 @@ impl Alive {
 }
 
 /// How long the end of a run waits for what is still to be recorded and shown.
-const PARTING: Duration = Duration::from_secs(6);
+pub(crate) const PARTING: Duration = Duration::from_secs(6);
 /// Exit status of a run of which not all is on record.
 const NOT_RECORDED: u8 = 3;
 

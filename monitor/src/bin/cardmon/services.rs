@@ -47,10 +47,13 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     print(&text::top(&status, arguments.kernel))
 }
 
-/// The services that `check` is about: all, or those of one card.
+/// The services that `check` is about: all, or those of one card; of equals the last is told of, so
+/// victims come first.
 pub(crate) fn of<'a>(status: &'a Status, card: Option<&str>) -> Vec<&'a ServiceStatus> {
     let wanted = |service: &&ServiceStatus| card.is_none() || service.card.as_deref() == card;
-    status.services.iter().filter(wanted).collect()
+    let mut services: Vec<_> = status.services.iter().filter(wanted).collect();
+    services.sort_by_key(|service| service.victim.is_none());
+    services
 }
 
 /// How bad a service is, a plugin's exit status and word for that, and what to say of it.
@@ -64,11 +67,17 @@ pub(crate) fn plugin(service: &ServiceStatus) -> (u8, u8, &'static str, String) 
         _ => (3, 1, "WARNING"),
     };
     let why = service.evidence.first().map_or("", |first| &first.detail);
+    let blamed = match &service.victim {
+        None => service.cause.to_string(),
+        Some(victim) => match &victim.of {
+            Some(culprit) => format!("victim of {}", without_bars(culprit)),
+            None => format!("victim: {}", victim.harm.name()),
+        },
+    };
     let complaint = format!(
-        "; {} {} ({}): {}",
+        "; {} {} ({blamed}): {}",
         without_bars(&service.service),
         service.standing.name(),
-        service.cause,
         without_bars(why)
     );
     (severity, code, word, complaint)

@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(crate) const HELP: &str = "\
-Applied is only what is at once effective, safe, and undone by writing the old value back; the rest is
-printed as a command for whoever knows the host. Every change is asked of the monitor first, which
-refuses it outside of a change window (cardmon unlock) and puts it on record with old and new value;
-without a monitor nothing is changed.
+Applied is only what is at once effective, safe, and undone by writing the old value back; the
+rest is printed as a command for whoever knows the host. Every change is asked of the monitor
+first, which refuses it outside of a change window (cardmon unlock) and puts it on record with
+old and new value; without a monitor nothing is changed.
 
 Exit status:
   0   nothing is recommended, or all that can be applied was

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::history::{BootId, Seq};
-use crate::status::HostFigures;
+use crate::status::{HostFigures, Standing};
 use crate::verdict::Evidence;
 use crate::watch::{Settings, Watch};
 use std::path::Path;
@@ -69,7 +69,7 @@ fn is(service: &mut ServiceStatus, standing: Standing, cause: Cause, codes: &[u8
 fn killed(status: &mut Status, kills: u64) {
     let host: &mut HostFigures = status.host.as_mut().unwrap();
     host.oom_kills = kills;
-    host.codes = vec![CANNOT_SPAWN];
+    host.codes = vec![6];
     host.cause = Cause::Undetermined;
     host.evidence = evidence("oom-kill");
 }
@@ -82,8 +82,10 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
+        let mut casebook = Casebook::new(at(0));
+        assert_eq!(casebook.remember(&[], &[], at(0)), []);
         Self {
-            casebook: Casebook::begin(&[], &[], at(0)).0,
+            casebook,
             drained: BTreeSet::new(),
             second: 0,
         }
@@ -312,7 +314,8 @@ fn what_was_changed_in_the_day_before_is_told_with_who_did_it() {
     ];
     let changes = changes.map(recorded);
     let mut case = Case::new();
-    case.casebook = Casebook::begin(&[], &changes, at(0)).0;
+    let events = case.casebook.remember(&[], &changes, at(0));
+    assert!(events.is_empty(), "{events:?}");
     let mut status = status();
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
     let events = case.poll(&status);
@@ -333,7 +336,8 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
     let mut status = status();
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
     let opened = recorded(case.poll(&status).remove(0));
-    let (casebook, events) = Casebook::begin(std::slice::from_ref(&opened), &[], at(3_600));
+    let mut casebook = Casebook::new(at(3_600));
+    let events = casebook.remember(std::slice::from_ref(&opened), &[], at(3_600));
     assert_eq!(events.len(), 1);
     let end = body(&events[0]);
     assert!(end.not_watched && !end.figures.open);
@@ -348,6 +352,78 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
     };
     let opened = case.poll(&status);
     assert_eq!(body(&opened[0]).figures.incident, end.figures.incident + 1);
+}
+
+#[test]
+fn a_qat_card_whose_firmware_gives_no_sign_of_life_is_an_incident_of_that_card() {
+    let card: crate::status::QatFigures = serde_json::from_value(serde_json::json!({
+        "card": "pci:0000:6b:00.0", "module": "qat_4xxx", "responds": false, "cause": "card",
+        "evidence": [{"code": "heartbeat-frozen", "detail": "no sign of life for 3 s"}],
+        "codes": [18], "advice": [],
+    }))
+    .unwrap();
+    let mut status = status();
+    let mut case = Case::new();
+    let well = crate::status::QatFigures {
+        cause: Cause::None,
+        ..card.clone()
+    };
+    status.qat = vec![well];
+    assert_eq!(case.poll(&status), []);
+    status.qat = vec![card];
+    let opened = case.poll(&status);
+    assert_eq!(opened.len(), 1, "{opened:?}");
+    assert_eq!(
+        (&*opened[0].kind, &*opened[0].subject),
+        (INCIDENT_OPENED, "pci:0000:6b:00.0")
+    );
+    let figures = body(&opened[0]).figures;
+    assert_eq!(figures.cause, Cause::Card);
+    let symptom = &figures.symptoms[0];
+    assert_eq!(
+        (&*symptom.code, symptom.check),
+        ("heartbeat-frozen", Some(18))
+    );
+    assert_eq!(case.poll(&status), [], "it goes on");
+    case.drained.insert("pci:0000:6b:00.0");
+    case.second += 400;
+    let closed = case.poll(&status);
+    assert_eq!(closed[0].kind, INCIDENT_CLOSED, "{closed:?}");
+}
+
+#[test]
+fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
+    let mut case = Case::new();
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    let before = recorded(case.poll(&status).remove(0));
+    let change = Event::new(at(3_000), OWNER_CHANGED, CARD, &"");
+    let mut late = Case {
+        casebook: Casebook::new(at(3_600)),
+        drained: BTreeSet::new(),
+        second: 3_600,
+    };
+    let unread = late.poll(&status);
+    let number = body(&unread[0]).figures.incident;
+    assert!(number >= NUMBERED_BY_TIME, "{number}");
+    let (begun, changes) = ([before], [recorded(change)]);
+    let ended = late.casebook.remember(&begun, &changes, at(3_602));
+    assert_eq!(body(&ended[0]).figures.incident, 1);
+    // What is open keeps its number, and has what was changed before.
+    let shown = late.casebook.figures(at(3_602).monotonic);
+    assert_eq!((shown.len(), shown[0].incident), (1, number));
+    assert_eq!(shown[0].changes.len(), 1, "{shown:?}");
+    let mut next = recorded(unread[0].clone());
+    next.event.kind = INCIDENT_CLOSED.into();
+    let mut again = Casebook::new(at(7_200));
+    let _ = again.remember(&[begun[0].clone(), next], &[], at(7_200));
+    let mut again = Case {
+        casebook: again,
+        drained: BTreeSet::new(),
+        second: 7_200,
+    };
+    let opened = again.poll(&status);
+    assert_eq!(body(&opened[0]).figures.incident, 2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::history::{BootId, Reader, SAMPLES_FILE, SampleReader, Tier, Value, WallTime};
+use crate::record::FirmwareBody;
 use tempfile::TempDir;
 
 fn at(seconds: u64) -> Stamp {
@@ -99,4 +100,61 @@ fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
         found.unwrap();
         assert_eq!(count, 2, "{name}");
     }
+}
+
+#[test]
+fn what_was_on_record_before_is_told_as_soon_as_it_can_be_read_and_without_what_came_since() {
+    let root = tempfile::tempdir().unwrap();
+    let mut first = keeper(&root);
+    assert_eq!(first.look_up().unwrap().was_stopped, None);
+    let firmware = |to: &str| FirmwareBody {
+        from: None,
+        to: to.to_owned(),
+        expected: true,
+    };
+    let of_card = |to: &str, seconds| Event::new(at(seconds), FIRMWARE, "card", &firmware(to));
+    let incident = event(INCIDENT_OPENED, "card", 1);
+    let events = vec![event(START, "monitor", 1), of_card("1.0", 1), incident];
+    first.keep(events, at(1));
+    // The second comes while the first still has it.
+    let mut second = keeper(&root);
+    let why = second.look_up().unwrap_err();
+    assert!(why.contains("in use"), "{why}");
+    assert!(!second.keep(vec![of_card("2.0", 2)], at(2)).opened_late);
+    first.close(vec![event(STOP, "monitor", 3)], at(3));
+    let kept = second.keep(Vec::new(), at(10));
+    assert!(kept.opened_late && kept.troubles.is_empty(), "{kept:?}");
+    let past = second.look_up().unwrap();
+    assert_eq!(past.was_stopped, Some(true));
+    assert_eq!((past.firmware.len(), past.incidents.len()), (1, 1));
+    assert!(past.firmware[0].event.body.contains("1.0"), "{past:?}");
+    assert_eq!(on_record(&root).len(), 6);
+    assert!(!second.keep(Vec::new(), at(11)).opened_late);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_said_to_be_with_the_reason_and_added_to_only_when_it_can() {
+    let root = tempfile::tempdir().unwrap();
+    let mut first = keeper(&root);
+    first.keep(vec![event(START, "monitor", 1)], at(1));
+    first.close(Vec::new(), at(1));
+    let mut keeper = keeper(&root);
+    // As if it had not been read at the start, and something is wrong with the file since.
+    keeper.before = Before::Unread;
+    let file = root
+        .path()
+        .join("history")
+        .join(crate::history::EVENTS_FILE);
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other
+        .execute_batch("ALTER TABLE event RENAME TO away")
+        .unwrap();
+    let kept = keeper.keep(vec![event("one", "a", 2)], at(2));
+    assert_eq!(kept.last, None);
+    assert!(kept.troubles[0].contains("no such table"), "{kept:?}");
+    other
+        .execute_batch("ALTER TABLE away RENAME TO event")
+        .unwrap();
+    let kept = keeper.keep(Vec::new(), at(20));
+    assert!(kept.opened_late && kept.last.is_some(), "{kept:?}");
 }

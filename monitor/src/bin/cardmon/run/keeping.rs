@@ -1,8 +1,8 @@
 //! The thread that keeps the history, so that a slow disk holds up what is shown and never a poll.
 
 use hwshim::clock::SystemClock;
-use monitor::history::{Event, Recorded, Seq, Snapshot, Stamp};
-use monitor::record::{Keeper, Kept};
+use monitor::history::{Event, Seq, Snapshot, Stamp};
+use monitor::record::{Keeper, Kept, Past};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,9 +28,8 @@ enum Job {
         now: Stamp,
         kept: oneshot::Sender<Kept>,
     },
-    ReadLate {
-        kinds: &'static [&'static str],
-        read: oneshot::Sender<Option<Vec<Recorded>>>,
+    LookUp {
+        found: oneshot::Sender<Result<Past, String>>,
     },
     Order {
         event: Box<Event>,
@@ -80,13 +79,10 @@ impl Keeping {
         answer
     }
 
-    /// What is on record of a history that was opened late, if it can be read.
-    pub(super) fn read_late(
-        &self,
-        kinds: &'static [&'static str],
-    ) -> oneshot::Receiver<Option<Vec<Recorded>>> {
-        let (read, answer) = oneshot::channel();
-        let _ = self.0.send(Job::ReadLate { kinds, read });
+    /// What is on record of runs before, of a history that was opened late.
+    pub(super) fn look_up(&self) -> oneshot::Receiver<Result<Past, String>> {
+        let (found, answer) = oneshot::channel();
+        let _ = self.0.send(Job::LookUp { found });
         answer
     }
 
@@ -147,8 +143,8 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 keeper.sample(&figures, now);
                 let _ = kept.send(keeper.keep(events, now));
             }
-            Job::ReadLate { kinds, read } => {
-                let _ = read.send(keeper.read_late(kinds));
+            Job::LookUp { found } => {
+                let _ = found.send(keeper.look_up());
             }
             Job::Order {
                 event,

@@ -1,4 +1,4 @@
-//! What is shown, on its way to whoever reads it, who may stop reading and must not stop the watch.
+//! What is shown or said, on its way to whoever reads it, who may stop reading and must not stop the watch.
 //!
 //! A terminal that was halted, a pager that waits and a connection that hangs all take nothing for as
 //! long as they like. A thread of its own waits for them; what comes meanwhile waits for it, and where
@@ -28,6 +28,46 @@ struct Piece {
     dropped_before: u64,
 }
 
+/// What the pieces are.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// What is wrong with these is a complaint.
+    Polls,
+    /// What is wrong with these can be said only among them.
+    Complaints,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Polls => "output",
+            Self::Complaints => "complaints",
+        }
+    }
+
+    fn tell_of_dropped(self, dropped: u64, sink: &mut impl Write) {
+        match self {
+            Self::Polls => crate::complain(&format!(
+                "nobody took what was shown: {dropped} polls are not in it"
+            )),
+            // If that fails, so does what comes next, which is noticed.
+            Self::Complaints => {
+                let _ = writeln!(
+                    sink,
+                    "cardmon: nobody took what was said here: {dropped} messages are missing"
+                );
+            }
+        }
+    }
+
+    fn tell_of_failure(self, error: &io::Error) {
+        match self {
+            Self::Polls => crate::complain(&format!("the status could not be printed: {error}")),
+            Self::Complaints => {}
+        }
+    }
+}
+
 /// What became of a piece.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Put {
@@ -40,18 +80,23 @@ pub(super) enum Put {
 }
 
 impl Output {
-    /// Writes to standard output.
+    /// Writes polls to standard output.
     pub(super) fn start() -> io::Result<Self> {
-        Self::to(io::stdout(), ROOM)
+        Self::to(io::stdout(), ROOM, Kind::Polls)
     }
 
-    fn to(sink: impl Write + Send + 'static, room: usize) -> io::Result<Self> {
+    /// Writes complaints to wherever those go.
+    pub(super) fn of_complaints(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        Self::to(sink, ROOM, Kind::Complaints)
+    }
+
+    fn to(sink: impl Write + Send + 'static, room: usize, kind: Kind) -> io::Result<Self> {
         let (pieces, queue) = sync_channel(room);
         let (ends, ended) = sync_channel(0);
         thread::Builder::new()
-            .name("output".to_owned())
+            .name(kind.name().to_owned())
             .spawn(move || {
-                write_all(sink, &queue);
+                write_all(sink, &queue, kind);
                 drop(ends);
             })?;
         Ok(Self {
@@ -91,14 +136,11 @@ impl Output {
 }
 
 /// Ends when nobody can put anything any more, or nobody reads.
-fn write_all(mut sink: impl Write, queue: &Receiver<Piece>) {
+fn write_all(mut sink: impl Write, queue: &Receiver<Piece>, kind: Kind) {
     let mut failed = false;
     for piece in queue {
         if piece.dropped_before > 0 {
-            crate::complain(&format!(
-                "nobody took what was shown: {} polls are not in it",
-                piece.dropped_before
-            ));
+            kind.tell_of_dropped(piece.dropped_before, &mut sink);
         }
         let written = sink
             .write_all(piece.text.as_bytes())
@@ -109,7 +151,7 @@ fn write_all(mut sink: impl Write, queue: &Receiver<Piece>) {
             // A full disk, say. Watching goes on, and so does showing when there is room again.
             Err(error) if !failed => {
                 failed = true;
-                crate::complain(&format!("the status could not be printed: {error}"));
+                kind.tell_of_failure(&error);
             }
             Err(_) => {}
         }
@@ -150,7 +192,7 @@ mod tests {
             may,
             took: Arc::clone(&took),
         };
-        let mut output = Output::to(sink, 1).unwrap();
+        let mut output = Output::to(sink, 1, Kind::Complaints).unwrap();
         // One with the thread, one in the queue, and no room for more.
         while output.put("a".to_owned()) == Put::OnItsWay {}
         assert_eq!(output.put("b".to_owned()), Put::Dropped);

@@ -11,7 +11,8 @@ use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
 use monitor::api::Published;
-use monitor::control::{self, Drained};
+use monitor::attribution::RecentChanges;
+use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
 use monitor::watch::Poll;
@@ -86,6 +87,8 @@ pub(super) struct Record {
     notes: Vec<String>,
     /// Codes of what keeps the history from being written.
     codes: Vec<u8>,
+    /// What was wrong with it when it was last asked.
+    troubles: Vec<String>,
     /// Orders that are on record, and were not told of yet as what was changed.
     news: Vec<Event>,
     /// What the disk has not answered yet.
@@ -94,6 +97,8 @@ pub(super) struct Record {
     waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
+    /// Tells whoever looks for causes what was changed.
+    changes: watch::Sender<Arc<RecentChanges>>,
 }
 
 impl Publisher {
@@ -142,7 +147,9 @@ impl Record {
         keeping: Keeping,
         orders: Orders,
         waiting: Vec<Event>,
+        changes: watch::Sender<Arc<RecentChanges>>,
     ) -> Self {
+        changes.send_replace(Arc::clone(recorder.recent_changes()));
         Self {
             recorder,
             keeping,
@@ -151,10 +158,12 @@ impl Record {
             window: false,
             notes: Vec::new(),
             codes: Vec::new(),
+            troubles: Vec::new(),
             news: Vec::new(),
             stuck: None,
             waiting,
             lost: 0,
+            changes,
         }
     }
 
@@ -175,9 +184,12 @@ impl Record {
             drained: &self.drained,
             window: self.window,
             history: &self.codes,
+            history_troubles: &self.troubles,
             orders: &news,
         };
         events.extend(self.recorder.poll(poll, &beside, now));
+        let changes = Arc::clone(self.recorder.recent_changes());
+        self.changes.send_replace(changes);
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
@@ -202,7 +214,7 @@ impl Record {
         };
         let Ok(Kept {
             last: _,
-            troubles,
+            mut troubles,
             codes,
             opened_late,
         }) = answered
@@ -211,20 +223,26 @@ impl Record {
         };
         self.codes = codes;
         if opened_late {
-            self.catch_up().await;
+            troubles.extend(self.catch_up(now).await.err());
         }
+        self.troubles.clone_from(&troubles);
         Some(troubles)
     }
 
-    /// Has the desk know what is on record, where the history could not be read at the start: what
-    /// an operator has drained alarms nobody. If the disk does not answer, the next poll asks again.
-    async fn catch_up(&self) {
+    /// Has desk and recorder know what is on record, where the history could not be read at the start:
+    /// what an operator has drained alarms nobody, and what firmware a card had is known. If that
+    /// fails, the next poll asks again.
+    async fn catch_up(&mut self, now: Stamp) -> Result<(), String> {
         // Held until it knows, so that no order comes between what was read and what is made of it.
         let mut desk = self.orders.desk.lock().await;
-        let read = self.keeping.read_late(&control::KINDS);
-        if let Ok(Ok(Some(recorded))) = time::timeout(HOLD, read).await {
-            desk.begin_anew(&recorded);
-        }
+        let found = time::timeout(HOLD, self.keeping.look_up()).await;
+        let found = found.map_err(|_| "the disk has not answered for 5 s".to_owned());
+        let found = found.and_then(|found| found.unwrap_or_else(|_| Err(keeping::gone())));
+        let past = found
+            .map_err(|why| format!("what is on record of runs before is not known yet: {why}"))?;
+        desk.begin_anew(&past.orders);
+        self.waiting.extend(self.recorder.remember(&past, now));
+        Ok(())
     }
 
     /// What time has brought to the lock, and what to show of it. If somebody's order is being
