@@ -5,17 +5,19 @@
 //! place: with the caller, in flight, or handed back; every way out of an accelerator gives the
 //! request back with it.
 
+pub mod class;
+pub(crate) mod least;
 pub mod multi_buffer;
 mod pkcs1;
 pub(crate) mod pss;
 pub mod software;
 
+use self::class::Class;
 use self::software::{OperationError, TAG_LEN};
 use crate::clock::Instant;
 use crate::key::{
     AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureAlgorithm, SignatureScheme, SigningKey,
 };
-use crate::router::class::Class;
 use crate::spec::crypto::Status;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -82,9 +84,9 @@ pub trait Accelerator: Send + fmt::Debug {
         NonZeroUsize::MIN
     }
 
-    /// What such a batch takes, where the accelerator knows: it has timed the latest itself. Unlike a
-    /// latency, that has nothing in it of how late anybody looked for the answer.
-    fn batch_takes(&self, _class: Class) -> Option<Duration> {
+    /// The batch that one more request of `class` would be in, where the accelerator has timed such
+    /// batches itself. Unlike a latency, that has nothing in it of how late anybody looked for answers.
+    fn next_batch(&self, _class: Class) -> Option<Batch> {
         None
     }
 
@@ -93,6 +95,15 @@ pub trait Accelerator: Send + fmt::Debug {
 
     /// Figures for the record.
     fn counters(&self) -> Counters;
+}
+
+/// A batch that is yet to be executed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// What it takes, however full it is.
+    pub takes: Duration,
+    /// What those before it take.
+    pub before: Duration,
 }
 
 /// Figures of an accelerator since it was made.

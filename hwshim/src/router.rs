@@ -12,11 +12,14 @@
 //!     verify, or software    |
 //!     settle --------------- core
 //! ```
+//!
+//! A driver that is a task may share its thread with whoever signs in software, so who has signed
+//! polls as well. To poll takes back the wish for an event: whoever does it while the driver sleeps
+//! arms again, or wakes the driver.
 
 pub mod admission;
 pub mod breaker;
 pub mod choice;
-pub mod class;
 pub mod core;
 pub mod direct;
 pub mod hedge;
@@ -24,7 +27,6 @@ pub mod verify;
 
 mod driver;
 mod events;
-pub(crate) mod least;
 #[cfg(test)]
 mod models;
 mod outlook;
@@ -33,8 +35,8 @@ mod release;
 mod speed;
 
 use self::choice::{Caller, Choice, Reason};
-use self::class::Class;
 use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
+use crate::accelerator::class::Class;
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
 use crate::clock::{Clock, Instant, SystemClock};
@@ -72,6 +74,8 @@ struct Shared {
     outlook: Outlook,
     inline: InlineCount,
     wake: driver::Wake,
+    /// It may have no thread of its own to look for answers in.
+    driver_is_a_task: bool,
 }
 
 /// The router could not be started.
@@ -108,7 +112,7 @@ impl Router {
         if accelerators.is_empty() {
             return Ok(Self::software());
         }
-        let shared = Self::prepare(accelerators, options)?;
+        let shared = Arc::new(Self::prepare(accelerators, options)?);
         let driven = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("hwshim-router".to_owned())
@@ -136,7 +140,9 @@ impl Router {
             return Ok(Self::software());
         }
         let cores = options.cores.min(runtime.metrics().num_workers());
-        let shared = Self::prepare(accelerators, Options { cores, ..options })?;
+        let mut shared = Self::prepare(accelerators, Options { cores, ..options })?;
+        shared.driver_is_a_task = true;
+        let shared = Arc::new(shared);
         runtime.spawn(driver::run_on_tokio(Arc::clone(&shared)));
         Ok(Self(Arc::new(Owner {
             shared,
@@ -147,14 +153,10 @@ impl Router {
     fn prepare(
         accelerators: Vec<Box<dyn Accelerator>>,
         options: Options,
-    ) -> Result<Arc<Shared>, StartError> {
+    ) -> Result<Shared, StartError> {
         let wake = driver::Wake::new().map_err(StartError)?;
         let inner = Inner::new(Core::new(accelerators, options));
-        Ok(Arc::new(Shared::new(
-            Some(Mutex::new(inner)),
-            options,
-            wake,
-        )))
+        Ok(Shared::new(Some(Mutex::new(inner)), options, wake))
     }
 
     /// Performs `operation` and blocks until it is done, by the deadline plus the time software
@@ -513,6 +515,7 @@ impl Shared {
             clock: Arc::new(SystemClock),
             inline: InlineCount::new(),
             wake,
+            driver_is_a_task: false,
         }
     }
 
@@ -577,10 +580,10 @@ impl Shared {
         }
     }
 
-    /// Looks for answers, which whoever has kept a thread busy owes those that wait for them: a driver on
-    /// the same thread could not. It would find them late, and the accelerator would seem slow.
+    /// Looks for answers, which whoever has kept a thread busy owes those that wait for them, if a driver
+    /// on the same thread could not: it would find them late, and the accelerator would seem slow.
     fn look(&self) {
-        if self.outlook.in_flight() == 0 {
+        if !self.driver_is_a_task || self.outlook.in_flight() == 0 {
             return;
         }
         let Some(mut inner) = self.lock().filter(|inner| !inner.stopping) else {
@@ -588,9 +591,11 @@ impl Shared {
         };
         inner.poll(self.clock.now());
         inner.core.publish(&self.outlook);
-        let overslept = inner.core.next_wake() < inner.sleeping_until;
+        let sleeps = inner.sleeping_until != Instant::ORIGIN;
+        let has_to_wake =
+            sleeps && (!inner.core.arm() || inner.core.next_wake() < inner.sleeping_until);
         drop(inner);
-        if overslept {
+        if has_to_wake {
             self.wake.wake();
         }
     }

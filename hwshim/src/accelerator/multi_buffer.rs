@@ -16,13 +16,13 @@ mod gather;
 mod work;
 mod worker;
 
+use super::class::Class;
+use super::least::Least;
 use super::{
-    Accelerator, Algorithm, Completion, Counters, DeviceError, RejectReason, Rejected, Request,
-    State, Unverified,
+    Accelerator, Algorithm, Batch, Completion, Counters, DeviceError, RejectReason, Rejected,
+    Request, State, Unverified,
 };
 use crate::clock::Instant;
-use crate::router::class::Class;
-use crate::router::least::Least;
 use ::multi_buffer::LANES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -47,6 +47,8 @@ pub struct MultiBuffer {
     path: Option<PathBuf>,
     worker: Option<Worker>,
     in_flight: BTreeMap<Ticket, Request>,
+    /// How many of them are of which class.
+    by_class: [usize; Class::ALL.len()],
     /// The same, by deadline.
     deadlines: BTreeSet<(Instant, Ticket)>,
     next_ticket: u64,
@@ -85,6 +87,7 @@ impl MultiBuffer {
             path,
             worker: None,
             in_flight: BTreeMap::new(),
+            by_class: [0; Class::ALL.len()],
             deadlines: BTreeSet::new(),
             next_ticket: 0,
             unflushed: false,
@@ -105,6 +108,7 @@ impl MultiBuffer {
     fn take(&mut self, ticket: Ticket) -> Option<Request> {
         let request = self.in_flight.remove(&ticket)?;
         self.deadlines.remove(&(request.deadline, ticket));
+        self.by_class[Class::of(&request.operation).index()] -= 1;
         Some(request)
     }
 
@@ -131,7 +135,7 @@ impl MultiBuffer {
         {
             self.deadlines.pop_first();
             expired = true;
-            completions.extend(self.in_flight.remove(&ticket).map(|request| Completion {
+            completions.extend(self.take(ticket).map(|request| Completion {
                 request,
                 output: Err(DeviceError::TimedOut),
             }));
@@ -178,6 +182,7 @@ impl Accelerator for MultiBuffer {
         worker.push(ticket, work, now);
         self.unflushed = true;
         self.deadlines.insert((request.deadline, ticket));
+        self.by_class[Class::of(&request.operation).index()] += 1;
         self.in_flight.insert(ticket, request);
         Ok(())
     }
@@ -221,6 +226,7 @@ impl Accelerator for MultiBuffer {
             worker.retain(|_| false);
         }
         self.deadlines.clear();
+        self.by_class = [0; Class::ALL.len()];
         let in_flight = std::mem::take(&mut self.in_flight);
         completions.extend(in_flight.into_values().map(|request| Completion {
             request,
@@ -244,8 +250,21 @@ impl Accelerator for MultiBuffer {
         NonZeroUsize::new(LANES).expect("the library has eight lanes")
     }
 
-    fn batch_takes(&self, class: Class) -> Option<Duration> {
-        self.took[class.index()].get()
+    fn next_batch(&self, class: Class) -> Option<Batch> {
+        let takes = self.took[class.index()].get()?;
+        let before = Class::ALL.into_iter().map(|other| {
+            let count = self.by_class[other.index()];
+            // Those of its own class that fill no batch are in its own.
+            let batches = if other == class {
+                count / LANES
+            } else {
+                count.div_ceil(LANES)
+            };
+            let each = self.took[other.index()].get().unwrap_or(takes);
+            each.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
+        });
+        let before = before.fold(Duration::ZERO, Duration::saturating_add);
+        Some(Batch { takes, before })
     }
 
     fn state(&self) -> State {

@@ -43,9 +43,9 @@ mod placing;
 
 use super::admission;
 use super::breaker::{self, Breaker, Limits, Outcome, Permit};
-use super::class::Class;
 use super::hedge::{self, Budget};
 use super::speed::{Costs, Speed};
+use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, DeviceMisbehaved, Operation,

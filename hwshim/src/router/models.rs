@@ -147,6 +147,9 @@ impl Accelerator for Card {
     fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
         self.flush();
         let mut queues = self.wire.queues();
+        // Who polls wants no event any more, and takes one that has come.
+        queues.armed = false;
+        let _ = rustix::io::read(&self.wire.event, &mut [0; 8]);
         completions.append(&mut queues.done);
         let (late, held) = queues
             .held

@@ -5,9 +5,9 @@
 //! the router decides again when the request comes.
 
 use super::choice::{Caller, Choice, Prospect, Reason, Situation};
-use super::class::Class;
 use super::core::{Offload, Options};
 use crate::accelerator::Algorithm;
+use crate::accelerator::class::Class;
 use crate::clock::nanos;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

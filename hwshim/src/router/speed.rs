@@ -7,9 +7,9 @@
 //! is soon found out where it is not so. The same goes for one that has not been seen for long: were
 //! it remembered for ever, an accelerator that was slow once would never be given so much again.
 
-use super::class::{Class, Cost};
-use super::least::Least;
 use super::quantile::Latencies;
+use crate::accelerator::class::{Class, Cost};
+use crate::accelerator::least::Least;
 use std::time::Duration;
 
 /// Depths told apart: 0, 1, 2-3, 4-7 and so on; the last is 256 and more.

@@ -3,9 +3,9 @@
 //! Keys are prepared for each operation anew. That costs a hundredth of the operation, and no key
 //! outlives in here the caller's own.
 
+use super::super::class::Class;
 use super::super::{DeviceError, Operation, pkcs1, pss};
 use crate::key::{Curve, SignatureAlgorithm};
-use crate::router::class::Class;
 use crate::spec::crypto::Status;
 use ::multi_buffer::{self as library, EcdsaPrivateKey, RsaLen, RsaPrivateKey};
 use ring::rand::SystemRandom;

@@ -10,11 +10,11 @@
 //! ```
 
 use super::super::DeviceError;
+use super::super::class::Class;
+use super::super::least::Least;
 use super::gather::Gather;
 use super::work::{self, Kind, Work};
 use crate::clock::{Clock, Instant, SystemClock};
-use crate::router::class::Class;
-use crate::router::least::Least;
 use ::multi_buffer::{LANES, MultiBuffer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;

@@ -9,15 +9,16 @@
 //! Whether that one is better than software is for [`choice`] to say.
 
 use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
+use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
-    Algorithm, DeviceError, Operation, RejectReason, Rejected, Request, RequestId, Unverified,
+    Algorithm, Batch, DeviceError, Operation, RejectReason, Rejected, Request, RequestId,
+    Unverified,
 };
 use crate::clock::Instant;
 use crate::router::choice::{
     self, Caller, Choice, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
-use crate::router::class::Class;
 use crate::router::outlook::Outlook;
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
@@ -182,9 +183,10 @@ impl Core {
         let admits = self.options.admission.admits_to_accelerator(in_flight);
         admits.then(|| Candidate {
             lane: index,
-            latency: lane
-                .batches(class, in_flight)
-                .unwrap_or_else(|| self.expected(lane, class, in_flight)),
+            latency: lane.next_batch(class).map_or_else(
+                || self.expected(lane, class, in_flight),
+                |Batch { takes, before }| before.saturating_add(takes),
+            ),
             in_flight,
             is_untried: lane.speeds[class.index()].is_a_guess(),
         })
@@ -218,8 +220,8 @@ impl Core {
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
             // One that comes alone is kept back for nobody, so its latency is what a batch takes.
-            let whole = lane.batches(class, 0);
-            let whole = whole.unwrap_or_else(|| self.expected(lane, class, 0));
+            let timed = lane.next_batch(class).map(|batch| batch.takes);
+            let whole = timed.unwrap_or_else(|| self.expected(lane, class, 0));
             let filled = (candidate.in_flight + self.announced + 1).min(size);
             choice::shared(whole, 1, filled)
         } else {
@@ -591,13 +593,8 @@ impl Lane {
         accelerator.map_or(1, |accelerator| accelerator.batch_size().get())
     }
 
-    /// What it takes until one more is executed, with the batches before it, if its accelerator gathers
-    /// batches and has timed them.
-    fn batches(&self, class: Class, in_flight: usize) -> Option<Duration> {
-        let accelerator = self.accelerator.as_ref()?;
-        let takes = accelerator.batch_takes(class)?;
-        let batches = in_flight / accelerator.batch_size() + 1;
-        Some(takes.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)))
+    fn next_batch(&self, class: Class) -> Option<Batch> {
+        self.accelerator.as_ref()?.next_batch(class)
     }
 
     /// Takes note of how long a request took. One that was refused says nothing about that.

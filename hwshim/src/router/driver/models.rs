@@ -12,6 +12,8 @@ use super::*;
 use crate::accelerator::Operation;
 use crate::accelerator::software::perform;
 use crate::clock::ManualClock;
+use crate::kat;
+use crate::key::SignatureScheme;
 use crate::model;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shuttle::rand::Rng;
@@ -42,6 +44,7 @@ impl World {
         let inner = Some(Mutex::new(Inner::new(core)));
         let mut shared = Shared::new(inner, OPTIONS, Wake::new().unwrap());
         shared.clock = Arc::clone(&clock) as _;
+        shared.driver_is_a_task = true;
         let shared = Arc::new(shared);
         let driven = Arc::clone(&shared);
         let driver = thread::spawn(move || drive_model(&driven));
@@ -78,6 +81,23 @@ impl World {
         thread::spawn(move || {
             let output = shuttle::future::block_on(router.perform_async(digest(message)));
             assert_eq!(output, perform(&digest(message)));
+        })
+    }
+
+    /// Signs in software, and looks for answers of the card after each signature.
+    fn signer(&self) -> JoinHandle<()> {
+        let router = self.router.clone();
+        thread::spawn(move || {
+            let key = kat::p256_key();
+            for _ in 0..3 {
+                let sign = || {
+                    model::step();
+                    Ok::<_, ()>(())
+                };
+                router
+                    .sign_beside(SignatureScheme::EcdsaP256Sha256, &key, sign)
+                    .unwrap();
+            }
         })
     }
 
@@ -165,8 +185,11 @@ fn no_interleaving_loses_a_wake_up() {
     model::sample("driver: callers, a card and the end", 3_000, || {
         let world = World::new();
         let device = world.device(right);
-        let others = [world.caller(1), world.caller(2), world.observer()];
-        for other in others {
+        let callers = [world.caller(1), world.caller(2)];
+        for other in callers
+            .into_iter()
+            .chain([world.signer(), world.observer()])
+        {
             other.join().unwrap();
         }
         let requests = world.router.requests();

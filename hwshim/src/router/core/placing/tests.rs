@@ -31,7 +31,7 @@ struct Works {
     queue: Vec<(Instant, Request)>,
     depth_max: usize,
     batch_size: NonZeroUsize,
-    batch_takes: Option<Duration>,
+    next_batch: Option<Batch>,
     /// It takes requests and answers none.
     hangs: bool,
     /// Requests whose answers are computed: that of the trial.
@@ -47,7 +47,7 @@ impl Engines {
             queue: Vec::new(),
             depth_max: usize::MAX,
             batch_size: NonZeroUsize::MIN,
-            batch_takes: None,
+            next_batch: None,
             hangs: false,
             honest: 1,
             given: 0,
@@ -73,8 +73,8 @@ impl Accelerator for Engines {
         self.works().batch_size
     }
 
-    fn batch_takes(&self, _class: Class) -> Option<Duration> {
-        self.works().batch_takes
+    fn next_batch(&self, _class: Class) -> Option<Batch> {
+        self.works().next_batch
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
@@ -410,13 +410,17 @@ fn who_times_its_batches_itself_is_not_held_to_be_slow_by_who_looks_late() {
         panic!("{late:?}");
     };
     desk.settle(id, Ending::Software);
-    works.lock().unwrap().batch_takes = Some(micros(1_500));
+    let batch = |before| {
+        let takes = micros(1_500);
+        Some(Batch { takes, before })
+    };
     for left in (0..60).rev() {
-        desk.core.announce(left);
+        works.lock().unwrap().next_batch = batch(micros(200) * (60 - left));
+        desk.core.announce(left as usize);
         desk.submit_to_card();
     }
-    // The queue counts nevertheless: the next would be in the fourteenth batch, and nobody else is there.
-    works.lock().unwrap().batch_takes = Some(micros(15_000));
+    // Its queue counts nevertheless.
+    works.lock().unwrap().next_batch = batch(micros(90_000));
     let queued = desk.submit();
     assert!(matches!(queued, Placed::InSoftware(..)), "{queued:?}");
 }

@@ -4,7 +4,7 @@
 //! Everything that is checked by doing it again in software is one class, since no accelerator can
 //! save that any work.
 
-use crate::accelerator::Operation;
+use super::Operation;
 use crate::key::{Curve, SignatureAlgorithm, SignatureScheme, SigningKey};
 use std::time::Duration;
 
