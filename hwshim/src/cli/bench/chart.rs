@@ -93,7 +93,8 @@ pub(super) struct Bar {
 /// Draws bars below each other, on one scale.
 pub(super) fn bars(bars: &[Bar]) -> String {
     const ROW: f64 = 26.0;
-    const NAME: f64 = 205.0;
+    /// Of a character, about.
+    const CHARACTER: f64 = 7.2;
     const VALUE: f64 = 150.0;
     const WIDE: f64 = 960.0;
     let sum = |bar: &Bar| bar.parts.iter().map(|(len, _)| finite(*len)).sum::<f64>();
@@ -102,6 +103,10 @@ pub(super) fn bars(bars: &[Bar]) -> String {
         .map(sum)
         .fold(0.0, f64::max)
         .max(f64::MIN_POSITIVE);
+    let names = bars.iter().map(|bar| bar.name.chars().count());
+    let name_width = CHARACTER.mul_add(count(names.max().unwrap_or(0)), 20.0);
+    // An address may be a long path; what stands on the left of it is cut off then.
+    let name_width = name_width.clamp(205.0, WIDE / 2.0);
     let height = ROW * count(bars.len());
     let mut svg = format!("<svg viewBox=\"0 0 {WIDE} {height}\" role=\"img\" class=\"bars\">\n");
     for (index, bar) in bars.iter().enumerate() {
@@ -111,11 +116,11 @@ pub(super) fn bars(bars: &[Bar]) -> String {
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{base}\" class=\"end\">{name}</text>",
-            NAME - 10.0
+            name_width - 10.0
         );
-        let mut x = NAME;
+        let mut x = name_width;
         for (len, colour) in &bar.parts {
-            let width = finite(*len) / longest * (WIDE - NAME - VALUE);
+            let width = finite(*len) / longest * (WIDE - name_width - VALUE);
             let colour = colour % super::page::COLOURS;
             let _ = writeln!(
                 svg,

@@ -66,7 +66,7 @@ pub(super) fn svg(
         let _ = writeln!(
             svg,
             "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{second} s</text>",
-            bottom + 20.0
+            bottom + 36.0
         );
     }
     svg.push_str("</svg>\n");
