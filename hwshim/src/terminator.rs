@@ -204,6 +204,8 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let Ok(client) = acceptor.accept(client).await else {
         return;
     };
+    // From here on it must not take a failure for an end.
+    let client = relay::Client::from(client);
     match connect(options).await {
         Ok(backend) => counts.ended(&relay::relay(client, backend, options.idle_timeout).await),
         Err(error) => counts.unreachable(format!(

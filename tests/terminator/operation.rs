@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::version::TLS12;
 use serde_json::Value;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -200,6 +200,83 @@ fn a_client_that_breaks_the_protocol_gets_an_alert_and_an_end() {
     assert_eq!(stream.sock.read(&mut [0]).unwrap(), 0);
 }
 
+/// A backend that does `what` with one connection after the other.
+fn before(what: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(what));
+    address
+}
+
+/// How it ends, whatever comes before.
+fn how_it_ends(mut tcp: &TcpStream) -> Result<u64, ErrorKind> {
+    io::copy(&mut tcp, &mut io::sink()).map_err(|error| error.kind())
+}
+
+#[test]
+fn a_client_that_an_alert_does_not_reach_or_that_sends_one_is_reset() {
+    let site = Site::new();
+    let no_record: &[u8] = &[0; 64];
+
+    let serving = site.before_echo(&[]);
+    let mut alerting = site.connect(&serving);
+    exchange(&mut alerting, b"before");
+    alerting.conn.read_tls(&mut &no_record[..]).unwrap();
+    alerting.conn.process_new_packets().unwrap_err();
+    alerting.conn.write_tls(&mut alerting.sock).unwrap();
+    assert_eq!(
+        how_it_ends(&alerting.sock),
+        Err(ErrorKind::ConnectionReset),
+        "sends one"
+    );
+
+    let endless = before(|mut stream| while stream.write_all(&HALF).is_ok() {});
+    let serving = Serving::start(site.command(endless)).unwrap();
+    let mut full = site.connect(&serving);
+    // Until there is no room for an alert any more.
+    pause(3 * A_WHILE);
+    full.sock.write_all(no_record).unwrap();
+    serving
+        .wait_for_report(|it| it["connections"]["broken"] == 1)
+        .unwrap();
+    assert_eq!(
+        how_it_ends(&full.sock),
+        Err(ErrorKind::ConnectionReset),
+        "is not reached"
+    );
+}
+
+#[test]
+fn an_answer_that_comes_before_the_end_of_its_request_reaches_the_client_whole() {
+    let site = Site::new();
+    let upload = vec![7; 4_000_000];
+    // Closed with bytes unread, a connection is reset by the backend's system, also if it has ended.
+    for ends in [false, true] {
+        let backend = before(move |mut stream| {
+            stream.read_exact(&mut vec![0; 100_000]).unwrap();
+            stream.write_all(&HALF).unwrap();
+            if ends {
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+        let serving = Serving::start(site.command(backend)).unwrap();
+        for number in 0..5 {
+            let mut stream = site.connect(&serving);
+            stream.write_all(&upload).unwrap();
+            stream.flush().unwrap();
+            let mut answer = vec![0; HALF.len()];
+            stream.read_exact(&mut answer).unwrap();
+            assert!(answer == HALF, "{ends}, {number}");
+            if ends {
+                assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{number}");
+            } else if number == 0 {
+                // It was not said that this is all, and will not be.
+                assert!(is_reset(&mut stream));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_second_signal_ends_what_the_first_lets_end() {
     let site = Site::new();
@@ -280,11 +357,7 @@ fn a_backend_that_is_away_is_told_of_and_its_clients_see_no_end() {
         .unwrap();
     let serving = Serving::start(site.command(address)).unwrap();
     let mut stream = site.connect(&serving);
-    // A close_notify would say that there is no more to come.
-    let mut byte = [0];
-    let read = stream.read(&mut byte);
-    let broken = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-    assert!(matches!(read, Err(error) if broken.contains(&error.kind())));
+    assert!(is_reset(&mut stream));
     let errors = serving.wait_for_error("cannot be reached").unwrap();
     assert!(
         errors.contains(&address.to_string()) && errors.contains("refused"),
@@ -294,6 +367,46 @@ fn a_backend_that_is_away_is_told_of_and_its_clients_see_no_end() {
         .wait_for_report(|it| it["connections"]["active"] == 0)
         .unwrap();
     assert_eq!(report["connections"]["unreachable"], 1, "{report}");
+}
+
+/// A backend that has no room for another connection, so that connecting to it takes for ever; as long
+/// as what comes with it is there.
+fn a_full_backend() -> (SocketAddr, impl Sized) {
+    use rustix::net;
+    let flags = net::SocketFlags::CLOEXEC;
+    let listener = net::socket_with(
+        net::AddressFamily::INET,
+        net::SocketType::STREAM,
+        flags,
+        None,
+    );
+    let listener = listener.unwrap();
+    net::bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    net::listen(&listener, 0).unwrap();
+    let address = net::getsockname(&listener).unwrap().try_into().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, A_WHILE).ok();
+    let waiting: Vec<_> = std::iter::from_fn(connect).collect();
+    (address, (listener, waiting))
+}
+
+#[test]
+fn who_is_cut_off_before_a_backend_was_reached_is_reset() {
+    let site = Site::new();
+    let (backend, _full) = a_full_backend();
+    let cases: [(_, &[Signal]); 2] = [
+        (["--connect-timeout", "300ms"], &[]),
+        (["--connect-timeout", "1h"], &[Signal::TERM, Signal::INT]),
+    ];
+    for (limit, signals) in cases {
+        let mut command = site.command(backend);
+        command.args(limit);
+        let serving = Serving::start(command).unwrap();
+        let mut stream = site.connect(&serving);
+        for signal in signals {
+            send(&serving, *signal);
+        }
+        assert!(is_reset(&mut stream), "{limit:?}");
+    }
 }
 
 #[test]

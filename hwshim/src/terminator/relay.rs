@@ -5,7 +5,11 @@
 //! comes for too long or somebody drops this; and neither must take it for that. So both get a reset,
 //! and the client no close_notify: without one, many take a FIN for the end of an answer all the
 //! same. Only a client that has been told, by close_notify or an alert, keeps what is still on its
-//! way to it. Nothing here reads what it passes on.
+//! way to it; the system resets it all the same if it goes on sending what nobody reads.
+//!
+//! A backend may answer before it has all of a request, and close: what it said is passed on, and what
+//! its client still sends is read and dropped, as bytes that are left unread would make our end a
+//! reset, which overtakes the answer. Nothing here reads what it passes on.
 
 use crate::clock::{Clock, Instant, SystemClock};
 use std::io;
@@ -13,10 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
 /// Passed on at once. Half a TLS record: two of these are all that a connection takes here.
 const BUFFER_LEN: usize = 8 * 1024;
+/// For a client to take what a backend said before that broke off, and to end: the reset that it
+/// gets otherwise may overtake it. Enough for a slow line; one who waits for more waits so long for
+/// the bad news.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -29,78 +38,118 @@ pub(super) enum End {
     Broken,
 }
 
-/// Passes bytes on until the connection has ended.
-pub(super) async fn relay(
-    client: TlsStream<TcpStream>,
-    backend: TcpStream,
-    idle_timeout: Duration,
-) -> End {
-    let mut sides = Sides {
-        client,
-        backend,
-        answered: AtomicBool::new(false),
-        alerted: AtomicBool::new(false),
-        ended: false,
-    };
-    let end = relay_between(&mut sides, idle_timeout).await;
-    sides.ended = matches!(end, End::Closed);
-    end
-}
-
-/// Both sides of a connection.
-struct Sides {
-    client: TlsStream<TcpStream>,
-    backend: TcpStream,
-    /// The client has got all that the backend had to say, and a close_notify.
+/// A client with whom hands were shaken. Dropped, it is reset, unless it was told of an end.
+pub(super) struct Client {
+    stream: TlsStream<TcpStream>,
+    /// It has got all that the backend had to say, and a close_notify.
     answered: AtomicBool,
-    /// The client has got an alert, as what it sent is not TLS.
+    /// What it sent is not TLS, of which an alert tells it that has left at once or never does.
     alerted: AtomicBool,
-    /// Both have.
-    ended: bool,
 }
 
-impl Drop for Sides {
-    /// Before they are closed: a side that was not told of an end is reset, and the backend also
-    /// where its client does not wait for the answer any more. If the system does not take it, that
-    /// side sees an end that is none, as without us.
-    fn drop(&mut self) {
-        if !*self.answered.get_mut() && !*self.alerted.get_mut() {
-            let _ = self.client.get_ref().0.set_zero_linger();
-        }
-        if !self.ended {
-            let _ = self.backend.set_zero_linger();
+impl From<TlsStream<TcpStream>> for Client {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self {
+            stream,
+            answered: AtomicBool::new(false),
+            alerted: AtomicBool::new(false),
         }
     }
 }
 
-async fn relay_between(sides: &mut Sides, idle_timeout: Duration) -> End {
-    let Sides {
-        client,
-        backend,
+impl Drop for Client {
+    /// If the system does not take it, the client sees an end that is none, as without us.
+    fn drop(&mut self) {
+        let (tcp, tls) = self.stream.get_ref();
+        let alerted = *self.alerted.get_mut() && !tls.wants_write();
+        if !*self.answered.get_mut() && !alerted {
+            let _ = tcp.set_zero_linger();
+        }
+    }
+}
+
+/// The backend of one client. Dropped before both have ended, it is reset: also where its client does
+/// not wait for the answer any more.
+struct Backend {
+    stream: TcpStream,
+    ended: bool,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+/// Passes bytes on until the connection has ended.
+pub(super) async fn relay(mut client: Client, backend: TcpStream, idle_timeout: Duration) -> End {
+    let mut backend = Backend {
+        stream: backend,
+        ended: false,
+    };
+    let end = relay_between(&mut client, &mut backend.stream, idle_timeout).await;
+    backend.ended = matches!(end, End::Closed);
+    end
+}
+
+async fn relay_between(
+    client: &mut Client,
+    backend: &mut TcpStream,
+    idle_timeout: Duration,
+) -> End {
+    let Client {
+        stream,
         answered,
         alerted,
-        ended: _,
-    } = sides;
+    } = client;
     let activity = Activity::now();
-    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_client, mut to_client) = tokio::io::split(stream);
     let (mut from_backend, mut to_backend) = backend.split();
+    let (backend_broke, client_ended) = (AtomicBool::new(false), Notify::new());
     let up = async {
-        let outcome = pass_on(&mut from_client, &mut to_backend, &activity).await;
-        // Many clients just go when they have all they wanted, without a close_notify.
-        let has_all = answered.load(Ordering::Relaxed);
+        let outcome = match pass_on(&mut from_client, &mut to_backend, &activity).await {
+            Err(Broken::Writing(error)) => {
+                // Only what had ended before says that the pipe is broken. This is told but once: who
+                // reads next sees an end.
+                let broke = error.kind() != io::ErrorKind::BrokenPipe;
+                backend_broke.store(broke, Ordering::Relaxed);
+                drain(&mut from_client).await
+            }
+            Err(Broken::Reading(error)) => Err(error),
+            Ok(()) => to_backend.shutdown().await,
+        };
+        // Whoever ended before the backend broke off may still wait for what that said.
+        client_ended.notify_waiters();
         match outcome {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && has_all => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                alerted.store(true, Ordering::Relaxed);
+            // Many clients just go when they have all they wanted, without a close_notify.
+            Err(error)
+                if error.kind() == io::ErrorKind::UnexpectedEof
+                    && answered.load(Ordering::Relaxed) =>
+            {
+                Ok(())
+            }
+            Err(error) => {
+                alerted.store(is_answered_by_an_alert(&error), Ordering::Relaxed);
                 Err(error)
             }
-            outcome => outcome,
+            Ok(()) => Ok(()),
         }
     };
     let down = async {
-        pass_on(&mut from_backend, &mut to_client, &activity).await?;
-        answered.store(true, Ordering::Relaxed);
-        Ok::<(), io::Error>(())
+        let broke = match pass_on(&mut from_backend, &mut to_client, &activity).await {
+            Ok(()) if !backend_broke.load(Ordering::Relaxed) => {
+                to_client.shutdown().await?;
+                answered.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            Ok(()) => io::ErrorKind::ConnectionReset.into(),
+            Err(Broken::Reading(error)) => error,
+            Err(Broken::Writing(error)) => return Err(error),
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, client_ended.notified()).await;
+        Err(broke)
     };
     tokio::select! {
         outcome = async { tokio::try_join!(up, down) } => match outcome {
@@ -111,22 +160,45 @@ async fn relay_between(sides: &mut Sides, idle_timeout: Duration) -> End {
     }
 }
 
+/// Whether what a client sent is not TLS. Its own alert is: it breaks off, and is told nothing.
+fn is_answered_by_an_alert(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|error| error.downcast_ref());
+    error.kind() == io::ErrorKind::InvalidData
+        && !matches!(cause, Some(rustls::Error::AlertReceived(_)))
+}
+
+/// Where it was that bytes could not be passed on.
+enum Broken {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// Passes bytes on until no more come.
 async fn pass_on(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     activity: &Activity,
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER_LEN];
     loop {
-        let len = from.read(&mut buffer).await?;
+        let len = from.read(&mut buffer).await.map_err(Broken::Reading)?;
         if len == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
         activity.touch();
-        to.write_all(&buffer[..len]).await?;
-        to.flush().await?;
+        to.write_all(&buffer[..len])
+            .await
+            .map_err(Broken::Writing)?;
+        to.flush().await.map_err(Broken::Writing)?;
         activity.touch();
     }
+}
+
+/// Reads what nobody wants until no more comes. That is no activity: who does nothing else is idle.
+async fn drain(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_LEN];
+    while from.read(&mut buffer).await? > 0 {}
+    Ok(())
 }
 
 /// When something was last passed on, in nanoseconds.
