@@ -5,6 +5,7 @@
 //! last line before a stream ends.
 
 use crate::cli::output::complaint;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -75,6 +76,23 @@ fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
+/// Also if the stream does not block, which whoever else has it may have asked of it.
+fn write_all(stream: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Interrupted, it is tried too early, which does no harm.
+                let _ = poll(&mut [PollFd::new(&*stream, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Lines on their way to one stream.
 struct Lines {
     queue: SyncSender<String>,
@@ -83,11 +101,11 @@ struct Lines {
 }
 
 impl Lines {
-    fn to(mut stream: impl Write + Send + 'static) -> io::Result<Self> {
+    fn to(mut stream: impl Write + AsFd + Send + 'static) -> io::Result<Self> {
         let (queue, lines) = sync_channel::<String>(QUEUE_LEN);
         let (end, ended) = sync_channel(1);
         let write = move || {
-            let mut write = |line: String| stream.write_all(format!("{line}\n").as_bytes());
+            let mut write = |line: String| write_all(&mut stream, format!("{line}\n").as_bytes());
             let error = lines.iter().find_map(|line| write(line).err());
             // Nothing is taken any more by the time that anybody knows why.
             drop(lines);
@@ -156,6 +174,26 @@ mod tests {
         }
         lines.end();
         assert_eq!(reader.read_line(&mut String::new()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_does_not_block_is_waited_for() {
+        use rustix::fs::{OFlags, fcntl_setfl};
+        let (reader, writer) = pipe().unwrap();
+        fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+        let mut lines = Lines::to(writer).unwrap();
+        // Each fills the pipe several times.
+        let text = "x".repeat(1 << 20);
+        lines.push(text.clone());
+        lines.push(text.clone());
+        let mut reader = BufReader::new(reader);
+        for _ in 0..2 {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            assert!(line.strip_suffix('\n') == Some(&text));
+        }
+        assert!(lines.failed().is_none());
+        lines.end();
     }
 
     #[test]
