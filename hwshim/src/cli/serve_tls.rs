@@ -500,8 +500,12 @@ mod tests {
         }
         let longest = "x".repeat(255);
         assert_eq!(protocol(&longest).as_ref(), Ok(&longest));
-        for wrong in [String::new(), "x".repeat(256)] {
-            protocol(&wrong).unwrap_err();
+        for (wrong, why) in [
+            (String::new(), "a protocol has a name"),
+            ("x".repeat(256), "it has 256 bytes, and may have 255"),
+        ] {
+            let refused = protocol(&wrong).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
         }
     }
 
