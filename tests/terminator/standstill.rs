@@ -133,6 +133,15 @@ fn certificates_on_a_disk_that_hangs_hold_up_neither_clients_nor_signals() {
         pause(Duration::from_millis(50));
     }
     serving.wait_for_error("still being read").unwrap();
+    pause(Duration::from_secs(1));
+    send(&serving, Signal::HUP);
+    let later = |line: &str| line.contains("still being read") && !line.contains(" 0s ago");
+    let told_again = (0..200).any(|_| {
+        pause(Duration::from_millis(100));
+        let errors = serving.wait_for_error("still being read").unwrap();
+        errors.lines().any(later)
+    });
+    assert!(told_again, "since when it reads");
     assert_eq!(served(&site, &serving), first);
 
     fs::write(file, fs::read(&renewed.certificate).unwrap()).unwrap();

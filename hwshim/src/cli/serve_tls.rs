@@ -12,6 +12,7 @@ use super::output::{Failure, Output};
 use super::serve::positive_duration;
 use cards::Cards;
 use hwshim::address::Address;
+use hwshim::clock::{Clock as _, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::Router;
 use hwshim::router::core::Offload;
@@ -313,7 +314,7 @@ async fn serve(
             cut_off = &mut serving => break cut_off,
             told = signals.next() => match told {
                 Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
-                Told::Reload => reloads.ask(&mut voice),
+                Told::Reload => reloads.ask(SystemClock.now(), &mut voice),
             },
             reloaded = reloads.end() => say_reloaded(reloaded, &mut voice),
             _ = seconds.tick() => {

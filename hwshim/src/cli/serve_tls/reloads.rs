@@ -4,8 +4,10 @@
 //! it is about may have come too late for the first.
 
 use super::lines::Voice;
+use hwshim::clock::Instant;
 use hwshim::terminator::{CertificateError, Certificates, ExposedKey};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 /// Certificates that were read again, or were to be.
@@ -18,8 +20,15 @@ pub(super) struct Reloaded {
 
 pub(super) struct Reloads<'a> {
     certificates: &'a Arc<Certificates>,
-    under_way: Option<JoinHandle<Reloaded>>,
-    again: bool,
+    under_way: Option<Reading>,
+    /// Since when somebody wants them read once more.
+    again: Option<Instant>,
+}
+
+struct Reading {
+    outcome: JoinHandle<Reloaded>,
+    /// When it was asked for.
+    asked: Instant,
 }
 
 impl<'a> Reloads<'a> {
@@ -27,28 +36,33 @@ impl<'a> Reloads<'a> {
         Self {
             certificates,
             under_way: None,
-            again: false,
+            again: None,
         }
     }
 
     /// Somebody wants them read again.
-    pub(super) fn ask(&mut self, voice: &mut Voice) {
-        if self.under_way.is_none() {
-            self.begin();
-        } else if !self.again {
-            self.again = true;
-            voice.warn(
-                "certificates are still being read since the last SIGHUP, and will be once more",
-            );
-        }
+    pub(super) fn ask(&mut self, now: Instant, voice: &mut Voice) {
+        let Some(reading) = &self.under_way else {
+            self.begin(now);
+            return;
+        };
+        self.again.get_or_insert(now);
+        // Whole seconds: what is told by more of them is not told better.
+        let since = Duration::from_secs(now.since(reading.asked).as_secs());
+        let since = humantime::format_duration(since);
+        voice.warn(format_args!(
+            "certificates are still being read since a SIGHUP {since} ago, and will be once more after \
+             that"
+        ));
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, asked: Instant) {
         let certificates = Arc::clone(self.certificates);
-        self.under_way = Some(spawn_blocking(move || Reloaded {
+        let outcome = spawn_blocking(move || Reloaded {
             count: certificates.reload(),
             exposed_keys: certificates.exposed_keys(),
-        }));
+        });
+        self.under_way = Some(Reading { outcome, asked });
     }
 
     /// Waits until a reading ends, for ever if there is none. Dropped before, it loses nothing.
@@ -56,10 +70,10 @@ impl<'a> Reloads<'a> {
         let Some(reading) = &mut self.under_way else {
             return std::future::pending().await;
         };
-        let outcome = reading.await;
+        let outcome = (&mut reading.outcome).await;
         self.under_way = None;
-        if std::mem::take(&mut self.again) {
-            self.begin();
+        if let Some(asked) = self.again.take() {
+            self.begin(asked);
         }
         outcome
     }
