@@ -183,9 +183,9 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
         }
-        if let Some(tls) = &card.tls {
+        if let Some(tls) = describe_tls(card) {
             let lead = format!("{}: ", card.address);
-            output.note(&lead, &describe_tls(tls))?;
+            output.note(&lead, &tls)?;
         }
     }
     for problem in &document.problems {
@@ -208,13 +208,15 @@ fn describe(health: &Health) -> String {
     )
 }
 
-fn describe_tls(tls: &Tls) -> String {
+fn describe_tls(card: &CardStats) -> Option<String> {
     let Tls {
         connections,
         handshakes,
-    } = tls;
-    format!(
-        "its owner terminates TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
+    } = card.tls.as_ref()?;
+    let is_over = card.stale || card.state == RELEASED;
+    let terminates = if is_over { "terminated" } else { "terminates" };
+    Some(format!(
+        "its owner {terminates} TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
          timed out; {} connections open, {} ended, {} for which the server behind was not reached",
         handshakes.completed,
         handshakes.tls13,
@@ -225,7 +227,7 @@ fn describe_tls(tls: &Tls) -> String {
         connections.active,
         connections.accepted.saturating_sub(connections.active),
         connections.unreachable,
-    )
+    ))
 }
 
 fn styled_when(good: bool, text: &str) -> Cell {
@@ -349,13 +351,16 @@ fn is_stale(page: &Page, now: Instant) -> bool {
     published > now || now.since(published) > fresh
 }
 
+/// What a card is when its owner has let go of it.
+const RELEASED: &str = "released";
+
 fn state_name(state: u64) -> &'static str {
     match state {
         card_state::STARTING => "starting",
         card_state::READY => "ready",
         card_state::NEEDS_RESET => "needs-reset",
         card_state::GONE => "gone",
-        card_state::RELEASED => "released",
+        card_state::RELEASED => RELEASED,
         _ => "undefined",
     }
 }
@@ -436,6 +441,26 @@ mod tests {
             Duration::from_secs(1),
             card_state::RELEASED
         ));
+    }
+
+    #[test]
+    fn who_has_let_go_of_a_card_or_is_dead_terminates_no_tls_any_more() {
+        let hour = Duration::from_secs(3600);
+        for (state, age, wanted) in [
+            (card_state::READY, Duration::ZERO, "terminates"),
+            (card_state::RELEASED, Duration::ZERO, "terminated"),
+            (card_state::READY, hour, "terminated"),
+        ] {
+            let mut page = Page::new();
+            page.card.state = state.into();
+            page.owner.published_at_ns = PUBLISHED.into();
+            page.tls.began_at_ns = PUBLISHED.into();
+            page.tls.handshakes.completed = 7.into();
+            let card = CardStats::new(&page, Instant::from_nanos(PUBLISHED).plus(age));
+            let told = describe_tls(&card).unwrap();
+            let wanted = format!("its owner {wanted} TLS: 7 handshakes");
+            assert!(told.starts_with(&wanted), "{told}");
+        }
     }
 
     #[test]
