@@ -220,11 +220,7 @@ impl Owner {
             lane < router.status().len(),
             "the router has no such accelerator"
         );
-        let identity = Identity {
-            address,
-            pid: std::process::id(),
-            start_time_ticks: own_start_time_ticks(),
-        };
+        let identity = Identity::of_this_process(address);
         let slots = publisher.directory().ok();
         let first = usize::try_from(identity.pid).unwrap_or(0);
         Self {
@@ -374,17 +370,4 @@ fn said(answer: &Answer) -> live::Answer {
             ended_at_ns: end.at.as_nanos(),
         },
     }
-}
-
-/// Start time of this process in clock ticks since boot (`proc_pid_stat(5)`, field 22), or 0 if
-/// `/proc` does not say.
-fn own_start_time_ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses and may contain anything.
-    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-    fields
-        .split_ascii_whitespace()
-        .nth(19)
-        .and_then(|ticks| ticks.parse().ok())
-        .unwrap_or(0)
 }

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write as _, pipe};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write as _, pipe};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
@@ -28,12 +28,18 @@ struct Unread {
 impl Unread {
     /// One that writes to `stdout`, from which the other end is `reader`.
     fn start(stdout: Stdio, reader: &mut impl BufRead) -> Self {
+        Self::complaining(Stdio::piped(), stdout, reader)
+    }
+
+    /// One that also writes to `stderr`, and does not wait for its connections.
+    fn complaining(stderr: Stdio, stdout: Stdio, reader: &mut impl BufRead) -> Self {
         let site = Site::new();
         let process = site
             .command(backend::start(Kind::Echo).unwrap())
+            .args(["--drain-timeout", "300ms"])
             .stdin(Stdio::null())
             .stdout(stdout)
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -65,8 +71,9 @@ impl Unread {
         });
         let status = ended.expect("it ends when it is told to");
         let mut errors = String::new();
-        let stderr = self.process.stderr.as_mut().unwrap();
-        stderr.read_to_string(&mut errors).unwrap();
+        if let Some(stderr) = self.process.stderr.as_mut() {
+            stderr.read_to_string(&mut errors).unwrap();
+        }
         (status, errors)
     }
 }
@@ -94,11 +101,8 @@ fn a_reader_that_goes_ends_the_reports_and_not_the_server() {
     }
 }
 
-#[test]
-fn a_reader_that_stands_still_holds_up_neither_clients_nor_signals() {
-    let (reader, mut writer) = pipe().unwrap();
-    let mut reader = BufReader::new(reader);
-    let serving = Unread::start(writer.try_clone().unwrap().into(), &mut reader);
+/// Returns when nothing more fits into a pipe.
+fn fill(mut writer: PipeWriter) {
     let full = writer.try_clone().unwrap();
     // Never gets rid of all of it, and ends with the reader.
     std::thread::spawn(move || writer.write_all(&[b'\n'; 1 << 20]));
@@ -109,6 +113,27 @@ fn a_reader_that_stands_still_holds_up_neither_clients_nor_signals() {
     while !is_full() {
         pause(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn whoever_does_not_read_why_it_failed_does_not_keep_it_from_ending() {
+    let (reader, writer) = pipe().unwrap();
+    let (_unread, complaints) = pipe().unwrap();
+    fill(complaints.try_clone().unwrap());
+    let mut reader = BufReader::new(reader);
+    let serving = Unread::complaining(complaints.into(), writer.into(), &mut reader);
+    let mut stream = load::connect(serving.address, &serving.site.client()).unwrap();
+    exchange(&mut stream, b"does not end");
+    let (status, _) = serving.ends();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn a_reader_that_stands_still_holds_up_neither_clients_nor_signals() {
+    let (reader, writer) = pipe().unwrap();
+    let mut reader = BufReader::new(reader);
+    let serving = Unread::start(writer.try_clone().unwrap().into(), &mut reader);
+    fill(writer);
     pause(MORE_THAN_A_SECOND);
     serving.serves();
     let (status, errors) = serving.ends();

@@ -265,6 +265,9 @@ pub(crate) enum Failure {
     },
     /// Standard output could not be written.
     Output(io::Error),
+    /// Something failed, and whoever had it do so has said what.
+    #[cfg(feature = "tls")]
+    Said,
 }
 
 impl Failure {
@@ -295,6 +298,8 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
+            #[cfg(feature = "tls")]
+            Self::Said => {}
             failure => complain(failure),
         }
         ExitCode::FAILURE
@@ -311,6 +316,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Output(error) => write!(f, "writing to standard output failed: {error}"),
+            #[cfg(feature = "tls")]
+            Self::Said => f.write_str("it failed, as was said"),
             Self::Reported { what, cause, hint } => {
                 f.write_str(what)?;
                 let mut cause: Option<&dyn Error> = cause.as_deref().map(|cause| cause as _);

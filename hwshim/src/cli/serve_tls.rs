@@ -140,8 +140,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
-    let (_cards, router) =
-        Cards::open(&args.cards, &directory, offload, args.card_timeout, &shown)?;
+    let (cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
@@ -153,7 +152,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let outcome = runtime.block_on(serve(args, config, &certificates, &router, shown));
+    let outcome = runtime.block_on(serve(args, config, &certificates, &cards, &router, shown));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -286,10 +285,11 @@ async fn serve(
     args: &Args,
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
+    cards: &Cards,
     router: &Router,
     shown: Arc<OnceLock<Watch>>,
 ) -> Result<(), Failure> {
-    let mut signals =
+    let signals =
         Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
     let terminator = Terminator::listen(args.listen, config, options(args))
         .map_err(|error| cannot_listen(args.listen, error))?;
@@ -301,11 +301,44 @@ async fn serve(
     let mut voice =
         Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
     let mut reporter = Reporter::new(address, watch, router.clone());
-    greet(args, address, &mut reporter, &mut voice)?;
+    let outcome = match greet(args, address, &mut reporter, &mut voice) {
+        Ok(()) => {
+            let reloads = Reloads::of(certificates);
+            attend(
+                args,
+                terminator,
+                signals,
+                reloads,
+                cards,
+                &mut reporter,
+                &mut voice,
+            )
+            .await
+        }
+        Err(failure) => Err(failure),
+    };
+    // Not by who ends the program, who would wait for a reader.
+    let outcome = outcome.map_err(|failure| {
+        voice.tell(failure);
+        Failure::Said
+    });
+    voice.end();
+    outcome
+}
+
+/// Lets `terminator` serve until it has ended, and says meanwhile how it does.
+async fn attend(
+    args: &Args,
+    terminator: Terminator,
+    mut signals: Signals,
+    mut reloads: Reloads<'_>,
+    cards: &Cards,
+    reporter: &mut Reporter,
+    voice: &mut Voice,
+) -> Result<(), Failure> {
     let (tell, told) = watch::channel(Phase::Serving);
     // Not in this task: whatever happens here, connections are accepted meanwhile.
     let mut serving = tokio::spawn(terminator.serve(told));
-    let mut reloads = Reloads::of(certificates);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // At once, which greet has done.
     seconds.tick().await;
@@ -314,14 +347,11 @@ async fn serve(
             cut_off = &mut serving => break cut_off,
             told = signals.next() => match told {
                 Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
-                Told::Reload => reloads.ask(SystemClock.now(), &mut voice),
+                Told::Reload => reloads.ask(SystemClock.now(), voice),
             },
-            reloaded = reloads.end() => say_reloaded(reloaded, &mut voice),
+            reloaded = reloads.end() => say_reloaded(reloaded, voice),
             _ = seconds.tick() => {
-                if let Some(trouble) = reporter.trouble() {
-                    voice.warn(trouble);
-                }
-                voice.mind();
+                say_trouble(reporter, cards, voice);
                 if args.json {
                     voice.say(reporter.line(voice.dropped())?);
                 }
@@ -329,8 +359,9 @@ async fn serve(
         }
     };
     let cut_off = cut_off.map_err(|error| Failure::new("connections are served no more", error))?;
+    // What came to pass in the last second.
+    say_trouble(reporter, cards, voice);
     voice.tell(reporter.summary());
-    voice.end();
     if cut_off == 0 {
         return Ok(());
     }
@@ -340,6 +371,16 @@ async fn serve(
         format!("they had not ended {timeout} after the signal, or there was a second one"),
     )
     .hint("give them longer with --drain-timeout TIME"))
+}
+
+fn say_trouble(reporter: &mut Reporter, cards: &Cards, voice: &mut Voice) {
+    if let Some(trouble) = reporter.trouble() {
+        voice.warn(trouble);
+    }
+    for warning in cards.warnings() {
+        voice.warn(warning);
+    }
+    voice.mind();
 }
 
 fn options(args: &Args) -> Options {

@@ -37,6 +37,18 @@ pub struct Identity<'a> {
     pub start_time_ticks: u64,
 }
 
+impl<'a> Identity<'a> {
+    /// This process as the owner of the card at `address`.
+    #[must_use]
+    pub fn of_this_process(address: &'a str) -> Self {
+        Self {
+            address,
+            pid: std::process::id(),
+            start_time_ticks: own_start_time_ticks(),
+        }
+    }
+}
+
 /// What somebody is told who asked for a test.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Answer {
@@ -172,6 +184,12 @@ impl Rounds {
     #[must_use]
     pub fn last(mut self, lane: &impl Lane, now: Instant) -> Page {
         self.describe(&lane.status());
+        self.released(now)
+    }
+
+    /// The same of a card that no router has had.
+    #[must_use]
+    pub fn released(mut self, now: Instant) -> Page {
         self.page.card.state = card_state::RELEASED.into();
         self.page.card.state_since_ns = now.as_nanos().into();
         self.page.owner.published_at_ns = now.as_nanos().into();
@@ -332,4 +350,17 @@ fn check_result_of(end: CheckEnd) -> u64 {
         Some(code) if code.starts_with("status-") => check_result::FAILED,
         Some(_) => check_result::MISBEHAVED,
     }
+}
+
+/// Start time of this process in clock ticks since boot (`proc_pid_stat(5)`, field 22), or 0 if
+/// `/proc` does not say.
+fn own_start_time_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in parentheses and may contain anything.
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    fields
+        .split_ascii_whitespace()
+        .nth(19)
+        .and_then(|ticks| ticks.parse().ok())
+        .unwrap_or(0)
 }

@@ -5,11 +5,10 @@
 //! or without them.
 
 use crate::cli::output::Failure;
-use card_spec::telemetry::{Page, card_state, padded};
 use hwshim::accelerator::Accelerator;
 use hwshim::address::{Address, Opened};
 use hwshim::clock::{Clock as _, SystemClock};
-use hwshim::owner::{self, Owner, Schedule};
+use hwshim::owner::{self, Identity, Owner, Rounds, Schedule};
 use hwshim::router::Router;
 use hwshim::router::core::{Offload, Options};
 use hwshim::stop::Stop;
@@ -18,6 +17,7 @@ use hwshim::terminator::Watch;
 use hwshim::virtio::HealthPort;
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,6 +26,15 @@ use std::time::Duration;
 pub(super) struct Cards {
     stop: Arc<Stop>,
     owners: Vec<JoinHandle<()>>,
+    warnings: Receiver<String>,
+}
+
+/// A card that will have an owner, and the thread that waits for that.
+struct Owned {
+    lane: usize,
+    health: Option<HealthPort>,
+    claim: Claim,
+    thread: SyncSender<Owner>,
 }
 
 impl Cards {
@@ -38,13 +47,33 @@ impl Cards {
         timeout: Duration,
         tls: &Arc<OnceLock<Watch>>,
     ) -> Result<(Self, Router), Failure> {
-        // Given up, a card is free before anybody is told that it is.
+        let threads = |error| Failure::new("owners of the cards do not start", error);
+        // Each owner warns once.
+        let (warn, warnings) = sync_channel(addresses.len());
+        let mut cards = Self {
+            stop: Arc::new(Stop::new().map_err(threads)?),
+            owners: Vec::new(),
+            warnings,
+        };
+        // Given up, a card is free before anybody is told that it is, and that before its thread is
+        // waited for. Whatever can fail does before a router drives any.
         let mut claims = Vec::new();
         let mut accelerators = Vec::new();
         for (lane, address) in addresses.iter().enumerate() {
             let (accelerator, claim) = open(address, directory)?;
             accelerators.push(accelerator);
-            claims.extend(claim.map(|(health, claim)| (lane, health, claim)));
+            if let Some((health, claim)) = claim {
+                let name = address.to_string();
+                let (thread, owner) =
+                    spawn(name, Arc::clone(&cards.stop), warn.clone()).map_err(threads)?;
+                cards.owners.push(owner);
+                claims.push(Owned {
+                    lane,
+                    health,
+                    claim,
+                    thread,
+                });
+            }
         }
         let options = Options {
             offload,
@@ -53,21 +82,27 @@ impl Cards {
         };
         let router = Router::start(accelerators, options)
             .map_err(|error| Failure::new("the router does not start", error))?;
-        let threads = |error| Failure::new("owners of the cards do not start", error);
-        let mut cards = Self {
-            stop: Arc::new(Stop::new().map_err(threads)?),
-            owners: Vec::new(),
-        };
-        for (lane, health, claim) in claims {
+        for owned in claims {
+            let Owned {
+                lane,
+                health,
+                claim,
+                thread,
+            } = owned;
             let (name, publisher) = claim.take();
             let schedule = Schedule::default();
             let tls = Arc::clone(tls);
             let owner = Owner::new(router.clone(), lane, health, publisher, &name, schedule)
                 .adding(move |page| page.tls = tls.get().map_or(page.tls, Watch::page));
-            let owner = spawn(owner, name, Arc::clone(&cards.stop)).map_err(threads)?;
-            cards.owners.push(owner);
+            // It waits for this, and there is room.
+            let _ = thread.send(owner);
         }
         Ok((cards, router))
+    }
+
+    /// What owners have to say that an operator should know, since this was last asked.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.try_iter()
     }
 }
 
@@ -99,26 +134,21 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(mut publisher) = self.publisher.take() {
-            let now = SystemClock.now();
-            let mut page = Page::new();
-            page.owner.pid = u64::from(std::process::id()).into();
-            page.owner.address = padded(&self.name);
-            page.owner.published_at_ns = now.as_nanos().into();
-            page.card.state = card_state::RELEASED.into();
-            page.card.state_since_ns = now.as_nanos().into();
+            let identity = Identity::of_this_process(&self.name);
+            let rounds = Rounds::new(&identity, None, Schedule::default());
             // Why nothing is served is about to be said, and says more than this could.
-            let _ = publisher.publish(&page);
+            let _ = publisher.publish(&rounds.released(SystemClock.now()));
         }
     }
 }
 
 /// What software has none of: a health port, and a page.
-type Owned = (Option<HealthPort>, Claim);
+type Claimed = (Option<HealthPort>, Claim);
 
 fn open(
     address: &Address,
     directory: &Path,
-) -> Result<(Box<dyn Accelerator>, Option<Owned>), Failure> {
+) -> Result<(Box<dyn Accelerator>, Option<Claimed>), Failure> {
     let name = address.to_string();
     let claim = match address {
         Address::Software(_) => None,
@@ -150,13 +180,24 @@ fn cannot_publish(name: &str, error: PublishError) -> Failure {
     Failure::new(format!("{name} cannot be owned"), error).hint(hint)
 }
 
-fn spawn(mut owner: Owner, name: String, stop: Arc<Stop>) -> io::Result<JoinHandle<()>> {
+/// A thread that waits for an owner, and does its rounds until `stop` is requested. What it has to say
+/// others say, as it must not wait for whoever reads that.
+fn spawn(
+    name: String,
+    stop: Arc<Stop>,
+    warn: SyncSender<String>,
+) -> io::Result<(SyncSender<Owner>, JoinHandle<()>)> {
+    let (give, given) = sync_channel::<Owner>(1);
     let rounds = move || {
+        let Ok(mut owner) = given.recv() else {
+            return;
+        };
         let mut told = false;
         while let Err(error) = owner::run(&mut owner, &SystemClock, &stop) {
             if !told {
-                crate::cli::output::complain(format_args!(
-                    "warning: {name} is used, but its telemetry page cannot be published: {error}"
+                // There is room for one of each.
+                let _ = warn.try_send(format!(
+                    "{name} is used, but its telemetry page cannot be published: {error}"
                 ));
                 told = true;
             }
@@ -167,7 +208,40 @@ fn spawn(mut owner: Owner, name: String, stop: Arc<Stop>) -> io::Result<JoinHand
         // A page that could not be published before is not missed now.
         let _ = owner.release(SystemClock.now());
     };
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("hwshim-owner".to_owned())
-        .spawn(rounds)
+        .spawn(rounds)?;
+    Ok((give, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use card_spec::telemetry::card_state;
+    use hwshim::telemetry::{Reader, pages};
+
+    #[test]
+    fn a_card_that_never_had_an_owner_is_released_by_who_claimed_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = "vfio-user:/nowhere/card.sock".to_owned();
+        drop(Claim {
+            publisher: Some(Publisher::create(directory.path(), &name).unwrap()),
+            name: name.clone(),
+        });
+        let pages = pages(directory.path()).unwrap();
+        let page = Reader::open(&pages[0]).and_then(|reader| reader.read());
+        let page = page.unwrap();
+        assert_eq!(page.address(), name);
+        assert_eq!(page.card.state.get(), card_state::RELEASED);
+        let Identity {
+            pid,
+            start_time_ticks,
+            ..
+        } = Identity::of_this_process(&name);
+        assert_eq!(page.owner.pid.get(), u64::from(pid));
+        assert_eq!(page.owner.start_time_ticks.get(), start_time_ticks);
+        assert_ne!(start_time_ticks, 0);
+        assert_ne!(page.owner.publish_interval_ns.get(), 0);
+        assert_ne!(page.owner.published_at_ns.get(), 0);
+    }
 }
