@@ -135,6 +135,11 @@ impl Keeper {
         Ok(past)
     }
 
+    /// Takes back what [`Keeper::look_up`] has told, which has reached nobody.
+    pub fn put_back(&mut self, past: Past) {
+        self.before = Before::Read(Box::new(past));
+    }
+
     /// Reads what is on record before this run adds to it.
     fn look_back(&mut self, now: Stamp) -> Result<(), HistoryError> {
         let mut incidents = self.query(&Filter {

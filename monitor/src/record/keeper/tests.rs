@@ -125,6 +125,10 @@ fn what_was_on_record_before_is_told_as_soon_as_it_can_be_read_and_without_what_
     let kept = second.keep(Vec::new(), at(10));
     assert!(kept.opened_late && kept.troubles.is_empty(), "{kept:?}");
     let past = second.look_up().unwrap();
+    // Whoever asked first does not wait any more.
+    second.put_back(past);
+    assert!(second.keep(Vec::new(), at(10)).opened_late);
+    let past = second.look_up().unwrap();
     assert_eq!(past.was_stopped, Some(true));
     assert_eq!((past.firmware.len(), past.incidents.len()), (1, 1));
     assert!(past.firmware[0].event.body.contains("1.0"), "{past:?}");

@@ -144,7 +144,10 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 let _ = kept.send(keeper.keep(events, now));
             }
             Job::LookUp { found } => {
-                let _ = found.send(keeper.look_up());
+                // Who asked has given up waiting: it is for whoever asks next.
+                if let Err(Ok(past)) = found.send(keeper.look_up()) {
+                    keeper.put_back(past);
+                }
             }
             Job::Order {
                 event,
