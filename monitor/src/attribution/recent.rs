@@ -47,15 +47,25 @@ pub struct RecentChanges {
 }
 
 impl RecentChanges {
-    /// Something was changed.
+    /// Something was changed. The same thing once more, such as the start of a service that never
+    /// stays, takes the place of what it was before, and pushes nothing else out.
     pub fn take(&mut self, changed: Changed, now: Instant) {
+        let is_same = |it: &Changed| (&it.subject, &it.what) == (&changed.subject, &changed.what);
+        self.changes.retain(|(told, it)| {
+            let age = age(*told, it, now);
+            age < CHANGES_FOR && !(is_same(it) && age >= changed.age)
+        });
+        if self.changes.iter().any(|(_, it)| is_same(it)) || changed.age >= CHANGES_FOR {
+            return;
+        }
         self.changes.push_back((now, changed));
-        let is_recent = |(told, it): &(Instant, Changed)| age(*told, it, now) < CHANGES_FOR;
-        self.changes.retain(is_recent);
         let by_age = |(told, it): &(Instant, Changed)| std::cmp::Reverse(age(*told, it, now));
         self.changes.make_contiguous().sort_by_key(by_age);
         let excess = self.changes.len().saturating_sub(CHANGES_MAX);
         self.changes.drain(..excess);
+        if excess > 0 {
+            self.is_whole = false;
+        }
     }
 
     /// All that is on record of the day before was told.
@@ -139,6 +149,24 @@ mod tests {
         let absent = dossier.absence(Kind::RecentChange, now);
         let told = seen.map(|(_, sight)| (true, sight.detail.clone()));
         told.or_else(|| absent.map(|(_, sight)| (false, sight.detail.clone())))
+    }
+
+    #[test]
+    fn what_changes_again_and_again_pushes_nothing_out_and_what_is_pushed_out_is_not_denied() {
+        let mut changes = just_changed();
+        changes.is_whole();
+        for _ in 0..2 * CHANGES_MAX {
+            changes.take(changed("web", "web was started again", 0), at(1));
+        }
+        assert!(weighed(&changes, "card", at(1)).unwrap().0);
+        // An older one of the same, told late, does not take the place of the younger.
+        changes.take(changed("web", "web was started again", 5), at(1));
+        assert!(weighed(&changes, "web", at(20)).unwrap().0);
+        assert!(!weighed(&changes, "another", at(1)).unwrap().0);
+        for number in 0..CHANGES_MAX {
+            changes.take(changed("web", &format!("version {number}"), 0), at(2));
+        }
+        assert_eq!(weighed(&changes, "card", at(2)), None);
     }
 
     #[test]
