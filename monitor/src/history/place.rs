@@ -376,6 +376,11 @@ pub(super) fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
         io::ErrorKind::ReadOnlyFilesystem => HistoryError::ReadOnly {
             path: path.to_owned(),
         },
+        // What is not there is not for a reader to miss, but a directory above to be made.
+        io::ErrorKind::NotFound => HistoryError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
         _ => unreadable(path, source),
     }
 }
