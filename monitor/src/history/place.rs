@@ -175,7 +175,8 @@ impl Place {
 /// Opens a file of this format for reading, whoever is writing it.
 pub(super) fn open_for_reading(path: &Path, format: &Format) -> Result<Connection, HistoryError> {
     let (directory, file) = (path.parent().unwrap_or(path), format.file);
-    let directory = fs::canonicalize(directory).map_err(|source| unreadable(path, source))?;
+    let directory =
+        fs::canonicalize(directory).map_err(|source| absent_or_unreadable(path, source))?;
     let path = directory.join(file);
     check_magic(&path)?;
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | common_flags())?;
@@ -242,7 +243,7 @@ fn check_magic(path: &Path) -> Result<(), HistoryError> {
     let mut start = Vec::new();
     File::open(path)
         .and_then(|file| file.take(16).read_to_end(&mut start))
-        .map_err(|source| unreadable(path, source))?;
+        .map_err(|source| absent_or_unreadable(path, source))?;
     if start == MAGIC {
         return Ok(());
     }
@@ -361,9 +362,6 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
         io::ErrorKind::StorageFull => HistoryError::Full {
             path: path.to_owned(),
         },
-        io::ErrorKind::NotFound => HistoryError::Absent {
-            path: path.to_owned(),
-        },
         _ => HistoryError::Unreadable {
             path: path.to_owned(),
             source,
@@ -371,15 +369,20 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
     }
 }
 
+/// For who reads a history, and begins none.
+fn absent_or_unreadable(path: &Path, source: io::Error) -> HistoryError {
+    match source.kind() {
+        io::ErrorKind::NotFound => HistoryError::Absent {
+            path: path.to_owned(),
+        },
+        _ => unreadable(path, source),
+    }
+}
+
 pub(super) fn cannot_write(path: &Path, source: io::Error) -> HistoryError {
     match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => HistoryError::ReadOnly {
             path: path.to_owned(),
-        },
-        // What is not there is not for a reader to miss, but a directory above to be made.
-        io::ErrorKind::NotFound => HistoryError::Unreadable {
-            path: path.to_owned(),
-            source,
         },
         _ => unreadable(path, source),
     }
