@@ -14,6 +14,7 @@ use crate::leak::Level;
 use crate::services::ServiceTransition;
 use crate::status::{CardStatus, HostFigures, ServiceStatus, Status};
 use crate::verdict::{Cause, Evidence};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,31 +38,14 @@ impl Changes {
     /// Goes on from the events of the kinds [`FIRMWARE`] and [`SOFTWARE`] on record before this run, in
     /// order.
     pub(super) fn remember(&mut self, firmware: &[Recorded], software: &[Recorded]) {
-        self.firmware.remember(firmware.iter().filter_map(|it| {
-            let Event {
-                subject,
-                stamp,
-                body,
-                ..
-            } = &it.event;
-            let body: FirmwareBody = serde_json::from_str(body).ok()?;
-            Some((
-                of_card(subject),
-                body.to,
-                (!body.expected).then_some(*stamp),
-            ))
-        }));
-        self.software.remember(software.iter().filter_map(|it| {
-            let Event {
-                subject,
-                stamp,
-                body,
-                ..
-            } = &it.event;
-            let body: SoftwareBody = serde_json::from_str(body).ok()?;
-            let key = (subject.clone(), body.what);
-            Some((key, body.to, (!body.expected).then_some(*stamp)))
-        }));
+        let firmware = versions(firmware, |card, body: FirmwareBody| {
+            (of_card(card), body.to, body.expected)
+        });
+        self.firmware.remember(firmware);
+        let software = versions(software, |of, body: SoftwareBody| {
+            ((of.to_owned(), body.what), body.to, body.expected)
+        });
+        self.software.remember(software);
     }
 
     /// What a poll found to be another. Firmware that was changed while no window was open is a
@@ -236,6 +220,19 @@ pub(super) fn recorded(evidence: &[Evidence]) -> Vec<Evidence> {
             detail: cut(&piece.detail, DETAIL_LEN_MAX).to_owned(),
         })
         .collect()
+}
+
+/// What events say: of what which version it is, and when it was changed unexpectedly, if it was.
+/// `read` tells, of a subject and a body, the first two and whether the change was expected.
+fn versions<Body: DeserializeOwned>(
+    events: &[Recorded],
+    read: impl Fn(&str, Body) -> (Key, String, bool),
+) -> impl Iterator<Item = (Key, String, Option<Stamp>)> {
+    events.iter().filter_map(move |it| {
+        let body = serde_json::from_str(&it.event.body).ok()?;
+        let (key, version, expected) = read(&it.event.subject, body);
+        Some((key, version, (!expected).then_some(it.event.stamp)))
+    })
 }
 
 /// Under what the firmware of a card is known.
