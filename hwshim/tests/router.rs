@@ -219,8 +219,9 @@ fn a_reset_of_one_accelerator_does_not_hold_up_another() {
     drop(open_gate);
 }
 
-#[test]
-fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
+/// A router on a runtime with one thread, over an accelerator in use that answers so often, its trial
+/// included; and word of each request that it is given.
+fn on_one_thread(answers: usize) -> (tokio::runtime::Runtime, Router, Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -229,8 +230,7 @@ fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
     let held = Held {
         ring: Ring::default(),
         reset_gate: None,
-        // The trial's, and nothing else.
-        answers_left: 1,
+        answers_left: answers,
         submitted,
     };
     let router = runtime.block_on(async {
@@ -240,6 +240,13 @@ fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
         }
         router
     });
+    (runtime, router, is_submitted)
+}
+
+#[test]
+fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
+    // The trial's, and nothing else.
+    let (runtime, router, is_submitted) = on_one_thread(1);
     is_submitted.recv_timeout(PATIENT).expect("the trial");
     let user = router.clone();
     let caller = std::thread::spawn(move || user.perform(digest()));
@@ -255,22 +262,8 @@ fn what_is_in_flight_when_the_driver_ends_is_done_in_software() {
 
 #[test]
 fn who_has_signed_looks_for_answers_that_the_driver_on_its_thread_could_not() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let (submitted, is_submitted) = channel();
-    let held = Held {
-        ring: Ring::default(),
-        reset_gate: None,
-        answers_left: usize::MAX,
-        submitted,
-    };
+    let (runtime, router, is_submitted) = on_one_thread(usize::MAX);
     runtime.block_on(async {
-        let router = Router::start_on_tokio(vec![Box::new(held)], options()).unwrap();
-        while !matches!(router.status()[0].breaker, State::Closed { .. }) {
-            tokio::task::yield_now().await;
-        }
         let mut answer = std::pin::pin!(router.perform_async(digest()));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(answer.as_mut().poll(&mut context).is_pending());

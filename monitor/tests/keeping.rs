@@ -88,15 +88,21 @@ impl Site {
     }
 
     fn run(&self) -> Command {
+        let mut command = self.run_with("control", "alive");
+        command.env("NOTIFY_SOCKET", self.path("notify"));
+        command
+    }
+
+    /// A monitor with a control socket and a sign of life of these names.
+    fn run_with(&self, control: &str, alive: &str) -> Command {
         let mut command = Command::new(CARDMON);
         command
             .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
             .args(["--listen", "127.0.0.1:0"])
             .args(["--telemetry", &self.text("pages")])
             .args(["--history", &self.text("history")])
-            .args(["--control", &self.text("control")])
-            .args(["--dead-man", &self.text("alive")])
-            .env("NOTIFY_SOCKET", self.path("notify"))
+            .args(["--control", &self.text(control)])
+            .args(["--dead-man", &self.text(alive)])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -108,17 +114,7 @@ impl Site {
 
     /// Starts another on the same history, which nobody hears.
     fn start_beside(&self) -> Monitor {
-        let mut command = Command::new(CARDMON);
-        command
-            .args(["run", "--json", "--interval", "200ms", "--for", "120s"])
-            .args(["--listen", "127.0.0.1:0"])
-            .args(["--telemetry", &self.text("pages")])
-            .args(["--history", &self.text("history")])
-            .args(["--control", &self.text("control2")])
-            .args(["--dead-man", &self.text("alive2")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Monitor::of(&mut command)
+        Monitor::of(&mut self.run_with("control2", "alive2"))
     }
 
     fn start_with(&self, more: &[&str]) -> Monitor {
