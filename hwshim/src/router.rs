@@ -569,7 +569,7 @@ impl Shared {
             Placed::OnCard(id) => {
                 inner.wait(id, waiter());
                 inner.core.flush();
-                let overslept = inner.core.next_wake() < inner.sleeping_until;
+                let overslept = inner.oversleeps();
                 // Woken before, the driver would have to wait for the lock at once.
                 drop(inner);
                 if overslept {
@@ -592,8 +592,7 @@ impl Shared {
         inner.poll(self.clock.now());
         inner.core.publish(&self.outlook);
         let sleeps = inner.sleeping_until != Instant::ORIGIN;
-        let has_to_wake =
-            sleeps && (!inner.core.arm() || inner.core.next_wake() < inner.sleeping_until);
+        let has_to_wake = sleeps && (!inner.core.arm() || inner.oversleeps());
         drop(inner);
         if has_to_wake {
             self.wake.wake();

@@ -17,7 +17,6 @@ mod work;
 mod worker;
 
 use super::class::Class;
-use super::least::Least;
 use super::{
     Accelerator, Algorithm, Batch, Completion, Counters, DeviceError, RejectReason, Rejected,
     Request, State, Unverified,
@@ -31,7 +30,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 use work::Work;
-use worker::{Done, Ticket, Took, Worker};
+use worker::{Done, Takes, Ticket, Worker};
 
 /// The address of this accelerator.
 pub const NAME: &str = "software:multi-buffer";
@@ -58,7 +57,7 @@ pub struct MultiBuffer {
     stragglers: u64,
     done: Vec<Done>,
     /// What batches took when results were last taken out.
-    took: Took,
+    takes: Takes,
 }
 
 /// Whether this host can use the library: what it calls itself, or why not.
@@ -94,7 +93,7 @@ impl MultiBuffer {
             fault: None,
             stragglers: 0,
             done: Vec::new(),
-            took: [Least::NONE; Class::ALL.len()],
+            takes: [None; Class::ALL.len()],
         }
     }
 
@@ -115,7 +114,7 @@ impl MultiBuffer {
     fn collect(&mut self, completions: &mut Vec<Completion>) {
         let mut done = std::mem::take(&mut self.done);
         if let Some(worker) = &self.worker {
-            self.took = worker.take_done(&mut done);
+            self.takes = worker.take_done(&mut done);
         }
         for Done { ticket, output } in done.drain(..) {
             let Some(request) = self.take(ticket) else {
@@ -251,7 +250,7 @@ impl Accelerator for MultiBuffer {
     }
 
     fn next_batch(&self, class: Class) -> Option<Batch> {
-        let takes = self.took[class.index()].get()?;
+        let takes = self.takes[class.index()]?;
         let before = Class::ALL.into_iter().map(|other| {
             let count = self.by_class[other.index()];
             // Those of its own class that fill no batch are in its own.
@@ -260,7 +259,7 @@ impl Accelerator for MultiBuffer {
             } else {
                 count.div_ceil(LANES)
             };
-            let each = self.took[other.index()].get().unwrap_or(takes);
+            let each = self.takes[other.index()].unwrap_or(takes);
             each.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
         });
         let before = before.fold(Duration::ZERO, Duration::saturating_add);

@@ -97,6 +97,11 @@ impl Inner {
         }
     }
 
+    /// Whether the driver sleeps longer than it may now.
+    pub(super) fn oversleeps(&self) -> bool {
+        self.core.next_wake() < self.sleeping_until
+    }
+
     /// Returns whether anything has arrived.
     pub(super) fn poll(&mut self, now: Instant) -> bool {
         self.core.poll(now, &mut self.arrivals);

@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Names a request to the worker; numbers are not used twice.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -33,8 +34,8 @@ pub(super) struct Done {
     pub(super) output: Result<Vec<u8>, DeviceError>,
 }
 
-/// What batches take, by class.
-pub(super) type Took = [Least; Class::ALL.len()];
+/// What batches take, by class, if one was executed.
+pub(super) type Takes = [Option<Duration>; Class::ALL.len()];
 
 /// The thread. Ends when dropped, after the batch that it is at.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ struct Shared {
 struct Inner {
     gather: Gather<Kind, (Ticket, Work)>,
     done: Vec<Done>,
-    took: Took,
+    takes: Takes,
     /// Somebody waits for results.
     armed: bool,
     /// The event has been signalled and not yet been taken.
@@ -73,7 +74,7 @@ impl Worker {
             inner: Mutex::new(Inner {
                 gather: Gather::new(LANES),
                 done: Vec::new(),
-                took: [Least::NONE; Class::ALL.len()],
+                takes: [None; Class::ALL.len()],
                 armed: false,
                 signalled: false,
                 stopping: false,
@@ -103,15 +104,15 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Takes results out. Returns what batches have taken.
-    pub(super) fn take_done(&self, done: &mut Vec<Done>) -> Took {
+    /// Takes results out. Returns what batches take.
+    pub(super) fn take_done(&self, done: &mut Vec<Done>) -> Takes {
         let mut inner = self.shared.lock();
         done.append(&mut inner.done);
         if std::mem::take(&mut inner.signalled) {
             // What it counted is of no interest, and that it counted is known.
             let _ = rustix::io::read(&self.shared.event, &mut [0; 8]);
         }
-        inner.took
+        inner.takes
     }
 
     /// Lets go of operations that have not begun and that nobody wants any more.
@@ -167,6 +168,7 @@ impl Shared {
 fn run(shared: &Shared, library: &MultiBuffer) {
     let _last = LastWord(shared);
     let clock = SystemClock;
+    let mut times = [Least::NONE; Class::ALL.len()];
     let mut inner = shared.lock();
     while !inner.stopping {
         let now = clock.now();
@@ -177,9 +179,11 @@ fn run(shared: &Shared, library: &MultiBuffer) {
         drop(inner);
         let outputs = work::execute(library, kind, batch.iter().map(|(_, work)| work));
         let took = clock.now().since(now);
+        let class = kind.class().index();
+        times[class].record(took);
         inner = shared.lock();
         inner.gather.executed(kind, took);
-        inner.took[kind.class().index()].record(took);
+        inner.takes[class] = times[class].get();
         let tickets = batch.iter().map(|(ticket, _)| *ticket);
         let done = tickets.zip(outputs);
         inner

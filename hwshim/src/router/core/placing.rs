@@ -46,6 +46,8 @@ pub(super) struct Candidate {
     /// When its answer is to be expected, not yet verified.
     latency: Duration,
     in_flight: usize,
+    /// What the batch takes that it would be in, if its accelerator has timed such.
+    batch_takes: Option<Duration>,
     /// No caller has had an answer since its trial, by which its latency is guessed.
     is_untried: bool,
 }
@@ -181,14 +183,18 @@ impl Core {
         let lane = &self.lanes[index];
         let in_flight = lane.in_flight();
         let admits = self.options.admission.admits_to_accelerator(in_flight);
-        admits.then(|| Candidate {
-            lane: index,
-            latency: lane.next_batch(class).map_or_else(
-                || self.expected(lane, class, in_flight),
-                |Batch { takes, before }| before.saturating_add(takes),
-            ),
-            in_flight,
-            is_untried: lane.speeds[class.index()].is_a_guess(),
+        admits.then(|| {
+            let batch = lane.next_batch(class);
+            Candidate {
+                lane: index,
+                latency: batch.map_or_else(
+                    || self.expected(lane, class, in_flight),
+                    |Batch { takes, before }| before.saturating_add(takes),
+                ),
+                in_flight,
+                batch_takes: batch.map(|batch| batch.takes),
+                is_untried: lane.speeds[class.index()].is_a_guess(),
+            }
         })
     }
 
@@ -220,8 +226,8 @@ impl Core {
         let work = if size > 1 {
             // Only what computes on this CPU gathers, and a batch costs as much however full it is.
             // One that comes alone is kept back for nobody, so its latency is what a batch takes.
-            let timed = lane.next_batch(class).map(|batch| batch.takes);
-            let whole = timed.unwrap_or_else(|| self.expected(lane, class, 0));
+            let whole = candidate.batch_takes;
+            let whole = whole.unwrap_or_else(|| self.expected(lane, class, 0));
             let filled = (candidate.in_flight + self.announced + 1).min(size);
             choice::shared(whole, 1, filled)
         } else {
