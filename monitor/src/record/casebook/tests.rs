@@ -81,13 +81,19 @@ struct Case {
 }
 
 impl Case {
+    /// With nothing on record.
     fn new() -> Self {
-        let mut casebook = Casebook::new(at(0));
-        assert_eq!(casebook.remember(&[], &[], at(0)), []);
+        let mut case = Self::unread(0);
+        assert_eq!(case.casebook.remember(&[], &[], at(0)), []);
+        case
+    }
+
+    /// Begun then, without knowing what is on record.
+    fn unread(second: u64) -> Self {
         Self {
-            casebook,
+            casebook: Casebook::new(at(second)),
             drained: BTreeSet::new(),
-            second: 0,
+            second,
         }
     }
 
@@ -336,8 +342,10 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
     let mut status = status();
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
     let opened = recorded(case.poll(&status).remove(0));
-    let mut casebook = Casebook::new(at(3_600));
-    let events = casebook.remember(std::slice::from_ref(&opened), &[], at(3_600));
+    let mut case = Case::unread(3_600);
+    let events = case
+        .casebook
+        .remember(std::slice::from_ref(&opened), &[], at(3_600));
     assert_eq!(events.len(), 1);
     let end = body(&events[0]);
     assert!(end.not_watched && !end.figures.open);
@@ -345,11 +353,6 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
     let shown = on_record(&[recorded(events[0].clone()), opened], at(7_200).wall);
     assert_eq!(shown.len(), 1);
     assert_eq!(shown[0].began_seconds_ago, 7_199.0);
-    let mut case = Case {
-        casebook,
-        drained: BTreeSet::new(),
-        second: 3_600,
-    };
     let opened = case.poll(&status);
     assert_eq!(body(&opened[0]).figures.incident, end.figures.incident + 1);
 }
@@ -398,11 +401,7 @@ fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
     let before = recorded(case.poll(&status).remove(0));
     let change = Event::new(at(3_000), OWNER_CHANGED, CARD, &"");
-    let mut late = Case {
-        casebook: Casebook::new(at(3_600)),
-        drained: BTreeSet::new(),
-        second: 3_600,
-    };
+    let mut late = Case::unread(3_600);
     let unread = late.poll(&status);
     let number = body(&unread[0]).figures.incident;
     assert!(number >= NUMBERED_BY_TIME, "{number}");
@@ -415,13 +414,9 @@ fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
     assert_eq!(shown[0].changes.len(), 1, "{shown:?}");
     let mut next = recorded(unread[0].clone());
     next.event.kind = INCIDENT_CLOSED.into();
-    let mut again = Casebook::new(at(7_200));
-    let _ = again.remember(&[begun[0].clone(), next], &[], at(7_200));
-    let mut again = Case {
-        casebook: again,
-        drained: BTreeSet::new(),
-        second: 7_200,
-    };
+    let mut again = Case::unread(7_200);
+    let on_record = [begun[0].clone(), next];
+    let _ = again.casebook.remember(&on_record, &[], at(7_200));
     let opened = again.poll(&status);
     assert_eq!(body(&opened[0]).figures.incident, 2);
 }
