@@ -288,7 +288,7 @@ const fn is_nonsense(error: &rusqlite::Error) -> bool {
 
 fn schema(reader: &Reader) -> Result<Option<Finding>, HistoryError> {
     let read = place::check_format(reader.connection(), reader.path(), &FORMAT);
-    damage(read, Seq(1))
+    damage(read.map(|_| ()), Seq(1))
 }
 
 /// Whether the file is put together as SQLite would: no index that leaves an event out, no page

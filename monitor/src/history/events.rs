@@ -12,6 +12,7 @@ use super::time::{BootId, Stamp, WallTime};
 use hwshim::clock::Instant;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, Statement, ToSql, TransactionBehavior, params};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,12 @@ const CHECKED_AT_OPEN: u64 = 1_000;
 pub(super) const FORMAT: Format = Format {
     file: EVENTS_FILE,
     application_id: i32::from_be_bytes(*b"cmev"),
-    version: 1,
-    schema: "
+    schemas: &[TABLES, BY_KIND],
+};
+
+/// What is on record, and that it stays. To the blank as it was given out: it is compared with what
+/// stands in the file.
+const TABLES: &str = "
         CREATE TABLE boot (
             id   INTEGER PRIMARY KEY,
             uuid TEXT NOT NULL UNIQUE CHECK (length(uuid) = 36)
@@ -62,8 +67,12 @@ pub(super) const FORMAT: Format = Format {
         CREATE TRIGGER boot_stays BEFORE UPDATE ON boot
         BEGIN SELECT RAISE(ABORT, 'boots are never changed'); END;
         CREATE TRIGGER boot_is_kept BEFORE DELETE ON boot
-        BEGIN SELECT RAISE(ABORT, 'boots are never deleted'); END;",
-};
+        BEGIN SELECT RAISE(ABORT, 'boots are never deleted'); END;";
+
+/// Whoever begins needs the latest of a few kinds among all that ever was. The times are in it so that
+/// what is too old is passed by without a look at the event; the numbers, so that nothing is sorted.
+const BY_KIND: &str = "
+    CREATE INDEX event_by_kind ON event (kind, seq, wall_ns);";
 
 const COLUMNS: &str = "SELECT event.seq, wall_ns, monotonic_ns, uuid, severity, kind, subject,
     refers_to, body, prev, hash FROM event LEFT JOIN boot ON boot.id = event.boot";
@@ -166,6 +175,20 @@ impl Reader {
         Ok(events)
     }
 
+    /// How many steps SQLite takes to find what a filter lets through, whatever the disk is like. Of a
+    /// table that is read from end to end it takes several for each row.
+    #[cfg(test)]
+    pub(crate) fn steps(&self, filter: &Filter) -> u64 {
+        let (text, values) = filter.statement();
+        let mut statement = self.connection.prepare(&text).unwrap();
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
+        let mut rows = statement.query(&*values).unwrap();
+        while rows.next().unwrap().is_some() {}
+        drop(rows);
+        let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
+        u64::try_from(steps).unwrap()
+    }
+
     /// Shows each event that a filter lets through, until `show` has seen enough.
     ///
     /// # Errors
@@ -201,13 +224,52 @@ impl Reader {
 }
 
 impl Filter {
+    /// Of several kinds, each is found by the index in its order, and they are merged as they are
+    /// read: asked for all of them at once, SQLite would read and sort whatever there is of them.
     fn statement(&self) -> (String, Vec<Box<dyn ToSql>>) {
+        let kinds: BTreeSet<_> = self.kinds.iter().map(Some).collect();
+        let each = if kinds.is_empty() {
+            BTreeSet::from([None])
+        } else {
+            kinds
+        };
+        let mut values = Vec::new();
+        let mut text = String::new();
+        for kind in each {
+            let conditions = self.conditions(kind, &mut values);
+            if !text.is_empty() {
+                text += " UNION ALL ";
+            }
+            text += COLUMNS;
+            if !conditions.is_empty() {
+                text += &format!(" WHERE {}", conditions.join(" AND "));
+            }
+        }
+        // The number of the event, which is the first column.
+        text += " ORDER BY 1";
+        if self.latest_first {
+            text += " DESC";
+        }
+        if let Some(limit) = self.limit {
+            text += " LIMIT ?";
+            values.push(Box::new(limit));
+        }
+        (text, values)
+    }
+
+    fn conditions(
+        &self,
+        kind: Option<&String>,
+        values: &mut Vec<Box<dyn ToSql>>,
+    ) -> Vec<&'static str> {
         let mut conditions = Vec::new();
-        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-        let mut require = |condition: &str, value: Box<dyn ToSql>| {
-            conditions.push(condition.to_owned());
+        let mut require = |condition, value| {
+            conditions.push(condition);
             values.push(value);
         };
+        if let Some(kind) = kind {
+            require("kind = ?", Box::new(kind.clone()) as Box<dyn ToSql>);
+        }
         if let Some(seq) = self.from {
             require("event.seq >= ?", Box::new(stored(seq.0)));
         }
@@ -226,26 +288,7 @@ impl Filter {
         if let Some(severity) = self.severity_min {
             require("severity >= ?", Box::new(severity.number()));
         }
-        if !self.kinds.is_empty() {
-            let marks = vec!["?"; self.kinds.len()].join(", ");
-            conditions.push(format!("kind IN ({marks})"));
-            let kinds = self.kinds.iter().cloned();
-            values.extend(kinds.map(|kind| Box::new(kind) as Box<dyn ToSql>));
-        }
-        let mut text = COLUMNS.to_owned();
-        if !conditions.is_empty() {
-            text += &format!(" WHERE {}", conditions.join(" AND "));
-        }
-        text += if self.latest_first {
-            " ORDER BY event.seq DESC"
-        } else {
-            " ORDER BY event.seq"
-        };
-        if let Some(limit) = self.limit {
-            text += " LIMIT ?";
-            values.push(Box::new(limit));
-        }
-        (text, values)
+        conditions
     }
 }
 
@@ -557,5 +600,114 @@ impl<'a> Append<'a> {
             boot,
         ])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of the first schema with some events, which were recorded as always.
+    fn older(directory: &Path) -> Vec<Recorded> {
+        let place = Place::new(directory);
+        let mut events = Events::open(&place, Vec::new()).unwrap();
+        let stamp = Stamp {
+            wall: WallTime::from_unix_millis(1_000_000),
+            monotonic: Instant::ORIGIN,
+            boot: BootId::of_this_boot(),
+        };
+        let kinds = ["start", "firmware", "firmware", "stop"];
+        let recorded = kinds.map(|kind| Event::new(stamp, kind, "card", &"body"));
+        events.append(&recorded).unwrap();
+        drop(events);
+        let file = Connection::open(directory.join(EVENTS_FILE)).unwrap();
+        file.execute_batch("DROP INDEX event_by_kind; PRAGMA user_version = 1")
+            .unwrap();
+        let all = Reader::open(directory).unwrap().query(&Filter::default());
+        all.unwrap()
+    }
+
+    fn of_kinds(kinds: &[&str]) -> Filter {
+        Filter {
+            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+            ..Filter::default()
+        }
+    }
+
+    fn version(directory: &Path) -> i32 {
+        let file = Connection::open(directory.join(EVENTS_FILE)).unwrap();
+        file.pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_file_of_an_older_schema_is_read_as_it_is_and_brought_up_to_date_by_who_writes_it() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = &root.path().join("history");
+        let recorded = older(directory);
+        let reader = Reader::open(directory).unwrap();
+        assert!(reader.verify(&[]).unwrap().is_clean());
+        let some = reader.query(&of_kinds(&["firmware", "stop"])).unwrap();
+        assert_eq!(some, recorded[1..]);
+        drop(reader);
+        assert_eq!(version(directory), 1, "who reads changed it");
+        let events = Events::open(&Place::new(directory), Vec::new()).unwrap();
+        assert_eq!(events.query(&Filter::default()).unwrap(), recorded);
+        assert!(events.verify(&[]).unwrap().is_clean());
+        drop(events);
+        assert_eq!(version(directory), 2);
+        // Once is enough.
+        drop(Events::open(&Place::new(directory), Vec::new()).unwrap());
+    }
+
+    #[test]
+    fn a_file_of_an_older_schema_that_was_altered_is_refused_and_left_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = &root.path().join("history");
+        older(directory);
+        let file = Connection::open(directory.join(EVENTS_FILE)).unwrap();
+        file.execute_batch("DROP TRIGGER event_stays").unwrap();
+        drop(file);
+        let error = Events::open(&Place::new(directory), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("event_stays"), "{error}");
+        assert_eq!(version(directory), 1);
+    }
+
+    /// Files that are out there have it, to the blank.
+    #[test]
+    fn the_schemas_are_what_they_were_when_they_were_given_out() {
+        let sum = |text: &str| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+            crate::report::hex(&digest.as_ref()[..8])
+        };
+        assert_eq!(
+            FORMAT.schemas.iter().map(|it| sum(it)).collect::<Vec<_>>(),
+            ["37845f08527da9c1", "65f8bf833838feea"]
+        );
+    }
+
+    #[test]
+    fn events_of_several_kinds_come_once_each_and_in_order_from_either_end() {
+        let root = tempfile::tempdir().unwrap();
+        let recorded = older(root.path());
+        let events = Events::open(&Place::new(root.path()), Vec::new()).unwrap();
+        let seqs = |filter: &Filter| {
+            let found = events.query(filter).unwrap();
+            found.iter().map(|it| it.seq.0).collect::<Vec<_>>()
+        };
+        let twice = of_kinds(&["stop", "firmware", "stop"]);
+        assert_eq!(seqs(&twice), [2, 3, 4]);
+        let latest = Filter {
+            latest_first: true,
+            limit: Some(2),
+            ..twice.clone()
+        };
+        assert_eq!(seqs(&latest), [4, 3]);
+        let until = Filter {
+            until: Some(Seq(2)),
+            ..twice
+        };
+        assert_eq!(seqs(&until), [2]);
+        assert_eq!(seqs(&Filter::default()).len(), recorded.len());
     }
 }

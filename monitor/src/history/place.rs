@@ -5,7 +5,7 @@
 
 use super::error::{HistoryError, printable};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -34,10 +34,23 @@ pub(super) struct Format {
     pub file: &'static str,
     /// `PRAGMA application_id`: whose it is.
     pub application_id: i32,
-    /// `PRAGMA user_version`: which schema.
-    pub version: i32,
-    /// Statements that make an empty file one of these.
-    pub schema: &'static str,
+    /// Statements, each of which make a file of one schema one of the next, the first of them an empty
+    /// file. How many were done is the `PRAGMA user_version`. What was given a number is never altered.
+    pub schemas: &'static [&'static str],
+}
+
+impl Format {
+    /// The newest schema.
+    fn version(&self) -> i32 {
+        i32::try_from(self.schemas.len()).expect("schemas are written by hand")
+    }
+
+    /// The statements that lead from the schema `from` to the schema `to`; none if there are no such.
+    fn steps(&self, from: i32, to: i32) -> String {
+        let place = |version: i32| usize::try_from(version).unwrap_or(0);
+        let steps = self.schemas.get(place(from)..place(to));
+        steps.unwrap_or_default().concat()
+    }
 }
 
 /// A file that is open for writing, and ours alone as long as `_lock` lives.
@@ -92,8 +105,13 @@ impl Place {
         if connection.is_readonly("main").unwrap_or(true) {
             return Err(HistoryError::ReadOnly { path });
         }
-        check_format(&connection, &path, format)?;
+        let version = check_format(&connection, &path, format)?;
         set_up(&connection).map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
+        if version < format.version() {
+            // All of it or nothing: whoever is killed meanwhile leaves a file of the older schema.
+            step(&connection, format, version)
+                .map_err(|error| HistoryError::sqlite(&path, "brought up to date", error))?;
+        }
         Ok(Owned {
             connection,
             _lock: lock,
@@ -209,21 +227,19 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, HistoryError> {
 }
 
 fn make(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
-    let Format {
-        application_id,
-        version,
-        schema,
-        ..
-    } = format;
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         PRAGMA application_id = {application_id};
-         PRAGMA user_version = {version};
-         {schema}
-         COMMIT;"
-    ))?;
+    connection.pragma_update(None, "application_id", format.application_id)?;
+    step(connection, format, 0)?;
     connection.pragma_update(None, "journal_mode", "wal")
+}
+
+/// Brings a file of the schema `from` up to the newest.
+fn step(connection: &Connection, format: &Format, from: i32) -> rusqlite::Result<()> {
+    let version = format.version();
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(&format.steps(from, version))?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()
 }
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
@@ -259,11 +275,12 @@ fn check_magic(path: &Path) -> Result<(), HistoryError> {
     })
 }
 
+/// Which schema the file has, which is exactly as that was given out.
 pub(super) fn check_format(
     connection: &Connection,
     path: &Path,
     format: &Format,
-) -> Result<(), HistoryError> {
+) -> Result<i32, HistoryError> {
     let failed = |error| HistoryError::sqlite(path, "read", error);
     let owner = pragma(connection, "application_id").map_err(failed)?;
     let version = pragma(connection, "user_version").map_err(failed)?;
@@ -276,27 +293,27 @@ pub(super) fn check_format(
             ),
         });
     }
-    if version > format.version {
+    if version > format.version() {
         return Err(HistoryError::Newer {
             path: path.to_owned(),
             found: version,
-            known: format.version,
+            known: format.version(),
         });
     }
     let found = schema_of(connection).map_err(failed)?;
     let expected = Connection::open_in_memory()
         .and_then(|fresh| {
-            fresh.execute_batch(format.schema)?;
+            fresh.execute_batch(&format.steps(0, version))?;
             schema_of(&fresh)
         })
         .map_err(failed)?;
-    if version < format.version || found != expected {
+    if version < 1 || found != expected {
         return Err(HistoryError::Corrupt {
             path: path.to_owned(),
             what: printable(&difference(&expected, &found)),
         });
     }
-    Ok(())
+    Ok(version)
 }
 
 type Schema = Vec<(String, String, Option<String>)>;

@@ -42,8 +42,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 const FORMAT: Format = Format {
     file: SAMPLES_FILE,
     application_id: i32::from_be_bytes(*b"cmsm"),
-    version: 1,
-    schema: "
+    schemas: &["
         CREATE TABLE series (
             id   INTEGER PRIMARY KEY,
             name TEXT NOT NULL UNIQUE
@@ -71,7 +70,7 @@ const FORMAT: Format = Format {
             id     INTEGER PRIMARY KEY CHECK (id = 1),
             last   INTEGER NOT NULL,
             closed INTEGER NOT NULL
-        ) STRICT;",
+        ) STRICT;"],
 };
 
 /// How finely the past is known.

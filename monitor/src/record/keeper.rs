@@ -124,13 +124,15 @@ impl Keeper {
             let trouble = self.troubles().into_iter().next();
             return Err(trouble.unwrap_or_else(|| "it was asked for before".to_owned()));
         };
-        // Somebody may have given an order since.
-        let orders = self.query(&of_kinds(&control::KINDS));
-        let orders = orders.map_err(|error| said(&error))?;
-        let past = Past {
-            orders,
-            ..Past::clone(past)
+        // Somebody may have given an order since. Those before are not read again: who asks waits, and
+        // asks once more if that takes too long.
+        let since = Filter {
+            from: past.orders.last().map(|last| last.seq.next()),
+            ..of_kinds(&control::KINDS)
         };
+        let since = self.query(&since).map_err(|error| said(&error))?;
+        let mut past = Past::clone(past);
+        past.orders.extend(since);
         self.before = Before::Told;
         Ok(past)
     }
@@ -142,26 +144,16 @@ impl Keeper {
 
     /// Reads what is on record before this run adds to it.
     fn look_back(&mut self, now: Stamp) -> Result<(), HistoryError> {
-        let mut incidents = self.query(&Filter {
-            latest_first: true,
-            limit: Some(INCIDENTS_MAX),
-            ..of_kinds(&[INCIDENT_OPENED, INCIDENT_CLOSED])
-        })?;
+        let [incidents, last_run, changes, firmware, software, orders] = look_ups(now);
+        let mut incidents = self.query(&incidents)?;
         incidents.reverse();
-        let last_run = self.query(&Filter {
-            latest_first: true,
-            limit: Some(1),
-            ..of_kinds(&[START, STOP])
-        })?;
+        let last_run = self.query(&last_run)?;
         let past = Past {
             incidents,
-            changes: self.query(&Filter {
-                from_wall: Some(now.wall.minus(CHANGES_FOR)),
-                ..of_kinds(&CHANGES)
-            })?,
-            firmware: self.query(&of_kinds(&[FIRMWARE]))?,
-            software: self.query(&of_kinds(&[SOFTWARE]))?,
-            orders: Vec::new(),
+            changes: self.query(&changes)?,
+            firmware: self.query(&firmware)?,
+            software: self.query(&software)?,
+            orders: self.query(&orders)?,
             was_stopped: last_run.first().map(|last| last.event.kind == STOP),
         };
         self.before = Before::Read(Box::new(past));
@@ -408,6 +400,28 @@ impl Keeper {
             retry_at: now.monotonic.plus(RETRY),
         });
     }
+}
+
+/// What is asked of the record before this run: incidents, how the last run ended, changes of late,
+/// firmware, software, orders. A poll waits for the answers, however long the record is.
+fn look_ups(now: Stamp) -> [Filter; 6] {
+    let latest = |kinds: &[&str], limit| Filter {
+        latest_first: true,
+        limit: Some(limit),
+        ..of_kinds(kinds)
+    };
+    let changes = Filter {
+        from_wall: Some(now.wall.minus(CHANGES_FOR)),
+        ..of_kinds(&CHANGES)
+    };
+    [
+        latest(&[INCIDENT_OPENED, INCIDENT_CLOSED], INCIDENTS_MAX),
+        latest(&[START, STOP], 1),
+        changes,
+        of_kinds(&[FIRMWARE]),
+        of_kinds(&[SOFTWARE]),
+        of_kinds(&control::KINDS),
+    ]
 }
 
 fn of_kinds(kinds: &[&str]) -> Filter {

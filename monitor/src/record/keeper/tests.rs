@@ -162,3 +162,41 @@ fn a_record_that_cannot_be_read_is_said_to_be_with_the_reason_and_added_to_only_
     let kept = keeper.keep(Vec::new(), at(20));
     assert!(kept.opened_late && kept.last.is_some(), "{kept:?}");
 }
+
+#[test]
+fn what_is_needed_at_the_start_is_found_in_a_long_history_without_reading_all_of_it() {
+    const EVENTS: u64 = 200_000;
+    let root = tempfile::tempdir().unwrap();
+    let mut first = keeper(&root);
+    // One a second, for longer than two days.
+    let kind = |number: u64| match number {
+        number if number % 100 == 7 => INCIDENT_OPENED,
+        number if number % 1_000 == 8 => control::KINDS[0],
+        50 => FIRMWARE,
+        51 => SOFTWARE,
+        number if number == EVENTS - 1 => STOP,
+        _ => "transition",
+    };
+    let events: Vec<_> = (0..EVENTS)
+        .map(|number| event(kind(number), "card", number))
+        .collect();
+    first.events.as_mut().unwrap().append(&events).unwrap();
+    first.close(Vec::new(), at(EVENTS));
+    let place = Place::new(root.path().join("history"));
+    let mut second = Keeper::open(place, root.path().join("anchors"), at(EVENTS));
+    let past = second.look_up().unwrap();
+    assert_eq!(past.was_stopped, Some(true));
+    assert_eq!((past.firmware.len(), past.software.len()), (1, 1));
+    let incidents = past.incidents.iter().map(|it| it.seq.0 - 1);
+    let last_incidents = (0..EVENTS).filter(|number| number % 100 == 7);
+    let last_incidents: Vec<_> = last_incidents.skip(2_000 - 256).collect();
+    assert_eq!(incidents.collect::<Vec<_>>(), last_incidents);
+    assert_eq!(past.orders.len(), 200);
+    assert!(past.changes.iter().all(|it| it.seq.0 > EVENTS - 86_401));
+    assert_eq!(past.changes.len(), 86, "those of the last day");
+    let reader = second.events.as_ref().unwrap();
+    for filter in look_ups(at(EVENTS)) {
+        let steps = reader.steps(&filter);
+        assert!(steps < EVENTS / 10, "{steps} for {filter:?}");
+    }
+}
