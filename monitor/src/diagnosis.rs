@@ -27,7 +27,10 @@ use crate::attribution::{
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
-use crate::rules::{Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_paused};
+use crate::rules::{
+    Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause, is_paused,
+    was_tested_in_a_pause,
+};
 use crate::verdict::Cause;
 use answers::Answers;
 use card_spec::health::Summary;
@@ -198,8 +201,12 @@ impl Diagnosis {
         }
         // What a card that has been told to pause does not answer, it need not.
         if !is_paused(case) {
-            self.weigh_breaker(page, now);
-            self.weigh_check(page, now);
+            if !is_out_for_a_pause(case) {
+                self.weigh_breaker(page, now);
+            }
+            if !was_tested_in_a_pause(case) {
+                self.weigh_check(page, now);
+            }
         }
         if self.link.interrupts_are_lost() {
             // Whoever waits for an interrupt that does not come waits long.

@@ -125,6 +125,18 @@ pub fn is_paused(case: &Case<'_>) -> bool {
     card::paused(case).is_some()
 }
 
+/// Whether the breaker is open for what the card did not answer while it had paused.
+#[must_use]
+pub fn is_out_for_a_pause(case: &Case<'_>) -> bool {
+    card::is_out_for_a_pause(case)
+}
+
+/// Whether the last known-answer test got no answer because the card had paused.
+#[must_use]
+pub fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
+    card::was_tested_in_a_pause(case)
+}
+
 /// Whether a code says that the card was lost to the bus.
 #[must_use]
 pub fn is_lost_to_the_bus(code: &str) -> bool {

@@ -104,8 +104,9 @@ pub const ROWS: [Row; 29] = [
     event(2 * MINUTE,  &[Kind::SessionsLost],                         [NN, YY,  M_,  M_,  M_,  O_,  O_,  MM,  M_,  O_,  MM]),
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [NN, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
-    // The card's own sensor, against the card's own limit. No process, setting or monitor warms it.
-    state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  M_,  P_,  MM,  MM,  MM,  M_,  P_,  MM,  MM]),
+    // The card's own sensor, against the card's own limit. No process, setting or monitor warms it, nor
+    // does its link; a slot that supplies it badly shows in the errors of the link as well.
+    state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  M_,  O_,  MM,  MM,  MM,  M_,  P_,  MM,  MM]),
     state(HOUR,        &[Kind::FloorTrend],                           [MM, O_,  P_,  O_,  M_,  P_,  PP,  M_,  M_,  O_,  O_]).defining(Cause::ServiceLeak),
     event(HOUR,        &[Kind::FailedOpens],                          [NN, P_,  PP,  P_,  O_,  O_,  PP,  O_,  O_,  P_,  O_]),
     state(30 * SECOND, &[Kind::QueueLong],                            [MM, MM,  MM,  M_,  M_,  M_,  M_,  M_,  PP,  O_,  O_]).defining(Cause::Overload),

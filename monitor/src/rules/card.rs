@@ -3,6 +3,7 @@
 use super::{Case, Finding, Says};
 use crate::verdict::{Cause, State};
 use card_spec::telemetry::{breaker_state, card_state, check_result};
+use hwshim::clock::Instant;
 use hwshim::pci::Presence;
 
 /// Evidence codes that open a breaker and can only be the card's doing: it broke a rule of the
@@ -60,6 +61,32 @@ pub(super) fn paused(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
+/// Whether the breaker was opened, or kept open, for what the card did not answer while it had paused,
+/// and nobody has tried it since.
+pub(super) fn is_out_for_a_pause(case: &Case<'_>) -> bool {
+    let Some(page) = case.page() else {
+        return false;
+    };
+    let breaker = &page.breaker;
+    let since = Instant::from_nanos(breaker.state_since_ns.get());
+    breaker.state.get() != breaker_state::CLOSED
+        && is_silence(&page.opened_by())
+        && case.memory.was_paused_at(since)
+}
+
+/// Whether the last known-answer test got no answer because the card had paused.
+pub(super) fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
+    case.page().is_some_and(|page| {
+        let at = Instant::from_nanos(page.checks.last_at_ns.get());
+        page.checks.last_result.get() == check_result::TIMED_OUT && case.memory.was_paused_at(at)
+    })
+}
+
+/// Whether a code says that answers did not come, and nothing else.
+fn is_silence(code: &str) -> bool {
+    matches!(code, "timed-out" | "ring-stuck")
+}
+
 /// The card takes no requests before a reset.
 pub(super) fn needs_reset(case: &Case<'_>) -> Option<Finding> {
     let card = &case.page()?.card;
@@ -104,6 +131,10 @@ pub(super) fn says_it_failed(case: &Case<'_>) -> Option<Finding> {
 /// The last known-answer test failed.
 pub(super) fn check_failed(case: &Case<'_>) -> Option<Finding> {
     let checks = &case.page()?.checks;
+    // What tells is whether it answers now, which the next test will say.
+    if was_tested_in_a_pause(case) {
+        return None;
+    }
     let (code, what, cause) = match checks.last_result.get() {
         check_result::NONE | check_result::PASSED => return None,
         check_result::FAILED => ("check-failed", "an error status", Cause::Undetermined),
@@ -144,6 +175,7 @@ pub(super) fn breaker_open(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     let cause = match opened_by.as_str() {
+        _ if is_out_for_a_pause(case) => Cause::None,
         code if is_own_doing(code) => Cause::Card,
         "gone" => Cause::CardAbsent,
         "bus-error" => Cause::Link,

@@ -16,6 +16,8 @@ const LATE_PERCENT: u32 = 80;
 const PERIOD_MAX: Duration = Duration::from_secs(10);
 /// Readings that may be missing before a counter that moved is no longer said to move.
 const READINGS_MISSING_MAX: u32 = 2;
+/// A request that was handed over in a pause may run out of its time so long after the pause.
+const UNANSWERED_FOR: Duration = Duration::from_secs(1);
 /// Period of a card that states none.
 const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
 
@@ -32,6 +34,18 @@ pub struct Memory {
     torn_polls: u32,
     pulse: Pulse,
     engines: Vec<Pulse>,
+    pause: Option<Pause>,
+}
+
+/// A time in which a card said that it took no work and meant to.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    /// The reading before the first that said so: it may have begun right after.
+    from: Instant,
+    /// The first reading that did not say so any more, or the last that did.
+    to: Instant,
+    /// Whether it goes on.
+    goes_on: bool,
 }
 
 impl Memory {
@@ -48,7 +62,16 @@ impl Memory {
             torn_polls: 0,
             pulse: Pulse::default(),
             engines: Vec::new(),
+            pause: None,
         }
+    }
+
+    /// Whether the card took no work at `then`, and had said so. What it did not answer by then it
+    /// need not have.
+    #[must_use]
+    pub fn was_paused_at(&self, then: Instant) -> bool {
+        self.pause
+            .is_some_and(|pause| pause.from <= then && then <= pause.to.plus(UNANSWERED_FOR))
     }
 
     /// Whether this poll came late, and since when polls have.
@@ -129,7 +152,32 @@ impl Memory {
         }
     }
 
+    /// Takes in whether the card says that it has paused. A pause within a moment of the one before
+    /// is the same.
+    fn record_pause(&mut self, beat: &Heartbeat) {
+        let before = self.pulse.read_at().unwrap_or(beat.read_at);
+        match &mut self.pause {
+            Some(pause) if pause.goes_on => {
+                pause.to = beat.read_at;
+                pause.goes_on = beat.status.processing_paused();
+            }
+            _ if !beat.status.processing_paused() => {}
+            Some(pause) if before <= pause.to.plus(UNANSWERED_FOR) => {
+                pause.to = beat.read_at;
+                pause.goes_on = true;
+            }
+            _ => {
+                self.pause = Some(Pause {
+                    from: before,
+                    to: beat.read_at,
+                    goes_on: true,
+                });
+            }
+        }
+    }
+
     fn record_beat(&mut self, beat: &Heartbeat, interval: Duration) {
+        self.record_pause(beat);
         let on_time = self.late_since.is_none();
         let period = match beat.period {
             Duration::ZERO => PERIOD_DEFAULT,
@@ -202,6 +250,11 @@ impl Pulse {
             .last
             .is_some_and(|(_, read_at)| now.since(read_at) <= self.patience);
         self.moved && self.unmoved_polls == 0 && being_read
+    }
+
+    /// When it was read last, as far as that reading told anything.
+    fn read_at(&self) -> Option<Instant> {
+        self.last.map(|(_, read_at)| read_at)
     }
 
     /// Whether it has ever been seen to move.

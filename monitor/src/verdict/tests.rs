@@ -699,6 +699,57 @@ fn a_card_that_is_too_hot_is_named_and_what_was_read_long_ago_is_not_weighed_aga
     assert!(assessment.confidence(Cause::Card) < 0.5, "{assessment:#?}");
 }
 
+/// A card that paused by itself for ten polls, and what it was asked meanwhile has run out of its time.
+fn after_a_pause() -> Scene {
+    let mut scene = Scene::connected();
+    let status = ControllerStatus::from_bits(scene.card.controller_status.get());
+    scene.card.controller_status = status.with_processing_paused(true).into_bits().into();
+    scene.polls(10);
+    scene.card.controller_status = status.into_bits().into();
+    stay_silent(&mut scene);
+    scene.polls(1);
+    scene
+}
+
+/// A breaker opens, and a known-answer test has no answer, now.
+fn stay_silent(scene: &mut Scene) {
+    let now = scene.now.as_nanos();
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.page.breaker.opened = 1.into();
+    scene.page.breaker.opened_by = padded("timed-out");
+    scene.page.breaker.state_since_ns = now.into();
+    scene.page.checks.last_result = check_result::TIMED_OUT.into();
+    scene.page.checks.last_at_ns = now.into();
+}
+
+#[test]
+fn a_card_is_not_at_fault_for_what_it_did_not_answer_in_a_pause() {
+    let mut scene = after_a_pause();
+    scene.polls(30);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::None));
+    let assessment = scene.judge.diagnosis().assessment();
+    assert_eq!(assessment.cause, Cause::None, "{assessment:#?}");
+}
+
+#[test]
+fn a_card_that_does_not_answer_after_its_pause_either_is_suspected() {
+    let mut scene = after_a_pause();
+    scene.polls(10);
+    stay_silent(&mut scene);
+    scene.polls(5);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Undetermined));
+    let assessment = scene.judge.diagnosis().assessment();
+    assert!(assessment.confidence(Cause::Card) > 0.5, "{assessment:#?}");
+}
+
+#[test]
+fn a_pause_excuses_silence_only() {
+    let mut scene = after_a_pause();
+    scene.page.breaker.opened_by = padded("wrong-answer");
+    scene.polls(2);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
 #[test]
 fn a_starved_host_clears_no_card_that_answered_wrongly_within_a_minute() {
     let is_cleared = |scene: &Scene| {
