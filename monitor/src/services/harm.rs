@@ -73,6 +73,8 @@ mod tests {
             (service.standing, service.cause) = (Standing::Answers, Cause::None);
             service.codes.clear();
             service.evidence.clear();
+            // Neither has a process: how sure the monitor is of that depends on how busy its host is.
+            service.assessment = None;
         }
         let web = &mut status.services[1];
         (web.standing, web.cause) = (Standing::Gone, Cause::ServiceGone);
