@@ -5,6 +5,8 @@
 //! bytes) is zeroised when the key is dropped.
 
 use crate::router::verify::NonceFilter;
+#[cfg(any(test, feature = "aws-lc-rs"))]
+use crate::router::verify::parsed::ParsedRsaKey;
 use aes::cipher::KeyInit;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -227,6 +229,8 @@ pub struct SigningKey {
     pair: Pair,
     card_encoding: Zeroizing<Vec<u8>>,
     nonces: NonceFilter,
+    #[cfg(any(test, feature = "aws-lc-rs"))]
+    parsed: ParsedRsaKey,
 }
 
 enum Pair {
@@ -287,12 +291,7 @@ impl SigningKey {
     /// [`KeyError::Rejected`] with ring's reason.
     pub fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
         let pair = RsaKeyPair::from_der(der).map_err(rejected)?;
-        Ok(Self {
-            id: KeyId::next(),
-            pair: Pair::Rsa(Box::new(pair)),
-            card_encoding: Zeroizing::new(der.to_vec()),
-            nonces: NonceFilter::default(),
-        })
+        Ok(Self::new(Pair::Rsa(Box::new(pair)), der))
     }
 
     /// Reads a SEC 1 `ECPrivateKey` (RFC 5915 §3 "Elliptic Curve Private Key Format") that
@@ -318,12 +317,7 @@ impl SigningKey {
             &SystemRandom::new(),
         )
         .map_err(rejected)?;
-        Ok(Self {
-            id: KeyId::next(),
-            pair: Pair::Ecdsa(curve, Box::new(pair)),
-            card_encoding: Zeroizing::new(der.to_vec()),
-            nonces: NonceFilter::default(),
-        })
+        Ok(Self::new(Pair::Ecdsa(curve, Box::new(pair)), der))
     }
 
     /// An RSA key whose private half an accelerator has and does not give away, by its PKCS #1
@@ -382,14 +376,21 @@ impl SigningKey {
     }
 
     fn elsewhere(kind: PublicKind, bytes: &[u8]) -> Self {
+        let key = PublicKey {
+            kind,
+            bytes: bytes.to_vec(),
+        };
+        Self::new(Pair::Elsewhere(key), &[])
+    }
+
+    fn new(pair: Pair, card_encoding: &[u8]) -> Self {
         Self {
             id: KeyId::next(),
-            pair: Pair::Elsewhere(PublicKey {
-                kind,
-                bytes: bytes.to_vec(),
-            }),
-            card_encoding: Zeroizing::default(),
+            pair,
+            card_encoding: Zeroizing::new(card_encoding.to_vec()),
             nonces: NonceFilter::default(),
+            #[cfg(any(test, feature = "aws-lc-rs"))]
+            parsed: ParsedRsaKey::default(),
         }
     }
 
@@ -475,6 +476,12 @@ impl SigningKey {
     /// The nonces that a card has used with this key.
     pub(crate) const fn nonces(&self) -> &NonceFilter {
         &self.nonces
+    }
+
+    /// The public key as AWS-LC keeps it.
+    #[cfg(any(test, feature = "aws-lc-rs"))]
+    pub(crate) const fn parsed(&self) -> &ParsedRsaKey {
+        &self.parsed
     }
 
     pub(crate) fn rsa(&self) -> Option<&RsaKeyPair> {
