@@ -15,7 +15,9 @@
 
 use super::BusError;
 #[cfg(not(miri))]
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, ftruncate, memfd_create, seek};
+#[cfg(not(miri))]
+use rustix::io::Errno;
 #[cfg(not(miri))]
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fmt;
@@ -136,6 +138,36 @@ impl Memory {
             let chunk_len = (len - start).min(CHUNK_LEN);
             self.write(offset + start, &chunk[..chunk_len]);
         }
+    }
+
+    /// Sets all of it to zero. Pages that nobody has written to are zero, and are not made for
+    /// that: most of a queue's memory is for requests that never come.
+    pub fn wipe(&self) {
+        let mut offset = 0;
+        while let Some((start, end)) = self.written_from(offset) {
+            self.fill(start, end - start, 0);
+            offset = end;
+        }
+    }
+
+    /// The next stretch at or after `offset` that somebody has written to.
+    #[cfg(not(miri))]
+    fn written_from(&self, offset: usize) -> Option<(usize, usize)> {
+        let within = |found| usize::try_from(found).map_or(self.len, |found| found.min(self.len));
+        let find = |from| seek(&self.memfd, from).map(within);
+        let start = match find(SeekFrom::Data(offset as u64)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return None,
+            // A kernel that cannot tell.
+            Err(_) => offset,
+        };
+        let end = find(SeekFrom::Hole(start as u64)).unwrap_or(self.len);
+        (start < end).then_some((start, end))
+    }
+
+    #[cfg(miri)]
+    fn written_from(&self, offset: usize) -> Option<(usize, usize)> {
+        (offset < self.len).then_some((offset, self.len))
     }
 
     /// Reads a 16-bit index of a ring. What the device wrote before it stored the index is
@@ -288,6 +320,35 @@ mod tests {
         let mut read = [0; 102];
         memory.read(2, &mut read);
         assert_eq!((read[0], read[1], read[100], read[101]), (0, 0xee, 0xee, 0));
+    }
+
+    #[test]
+    fn a_wipe_finds_what_was_written_wherever_it_is() {
+        let memory = Memory::new(8 * PAGE_LEN).unwrap();
+        let last = memory.len() - 1;
+        let written = [1, 3 * PAGE_LEN - 1, 3 * PAGE_LEN, last];
+        for offset in written {
+            memory.write(offset, &[0xaa]);
+        }
+        memory.wipe();
+        for offset in written {
+            let mut byte = [0xff];
+            memory.read(offset, &mut byte);
+            assert_eq!(byte, [0], "at {offset}");
+        }
+        memory.wipe();
+    }
+
+    #[cfg(not(miri))]
+    #[test]
+    fn a_wipe_makes_no_page_that_was_not_there() {
+        let pages = |memory: &Memory| rustix::fs::fstat(memory.memfd()).unwrap().st_blocks / 8;
+        let memory = Memory::new(64 * PAGE_LEN).unwrap();
+        memory.write(7 * PAGE_LEN, &[1]);
+        let before = pages(&memory);
+        memory.wipe();
+        assert_eq!(pages(&memory), before);
+        assert!(before < 64, "{before}");
     }
 
     #[test]

@@ -522,7 +522,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // Requests and results may be secret, and the other end may keep the memory mapped.
-        self.memory.fill(0, self.memory.len(), 0);
+        self.memory.wipe();
         // It fails only where the function is gone, or will not answer. What the device may still
         // write to then are pages of this memfd: pinned for an IOMMU, or mapped by a process, they
         // stay what they are, whoever else has let go of them.
