@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How often what is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -24,6 +25,8 @@ const BEGIN: Duration = Duration::from_secs(30);
 pub(super) struct Stage {
     pub(super) directory: PathBuf,
     programs: PathBuf,
+    /// In memory, as `/run` is: what is replaced after each poll must cost no disk.
+    runtime: TempDir,
     /// Where cardmon answers.
     port: u16,
     processes: Vec<(String, Child)>,
@@ -43,6 +46,7 @@ impl Stage {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         Ok(Self {
             programs,
+            runtime: TempDir::new_in("/dev/shm").context("there is no memory to write in")?,
             directory,
             port,
             processes: Vec::new(),
@@ -86,7 +90,8 @@ impl Stage {
         monitor.arg(self.path("cardmon.toml"));
         monitor.arg("--telemetry").arg(self.path("pages"));
         monitor.arg("--control").arg(self.path("control.sock"));
-        monitor.arg("--dead-man").arg(self.path("alive.json"));
+        let alive = self.runtime.path().join("alive.json");
+        monitor.arg("--dead-man").arg(alive);
         monitor.args(["--listen", &self.listen()]);
         Ok(monitor)
     }
