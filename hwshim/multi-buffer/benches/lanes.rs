@@ -78,6 +78,7 @@ fn rsa(library: &MultiBuffer, len: RsaLen, der: &[u8]) {
         UnparsedPublicKey::new(&signature::RSA_PKCS1_2048_8192_SHA256, ring.public_key());
     let aws_public =
         aws::UnparsedPublicKey::new(&aws::RSA_PKCS1_2048_8192_SHA256, ring.public_key().as_ref());
+    let aws_parsed = aws_public.parse().unwrap();
     let mut output = vec![0; len.bytes()];
     let mut aws_output = vec![0; len.bytes()];
     let name = format!("{len:?}").replace("Bits", "RSA-");
@@ -125,6 +126,9 @@ fn rsa(library: &MultiBuffer, len: RsaLen, der: &[u8]) {
             column("ring", 1, || ring_public.verify(&MESSAGE, &signed).unwrap()),
             column("AWS-LC", 1, || {
                 aws_public.verify(&MESSAGE, &signed).unwrap()
+            }),
+            column("AWS-LC, key kept parsed", 1, || {
+                aws_parsed.verify_sig(&MESSAGE, &signed).unwrap()
             }),
             column("eight lanes", LANES, || {
                 assert!(
