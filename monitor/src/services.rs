@@ -27,7 +27,7 @@ mod work;
 
 pub use change::ServiceTransition;
 pub use drill::ServiceTime;
-pub(crate) use harm::{harm, leaks, victim};
+pub(crate) use harm::{harm, leaks};
 pub use judge::{Facts, Found, Judgement, Work, judge};
 pub use senses::{Located, Reached, Senses};
 
@@ -127,6 +127,7 @@ pub struct Surroundings<'a> {
 #[derive(Debug)]
 pub struct Services {
     watched: Vec<Watched>,
+    memory: harm::Memory,
 }
 
 impl Services {
@@ -155,13 +156,24 @@ impl Services {
         let watch = |(settings, senses)| Watched::new(settings, senses, time);
         Self {
             watched: services.into_iter().map(watch).collect(),
+            memory: harm::Memory::default(),
         }
     }
 
     /// Looks at every service once, in the order of the configuration.
     pub fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> Vec<ServiceStatus> {
-        let watched = self.watched.iter_mut();
-        watched.map(|service| service.poll(around, now)).collect()
+        self.memory.poll(around, now);
+        let (watched, memory) = (self.watched.iter_mut(), &self.memory);
+        let poll = |service: &mut Watched| service.poll(around, memory, now);
+        let mut services: Vec<_> = watched.map(poll).collect();
+        let each = self.watched.iter().zip(&services);
+        let victims: Vec<_> = each
+            .map(|(watched, it)| harm::victim(it, watched.absence(), &services, memory, now))
+            .collect();
+        for (service, victim) in services.iter_mut().zip(victims) {
+            service.victim = victim;
+        }
+        services
     }
 
     /// What became of services in the last poll, by their names.

@@ -236,12 +236,7 @@ impl Watch {
                 .collect(),
             oom_kills: self.host_judge.oom_kills(),
         };
-        let mut services = self.services.poll(&surroundings, now);
-        let harmed = |it| crate::services::victim(it, &services, Some(&host_figures));
-        let victims: Vec<_> = services.iter().map(harmed).collect();
-        for (service, victim) in services.iter_mut().zip(victims) {
-            service.victim = victim;
-        }
+        let services = self.services.poll(&surroundings, now);
         let service_transitions = self.services.take_transitions();
         remember(&mut self.service_transitions, &service_transitions);
         let status = Status {
@@ -643,38 +638,92 @@ mod tests {
         assert!(poll(700, card_state::RELEASED).warnings.is_empty());
     }
 
-    #[test]
-    fn a_service_that_is_away_when_the_kernel_kills_for_memory_is_shown_as_a_victim() {
-        let tree = tempfile::tempdir().unwrap();
-        std::fs::create_dir(tree.path().join("proc")).unwrap();
-        let kills = |count: u64| {
-            std::fs::write(
-                tree.path().join("proc/vmstat"),
-                format!("oom_kill {count}\n"),
-            )
-            .unwrap();
-        };
-        let process = crate::probe::Whereabouts::PidFile(tree.path().join("pid"));
-        let mut watch = Watch::new(Settings {
-            services: vec![ServiceSettings::new("web", process)],
-            ..Settings::of(tree.path(), tree.path())
-        });
-        let mut second = 0;
-        let mut poll = || {
-            second += 1;
-            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
-            let status = watch.poll(now).status;
-            assert!(watch.services.settle(Duration::from_secs(60)));
+    /// A host with one service in a control group of its own.
+    struct Served {
+        tree: tempfile::TempDir,
+        watch: Watch,
+        second: u64,
+    }
+
+    impl Served {
+        fn new() -> Self {
+            let tree = tempfile::tempdir().unwrap();
+            let process = crate::probe::Whereabouts::PidFile(tree.path().join("pid"));
+            let watch = Watch::new(Settings {
+                services: vec![ServiceSettings::new("web", process)],
+                ..Settings::of(tree.path(), tree.path())
+            });
+            let mut served = Self {
+                tree,
+                watch,
+                second: 0,
+            };
+            served.kills(3, 1);
+            served.write("proc/7/cgroup", "0::/web\n");
+            served.write("sys/fs/cgroup/web/memory.current", "4096\n");
+            served.write("pid", "7\n");
+            served.is('S');
+            let standing = (0..3).map(|_| served.poll().standing).last();
+            assert_eq!(standing, Some(crate::status::Standing::Runs));
+            served
+        }
+
+        fn write(&self, path: &str, content: &str) {
+            let path = self.tree.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+
+        fn is(&self, state: char) {
+            let stat =
+                format!("7 (web) {state} 1 7 7 0 -1 0 0 0 0 0 7 5 0 0 20 0 1 0 99 4096 4 1\n");
+            self.write("proc/7/stat", &stat);
+        }
+
+        fn kills(&self, of_host: u64, of_group: u64) {
+            self.write("proc/vmstat", &format!("oom_kill {of_host}\n"));
+            let events = format!("oom_kill {of_group}\n");
+            self.write("sys/fs/cgroup/web/memory.events", &events);
+        }
+
+        fn poll(&mut self) -> crate::status::ServiceStatus {
+            self.second += 1;
+            let now = Instant::ORIGIN.plus(Duration::from_secs(self.second));
+            let status = self.watch.poll(now).status;
+            assert!(self.watch.services.settle(Duration::from_secs(60)));
             status.services[0].clone()
-        };
-        kills(3);
-        poll();
-        let away = poll();
+        }
+    }
+
+    #[test]
+    fn whom_the_kernel_killed_for_memory_is_shown_as_a_victim_and_who_was_stopped_is_not() {
+        let mut killed = Served::new();
+        killed.kills(4, 2);
+        killed.is('Z');
+        let away = killed.poll();
+        assert_eq!(away.cause, Cause::ServiceGone);
+        let victim = away.victim.unwrap();
+        assert_eq!(
+            (victim.harm, victim.of),
+            (crate::incident::Harm::OomKilled, None)
+        );
+
+        // Somebody else was killed at that time, and the group of the service knows.
+        let mut stopped = Served::new();
+        stopped.kills(4, 1);
+        stopped.is('Z');
+        let away = stopped.poll();
         assert_eq!((away.cause, away.victim), (Cause::ServiceGone, None));
-        kills(4);
-        let killed = poll().victim.unwrap();
-        assert_eq!(killed.harm, crate::incident::Harm::OomKilled);
-        assert_eq!(killed.of, None);
+
+        // Without a group that tells, a kill some time after it has no part in it either.
+        let mut stopped = Served::new();
+        std::fs::remove_dir_all(stopped.tree.path().join("sys")).unwrap();
+        stopped.is('Z');
+        for _ in 0..2 {
+            assert_eq!(stopped.poll().victim, None);
+        }
+        stopped.write("proc/vmstat", "oom_kill 4\n");
+        assert_eq!(stopped.poll().victim, None);
     }
 
     #[test]

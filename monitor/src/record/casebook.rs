@@ -1,9 +1,8 @@
 //! Keeps the incidents of a host: takes what each poll found for symptoms and victims, and what was
 //! changed for what may explain them, and says what of that is to be on record.
 //!
-//! Who is at fault was found out elsewhere, and here it is only put together. A service that went
-//! away while another leaks, or while processes were killed for want of memory, is a victim and no
-//! culprit; whoever leaks is told of it in one incident with those whom it harmed.
+//! Who is at fault, and whose victim somebody is, was found out elsewhere, and here it is only put
+//! together: whoever leaks is told of it in one incident with those whom it harmed.
 //!
 //! | kind | severity | when |
 //! |---|---|---|
@@ -22,7 +21,7 @@ use crate::incident::{
     Change, Harm, Incident, IncidentEvent, IncidentId, Incidents, Symptom, Victim,
 };
 use crate::lock;
-use crate::services::leaks;
+use crate::services::{harm, leaks};
 use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Status};
 use crate::verdict::{Cause, State};
 use hwshim::clock::Instant;
@@ -192,7 +191,7 @@ impl Casebook {
         self.host(status, at, &mut happened);
         let services = status.services.iter();
         for service in services.filter(|it| !is_drained(it.card.as_deref())) {
-            self.service(service, status, at, &mut happened);
+            self.service(service, at, &mut happened);
         }
         self.blame_who_leaks(status, &mut happened);
         happened.extend(self.incidents.poll(at));
@@ -268,14 +267,8 @@ impl Casebook {
         }
     }
 
-    fn service(
-        &mut self,
-        service: &ServiceStatus,
-        status: &Status,
-        at: Instant,
-        happened: &mut Vec<IncidentEvent>,
-    ) {
-        let harm = harm(service, status);
+    fn service(&mut self, service: &ServiceStatus, at: Instant, happened: &mut Vec<IncidentEvent>) {
+        let harm = harm(service);
         for known in [Harm::OomKilled, Harm::CouldNotStart, Harm::NoDescriptors] {
             let name = (service.service.clone(), known.name());
             if harm != Some(known) {
@@ -292,7 +285,7 @@ impl Casebook {
             }
         }
         // A victim's own trouble is no symptom of its own fault; that of who leaks is.
-        let is_victim = matches!(harm, Some(Harm::OomKilled | Harm::CouldNotStart));
+        let is_victim = service.victim.is_some();
         let is_known = service.cause != Cause::Undetermined || service.for_seconds >= UNKNOWN_FOR;
         if is_victim || service.cause == Cause::None || !is_known {
             return;
@@ -305,23 +298,31 @@ impl Casebook {
         }
     }
 
-    /// A service that went away before it was known that another leaks was taken for a culprit.
+    /// A service that went away before it was known that it is a victim was taken for a culprit. Whose
+    /// victim it is may become known later still.
     fn blame_who_leaks(&mut self, status: &Status, happened: &mut Vec<IncidentEvent>) {
-        if !status.services.iter().any(leaks) {
-            return;
-        }
-        let victims: Vec<_> = status
-            .services
-            .iter()
-            .filter(|it| harm(it, status) == Some(Harm::CouldNotStart))
-            .collect();
-        for victim in victims {
-            let Some((id, Cause::ServiceGone)) = self.subjects.get(&victim.service).copied() else {
+        for service in &status.services {
+            let Some(victim) = &service.victim else {
                 continue;
             };
-            let is_only = |it: &Incident| is_only_about(it, &victim.service);
-            if self.incidents.get(id).is_some_and(is_only) {
-                happened.extend(self.incidents.attribute(id, Cause::ServiceLeak));
+            let Some((id, Cause::ServiceGone)) = self.subjects.get(&service.service).copied()
+            else {
+                continue;
+            };
+            let Some(incident) = self.incidents.get(id) else {
+                continue;
+            };
+            let by = status.services.iter().find(|it| {
+                let is_known = victim.of.as_ref() == Some(&it.service);
+                is_known && leaks(it)
+            });
+            let cause = match by {
+                Some(_) => Cause::ServiceLeak,
+                None if incident.cause == Cause::ServiceGone => Cause::Undetermined,
+                None => continue,
+            };
+            if is_only_about(incident, &service.service) {
+                happened.extend(self.incidents.attribute(id, cause));
             }
         }
     }
@@ -453,10 +454,6 @@ fn symptom(
 fn most_telling(codes: &[u8], cause: Cause) -> Option<u8> {
     let blames = |code: &&u8| crate::code::lookup(**code).is_some_and(|it| it.cause == cause);
     codes.iter().find(blames).or_else(|| codes.first()).copied()
-}
-
-fn harm(service: &ServiceStatus, status: &Status) -> Option<Harm> {
-    crate::services::harm(service, &status.services, status.host.as_ref())
 }
 
 fn named(service: &ServiceStatus) -> String {

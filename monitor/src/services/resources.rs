@@ -12,6 +12,9 @@ use crate::status::Unit;
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// What a control group may be charged for, where that is what limits memory.
+pub(super) const GROUP_LIMIT: &str = "memory.max of its control group";
+
 /// A resource, and what is held of it.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -200,7 +203,7 @@ impl Seen<'_> {
         let group = self
             .cgroup
             .and_then(|(_, memory)| memory.limit.as_ref().ok());
-        let group = group.and_then(|limit| at(*limit, "memory.max of its control group"));
+        let group = group.and_then(|limit| at(*limit, GROUP_LIMIT));
         group.or_else(|| {
             let total = self.memory()?.total_bytes;
             configured(Some(total), "MemTotal of the host")

@@ -1,6 +1,7 @@
 //! One service: what looks at it, what is remembered of it, and what is said of it.
 
 use super::dossier::Evidences;
+use super::harm::{Absence, Memory};
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
 use super::work::Progress;
@@ -35,6 +36,7 @@ pub(super) struct Watched {
     /// Whether the host let it run; `None` until the first poll says when that is.
     host: Option<LocalHealth>,
     process: Process,
+    absence: Absence,
     answers: Answers,
     leaks: Vec<Resource>,
     sampled_at: Option<Instant>,
@@ -95,6 +97,7 @@ impl Watched {
             time,
             host: None,
             process: Process::default(),
+            absence: Absence::default(),
             answers: Answers::default(),
             leaks: Vec::new(),
             sampled_at: None,
@@ -115,20 +118,29 @@ impl Watched {
         self.senses.settle(patience)
     }
 
-    pub(super) fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> ServiceStatus {
+    pub(super) const fn absence(&self) -> &Absence {
+        &self.absence
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        around: &Surroundings<'_>,
+        memory: &Memory,
+        now: Instant,
+    ) -> ServiceStatus {
         self.look_at_host(around, now);
         self.locate(now);
         let service = self.look(now);
         self.ask(now);
         let cgroup = self.look_at_cgroup(now);
         let answer = self.answers.latest(now);
-        let memory = self.process.cgroup.as_ref().zip(cgroup.as_ref());
-        let kernel = memory.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
+        let of_process = self.process.cgroup.as_ref().zip(cgroup.as_ref());
+        let kernel = of_process.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
         if let Some(Ok(service)) = &service {
             let seen = Seen {
                 settings: &self.settings,
                 service,
-                cgroup: memory,
+                cgroup: of_process,
                 answer: answer.as_deref(),
                 host: around.host,
             };
@@ -144,6 +156,8 @@ impl Watched {
             .map(|it| LeakFigures::new(it.watch.verdict(), it.unit, it.held))
             .collect();
         let judgement = self.judge(service.as_ref(), &leaks, around, now);
+        let standing = judgement.standing;
+        self.absence.poll(standing, cgroup.as_ref(), memory, now);
         let for_seconds = self.since(&judgement, now);
         let advice = crate::checks::advice(&judgement.codes);
         ServiceStatus {
@@ -225,6 +239,7 @@ impl Watched {
         self.process.last = Some(id);
         self.process.missing = None;
         self.process.cgroup = self.senses.cgroup(id);
+        self.absence.follow(self.process.cgroup.as_ref());
     }
 
     fn look(&mut self, now: Instant) -> Option<Result<Service, ProbeError>> {
@@ -254,8 +269,10 @@ impl Watched {
         }
     }
 
+    /// Looks at the group of the process, or where that was: it may have counted why it has gone.
     fn look_at_cgroup(&mut self, now: Instant) -> Option<CgroupMemory> {
-        let cgroup = self.process.cgroup.as_ref()?;
+        let last = self.absence.group();
+        let cgroup = self.process.cgroup.as_ref().or(last)?;
         self.senses.look_at_cgroup(cgroup, now)
     }
 

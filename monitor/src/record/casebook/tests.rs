@@ -66,6 +66,11 @@ fn is(service: &mut ServiceStatus, standing: Standing, cause: Cause, codes: &[u8
     service.codes = codes.to_vec();
 }
 
+fn harmed(service: &mut ServiceStatus, harm: Harm, of: Option<&str>) {
+    let of = of.map(str::to_owned);
+    service.victim = Some(crate::status::VictimOf { harm, of });
+}
+
 fn killed(status: &mut Status, kills: u64) {
     let host: &mut HostFigures = status.host.as_mut().unwrap();
     host.oom_kills = kills;
@@ -213,6 +218,11 @@ fn who_went_away_while_another_leaks_is_a_victim_in_the_incident_of_who_leaks() 
         Cause::ServiceLeak,
         &[24],
     );
+    harmed(
+        &mut status.services[1],
+        Harm::CouldNotStart,
+        Some("hardserver"),
+    );
     case.poll(&status);
     let open = case.open();
     assert_eq!(open.len(), 1, "{open:#?}");
@@ -237,6 +247,7 @@ fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
         Cause::ServiceGone,
         &[],
     );
+    harmed(&mut status.services[1], Harm::OomKilled, None);
     assert_eq!(case.kinds(&status), "incident-opened,incident-grew");
     assert_eq!(case.open()[0].cause, Cause::Undetermined);
     is(
@@ -260,6 +271,40 @@ fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
             ("web", Harm::OomKilled)
         ]
     );
+}
+
+#[test]
+fn who_turns_out_to_have_been_killed_is_blamed_no_more_and_by_whom_may_follow() {
+    let mut case = Case::new();
+    let mut status = status();
+    let gone = |status: &mut Status| {
+        let web = &mut status.services[1];
+        is(web, Standing::Gone, Cause::ServiceGone, &[]);
+    };
+    gone(&mut status);
+    case.poll(&status);
+    assert_eq!(case.open()[0].cause, Cause::ServiceGone);
+    harmed(&mut status.services[1], Harm::OomKilled, None);
+    case.poll(&status);
+    assert_eq!(case.open()[0].cause, Cause::Undetermined);
+    is(
+        &mut status.services[0],
+        Standing::Answers,
+        Cause::ServiceLeak,
+        &[24],
+    );
+    harmed(&mut status.services[1], Harm::OomKilled, Some("hardserver"));
+    case.poll(&status);
+    let open = case.open();
+    assert_eq!((open.len(), open[0].cause), (1, Cause::ServiceLeak));
+    // A leak that nobody is a victim of is an incident by itself.
+    let mut case = Case::new();
+    gone(&mut status);
+    status.services[1].victim = None;
+    case.poll(&status);
+    let mut causes: Vec<_> = case.open().iter().map(|it| it.cause.name()).collect();
+    causes.sort_unstable();
+    assert_eq!(causes, ["service-gone", "service-leak"]);
 }
 
 #[test]
