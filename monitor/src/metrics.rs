@@ -92,6 +92,26 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         None,
         [(vec![], lossy(u64::try_from(open).unwrap_or(u64::MAX)))],
     )?;
+    let history = status.history.as_slice();
+    to.gauge(
+        "cardmon_history_kept",
+        "Whether all events are on record (1), or wait because something keeps them from it (0)",
+        None,
+        history
+            .iter()
+            .map(|it| (vec![], f64::from(u8::from(it.kept)))),
+    )?;
+    to.gauge(
+        "cardmon_history_troubles",
+        "Things that are wrong with the history, less than that included; the status says which",
+        None,
+        history.iter().map(|it| {
+            (
+                vec![],
+                lossy(u64::try_from(it.troubles.len()).unwrap_or(u64::MAX)),
+            )
+        }),
+    )?;
     to.counter("cardmon_polls", "Polls", None, [(vec![], status.polls)])?;
     to.counter(
         "cardmon_polls_late",

@@ -37,7 +37,7 @@ pub use keeper::{Keeper, Kept, said};
 use crate::attribution::RecentChanges;
 use crate::control::Drained;
 use crate::history::{ClockSteps, Event, Recorded, Severity, Stamp};
-use crate::status::{CardStatus, Standing, Status};
+use crate::status::{CardStatus, HistoryFigures, Standing, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use crate::watch::Poll;
 use changes::{Changes, recorded, service_changed};
@@ -336,10 +336,10 @@ pub struct Beside<'a> {
     pub drained: &'a BTreeMap<String, Drained>,
     /// Whether a change window is open.
     pub window: bool,
-    /// Codes of what keeps the history from being written.
-    pub history: &'a [u8],
-    /// What is wrong with the history, in words.
-    pub history_troubles: &'a [String],
+    /// How the history was when it was last asked, if it was.
+    pub history: Option<&'a HistoryFigures>,
+    /// Codes of what keeps it from being written.
+    pub history_codes: &'a [u8],
     /// Events of orders that were recorded since the last poll.
     pub orders: &'a [Event],
 }
@@ -527,24 +527,29 @@ fn transitions(poll: &Poll, beside: &Beside<'_>, now: Stamp) -> Vec<Event> {
     cards.chain(services).collect()
 }
 
-/// A history that cannot be written, or read before it is, is a failed check of the host.
+/// A history that cannot be written, or read before it is, is a failed check of the host, whether or
+/// not it has a code. What is less than that is none: events are on record.
 fn history_fails(status: &mut Status, beside: &Beside<'_>) {
-    let codes = beside.history;
-    let Some(host) = status.host.as_mut().filter(|_| !codes.is_empty()) else {
+    let fails = beside.history.filter(|history| !history.kept);
+    let (Some(history), Some(host)) = (fails, &mut status.host) else {
         return;
     };
-    host.codes.extend(codes);
+    host.codes.extend(beside.history_codes);
     host.codes.sort_unstable();
     host.codes.dedup();
     host.advice = crate::checks::advice(&host.codes);
-    if host.cause == Cause::None {
-        host.cause = Cause::Configuration;
-    }
-    let why = beside.history_troubles.first();
-    host.evidence.push(Evidence {
+    let why = history.troubles.first();
+    let evidence = Evidence {
         code: "history-not-kept".into(),
         detail: why.map_or_else(|| "the history cannot be written".to_owned(), Clone::clone),
-    });
+    };
+    if host.cause == Cause::None {
+        // What decided stands first.
+        host.cause = Cause::Configuration;
+        host.evidence.insert(0, evidence);
+    } else {
+        host.evidence.push(evidence);
+    }
 }
 
 /// Shows who is drained, since when and by whom.

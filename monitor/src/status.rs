@@ -87,6 +87,9 @@ pub struct Status {
     /// while a history is kept.
     #[serde(default)]
     pub incidents: Vec<IncidentFigures>,
+    /// The history; `null` where none is kept, or a monitor does not tell.
+    #[serde(default)]
+    pub history: Option<HistoryFigures>,
     /// Time since this poll, when this was answered; `null` in what is printed at once.
     #[serde(default)]
     pub age_seconds: Option<f64>,
@@ -101,6 +104,16 @@ pub struct Simulation {
     pub card_pid: u32,
     /// Process that owns it.
     pub owner_pid: u32,
+}
+
+/// Whether what is found out is on record.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HistoryFigures {
+    /// Whether all events up to this poll are. Else they wait, and the first trouble says for what.
+    pub kept: bool,
+    /// What is wrong, each with what to do about it: of the events first, then what is less, as
+    /// figures that are not recorded, or a sink that was not told where the history ends.
+    pub troubles: Vec<String>,
 }
 
 /// What services hold is judged as if their time went faster.

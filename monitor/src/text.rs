@@ -14,7 +14,9 @@ pub use incidents::{incidents, members_counted};
 pub use services::{leak_sentence, leaks, top};
 
 use crate::services::ServiceTransition;
-use crate::status::{CardStatus, ProcessFigures, SensorFigures, SensorUnit, Status};
+use crate::status::{
+    CardStatus, HistoryFigures, ProcessFigures, SensorFigures, SensorUnit, Status,
+};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub fn block(status: &Status) -> Vec<String> {
     if let Some(error) = &status.telemetry_error {
         lines.push(painted(&clean(error), style(State::Unknown)));
     }
+    lines.extend(status.history.iter().flat_map(history));
     if status.pages_not_watched > 0 {
         lines.push(format!(
             "{} more pages are not watched",
@@ -66,6 +69,17 @@ pub fn block(status: &Status) -> Vec<String> {
     lines.extend(status.host.iter().flat_map(diagnosis::host));
     lines.extend(incidents::in_short(&status.incidents));
     lines
+}
+
+/// What is wrong with the history, if anything is.
+fn history(history: &HistoryFigures) -> impl Iterator<Item = String> {
+    let troubles = history.troubles.iter().enumerate();
+    troubles.map(|(index, trouble)| {
+        let nothing_is_kept = index == 0 && !history.kept;
+        let alarm = if nothing_is_kept { "ALARM: " } else { "" };
+        let line = format!("{alarm}the history: {}", clean(trouble));
+        painted(&line, style(State::Unknown))
+    })
 }
 
 /// That services live faster than the clock, if they do: whoever reads figures must know.

@@ -261,6 +261,7 @@ impl Watch {
             service_transitions: self.recent_of_services(now),
             // Whoever keeps the history knows.
             incidents: Vec::new(),
+            history: None,
             age_seconds: None,
         };
         Poll {

@@ -382,6 +382,77 @@ fn a_history_that_cannot_be_kept_stops_no_watching_and_is_said_with_what_to_do()
 }
 
 #[test]
+fn what_is_wrong_with_the_history_is_told_by_the_status_and_the_metrics_while_it_is() {
+    let told = |monitor: &Monitor| {
+        let url = monitor.url();
+        let output = Command::new(CARDMON)
+            .args(["status", "--url", &url])
+            .output()
+            .unwrap();
+        let metrics = http_get(&url, "/metrics");
+        let metrics = metrics
+            .lines()
+            .filter(|it| it.starts_with("cardmon_history_"));
+        let metrics: Vec<_> = metrics.map(str::to_owned).collect();
+        (String::from_utf8(output.stdout).unwrap(), metrics.join(" "))
+    };
+    let is_a_failed_check =
+        |status: &Value| status["host"].to_string().contains("history-not-kept");
+    let site = Site::new();
+    let first = site.start();
+    let _ = site.hear();
+    // One that another has.
+    let second = site.start_beside();
+    while second.printed.lock().unwrap().lines().count() < 3 {
+        thread::yield_now();
+    }
+    let status = second.status();
+    assert_eq!(status["history"]["kept"], false);
+    assert!(is_a_failed_check(&status), "{status}");
+    let (shown, metrics) = told(&second);
+    assert!(
+        shown.contains("ALARM: the history: nothing is being recorded: ")
+            && shown.contains("in use"),
+        "{shown}"
+    );
+    assert_eq!(
+        metrics,
+        "cardmon_history_kept 0.0 cardmon_history_troubles 1.0"
+    );
+    first.end(Signal::TERM);
+    while second.status()["history"]["kept"] == false {
+        thread::yield_now();
+    }
+    assert_eq!(second.status()["history"]["troubles"], Value::Array(vec![]));
+    second.end(Signal::TERM);
+
+    // One that is kept, and whose end nobody else is told.
+    fs::create_dir(site.path("no-file")).unwrap();
+    let third = site.start_with(&["--anchors", &site.text("no-file")]);
+    let _ = site.hear();
+    let status = third.status();
+    assert_eq!(status["history"]["kept"], true);
+    assert!(!is_a_failed_check(&status), "{status}");
+    let (shown, metrics) = told(&third);
+    assert!(shown.contains("the history: no anchors: "), "{shown}");
+    assert!(!shown.contains("ALARM"), "{shown}");
+    assert_eq!(
+        metrics,
+        "cardmon_history_kept 1.0 cardmon_history_troubles 1.0"
+    );
+    third.end(Signal::TERM);
+
+    // One that is none.
+    fs::write(site.path("history").join(EVENTS_FILE), "not a database").unwrap();
+    let fourth = site.start();
+    let _ = site.hear();
+    let (shown, metrics) = told(&fourth);
+    assert!(shown.contains("is not ours"), "{shown}");
+    assert!(metrics.starts_with("cardmon_history_kept 0"), "{metrics}");
+    fourth.end(Signal::TERM);
+}
+
+#[test]
 fn what_is_drained_stays_so_where_the_history_is_opened_late() {
     let mut site = Site::new();
     let first = site.start();

@@ -38,8 +38,8 @@ fn recorded_of(
         late,
         drained,
         window: false,
-        history: &[],
-        history_troubles: &[],
+        history: None,
+        history_codes: &[],
         orders: &[],
     };
     let mut events = recorder.poll(poll, &beside, now);
@@ -242,24 +242,37 @@ fn what_becomes_of_the_host_is_on_record_with_its_cause() {
 
 #[test]
 fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
-    let mut recorder = recorder();
-    let mut poll = host_poll(Cause::None, 0);
-    let beside = Beside {
-        late: Duration::ZERO,
-        drained: &NONE,
-        window: false,
-        history: &[3],
-        history_troubles: &["there is no space left".to_owned()],
-        orders: &[],
+    let host_with = |kept, trouble: &str, codes: &[u8], cause| {
+        let mut recorder = recorder();
+        let mut poll = host_poll(cause, 0);
+        let history = HistoryFigures {
+            kept,
+            troubles: vec![trouble.to_owned()],
+        };
+        let beside = Beside {
+            late: Duration::ZERO,
+            drained: &NONE,
+            window: false,
+            history: Some(&history),
+            history_codes: codes,
+            orders: &[],
+        };
+        recorder.poll(&mut poll, &beside, at(1));
+        poll.status.host.unwrap()
     };
-    recorder.poll(&mut poll, &beside, at(1));
-    let host = poll.status.host.unwrap();
+    let host = host_with(false, "there is no space left", &[3], Cause::None);
     assert_eq!((host.cause, host.codes), (Cause::Configuration, vec![3]));
     assert_eq!(host.advice[0].code, 3);
-    assert_eq!(
-        host.evidence.last().unwrap().detail,
-        "there is no space left"
-    );
+    assert_eq!(host.evidence[0].detail, "there is no space left");
+    // One that another has, or that is damaged, has no code, and fails as well.
+    let host = host_with(false, "is in use", &[], Cause::None);
+    assert_eq!((host.cause, &*host.codes), (Cause::Configuration, &[][..]));
+    assert_eq!(host.evidence[0].code, "history-not-kept");
+    let host = host_with(false, "is in use", &[], Cause::HostStarvation);
+    assert_eq!(host.cause, Cause::HostStarvation);
+    assert_eq!(host.evidence[1].detail, "is in use");
+    let host = host_with(true, "anchors: not told", &[], Cause::None);
+    assert_eq!((host.cause, host.evidence.len()), (Cause::None, 1));
 }
 
 fn host_poll(cause: Cause, oom_kills: u64) -> Poll {

@@ -15,6 +15,7 @@ use monitor::attribution::RecentChanges;
 use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
 use monitor::record::{Beside, Kept, Recorder};
+use monitor::status::HistoryFigures;
 use monitor::watch::Poll;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,8 +88,8 @@ pub(super) struct Record {
     notes: Vec<String>,
     /// Codes of what keeps the history from being written.
     codes: Vec<u8>,
-    /// What was wrong with it when it was last asked.
-    troubles: Vec<String>,
+    /// How it was when it was last asked.
+    history: Option<HistoryFigures>,
     /// Orders that are on record, and were not told of yet as what was changed.
     news: Vec<Event>,
     /// What the disk has not answered yet.
@@ -112,31 +113,27 @@ impl Publisher {
         {
             let mut notes = Vec::new();
             if let Some(record) = &mut self.record {
-                if let Some(troubles) = record.put(&mut poll, late, now).await {
-                    self.troubles.replace(troubles);
+                if let Some(history) = record.put(&mut poll, late, now).await {
+                    self.troubles.replace(history.troubles.clone());
+                    record.history = Some(history);
                 }
+                poll.status.history.clone_from(&record.history);
                 notes.extend_from_slice(&record.notes);
             }
-            if !self.show(poll, now.monotonic, notes) {
+            if !self.show(poll, now.monotonic, &notes) {
                 break;
             }
         }
     }
 
-    fn show(&mut self, poll: Poll, at: Instant, mut notes: Vec<String>) -> bool {
+    fn show(&mut self, poll: Poll, at: Instant, notes: &[String]) -> bool {
         let status = Arc::new(poll.status);
         self.publish.send_replace(Some(Published {
             status: Arc::clone(&status),
             at,
         }));
-        let alarms = self.troubles.list().into_iter();
-        notes.extend(alarms.map(|trouble| format!("ALARM: the history: {trouble}")));
-        self.screen.show(
-            &status,
-            &poll.transitions,
-            &poll.service_transitions,
-            &notes,
-        )
+        self.screen
+            .show(&status, &poll.transitions, &poll.service_transitions, notes)
     }
 }
 
@@ -158,7 +155,7 @@ impl Record {
             window: false,
             notes: Vec::new(),
             codes: Vec::new(),
-            troubles: Vec::new(),
+            history: None,
             news: Vec::new(),
             stuck: None,
             waiting,
@@ -174,8 +171,8 @@ impl Record {
         (events, self.lost)
     }
 
-    /// Puts on record what a poll brought, and what time did; what is wrong, if that is known.
-    async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<Vec<String>> {
+    /// Puts on record what a poll brought, and what time did; how the history is, if that is news.
+    async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<HistoryFigures> {
         let mut events = std::mem::take(&mut self.waiting);
         events.extend(self.look_at_desk(poll, now));
         let news = std::mem::take(&mut self.news);
@@ -183,8 +180,8 @@ impl Record {
             late,
             drained: &self.drained,
             window: self.window,
-            history: &self.codes,
-            history_troubles: &self.troubles,
+            history: self.history.as_ref(),
+            history_codes: &self.codes,
             orders: &news,
         };
         events.extend(self.recorder.poll(poll, &beside, now));
@@ -208,25 +205,25 @@ impl Record {
         let mut answer = self.keeping.keep(events, lost, figures, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
             self.stuck = Some(answer);
-            return Some(vec![
+            return Some(not_kept(
                 "its disk has not answered for 5 s; what is shown is not on record yet: see whether its file system is well".to_owned(),
-            ]);
+            ));
         };
         let Ok(Kept {
-            last: _,
+            last,
             mut troubles,
             codes,
             opened_late,
         }) = answered
         else {
-            return Some(vec![keeping::gone()]);
+            return Some(not_kept(keeping::gone()));
         };
         self.codes = codes;
         if opened_late {
             troubles.extend(self.catch_up(now).await.err());
         }
-        self.troubles.clone_from(&troubles);
-        Some(troubles)
+        let kept = last.is_some();
+        Some(HistoryFigures { kept, troubles })
     }
 
     /// Has desk and recorder know what is on record, where the history could not be read at the start:
@@ -258,5 +255,13 @@ impl Record {
         self.news.extend(desk.take_news());
         self.notes = desk.notes(now);
         events
+    }
+}
+
+/// A history that records nothing, and why.
+fn not_kept(why: String) -> HistoryFigures {
+    HistoryFigures {
+        kept: false,
+        troubles: vec![why],
     }
 }
