@@ -554,11 +554,19 @@ fn history_fails(status: &mut Status, beside: &Beside<'_>) {
 
 /// Shows who is drained, since when and by whom.
 fn show_drained(status: &mut Status, drained: &BTreeMap<String, Drained>, now: Stamp) {
+    let order_for = |card: &str| {
+        let order = drained.get(card)?;
+        let since = crate::history::WallTime::from_unix_millis(order.since_unix_ms);
+        Some((order.by.clone(), now.wall.since(since).as_secs_f64()))
+    };
     for card in &mut status.cards {
-        if let Some(order) = drained.get(&card.card) {
-            let since = crate::history::WallTime::from_unix_millis(order.since_unix_ms);
-            let for_seconds = now.wall.since(since).as_secs_f64();
-            card.drain(order.by.clone(), for_seconds);
+        if let Some((by, for_seconds)) = order_for(&card.card) {
+            card.drain(by, for_seconds);
+        }
+    }
+    for card in &mut status.qat {
+        if let Some((by, for_seconds)) = order_for(&card.card) {
+            card.drain(by, for_seconds);
         }
     }
 }

@@ -15,7 +15,7 @@ pub use assessment::{
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
 
-pub use qat::QatFigures;
+pub use qat::{QatDrained, QatFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
@@ -635,6 +635,14 @@ pub struct ServiceTransitionRecord {
     pub cause: Cause,
     /// Why.
     pub evidence: Vec<Evidence>,
+}
+
+impl Status {
+    /// The names of all cards, whoever drives them.
+    pub fn cards_by_name(&self) -> impl Iterator<Item = &str> {
+        let cards = self.cards.iter().map(|card| &*card.card);
+        cards.chain(self.qat.iter().map(|card| &*card.card))
+    }
 }
 
 impl CardStatus {

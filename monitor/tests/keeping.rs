@@ -229,6 +229,13 @@ impl Monitor {
         serde_json::from_str(printed.lines().last().unwrap()).unwrap()
     }
 
+    /// Waits until it has shown so many polls.
+    fn printed_lines(&self, count: usize) {
+        while self.printed.lock().unwrap().lines().count() < count {
+            thread::yield_now();
+        }
+    }
+
     fn url(&self) -> String {
         format!("http://{}", self.status()["listen"].as_str().unwrap())
     }
@@ -400,12 +407,10 @@ fn what_is_wrong_with_the_history_is_told_by_the_status_and_the_metrics_while_it
         |status: &Value| status["host"].to_string().contains("history-not-kept");
     let site = Site::new();
     let first = site.start();
-    let _ = site.hear();
+    first.printed_lines(1);
     // One that another has.
     let second = site.start_beside();
-    while second.printed.lock().unwrap().lines().count() < 3 {
-        thread::yield_now();
-    }
+    second.printed_lines(3);
     let status = second.status();
     assert_eq!(status["history"]["kept"], false);
     assert!(is_a_failed_check(&status), "{status}");
@@ -429,7 +434,7 @@ fn what_is_wrong_with_the_history_is_told_by_the_status_and_the_metrics_while_it
     // One that is kept, and whose end nobody else is told.
     fs::create_dir(site.path("no-file")).unwrap();
     let third = site.start_with(&["--anchors", &site.text("no-file")]);
-    let _ = site.hear();
+    third.printed_lines(1);
     let status = third.status();
     assert_eq!(status["history"]["kept"], true);
     assert!(!is_a_failed_check(&status), "{status}");
@@ -445,7 +450,7 @@ fn what_is_wrong_with_the_history_is_told_by_the_status_and_the_metrics_while_it
     // One that is none.
     fs::write(site.path("history").join(EVENTS_FILE), "not a database").unwrap();
     let fourth = site.start();
-    let _ = site.hear();
+    fourth.printed_lines(1);
     let (shown, metrics) = told(&fourth);
     assert!(shown.contains("is not ours"), "{shown}");
     assert!(metrics.starts_with("cardmon_history_kept 0"), "{metrics}");

@@ -91,6 +91,58 @@ fn what_is_on_record_is_drained_and_open_after_a_restart_too() {
 }
 
 #[test]
+fn a_qat_card_is_drained_as_any_other_and_then_at_fault_for_nothing() {
+    let card: crate::status::QatFigures = serde_json::from_value(serde_json::json!({
+        "card": CARD, "module": "qat_4xxx", "responds": false, "cause": "card",
+        "evidence": [{"code": "heartbeat-frozen", "detail": "no sign of life for 3 s"}],
+        "codes": [18], "advice": [],
+    }))
+    .unwrap();
+    let nowhere = tempfile::tempdir().unwrap();
+    let settings = crate::watch::Settings::of(nowhere.path(), nowhere.path());
+    let mut poll = crate::watch::Watch::new(settings).poll(Instant::ORIGIN);
+    poll.status.qat = vec![card];
+    let mut desk = Desk::new(Settings::default(), &[], 0);
+    desk.watched(poll.status.cards_by_name());
+    for (seq, order) in [(1, unlock()), (2, drain())] {
+        let Decision::Record(event) = desk.decide(order, ALICE, at(1)) else {
+            panic!("it was not followed");
+        };
+        desk.apply(Seq(seq), &event);
+    }
+    let host = crate::record::HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
+    let mut recorder = crate::record::Recorder::new(host, Vec::new(), at(0));
+    let beside = crate::record::Beside {
+        late: Duration::ZERO,
+        drained: desk.drained(),
+        window: false,
+        history: None,
+        history_codes: &[],
+        orders: &[],
+    };
+    let events = recorder.poll(&mut poll, &beside, at(31));
+    assert!(
+        events
+            .iter()
+            .all(|it| it.kind != crate::record::casebook::INCIDENT_OPENED),
+        "{events:?}"
+    );
+    let card = &poll.status.qat[0];
+    let drained = card.drained.as_ref().unwrap();
+    assert_eq!(
+        (&*drained.by, drained.for_seconds),
+        ("uid=1000 pid=71", 30.0)
+    );
+    assert_eq!(card.cause, crate::verdict::Cause::None);
+    assert_eq!(drained.otherwise_cause, crate::verdict::Cause::Card);
+    let shown = crate::text::block(&poll.status).join("\n");
+    assert!(
+        shown.contains("drained by uid=1000 pid=71 30s ago; otherwise at fault: card"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_card_that_is_not_watched_is_a_slip_and_undraining_it_is_not() {
     let mut desk = desk();
     let typo = order(r#"{"drain": {"card": "pci:0000:3b:00.1\u001b[2J"}}"#);

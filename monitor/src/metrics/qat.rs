@@ -12,6 +12,14 @@ pub(super) fn encode(to: &mut Families<'_>, cards: &[QatFigures]) -> fmt::Result
         each(cards, |card| Some(f64::from(u8::from(card.responds?)))),
     )?;
     to.gauge(
+        "cardmon_qat_drained",
+        "Whether an operator wants the QAT card without work",
+        None,
+        each(cards, |card| {
+            Some(f64::from(u8::from(card.drained.is_some())))
+        }),
+    )?;
+    to.gauge(
         "cardmon_qat_in_flight",
         "Requests to the engines of the QAT card that are not answered",
         None,

@@ -171,6 +171,8 @@ impl QatCard {
             errors_nonfatal: count(|qat| &qat.errors_nonfatal),
             errors_fatal: count(|qat| &qat.errors_fatal),
             cause: Cause::None,
+            // Who is drained is known where orders are.
+            drained: None,
             evidence: Vec::new(),
             codes: Vec::new(),
             advice: Vec::new(),

@@ -161,7 +161,11 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
         (severity(card.state), code, word, complaint(card))
     });
     // Nobody is alarmed about a card that an operator wants without work, nor about who serves it.
-    let serves = |card: &str| drained.iter().any(|drained| drained.card == card);
+    let qat_drained: Vec<_> = qat.iter().filter(|it| it.drained.is_some()).collect();
+    let serves = |card: &str| {
+        let qat = qat_drained.iter().any(|drained| drained.card == card);
+        qat || drained.iter().any(|drained| drained.card == card)
+    };
     let on_services = services
         .iter()
         .filter(|service| !service.card.as_deref().is_some_and(serves))
@@ -191,7 +195,7 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     } else {
         ""
     };
-    let out_of_work = match drained.len() {
+    let out_of_work = match drained.len() + qat_drained.len() {
         0 => String::new(),
         count => format!(", {count} drained"),
     };

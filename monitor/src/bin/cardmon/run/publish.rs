@@ -248,7 +248,7 @@ impl Record {
         let Ok(mut desk) = self.orders.desk.try_lock() else {
             return Vec::new();
         };
-        desk.watched(poll.status.cards.iter().map(|card| &*card.card));
+        desk.watched(poll.status.cards_by_name());
         let events = desk.tick(now, false);
         self.drained.clone_from(desk.drained());
         self.window = desk.is_open(now);
