@@ -301,6 +301,12 @@ impl Incidents {
         self.opened = next;
     }
 
+    /// The number that the next will have.
+    #[must_use]
+    pub const fn next_number(&self) -> u64 {
+        self.opened
+    }
+
     /// The one of that name, while it is open.
     #[must_use]
     pub fn get(&self, id: IncidentId) -> Option<&Incident> {

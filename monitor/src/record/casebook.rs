@@ -63,6 +63,8 @@ pub const CHANGES: [&str; 7] = [
 const UNKNOWN_FOR: f64 = 10.0;
 /// From here on, incidents are numbered by the time at which nobody knew the numbers on record.
 const NUMBERED_BY_TIME: u64 = 1_000_000_000;
+/// Events on record that are looked through for incidents that are still open, and for their numbers.
+pub(super) const LOOKED_THROUGH_MAX: u32 = 256;
 /// Closed incidents that are still shown.
 const CLOSED_MAX: usize = 16;
 /// Symptoms, victims and changes on record of one incident: an event has an end.
@@ -126,22 +128,21 @@ impl Casebook {
         now: Stamp,
     ) -> Vec<Event> {
         let mut open = BTreeMap::new();
-        let mut next = 1;
+        let mut latest = Latest::default();
         for recorded in incidents {
             let Ok(body) = serde_json::from_str::<IncidentBody>(&recorded.event.body) else {
                 continue;
             };
             let number = body.figures.incident;
-            if number < NUMBERED_BY_TIME {
-                next = next.max(number.saturating_add(1));
-            }
+            latest.take(number, &recorded.event.kind);
             if recorded.event.kind == INCIDENT_OPENED {
                 open.insert(number, (recorded.event.clone(), body));
             } else {
                 open.remove(&number);
             }
         }
-        self.incidents.number_from(next);
+        self.incidents
+            .number_from(latest.next(incidents, self.incidents.next_number()));
         for recorded in changes {
             self.changed(&recorded.event, now);
         }
@@ -385,6 +386,38 @@ pub fn on_record(events: &[Recorded], now: WallTime) -> Vec<IncidentFigures> {
         });
     }
     incidents.into_values().collect()
+}
+
+/// The latest numbers of either kind that are on record.
+#[derive(Debug, Default)]
+struct Latest {
+    counted: u64,
+    /// Whether an incident with such a number was seen to be opened: none on record has a higher one
+    /// then. One that is closed may be much older than others that are out of sight.
+    was_opened: bool,
+    by_time: u64,
+}
+
+impl Latest {
+    fn take(&mut self, number: u64, kind: &str) {
+        if number < NUMBERED_BY_TIME {
+            self.counted = self.counted.max(number);
+            self.was_opened |= kind == INCIDENT_OPENED;
+        } else {
+            self.by_time = self.by_time.max(number);
+        }
+    }
+
+    /// The number of the next incident: one more than all that were counted, or by time as until now
+    /// where there is more on `record` than was looked through, and nothing of that tells.
+    fn next(&self, record: &[Recorded], by_time: u64) -> u64 {
+        let is_whole = u32::try_from(record.len()).is_ok_and(|len| len < LOOKED_THROUGH_MAX);
+        if is_whole || self.was_opened {
+            self.counted.saturating_add(1)
+        } else {
+            by_time.max(self.by_time.saturating_add(1))
+        }
+    }
 }
 
 /// Host time, later than any change that is remembered.

@@ -11,7 +11,7 @@
 //!                  never written to, and nothing is begun anew
 //! ```
 
-use super::casebook::{CHANGES, INCIDENT_CLOSED, INCIDENT_OPENED};
+use super::casebook::{CHANGES, INCIDENT_CLOSED, INCIDENT_OPENED, LOOKED_THROUGH_MAX};
 use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, SOFTWARE, START, STOP};
 use crate::attribution::CHANGES_FOR;
 use crate::control;
@@ -29,8 +29,6 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_secs(5);
 /// Events that wait at most: a day of a host on which something flaps every ten seconds.
 const WAITING_MAX: usize = 10_000;
-/// Events of incidents that are looked through for those that are still open.
-const INCIDENTS_MAX: u32 = 256;
 
 /// Keeps a history.
 #[derive(Debug)]
@@ -415,7 +413,7 @@ fn look_ups(now: Stamp) -> [Filter; 6] {
         ..of_kinds(&CHANGES)
     };
     [
-        latest(&[INCIDENT_OPENED, INCIDENT_CLOSED], INCIDENTS_MAX),
+        latest(&[INCIDENT_OPENED, INCIDENT_CLOSED], LOOKED_THROUGH_MAX),
         latest(&[START, STOP], 1),
         changes,
         of_kinds(&[FIRMWARE]),

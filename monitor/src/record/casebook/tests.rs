@@ -467,6 +467,40 @@ fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
 }
 
 #[test]
+fn no_number_is_given_twice_where_all_that_is_looked_through_was_numbered_by_time() {
+    let mut status = status();
+    becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
+    let opened = recorded(Case::new().poll(&status).remove(0));
+    let numbered = |number: u64, kind: &'static str| {
+        let mut body = body(&opened.event);
+        body.figures.incident = number;
+        recorded(Event::new(at(1), kind, CARD, &body))
+    };
+    let of_pairs = |first: u64| {
+        let pairs = (0..128).map(move |more| first + more);
+        pairs.flat_map(|number| {
+            [INCIDENT_OPENED, INCIDENT_CLOSED].map(|kind| numbered(number, kind))
+        })
+    };
+    let number_after = |record: Vec<Recorded>| {
+        let mut case = Case::unread(3_600);
+        let _ = case.casebook.remember(&record, &[], at(3_600));
+        body(&case.poll(&status)[0]).figures.incident
+    };
+    // Those that were counted are further back than is looked.
+    let by_time = NUMBERED_BY_TIME + 7_000;
+    assert_eq!(number_after(of_pairs(by_time).collect()), by_time + 128);
+    // As is an end of one that is much older than the rest.
+    let mut late: Vec<_> = of_pairs(by_time).collect();
+    late[1] = numbered(5, INCIDENT_CLOSED);
+    assert_eq!(number_after(late), by_time + 128);
+    let mut counted: Vec<_> = of_pairs(by_time).collect();
+    counted[200] = numbered(9, INCIDENT_OPENED);
+    assert_eq!(number_after(counted), 10);
+    assert_eq!(number_after(of_pairs(by_time).take(200).collect()), 1);
+}
+
+#[test]
 fn whatever_others_say_an_incident_fits_into_an_event() {
     let mut case = Case::new();
     let mut status = status();
