@@ -908,6 +908,43 @@ fn output_that_nobody_takes_holds_up_no_poll_and_a_reader_that_goes_ends_the_run
 }
 
 #[test]
+fn a_configuration_that_is_another_than_in_the_run_before_is_on_record() {
+    let mut site = Site::new();
+    let config = site.text("cardmon.toml");
+    let mut run = |text: Option<&str>, many: usize| {
+        let monitor = match text {
+            Some(text) => {
+                fs::write(&config, text).unwrap();
+                site.start_with(&["--config", &config])
+            }
+            None => site.start(),
+        };
+        let of_it = |events: &[Value]| {
+            let software = of_kind(events, "software");
+            let of_it = software.into_iter().map(|it| it["body"].clone());
+            of_it
+                .filter(|it| it["what"] == "configuration")
+                .collect::<Vec<_>>()
+        };
+        let events = site.poll_until(|events| of_it(events).len() == many);
+        site.poll();
+        monitor.end(Signal::TERM);
+        assert_eq!(of_it(&site.events()).len(), many);
+        of_it(&events).pop().unwrap()
+    };
+    let first = run(None, 1);
+    assert_eq!(
+        (&first["from"], &first["to"]),
+        (&Value::Null, &"default".into())
+    );
+    let second = run(Some("[watch]\ninterval = '200ms'\n"), 2);
+    assert_eq!(second["from"], "default");
+    let third = run(Some("[watch]\ninterval = '201ms'\n"), 3);
+    assert_eq!(third["from"], second["to"]);
+    assert_eq!(run(Some("[watch]\ninterval = '201ms'\n"), 3), third);
+}
+
+#[test]
 fn complaints_that_nobody_takes_hold_up_no_poll_and_are_said_when_they_are_taken() {
     let site = Site::new();
     // What it cannot keep, it complains of.

@@ -126,4 +126,31 @@ mod tests {
         let warnings = of(&page(330), None, LATE, tree.root(), Instant::ORIGIN);
         assert!(warnings[0].detail.contains("4 lanes"), "{warnings:?}");
     }
+
+    #[test]
+    fn a_card_that_answers_while_a_sensor_is_past_a_limit_is_warned_of_with_what_it_reads() {
+        let tree = tempfile::tempdir().unwrap();
+        let chip = tree
+            .path()
+            .join("sys/bus/pci/devices/0000:3b:00.0/hwmon/hwmon3");
+        std::fs::create_dir_all(&chip).unwrap();
+        let read = |file: &str, value: &str| std::fs::write(chip.join(file), value).unwrap();
+        read("name", "nitrox\n");
+        read("temp1_max", "95000\n");
+        read("temp1_crit", "105000\n");
+        for (value, expected) in [
+            ("94000\n", &[][..]),
+            ("96500\n", &["sensor-past-limit"]),
+            ("105000\n", &["sensor-critical"]),
+        ] {
+            read("temp1_input", value);
+            assert_eq!(codes(&page(330), LATE, tree.path()), expected);
+        }
+        let warnings = of(&page(330), None, LATE, tree.path(), Instant::ORIGIN);
+        assert!(warnings[0].detail.contains("reads 105 C"), "{warnings:?}");
+        // Of a card that is reached otherwise nothing is measured here.
+        let mut elsewhere = page(330);
+        elsewhere.owner.address = card_spec::telemetry::padded("vfio-user:/run/card.sock");
+        assert_eq!(codes(&elsewhere, LATE, tree.path()), [""; 0]);
+    }
 }

@@ -240,6 +240,79 @@ fn what_becomes_of_the_host_is_on_record_with_its_cause() {
     assert_eq!(kinds(&told(Cause::None, 3, 4)), [HOST_TRANSITION]);
 }
 
+/// Whatever is another than on record, and of what.
+#[test]
+fn a_configuration_a_monitor_and_a_service_that_are_another_are_on_record_and_told_as_changes() {
+    let run = |monitor: &str, text: &str, service: &str, past: &Past| {
+        let host = HostWatch::new(Duration::from_secs(1), Instant::ORIGIN);
+        let installed = vec![
+            Installed::new("monitor", "version", monitor),
+            Installed::file("monitor", "configuration", text.as_bytes()),
+        ];
+        let mut recorder = Recorder::new(host, installed, at(0));
+        assert_eq!(recorder.remember(past, at(0)), []);
+        let mut software = Vec::new();
+        for second in 1..4 {
+            let mut poll = served();
+            poll.status.services[0].version = Some(service.to_owned());
+            let events = recorded_of(&mut recorder, &mut poll, Duration::ZERO, &NONE, at(second));
+            software.extend(events.into_iter().filter(|event| event.kind == SOFTWARE));
+        }
+        (software, Arc::clone(recorder.recent_changes()))
+    };
+    let (first, _) = run("0.1.0", "[watch]", "12.40", &Past::default());
+    let of = |event: &Event| {
+        let body: SoftwareBody = serde_json::from_str(&event.body).unwrap();
+        (event.subject.to_string(), body)
+    };
+    let named: Vec<_> = first.iter().map(of).collect();
+    let named: Vec<_> = named.iter().map(|(of, it)| (&**of, &*it.what)).collect();
+    let all = [
+        ("monitor", "version"),
+        ("monitor", "configuration"),
+        ("web", "version"),
+    ];
+    assert_eq!(named, all);
+    let recorded = |event: &Event| Recorded {
+        seq: crate::history::Seq(1),
+        event: event.clone(),
+        prev: [0; 32],
+        hash: [0; 32],
+    };
+    let past = Past {
+        software: first.iter().map(recorded).collect(),
+        ..Past::default()
+    };
+    let (same, quiet) = run("0.1.0", "[watch]", "12.40", &past);
+    assert_eq!(same, []);
+    for (index, (monitor, text, service)) in [
+        ("0.2.0", "[watch]", "12.40"),
+        ("0.1.0", "[watch] ", "12.40"),
+        ("0.1.0", "[watch]", "12.60"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (events, told) = run(monitor, text, service, &past);
+        assert_eq!(events.len(), 1, "{events:?}");
+        let (subject, body) = of(&events[0]);
+        assert_eq!((&*subject, &*body.what), all[index]);
+        assert_eq!(body.from, Some(of(&first[index]).1.to));
+        assert_ne!(told, quiet, "it is evidence");
+    }
+}
+
+/// A host with a service.
+fn served() -> Poll {
+    let directory = tempfile::tempdir().unwrap();
+    let process = crate::probe::Whereabouts::PidFile("/nonexistent/web".into());
+    let mut watch = Watch::new(Settings {
+        services: vec![crate::services::ServiceSettings::new("web", process)],
+        ..Settings::of(directory.path(), directory.path())
+    });
+    watch.poll(Instant::ORIGIN)
+}
+
 #[test]
 fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
     let host_with = |kept, trouble: &str, codes: &[u8], cause| {

@@ -5,6 +5,8 @@
 //! there is no more room it is dropped, and the number of that is said.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub(super) struct Output {
     ended: Receiver<()>,
     /// Pieces for which there was no room, since that was said.
     dropped: u64,
+    /// Those of them that no piece came after.
+    dropped_last: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -93,16 +97,19 @@ impl Output {
     fn to(sink: impl Write + Send + 'static, room: usize, kind: Kind) -> io::Result<Self> {
         let (pieces, queue) = sync_channel(room);
         let (ends, ended) = sync_channel(0);
+        let dropped_last = Arc::new(AtomicU64::new(0));
+        let last = Arc::clone(&dropped_last);
         thread::Builder::new()
             .name(kind.name().to_owned())
             .spawn(move || {
-                write_all(sink, &queue, kind);
+                write_all(sink, &queue, &last, kind);
                 drop(ends);
             })?;
         Ok(Self {
             pieces,
             ended,
             dropped: 0,
+            dropped_last,
         })
     }
 
@@ -128,7 +135,14 @@ impl Output {
 
     /// Waits until all is written, or for so long.
     pub(super) fn end(self, patience: Duration) {
-        let Self { pieces, ended, .. } = self;
+        let Self {
+            pieces,
+            ended,
+            dropped,
+            dropped_last,
+        } = self;
+        // The end of the queue, which its closing makes seen, comes after this.
+        dropped_last.store(dropped, Ordering::Release);
         drop(pieces);
         // Either way this is all that can be done.
         let _ = ended.recv_timeout(patience);
@@ -136,7 +150,7 @@ impl Output {
 }
 
 /// Ends when nobody can put anything any more, or nobody reads.
-fn write_all(mut sink: impl Write, queue: &Receiver<Piece>, kind: Kind) {
+fn write_all(mut sink: impl Write, queue: &Receiver<Piece>, dropped_last: &AtomicU64, kind: Kind) {
     let mut failed = false;
     for piece in queue {
         if piece.dropped_before > 0 {
@@ -156,12 +170,18 @@ fn write_all(mut sink: impl Write, queue: &Receiver<Piece>, kind: Kind) {
             Err(_) => {}
         }
     }
+    let dropped = dropped_last.load(Ordering::Acquire);
+    if dropped > 0 {
+        kind.tell_of_dropped(dropped, &mut sink);
+        // If that fails there is nobody left to tell.
+        let _ = sink.flush();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     /// Takes what it may, and then that its reader goes.
     struct Slow {
@@ -208,5 +228,47 @@ mod tests {
         }
         output.end(Duration::MAX);
         assert!(!took.lock().unwrap().contains('b'));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted_where_it_is_missing_and_at_the_end() {
+        let (lets, may) = sync_channel(100);
+        let took = Arc::new(Mutex::new(String::new()));
+        let sink = Slow {
+            may,
+            took: Arc::clone(&took),
+        };
+        let mut output = Output::to(sink, 1, Kind::Complaints).unwrap();
+        let mut dropped = 0;
+        let mut put = |output: &mut Output, text: &str| {
+            let put = output.put(text.to_owned());
+            dropped += u64::from(put == Put::Dropped);
+            put
+        };
+        while put(&mut output, "a\n") == Put::OnItsWay {}
+        lets.send(()).unwrap();
+        while put(&mut output, "c\n") != Put::OnItsWay {
+            thread::yield_now();
+        }
+        // What comes last is missing, and nothing after it says so.
+        while put(&mut output, "d\n") == Put::OnItsWay {}
+        for _ in 0..90 {
+            lets.send(()).unwrap();
+        }
+        output.end(Duration::MAX);
+        let said = took.lock().unwrap().clone();
+        let count = |line: &str| {
+            let (_, tail) = line.split_once("said here: ")?;
+            tail.split_once(' ')?.0.parse::<u64>().ok()
+        };
+        let counts: Vec<_> = said.lines().filter_map(count).collect();
+        assert_eq!(counts.iter().sum::<u64>(), dropped, "{said}");
+        assert!(said.lines().last().and_then(count).is_some(), "{said}");
+        assert_eq!(counts.len(), 2, "{said}");
+        let first = said.lines().position(|line| count(line).is_some());
+        assert_eq!(
+            first,
+            said.lines().position(|line| line == "c").map(|it| it - 1)
+        );
     }
 }
