@@ -64,6 +64,9 @@ pub struct LiveCheck {
     pub warnings: Vec<Evidence>,
 }
 
+/// Why a drained card is not tested.
+const DRAINED: &str = "an operator has drained it, so it is not tested";
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
@@ -84,11 +87,11 @@ pub struct Request<'a> {
 pub fn check(request: &Request<'_>, clock: &dyn Clock) -> LiveCheck {
     let before = match read(request.page) {
         Ok(page) => page,
-        Err(error) => return unseen(request.page, &error),
+        Err(error) => return unseen(request, &error),
     };
     let address = before.address();
     if request.is_drained {
-        let why = "an operator has drained it, so it is not tested".to_owned();
+        let why = DRAINED.to_owned();
         return LiveCheck {
             drained: true,
             ..described(&before, State::Disconnected, why, clock.now())
@@ -306,18 +309,26 @@ fn described(page: &Page, state: State, why: String, now: Instant) -> LiveCheck 
     }
 }
 
-fn unseen(page: &Path, error: &ReadError) -> LiveCheck {
-    let name = page.file_stem().map(PathBuf::from).unwrap_or_default();
+/// A card whose page cannot be read. One that is drained would not be asked anyway, and whoever works on
+/// it may well have ended its owner.
+fn unseen(request: &Request<'_>, error: &ReadError) -> LiveCheck {
+    let name = request.page.file_stem();
+    let name = name.map(PathBuf::from).unwrap_or_default();
+    let error = clean(&error.to_string());
+    let (state, why) = match request.is_drained {
+        true => (State::Disconnected, format!("{DRAINED}; {error}")),
+        false => (State::Unknown, error),
+    };
     LiveCheck {
         card: clean(&name.to_string_lossy()),
-        state: State::Unknown,
-        drained: false,
+        state,
+        drained: request.is_drained,
         tested_now: false,
         result: None,
         algorithm: None,
         latency_seconds: None,
         age_seconds: None,
-        why: clean(&error.to_string()),
+        why,
         warnings: Vec::new(),
     }
 }

@@ -378,6 +378,22 @@ fn a_card_that_an_operator_has_drained_is_disconnected_and_not_tested() {
     assert_eq!(found["tested_now"], false);
     // But for what the schedule has.
     assert!(site.published().checks.started.get() <= before + 1);
+    // Whoever works on it may have ended its owner, or removed its page.
+    fs::write(site.page(), "none").unwrap();
+    for _ in 0..2 {
+        let (code, found) = site.json(&[]);
+        assert_eq!(
+            (code, &found["state"], &found["drained"]),
+            (Some(0), &"disconnected".into(), &true.into()),
+            "{found:#}"
+        );
+        let why = found["why"].as_str().unwrap();
+        assert!(
+            why.starts_with("an operator has drained it, so it is not tested; "),
+            "{why}"
+        );
+        let _ = fs::remove_file(site.page());
+    }
 }
 
 #[test]
