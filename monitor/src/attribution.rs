@@ -404,20 +404,9 @@ pub fn assess(
     priors: &Priors,
     now: Instant,
 ) -> Assessment {
-    let contributions = dossier.contributions(now);
     let vetoes = Veto::applying(circumstances);
-    let named = |posterior: &Weights| match ranked(posterior, &vetoes)[0] {
-        (top, confidence) if confidence >= CONFIDENCE_MIN => top,
-        _ => Cause::Undetermined,
-    };
-    // Whom what was seen of the fault names, no change of late makes doubtful.
-    let is_change = |it: &&Contribution<'_>| it.code == Kind::RecentChange.name();
-    let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
-    let posterior = match named(&direct) {
-        Cause::Undetermined => posterior(priors, &contributions),
-        _ => direct,
-    };
-    let cause = named(&posterior);
+    let (contributions, posterior) = counted(dossier, &vetoes, priors, now);
+    let cause = named(&posterior, &vetoes);
     let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
     let (evidence_for, evidence_against) = told(&contributions, priors, leading);
@@ -433,6 +422,33 @@ pub fn assess(
         evidence_against,
         vetoes,
         next_test: next_test.flatten(),
+    }
+}
+
+/// What counts of what is known, and how likely that makes each hypothesis. Whom what was seen of the
+/// fault names, no change of late makes doubtful: then changes do not count.
+fn counted<'a>(
+    dossier: &'a Dossier,
+    vetoes: &[Veto],
+    priors: &Priors,
+    now: Instant,
+) -> (Vec<Contribution<'a>>, Weights) {
+    let mut contributions = dossier.contributions(now);
+    let is_change = |it: &Contribution<'_>| it.code == Kind::RecentChange.name();
+    let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
+    if named(&direct, vetoes) == Cause::Undetermined {
+        let posterior = posterior(priors, &contributions);
+        return (contributions, posterior);
+    }
+    contributions.retain(|it| !is_change(it));
+    (contributions, direct)
+}
+
+/// What is likely enough to be named.
+fn named(posterior: &Weights, vetoes: &[Veto]) -> Cause {
+    match ranked(posterior, vetoes)[0] {
+        (top, confidence) if confidence >= CONFIDENCE_MIN => top,
+        _ => Cause::Undetermined,
     }
 }
 

@@ -100,7 +100,8 @@ impl Diagnosis {
     /// What each piece of evidence did to every hypothesis in the last poll.
     #[must_use]
     pub fn weighings(&self) -> Vec<Weighing> {
-        weigh(&self.dossier, &self.priors, self.assessed_at)
+        let (dossier, circumstances) = (&self.dossier, &self.circumstances);
+        weigh(dossier, circumstances, &self.priors, self.assessed_at)
     }
 
     /// What would tell more, as of the last poll, the cheapest for what it tells first; nothing

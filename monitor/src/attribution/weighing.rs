@@ -3,7 +3,7 @@
 
 use super::inquiry::{self, Test};
 use super::table::HYPOTHESES;
-use super::{Circumstances, Dossier, Priors, Veto, WORTH_TELLING, allowed, posterior};
+use super::{Circumstances, Dossier, Priors, Veto, WORTH_TELLING, allowed, counted};
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
 
@@ -17,7 +17,7 @@ pub struct Weighing {
     /// What exactly was seen.
     pub detail: String,
     /// By how much it raises the odds of a cause against all other faults, in nats. Where it hardly
-    /// does, there is no number.
+    /// does, there is no number, and none at all if it did not count.
     pub nats: Vec<(Cause, f64)>,
 }
 
@@ -30,18 +30,29 @@ pub struct Prospect {
     pub bits: f64,
 }
 
-/// What each piece of evidence does, in the order of the table.
+/// What each piece of evidence does, in the order of the table. What was seen and did not count, as a
+/// change of late may not, has no numbers.
 #[must_use]
-pub fn weigh(dossier: &Dossier, priors: &Priors, now: Instant) -> Vec<Weighing> {
+pub fn weigh(
+    dossier: &Dossier,
+    circumstances: &Circumstances,
+    priors: &Priors,
+    now: Instant,
+) -> Vec<Weighing> {
+    let (counted, _) = counted(dossier, &Veto::applying(circumstances), priors, now);
+    let counts = |code: &str| counted.iter().any(|it| it.code == code);
     let contributions = dossier.contributions(now).into_iter();
     contributions
         .map(|contribution| Weighing {
             code: contribution.code,
             was_seen: contribution.was_seen,
             detail: contribution.detail.to_owned(),
-            nats: against_all_others(priors, &contribution.nats),
+            nats: match counts(contribution.code) {
+                true => against_all_others(priors, &contribution.nats),
+                false => Vec::new(),
+            },
         })
-        .filter(|weighing| !weighing.nats.is_empty())
+        .filter(|it| !it.nats.is_empty() || (it.was_seen && !counts(it.code)))
         .collect()
 }
 
@@ -73,8 +84,9 @@ pub fn prospects(
     priors: &Priors,
     now: Instant,
 ) -> Vec<Prospect> {
-    let posterior = posterior(priors, &dossier.contributions(now));
-    let open = allowed(&posterior, &Veto::applying(circumstances));
+    let vetoes = Veto::applying(circumstances);
+    let (_, posterior) = counted(dossier, &vetoes, priors, now);
+    let open = allowed(&posterior, &vetoes);
     let mut prospects = inquiry::open(dossier, &open, now);
     let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
     prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
@@ -98,7 +110,7 @@ mod tests {
     fn evidence_weighs_for_the_leading_cause_as_in_its_assessment() {
         let (dossier, priors, now) = (dossier(), Priors::default(), Instant::ORIGIN);
         let assessment = assess(&dossier, &Circumstances::default(), &priors, now);
-        let weighings = weigh(&dossier, &priors, now);
+        let weighings = weigh(&dossier, &Circumstances::default(), &priors, now);
         let weight = |code: &str| {
             let of = weighings.iter().find(|it| it.code == code).unwrap();
             let nats = of
@@ -128,6 +140,35 @@ mod tests {
             hang.unwrap().1 < -1.0,
             "it speaks against a hanging service"
         );
+    }
+
+    #[test]
+    fn a_change_weighs_only_where_it_counts_and_is_named_all_the_same() {
+        let (priors, now, circumstances) =
+            (Priors::default(), Instant::ORIGIN, Circumstances::default());
+        let change_in = |dossier: &Dossier| {
+            let weighings = weigh(dossier, &circumstances, &priors, now);
+            let change = weighings.into_iter().find(|it| it.code == "recent-change");
+            (assess(dossier, &circumstances, &priors, now), change)
+        };
+        let mut dossier = dossier();
+        dossier.seen(Kind::RecentChange, 1.0, "the fan", now);
+        let (assessment, change) = change_in(&dossier);
+        assert!(assessment.abstains());
+        assert!(!change.unwrap().nats.is_empty());
+        dossier.seen(Kind::WrongAnswer, 1.0, "it was wrong", now);
+        let (assessment, change) = change_in(&dossier);
+        assert_eq!(assessment.cause, Cause::Card);
+        let change = change.unwrap();
+        assert_eq!((&*change.detail, &change.nats[..]), ("the fan", &[][..]));
+        let (told_for, told_against) = (assessment.evidence_for, assessment.evidence_against);
+        let told = told_for.iter().chain(&told_against);
+        assert!(told.clone().all(|it| it.code != "recent-change"));
+        // That there was none, which did not count, is not worth a line.
+        let mut dossier = Dossier::new();
+        dossier.seen(Kind::WrongAnswer, 1.0, "it was wrong", now);
+        dossier.not_seen(Kind::RecentChange, "nothing was changed", now);
+        assert_eq!(change_in(&dossier).1, None);
     }
 
     #[test]

@@ -102,7 +102,11 @@ impl Evidences {
             Cause::None => Vec::new(),
             _ => prospects(dossier, &self.circumstances, priors, now),
         };
-        AssessmentFigures::new(&self.assessment, weigh(dossier, priors, now), &prospects)
+        AssessmentFigures::new(
+            &self.assessment,
+            weigh(dossier, &self.circumstances, priors, now),
+            &prospects,
+        )
     }
 
     fn process(&mut self, facts: &Facts<'_>, now: Instant) {

@@ -54,7 +54,7 @@ pub struct WeighingFigures {
     /// What exactly was seen.
     pub detail: String,
     /// By how much it raises the odds of a cause against all other faults, in nats; nothing where
-    /// it hardly does.
+    /// it hardly does, and nothing at all if it did not count.
     pub weights: BTreeMap<Cause, f64>,
 }
 
@@ -114,6 +114,11 @@ impl AssessmentFigures {
     #[must_use]
     pub fn abstains(&self) -> bool {
         self.cause == Cause::Undetermined
+    }
+
+    /// What was seen, and did not count.
+    pub fn uncounted(&self) -> impl Iterator<Item = &WeighingFigures> {
+        self.evidence.iter().filter(|it| it.weights.is_empty())
     }
 
     /// What speaks for a cause and what against it, the strongest first.

@@ -130,6 +130,14 @@ fn weighed(assessment: Option<&AssessmentFigures>) -> Vec<String> {
         let evidence = speaks_for.into_iter().chain(against);
         lines.extend(evidence.map(|it| piece(it, hypothesis.cause)));
     }
+    let uncounted: Vec<_> = assessment.uncounted().collect();
+    if !uncounted.is_empty() {
+        lines.push(String::new());
+        lines.push("not counted, as what was seen of the fault itself decides".to_owned());
+        let named =
+            |it: &WeighingFigures| format!("        {}: {}", clean(&it.code), clean(&it.detail));
+        lines.extend(uncounted.into_iter().map(named));
+    }
     if !assessment.tests.is_empty() {
         lines.push(String::new());
         lines.push("what would tell more, the cheapest for what it tells first".to_owned());
@@ -177,4 +185,36 @@ fn how(test: &TestFigures) -> String {
 fn unweighed() -> String {
     "the monitor does not tell what it weighed; it is of another version than this program"
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribution::{Circumstances, Dossier, Kind, Priors, assess, weigh};
+    use hwshim::clock::Instant;
+
+    #[test]
+    fn a_change_that_did_not_count_is_named_without_a_weight() {
+        let (now, circumstances, priors) =
+            (Instant::ORIGIN, Circumstances::default(), Priors::default());
+        let mut dossier = Dossier::new();
+        let shown = |dossier: &Dossier| {
+            let assessment = assess(dossier, &circumstances, &priors, now);
+            let weighings = weigh(dossier, &circumstances, &priors, now);
+            let figures = AssessmentFigures::new(&assessment, weighings, &[]);
+            weighed(Some(&figures)).join("\n")
+        };
+        dossier.seen(Kind::RecentChange, 1.0, "the fan", now);
+        dossier.seen(Kind::CounterFrozen, 1.0, "it stands still", now);
+        dossier.not_seen(Kind::HostPressure, "the host has time", now);
+        let text = shown(&dossier);
+        assert!(text.contains("  +"), "{text}");
+        assert!(text.contains("recent-change: the fan"), "{text}");
+        assert!(!text.contains("not counted"), "{text}");
+        dossier.seen(Kind::WrongAnswer, 1.0, "it was wrong", now);
+        let text = shown(&dossier);
+        let (counted, named) = text.split_once("not counted, as what ").unwrap();
+        assert!(!counted.contains("recent-change"), "{text}");
+        assert!(named.contains("\n        recent-change: the fan"), "{text}");
+    }
 }
