@@ -30,6 +30,7 @@ use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use at_function::AtFunction;
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
+use driver::Driver;
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry;
@@ -122,6 +123,7 @@ struct Card {
     /// Looks at nothing of a card without a PCI address.
     link: AtFunction<LinkProbe>,
     sensors: AtFunction<HwmonProbe>,
+    driver: Driver,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
@@ -353,6 +355,7 @@ impl Card {
             process: ProcessProbe::new(&settings.root),
             link: AtFunction::new(LinkProbe::new, LINK_INTERVAL, LINK_TIMEOUT),
             sensors: AtFunction::new(HwmonProbe::new, SENSORS_INTERVAL, SENSORS_TIMEOUT),
+            driver: Driver::default(),
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
@@ -382,6 +385,8 @@ impl Card {
         let flaps = self.flaps.poll(self.judge.verdict().state, now);
         let mut status = self.status(settings, &look, fatal_on_link);
         status.warnings.extend(flaps);
+        let bdf = self.bdf();
+        status.driver = bdf.and_then(|bdf| self.driver.poll(&settings.root, bdf, now));
         (status, transition)
     }
 
@@ -486,7 +491,8 @@ impl Card {
             codes,
             identity: page.and_then(IdentityFigures::of),
             drained: None,
-            driver: self.bdf().and_then(|bdf| driver::of(&settings.root, bdf)),
+            // Asked for beside the look, which is for whoever judges.
+            driver: None,
             sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
             warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }

@@ -11,6 +11,7 @@
 //! ```
 
 use super::at_function::AtFunction;
+use super::driver::Driver;
 use crate::checks::{self, CardSight};
 use crate::probe::{EngineCounters, ProbeError, Qat, QatHeartbeat, QatProbe};
 use crate::status::QatFigures;
@@ -42,6 +43,7 @@ pub(super) struct QatCards {
 struct QatCard {
     module: String,
     probe: AtFunction<QatProbe>,
+    driver: Driver,
     /// Whether the driver last found signs of life, and since when it has found that.
     is_alive: Option<(bool, Instant)>,
 }
@@ -71,6 +73,7 @@ impl QatCards {
                 self.cards.entry(bdf).or_insert_with(|| QatCard {
                     module,
                     probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
+                    driver: Driver::default(),
                     is_alive: None,
                 });
             }
@@ -125,7 +128,7 @@ impl QatCard {
             codes,
             evidence,
             responds: self.is_alive.map(|(is_alive, _)| is_alive),
-            driver: super::driver::of(root, bdf),
+            driver: self.driver.poll(root, bdf, now),
             ..self.figures(bdf, seen.ok())
         })
     }
@@ -306,6 +309,7 @@ mod tests {
         let mut card = QatCard {
             module: "qat_4xxx".to_owned(),
             probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
+            driver: Driver::default(),
             is_alive: None,
         };
         let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
