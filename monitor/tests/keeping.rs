@@ -17,7 +17,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -746,6 +746,71 @@ fn the_unit_is_one_that_systemd_takes_and_that_lets_the_monitor_do_no_more_than_
     // Those before version 250 judge none that are not loaded.
     if said.contains("Overall exposure") {
         assert!(output.status.success(), "{said}");
+    }
+}
+
+/// The unit's bounds, which are the kernel's, without systemd: root that may read everything and write
+/// what root may.
+#[test]
+fn as_its_unit_has_it_a_monitor_asks_at_sockets_of_others_only_with_their_group() {
+    let site = Site::new();
+    let may_set = Command::new("setpriv").arg("--version").output().is_ok();
+    if !rustix::process::geteuid().is_root() || !may_set {
+        eprintln!("skipped: it takes root and setpriv");
+        return;
+    }
+    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/cardmon.service")).unwrap();
+    let bounds = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let bounds: Vec<_> = bounds
+        .unwrap()
+        .split(' ')
+        .map(|it| it.replace("CAP_", ",+").to_lowercase())
+        .collect();
+    let socket = site.path("service.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::chown(&socket, Some(65_534), Some(4_242)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
+    // It hangs up on whoever gets as far as that.
+    thread::spawn(move || listener.incoming().for_each(drop));
+    fs::write(site.path("pid"), std::process::id().to_string()).unwrap();
+    let config = format!(
+        "[[service]]\nname = 'web'\npid_file = '{}'\nsocket = '{}'\n",
+        site.text("pid"),
+        socket.display()
+    );
+    fs::write(site.path("cardmon.toml"), config).unwrap();
+    for (groups, expected) in [
+        ("--clear-groups", "reach-unseen"),
+        ("--groups=4242", "no-answer"),
+    ] {
+        let run = site.run_with("control", "alive");
+        let mut bounded = Command::new("setpriv");
+        bounded
+            .arg(format!("--bounding-set=-all{}", bounds.concat()))
+            .args(["--inh-caps=-all", "--no-new-privs", groups, CARDMON])
+            .args(run.get_args())
+            .args(["--config", &site.text("cardmon.toml")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let monitor = Monitor::of(&mut bounded);
+        monitor.printed_lines(1);
+        let evidence = loop {
+            let service = monitor.status()["services"][0].clone();
+            let evidence = service["evidence"].as_array().unwrap().clone();
+            let of_asking = ["reach-unseen", "no-answer"];
+            let is_of_asking = |it: &Value| of_asking.iter().any(|code| it["code"] == *code);
+            if let Some(found) = evidence.into_iter().find(is_of_asking) {
+                break found;
+            }
+            thread::yield_now();
+        };
+        assert_eq!(evidence["code"], expected, "{evidence}");
+        let detail = evidence["detail"].as_str().unwrap();
+        let says_how = detail.contains("SupplementaryGroups=");
+        assert_eq!(says_how, expected == "reach-unseen", "{detail}");
+        monitor.end(Signal::TERM);
     }
 }
 

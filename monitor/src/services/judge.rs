@@ -16,6 +16,7 @@
 //! that were killed for want of memory are victims: they are told where memory leaks, and are never
 //! the cause of anything.
 
+use crate::checks;
 use crate::leak::Level;
 use crate::probe::{ProbeError, Reach};
 use crate::status::{LeakFigures, Standing, Unit};
@@ -175,6 +176,17 @@ fn process(facts: &Facts<'_>) -> Option<Finding> {
     })
 }
 
+/// What to do about a socket that is for others.
+const NOT_OURS: &str = "; its socket is for its owner and its group: have the monitor run with that \
+    group (SupplementaryGroups= of its unit)";
+
+fn is_denied(error: &ProbeError) -> bool {
+    let ProbeError::Unreadable { source, .. } = error else {
+        return false;
+    };
+    source.kind() == std::io::ErrorKind::PermissionDenied
+}
+
 fn reach(facts: &Facts<'_>) -> Option<Finding> {
     let reach = match facts.reach? {
         Ok(reach) => reach,
@@ -187,8 +199,12 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
             ));
         }
         Err(error) => {
-            let detail = error.to_string();
-            return Some(finding(Cause::Undetermined, None, "reach-unseen", detail));
+            let code = checks::of_refusal(error);
+            let mut detail = error.to_string();
+            if is_denied(error) {
+                detail.push_str(NOT_OURS);
+            }
+            return Some(finding(Cause::Undetermined, code, "reach-unseen", detail));
         }
     };
     let silent = |what: String| {
