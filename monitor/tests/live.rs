@@ -246,10 +246,10 @@ fn however_many_ask_the_card_is_tested_once_a_second_at_most() {
 #[test]
 fn a_card_that_answers_wrongly_is_unavailable() {
     let site = Site::start(&["flipped-bit"]);
-    let (code, found) = site.until(|found| found["state"] == "unavailable");
-    assert_eq!(code, Some(1));
-    let why = found["why"].as_str().unwrap();
-    assert!(why.contains("wrong-answer"), "{why}");
+    // On a host that starves an answer may be late before one is wrong.
+    let is_wrong = |found: &Value| found["why"].as_str().unwrap().contains("wrong-answer");
+    let (code, found) = site.until(is_wrong);
+    assert_eq!((code, &found["state"]), (Some(1), &"unavailable".into()));
 }
 
 #[test]
