@@ -103,7 +103,7 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
     )?;
     to.gauge(
         "cardmon_history_troubles",
-        "Things that are wrong with the history, less than that included; the status says which",
+        "Things that are wrong with the history, those that stop no recording included; the status says which",
         None,
         history.iter().map(|it| {
             (

@@ -161,7 +161,10 @@ impl Memory {
             // A kernel that cannot tell.
             Err(_) => offset,
         };
-        let end = find(SeekFrom::Hole(start as u64)).unwrap_or(self.len);
+        // Whoever serves the device may have had the kernel take the page away meanwhile; then there
+        // is a hole at `start`, and no telling where the next one is.
+        let end = find(SeekFrom::Hole(start as u64)).ok();
+        let end = end.filter(|end| *end > start).unwrap_or(self.len);
         (start < end).then_some((start, end))
     }
 
@@ -348,7 +351,6 @@ mod tests {
         let before = pages(&memory);
         memory.wipe();
         assert_eq!(pages(&memory), before);
-        assert!(before < 64, "{before}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Time between two looks. A driver is another only when somebody has bound the function anew, or
-/// loaded its module anew, which takes longer to do; and what is read is memory of the kernel.
+/// loaded its module anew, which is rare; so a change may be on record this much after what it did.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest version that is shown, in bytes.
 const VERSION_LEN_MAX: usize = 64;
