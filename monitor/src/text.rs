@@ -181,7 +181,13 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         let unwell = card.state != State::Connected;
         let concerns = card.cause != Cause::None;
         let mut below: Vec<_> = drained(card).into_iter().collect();
-        below.extend(card.evidence.iter().filter(|_| unwell).map(reason));
+        // Of a card that serves, what matters is why anybody is at fault.
+        let reasons = match (unwell, concerns) {
+            (true, _) => card.evidence.len(),
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        below.extend(card.evidence.iter().take(reasons).map(reason));
         below.extend(card.warnings.iter().map(warning));
         below.extend(sensors(&card.sensors));
         if (unwell || concerns) && card.drained.is_none() {
@@ -385,6 +391,35 @@ mod tests {
             plain,
             "software:ring: connected -> unreachable (card-absent): gone: no answer?[2J"
         );
+    }
+
+    #[test]
+    fn of_a_card_that_serves_it_is_told_why_anybody_is_at_fault() {
+        let shown = |state, cause| {
+            let card = serde_json::json!({
+                "card": "software:ring",
+                "simulated": false,
+                "page": "/run/hwshim/a.page",
+                "state": state,
+                "cause": cause,
+                "for_seconds": 90.0,
+                "evidence": [
+                    {"code": "host-pressure", "detail": "pressure; first 42s ago"},
+                    {"code": "heartbeat-moving", "detail": "it moves"},
+                ],
+                "transitions": 2,
+                "probe_errors": [],
+            });
+            cards(&[serde_json::from_value(card).unwrap()])[2..].to_vec()
+        };
+        let [why, moving] = [
+            "    host-pressure: pressure; first 42s ago",
+            "    heartbeat-moving: it moves",
+        ];
+        assert_eq!(shown(State::Connected, Cause::HostStarvation), [why]);
+        assert!(shown(State::Connected, Cause::None).is_empty());
+        let unwell = shown(State::Unavailable, Cause::Undetermined);
+        assert_eq!(unwell, [why, moving]);
     }
 
     #[test]

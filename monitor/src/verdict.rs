@@ -25,11 +25,14 @@
 //! would be otherwise: that is no matter of evidence, so it is not decided here
 //! (see [`CardStatus::drain`](crate::status::CardStatus::drain)).
 //!
-//! One thing carries over: a poll of our own that came late and saw nothing new changes nothing.
-//! It says that this process was not running, which is no fault of the card.
+//! Two things carry over. A poll of our own that came late and saw nothing new changes nothing: it
+//! says that this process was not running, which is no fault of the card. And what is at fault beside
+//! a card that serves is said until it has not been seen for a while.
 //!
 //! This module does no I/O, reads no clock and cannot be surprised: it is told what was seen and
 //! when.
+
+mod concern;
 
 use crate::attribution::RecentChanges;
 use crate::diagnosis::Diagnosis;
@@ -38,6 +41,7 @@ use crate::local_health::Sample;
 use crate::probe::{Heartbeat, Link, Owner, ProbeError, Sensors};
 use crate::rules::{self, Case, Finding, Memory, Says};
 use card_spec::telemetry::Page;
+use concern::Concerns;
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -251,6 +255,7 @@ pub struct Judge {
     limits: Limits,
     memory: Memory,
     diagnosis: Diagnosis,
+    concerns: Concerns,
     verdict: Verdict,
 }
 
@@ -262,6 +267,7 @@ impl Judge {
             limits,
             memory: Memory::new(now),
             diagnosis: Diagnosis::new(limits.light, now),
+            concerns: Concerns::new(),
             verdict: Verdict {
                 state: State::Unknown,
                 cause: Cause::Undetermined,
@@ -308,38 +314,25 @@ impl Judge {
         let decides = |finding: &Finding| finding.says != Says::Noted;
         findings.sort_by_key(|finding| !decides(finding));
         let says = findings.first().map_or(Says::Noted, |first| first.says);
+        let mut concern = None;
         let (state, cause) = match says {
-            Says::Noted => (State::Connected, self.concern()),
+            Says::Noted => {
+                let assessment = self.diagnosis.assessment();
+                let (cause, why) = self.concerns.poll(assessment, look.at);
+                concern = why;
+                (State::Connected, cause)
+            }
             Says::Hold => (self.verdict.state, self.verdict.cause),
             Says::Is(state, Cause::Undetermined) => (state, self.told_apart(state, &findings)),
             Says::Is(state, cause) => (state, cause),
         };
-        let evidence = findings.into_iter().map(|finding| finding.evidence);
-        let mut transition = self.settle(state, cause, evidence.collect(), look.at)?;
+        let mut evidence: Vec<_> = findings.into_iter().map(|it| it.evidence).collect();
         // Why somebody is at fault with a card that serves stands in what was weighed.
-        if state == State::Connected && cause != Cause::None {
-            let weighed = &self.diagnosis.assessment().evidence_for;
-            if let Some(first) = weighed.iter().find(|it| it.was_seen) {
-                let evidence = &mut transition.evidence;
-                evidence.retain(|it| it.code != first.code);
-                evidence.insert(
-                    0,
-                    Evidence {
-                        code: first.code.into(),
-                        detail: first.detail.clone(),
-                    },
-                );
-            }
+        if let Some(why) = concern {
+            evidence.retain(|it| it.code != why.code);
+            evidence.insert(0, why);
         }
-        Some(transition)
-    }
-
-    /// What is at fault though the card serves.
-    fn concern(&self) -> Cause {
-        match self.diagnosis.assessment().cause {
-            Cause::Undetermined => Cause::None,
-            cause => cause,
-        }
+        self.settle(state, cause, evidence, look.at)
     }
 
     /// The finding that decides may not tell the cause where a weaker one does: a card whose check

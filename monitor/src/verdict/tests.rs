@@ -158,6 +158,22 @@ impl Scene {
     }
 }
 
+/// A host that is watched, as it is wherever a card is, and where some task waited for CPU in that
+/// share of the time.
+fn pressed(psi_cpu_some: f64) -> Sample {
+    Sample {
+        own_lateness: Duration::ZERO,
+        poll_interval: SECOND,
+        psi_cpu_some: Some(psi_cpu_some),
+        psi_memory_some: Some(0.0),
+        psi_io_some: Some(0.0),
+        softirq_share_max: Some(0.0),
+        softnet_dropped: Some(0),
+        steal_share: Some(0.0),
+        vm_pause: Duration::ZERO,
+    }
+}
+
 fn torn() -> ProbeError {
     ProbeError::Torn {
         path: "page".into(),
@@ -672,18 +688,7 @@ fn names_of_states_and_causes_are_the_same_in_json() {
 #[test]
 fn a_card_that_is_too_hot_is_named_and_what_was_read_long_ago_is_not_weighed_again() {
     let mut scene = Scene::connected();
-    // The host is watched and at ease, as it is wherever a card is watched.
-    scene.host = Some(Sample {
-        own_lateness: Duration::ZERO,
-        poll_interval: SECOND,
-        psi_cpu_some: Some(0.0),
-        psi_memory_some: Some(0.0),
-        psi_io_some: Some(0.0),
-        softirq_share_max: Some(0.0),
-        softnet_dropped: Some(0),
-        steal_share: Some(0.0),
-        vm_pause: Duration::ZERO,
-    });
+    scene.host = Some(pressed(0.0));
     scene.card.warning_temperature_k = 358.into();
     scene.card.composite_temperature_k = 357.into();
     scene.polls(2);
@@ -773,4 +778,73 @@ fn a_starved_host_clears_no_card_that_answered_wrongly_within_a_minute() {
         scene.poll_after(late);
     }
     assert!(is_cleared(&scene), "what it said is long ago");
+}
+
+// What is at fault beside a card that serves
+
+/// A card that serves on a host that is well.
+fn on_a_quiet_host() -> Scene {
+    let mut scene = Scene::new();
+    scene.host = Some(pressed(0.1));
+    scene.polls(5);
+    assert_eq!(scene.verdict(), (State::Connected, Cause::None));
+    scene
+}
+
+/// Polls once a second on a host that is so, and returns the causes that were said in turn.
+fn said_in(scene: &mut Scene, seconds: u32, psi_cpu_some: f64) -> Vec<Cause> {
+    scene.host = Some(pressed(psi_cpu_some));
+    let polls = (0..seconds).filter_map(|_| scene.poll_after(SECOND));
+    polls.map(|transition| transition.cause).collect()
+}
+
+#[test]
+fn a_host_that_is_busy_now_and_then_is_said_to_be_once() {
+    let mut scene = on_a_quiet_host();
+    let mut said = Vec::new();
+    for _ in 0..100 {
+        said.extend(said_in(&mut scene, 2, 0.5));
+        said.extend(said_in(&mut scene, 4, 0.1));
+    }
+    assert_eq!(said, [Cause::HostStarvation]);
+    assert_eq!(scene.code(), "host-pressure");
+    let detail = &scene.judge.verdict().evidence[0].detail;
+    assert_eq!(detail, "pressure; first 9m59s ago, last 4s ago");
+    // It is over when it has not been seen for a minute, and not before.
+    assert_eq!(said_in(&mut scene, 55, 0.1), []);
+    assert_eq!(said_in(&mut scene, 1, 0.1), [Cause::None]);
+    assert_eq!(scene.code(), "heartbeat-moving");
+}
+
+#[test]
+fn a_busy_host_that_comes_back_soon_is_held_for_twice_as_long_and_a_quarter_of_an_hour_at_most() {
+    let mut scene = on_a_quiet_host();
+    for held_for in [60, 120, 240, 480, 900, 900] {
+        assert_eq!(said_in(&mut scene, 1, 0.5), [Cause::HostStarvation]);
+        assert_eq!(said_in(&mut scene, held_for - 1, 0.1), []);
+        assert_eq!(said_in(&mut scene, 1, 0.1), [Cause::None], "{held_for}");
+    }
+    // What comes back late is another matter.
+    assert_eq!(said_in(&mut scene, 900, 0.1), []);
+    assert_eq!(said_in(&mut scene, 1, 0.5), [Cause::HostStarvation]);
+    assert_eq!(said_in(&mut scene, 60, 0.1), [Cause::None]);
+}
+
+#[test]
+fn what_is_wrong_with_a_card_waits_for_no_busy_host_and_is_over_when_it_is() {
+    let mut scene = on_a_quiet_host();
+    said_in(&mut scene, 1, 0.5);
+    scene.card.warning_temperature_k = 358.into();
+    scene.card.composite_temperature_k = 358.into();
+    // A score of one is forgiven after a clean second, and looked back upon for fifteen.
+    let said = said_in(&mut scene, 30, 0.1);
+    assert_eq!(said, [Cause::Card]);
+    scene.card.composite_temperature_k = 330.into();
+    assert_eq!(said_in(&mut scene, 1, 0.1), [Cause::HostStarvation]);
+    assert_eq!(said_in(&mut scene, 40, 0.1), [Cause::None]);
+    // Nobody holds that a card is at fault.
+    scene.card.composite_temperature_k = 358.into();
+    assert_eq!(said_in(&mut scene, 3, 0.1), [Cause::Card]);
+    scene.card.composite_temperature_k = 330.into();
+    assert_eq!(said_in(&mut scene, 1, 0.1), [Cause::None]);
 }
