@@ -22,6 +22,9 @@ const LATE_SELDOM: f64 = 0.5;
 #[derive(Debug)]
 pub(super) struct HostHealth {
     local_health: LocalHealth,
+    /// How far what came late to the card's owner can be trusted. That is better than ours where we
+    /// alone are late.
+    owners_health: LocalHealth,
     polled_at: Option<Instant>,
     /// Whether each of the last polls came late.
     late: VecDeque<bool>,
@@ -31,6 +34,7 @@ impl HostHealth {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             local_health: LocalHealth::new(Limits::default(), now),
+            owners_health: LocalHealth::new(Limits::default(), now),
             polled_at: None,
             late: VecDeque::new(),
         }
@@ -40,10 +44,10 @@ impl HostHealth {
         &self.local_health
     }
 
-    /// The worst score of the last seconds.
+    /// The worst score of the last seconds, of whoever drives the card.
     pub(super) fn worst_of_late(&self, now: Instant) -> u8 {
         let from = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(OF_LATE)));
-        self.local_health.score_max_within(from, now)
+        self.owners_health.score_max_within(from, now)
     }
 
     pub(super) fn poll(&mut self, case: &Case<'_>, dossier: &mut Dossier) {
@@ -57,6 +61,15 @@ impl HostHealth {
             ..case.look.host.unwrap_or_default()
         };
         let signs = self.local_health.sample(&sample, now);
+        let own_lateness = match case.memory.owner_kept_pace() {
+            true => Duration::ZERO,
+            false => sample.own_lateness,
+        };
+        let owners = Sample {
+            own_lateness,
+            ..sample
+        };
+        self.owners_health.sample(&owners, now);
         // Polls that are on time do not clear a host that nobody has looked at.
         let is_only_late = signs.iter().all(|sign| *sign == Sign::OwnLateness);
         if case.look.host.is_some() && is_only_late {

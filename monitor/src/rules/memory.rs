@@ -18,6 +18,10 @@ const PERIOD_MAX: Duration = Duration::from_secs(10);
 const READINGS_MISSING_MAX: u32 = 2;
 /// A request that was handed over in a pause may run out of its time so long after the pause.
 const UNANSWERED_FOR: Duration = Duration::from_secs(1);
+/// Publications in which an owner shows that it ran all the time.
+const PUBLICATIONS_MIN: u32 = 3;
+/// Of so many parts of the time one may be lost to an owner's own rounds.
+const PACE_ALLOWANCE: u32 = 20;
 /// Period of a card that states none.
 const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
 
@@ -29,6 +33,9 @@ pub struct Memory {
     late_since: Option<Instant>,
     owner: Option<OwnerId>,
     sequence: Option<u64>,
+    /// When the last page that was seen was published.
+    published_at: Instant,
+    owner_kept_pace: bool,
     page_moved: bool,
     page_moved_at: Instant,
     torn_polls: u32,
@@ -57,6 +64,8 @@ impl Memory {
             late_since: None,
             owner: None,
             sequence: None,
+            published_at: now,
+            owner_kept_pace: false,
             page_moved: false,
             page_moved_at: now,
             torn_polls: 0,
@@ -84,6 +93,13 @@ impl Memory {
     #[must_use]
     pub const fn page_moved(&self) -> bool {
         self.page_moved
+    }
+
+    /// Whether the owner was seen to run all the time since the poll before: it has published as often
+    /// as it says it does. A poll of our own that comes late then says nothing of anybody else.
+    #[must_use]
+    pub const fn owner_kept_pace(&self) -> bool {
+        self.owner_kept_pace
     }
 
     /// When a poll last found the page published anew.
@@ -118,6 +134,7 @@ impl Memory {
             _ => 0,
         };
         self.page_moved = false;
+        self.owner_kept_pace = false;
         if let Ok(page) = &look.page {
             self.record_page(page, look.at);
         }
@@ -144,12 +161,30 @@ impl Memory {
             self.owner = owner;
             self.sequence = None;
         }
+        self.owner_kept_pace = self.keeps_pace(page, now);
+        self.published_at = Instant::from_nanos(page.owner.published_at_ns.get());
         let sequence = Some(page.sequence.get());
         if sequence != self.sequence {
             self.sequence = sequence;
             self.page_moved = true;
             self.page_moved_at = now;
         }
+    }
+
+    fn keeps_pace(&self, page: &Page, now: Instant) -> bool {
+        // Each publication adds two.
+        let Some(published) = self.sequence.and_then(|sequence| {
+            let added = page.sequence.get().checked_sub(sequence)?;
+            u32::try_from(added / 2).ok()
+        }) else {
+            return false;
+        };
+        let interval = Duration::from_nanos(page.owner.publish_interval_ns.get());
+        let elapsed = now.since(self.published_at);
+        // An owner that publishes hardly more often than it is looked at may have paused in between.
+        let is_frequent = interval.saturating_mul(PUBLICATIONS_MIN) <= elapsed;
+        let missing = elapsed.saturating_sub(interval.saturating_mul(published));
+        is_frequent && missing <= interval + elapsed / PACE_ALLOWANCE
     }
 
     /// Takes in whether the card says that it has paused. A pause within a moment of the one before
@@ -178,7 +213,7 @@ impl Memory {
 
     fn record_beat(&mut self, beat: &Heartbeat, interval: Duration) {
         self.record_pause(beat);
-        let on_time = self.late_since.is_none();
+        let on_time = self.late_since.is_none() || self.owner_kept_pace;
         let period = match beat.period {
             Duration::ZERO => PERIOD_DEFAULT,
             stated => stated.min(PERIOD_MAX),
@@ -217,16 +252,16 @@ struct Counter {
     patience: Duration,
     /// Whether it has no reason to move.
     idle: bool,
-    /// Whether our own poll was on time.
+    /// Whether our own poll was on time, or the owner's readings were.
     on_time: bool,
 }
 
 /// Whether a counter that the card owns moves.
 ///
-/// A poll counts against the card only if it was on time itself, and if the owner has read the
-/// card again in the meantime, at least one period later: otherwise it would blame the card for a
-/// host or an owner that stood still. Three such polls *in a row* are needed, so a late one starts
-/// the count over.
+/// A poll counts against the card only if it was on time itself, or the owner was seen to be all the
+/// time since, and if the owner has read the card again in the meantime, at least one period later:
+/// otherwise it would blame the card for a host or an owner that stood still. Three such polls *in a
+/// row* are needed, so one that is late with everybody else starts the count over.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse {
     last: Option<((u32, u32), Instant)>,

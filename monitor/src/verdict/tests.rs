@@ -129,6 +129,15 @@ impl Scene {
         self.look(Ok(page))
     }
 
+    /// Polls once, after the owner has published so many times, so far apart.
+    fn poll_late(&mut self, publications: u32, interval: Duration) {
+        for _ in 0..publications {
+            self.pass(interval);
+        }
+        let page = Box::new(self.page);
+        self.look(Ok(page));
+    }
+
     /// Polls once, blind to the page.
     fn poll_blind(&mut self, error: ProbeError) {
         self.pass(SECOND);
@@ -322,6 +331,51 @@ fn late_polls_of_our_own_are_never_held_against_the_card() {
     }
     scene.polls(3);
     assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn late_polls_of_our_own_excuse_no_card_whose_owner_was_on_time() {
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    scene.poll_late(12, 250 * MS);
+    scene.poll_late(12, 250 * MS);
+    assert_eq!(scene.verdict().0, State::Connected);
+    scene.poll_late(12, 250 * MS);
+    assert!(scene.has_evidence("poll-late"));
+    assert_eq!(scene.code(), "heartbeat-frozen");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
+#[test]
+fn an_owner_that_was_late_now_and_then_or_publishes_seldom_was_not_seen_to_be_on_time() {
+    // Who missed two in twelve may have been starved while nobody looked.
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    for _ in 0..10 {
+        scene.poll_late(10, 300 * MS);
+        assert_eq!(scene.verdict().0, State::Connected);
+    }
+    // And so may who says of itself that it does it seldom.
+    let mut scene = Scene::connected();
+    scene.page.owner.publish_interval_ns = 1_500_000_000.into();
+    scene.card_beats = false;
+    for _ in 0..10 {
+        scene.poll_late(2, 1500 * MS);
+        assert_eq!(scene.verdict().0, State::Connected);
+    }
+}
+
+#[test]
+fn what_a_card_did_not_answer_is_not_excused_by_our_own_lateness_if_its_owner_was_on_time() {
+    let is_cleared = |publications, interval| {
+        let mut scene = Scene::connected();
+        scene.page.checks.last_result = check_result::TIMED_OUT.into();
+        scene.poll_late(publications, interval);
+        let vetoes = &scene.judge.diagnosis().assessment().vetoes;
+        vetoes.contains(&crate::attribution::Veto::CounterMovedOnStarvedHost)
+    };
+    assert!(!is_cleared(12, 250 * MS));
+    assert!(is_cleared(10, 300 * MS));
 }
 
 #[test]
