@@ -150,6 +150,13 @@ impl Dossier {
             .or_insert(intervention);
     }
 
+    /// Whether anything was seen after `then` that is [no matter of time](Kind::is_no_matter_of_time).
+    #[must_use]
+    pub fn shows_no_matter_of_time(&self, then: Instant) -> bool {
+        let mut seen = self.seen.iter();
+        seen.any(|(kind, sight)| kind.is_no_matter_of_time() && sight.at > then)
+    }
+
     /// How strong a sight of `kind` is now, if it is still any.
     fn strength(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
         let sight = self.seen.get(&kind)?;
@@ -251,12 +258,18 @@ fn after(age: Duration, half_life: Duration) -> f64 {
 }
 
 /// What one piece of evidence adds to each hypothesis.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Contribution<'a> {
     code: &'static str,
     was_seen: bool,
     detail: &'a str,
     nats: Weights,
+}
+
+impl Contribution<'_> {
+    fn is_of(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| kind.name() == self.code)
+    }
 }
 
 /// What decides about vetoes.
@@ -267,9 +280,9 @@ pub struct Circumstances {
     pub local_health: u8,
     /// The counter that the card itself moves.
     pub counter: Counter,
-    /// Whether the card has answered wrongly of late. That is no matter of time, so no host can have
-    /// caused it.
-    pub has_lied: bool,
+    /// Whether anything was seen of the card of late that no host can have caused, see
+    /// [`Dossier::shows_no_matter_of_time`].
+    pub is_no_matter_of_time: bool,
     /// Whether the service warms up, or what it gave back has not been recycled yet.
     pub is_warming_up: bool,
 }
@@ -293,7 +306,7 @@ pub enum Counter {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Veto {
     /// Not the card: the host was starved, and the card's counter moved all the same. That explains
-    /// whatever came late, and no wrong answer.
+    /// whatever came late, and nothing else: no wrong answer, no error, no light.
     CounterMovedOnStarvedHost,
     /// No leak: the service is still warming up, or waits for what it gave back.
     WarmingUp,
@@ -316,13 +329,13 @@ impl Veto {
         let Circumstances {
             local_health,
             counter,
-            has_lied,
+            is_no_matter_of_time,
             is_warming_up,
         } = *circumstances;
         let frozen = matches!(counter, Counter::Still { polls } if polls >= FROZEN_POLLS);
         [
             (
-                local_health >= 1 && counter == Counter::Moved && !has_lied,
+                local_health >= 1 && counter == Counter::Moved && !is_no_matter_of_time,
                 Self::CounterMovedOnStarvedHost,
             ),
             (is_warming_up, Self::WarmingUp),
@@ -358,6 +371,9 @@ pub struct Assessment {
     pub ranked: Vec<(Cause, f64)>,
     /// What would be likeliest if there were no vetoes.
     pub leading: Cause,
+    /// What is at fault besides, with how likely that is: the host or this program, by what was seen
+    /// of them, where [`cause`](Self::cause) is what they cannot have brought about.
+    pub besides: Option<(Cause, f64)>,
     /// What speaks for that, the strongest first.
     pub evidence_for: Vec<Weighed>,
     /// What speaks against it.
@@ -405,8 +421,18 @@ pub fn assess(
     now: Instant,
 ) -> Assessment {
     let vetoes = Veto::applying(circumstances);
-    let (contributions, posterior) = counted(dossier, &vetoes, priors, now);
-    let cause = named(&posterior, &vetoes);
+    let (mut contributions, mut posterior) = counted(dossier, &vetoes, priors, now);
+    let apart = circumstances
+        .is_no_matter_of_time
+        .then(|| told_apart(dossier.contributions(now), &vetoes, priors));
+    let mut besides = None;
+    if let Some((of_the_card, other)) = apart.flatten() {
+        besides = Some(other);
+        posterior = of_the_card.1;
+        let counts_changes = of_the_card.0.iter().any(is_change);
+        contributions.retain(|it| counts_changes || !is_change(it));
+    }
+    let (cause, _) = named(&posterior, &vetoes);
     let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
     let (evidence_for, evidence_against) = told(&contributions, priors, leading);
@@ -418,6 +444,7 @@ pub fn assess(
         cause,
         ranked,
         leading,
+        besides,
         evidence_for,
         evidence_against,
         vetoes,
@@ -425,18 +452,27 @@ pub fn assess(
     }
 }
 
-/// What counts of what is known, and how likely that makes each hypothesis. Whom what was seen of the
-/// fault names, no change of late makes doubtful: then changes do not count.
+/// What counts of what is known, and how likely that makes each hypothesis.
+type Counted<'a> = (Vec<Contribution<'a>>, Weights);
+
+/// What counts of a dossier.
 fn counted<'a>(
     dossier: &'a Dossier,
     vetoes: &[Veto],
     priors: &Priors,
     now: Instant,
-) -> (Vec<Contribution<'a>>, Weights) {
-    let mut contributions = dossier.contributions(now);
-    let is_change = |it: &Contribution<'_>| it.code == Kind::RecentChange.name();
+) -> Counted<'a> {
+    counted_of(dossier.contributions(now), vetoes, priors)
+}
+
+/// Whom what was seen of the fault names, no change of late makes doubtful: then changes do not count.
+fn counted_of<'a>(
+    mut contributions: Vec<Contribution<'a>>,
+    vetoes: &[Veto],
+    priors: &Priors,
+) -> Counted<'a> {
     let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
-    if named(&direct, vetoes) == Cause::Undetermined {
+    if named(&direct, vetoes).0 == Cause::Undetermined {
         let posterior = posterior(priors, &contributions);
         return (contributions, posterior);
     }
@@ -444,12 +480,38 @@ fn counted<'a>(
     (contributions, direct)
 }
 
-/// What is likely enough to be named.
-fn named(posterior: &Weights, vetoes: &[Veto]) -> Cause {
+fn is_change(contribution: &Contribution<'_>) -> bool {
+    contribution.is_of(&[Kind::RecentChange])
+}
+
+/// What is likely enough to be named, and how likely that is.
+fn named(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
     match ranked(posterior, vetoes)[0] {
-        (top, confidence) if confidence >= CONFIDENCE_MIN => top,
-        _ => Cause::Undetermined,
+        (top, confidence) if confidence >= CONFIDENCE_MIN => (top, confidence),
+        (_, confidence) => (Cause::Undetermined, confidence),
     }
+}
+
+/// Where the card shows what no host can bring about, that is one thing, and what is seen of the host
+/// another: neither explains the other, so neither speaks against the other. Nothing if that does not
+/// name two.
+fn told_apart<'a>(
+    contributions: Vec<Contribution<'a>>,
+    vetoes: &[Veto],
+    priors: &Priors,
+) -> Option<(Counted<'a>, (Cause, f64))> {
+    let without = |is_left_out: &dyn Fn(&Contribution<'_>) -> bool| {
+        let all = contributions.iter().cloned();
+        let left = all.filter(|it| !(it.was_seen && is_left_out(it)));
+        counted_of(left.collect(), vetoes, priors)
+    };
+    let is_of_the_host = |it: &Contribution<'_>| it.is_of(&Kind::OF_THE_HOST);
+    let of_the_card = without(&is_of_the_host);
+    let (_, of_the_host) = without(&|it| !is_of_the_host(it));
+    let is_fault = |(cause, _): &(Cause, f64)| !matches!(cause, Cause::None | Cause::Undetermined);
+    let besides = Some(named(&of_the_host, vetoes)).filter(is_fault)?;
+    let (cause, _) = Some(named(&of_the_card.1, vetoes)).filter(is_fault)?;
+    (cause != besides.0).then_some((of_the_card, besides))
 }
 
 /// How likely each hypothesis is.

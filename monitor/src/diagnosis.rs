@@ -36,7 +36,7 @@ use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
 use host::HostHealth;
-use hwshim::clock::Instant;
+use hwshim::clock::{Instant, nanos};
 use link::LinkDeltas;
 use refusals::Refusals;
 use std::time::Duration;
@@ -48,8 +48,8 @@ const QUEUE_LONG: u64 = 64;
 /// may be read.
 const LIGHT_AT_FAULT: u32 = 3;
 
-/// So long after a wrong answer, no starved host clears a card.
-const LIE_REMEMBERED: Duration = Duration::from_secs(60);
+/// So long after what no host can bring about, no starved host clears a card.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Keeps the evidence about one card.
 #[derive(Debug)]
@@ -65,8 +65,6 @@ pub struct Diagnosis {
     light_at_fault: u32,
     /// How often the card's health had been read when it was weighed last.
     health_reads: u64,
-    /// When a wrong answer was seen last.
-    lied_at: Option<Instant>,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
     circumstances: Circumstances,
@@ -90,7 +88,6 @@ impl Diagnosis {
             light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
             light_at_fault: 0,
             health_reads: 0,
-            lied_at: None,
             lost: None,
             circumstances: Circumstances::default(),
             assessed_at: now,
@@ -160,21 +157,14 @@ impl Diagnosis {
             0 => Counter::Unread,
             polls => Counter::Still { polls },
         };
+        let now = case.look.at;
+        let remembered = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(REMEMBERED)));
         Circumstances {
-            local_health: self.host.worst_of_late(case.look.at),
+            local_health: self.host.worst_of_late(now),
             counter,
-            has_lied: self
-                .lied_at
-                .is_some_and(|at| case.look.at.since(at) < LIE_REMEMBERED),
+            is_no_matter_of_time: self.dossier.shows_no_matter_of_time(remembered),
             is_warming_up: false,
         }
-    }
-
-    fn seen(&mut self, kind: Kind, detail: String, now: Instant) {
-        if kind == Kind::WrongAnswer {
-            self.lied_at = Some(now);
-        }
-        self.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
@@ -246,7 +236,7 @@ impl Diagnosis {
             code if breaks_a_rule(code) => Kind::RuleBroken,
             _ => return,
         };
-        self.seen(kind, detail, now);
+        self.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_check(&mut self, page: &Page, now: Instant) {
@@ -270,7 +260,7 @@ impl Diagnosis {
         };
         let (kind, what) = seen;
         let detail = format!("the last known-answer test got {what}");
-        self.seen(kind, detail, now);
+        self.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_losses(&mut self, page: &Page, now: Instant) {

@@ -344,6 +344,10 @@ impl Kind {
         Self::OwnerGone,
     ];
 
+    /// What is seen of the host, and of this program on it, and of nothing else.
+    pub(super) const OF_THE_HOST: [Self; 3] =
+        [Self::OwnLateness, Self::HostPressure, Self::DeadMan];
+
     /// Its name, which is the code of the evidence.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -393,6 +397,23 @@ impl Kind {
     #[must_use]
     pub fn half_life(self) -> Duration {
         self.row().half_life
+    }
+
+    /// Whether it is no matter of time: who does not get to run in time, or waits for who does not,
+    /// cannot bring it about.
+    #[must_use]
+    pub const fn is_no_matter_of_time(self) -> bool {
+        matches!(
+            self,
+            Self::WrongAnswer
+                | Self::RuleBroken
+                | Self::CheckFailed
+                | Self::CardSaysFailed
+                | Self::SilentReboot
+                | Self::SessionsLost
+                | Self::LedFault
+                | Self::OutOfRange
+        )
     }
 
     /// Whether it is over when it is not seen any more.

@@ -269,7 +269,7 @@ fn a_starved_host_clears_no_card_of_a_wrong_answer() {
         ..Circumstances::default()
     };
     let lied = Circumstances {
-        has_lied: true,
+        is_no_matter_of_time: true,
         ..starved
     };
     let seen = [Kind::WrongAnswer];
@@ -292,7 +292,7 @@ fn a_veto_needs_all_of_what_it_is_about() {
         let circumstances = Circumstances {
             local_health,
             counter,
-            has_lied: false,
+            is_no_matter_of_time: false,
             is_warming_up,
         };
         under(&Dossier::new(), &circumstances).vetoes
@@ -374,7 +374,7 @@ fn cases_drawn_from_the_table_are_told_apart_and_card_is_never_blamed_for_the_ho
             let circumstances = Circumstances {
                 local_health: u8::from(is_starved),
                 counter: Counter::Moved,
-                has_lied: false,
+                is_no_matter_of_time: false,
                 is_warming_up: false,
             };
             let assessment = assess(&dossier, &circumstances, &Priors::default(), at(NOW));
@@ -450,10 +450,10 @@ fn circumstances() -> impl Strategy<Value = Circumstances> {
         (0..6_u32).prop_map(|polls| Counter::Still { polls }),
     ];
     (0..=7_u8, counter, any::<[bool; 2]>()).prop_map(
-        |(local_health, counter, [has_lied, is_warming_up])| Circumstances {
+        |(local_health, counter, [is_no_matter_of_time, is_warming_up])| Circumstances {
             local_health,
             counter,
-            has_lied,
+            is_no_matter_of_time,
             is_warming_up,
         },
     )
@@ -486,10 +486,10 @@ proptest! {
         circumstances in circumstances(),
     ) {
         let assessment = under(&of(&told), &circumstances);
-        let Circumstances { local_health, counter, has_lied, is_warming_up } = circumstances;
+        let Circumstances { local_health, counter, is_no_matter_of_time, is_warming_up } = circumstances;
         let frozen = matches!(counter, Counter::Still { polls: 3.. });
         for (vetoed, cause) in [
-            (local_health >= 1 && counter == Counter::Moved && !has_lied, Cause::Card),
+            (local_health >= 1 && counter == Counter::Moved && !is_no_matter_of_time, Cause::Card),
             (is_warming_up, Cause::ServiceLeak),
             (frozen, Cause::HostStarvation),
         ] {

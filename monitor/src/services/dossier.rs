@@ -81,7 +81,7 @@ impl Evidences {
         }
         self.circumstances = Circumstances {
             local_health: 0,
-            has_lied: false,
+            is_no_matter_of_time: false,
             counter: match card {
                 Some(card) if card.moves => Counter::Moved,
                 _ => Counter::Unread,

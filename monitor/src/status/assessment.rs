@@ -22,6 +22,9 @@ pub struct AssessmentFigures {
     pub confidence: f64,
     /// What would be likeliest if nothing were out of the question.
     pub leading: Cause,
+    /// What is at fault besides, which can neither explain the cause nor be explained by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub besides: Option<HypothesisFigures>,
     /// Every hypothesis, the likeliest first. `undetermined` has what was taken from a hypothesis
     /// that is out of the question.
     pub hypotheses: Vec<HypothesisFigures>,
@@ -95,13 +98,12 @@ impl AssessmentFigures {
             cause: assessment.cause,
             confidence: rounded(assessment.ranked.first().map_or(0.0, |first| first.1), 1e4),
             leading,
+            besides: assessment.besides.map(HypothesisFigures::from),
             hypotheses: assessment
                 .ranked
                 .iter()
-                .map(|&(cause, probability)| HypothesisFigures {
-                    cause,
-                    probability: rounded(probability, 1e4),
-                })
+                .copied()
+                .map(HypothesisFigures::from)
                 .collect(),
             evidence,
             vetoes: assessment.vetoes.iter().map(VetoFigures::from).collect(),
@@ -131,6 +133,15 @@ impl AssessmentFigures {
             other.total_cmp(&one)
         });
         bearing.into_iter().partition(|it| it.weight(cause) > 0.0)
+    }
+}
+
+impl From<(Cause, f64)> for HypothesisFigures {
+    fn from((cause, probability): (Cause, f64)) -> Self {
+        Self {
+            cause,
+            probability: rounded(probability, 1e4),
+        }
     }
 }
 

@@ -173,7 +173,13 @@ fn sure(assessment: &AssessmentFigures) -> String {
             likely(assessment.leading)
         ),
         Cause::None => format!("nothing is at fault, {percent:.1} % sure"),
-        cause => format!("{cause} is at fault, {percent:.1} % sure"),
+        cause => {
+            let besides = assessment.besides.map_or_else(String::new, |besides| {
+                let (cause, percent) = (besides.cause, besides.probability * 100.0);
+                format!("; and so is {cause}, {percent:.1} %, which is another matter")
+            });
+            format!("{cause} is at fault, {percent:.1} % sure{besides}")
+        }
     }
 }
 
@@ -216,5 +222,26 @@ mod tests {
         let (counted, named) = text.split_once("not counted, as what ").unwrap();
         assert!(!counted.contains("recent-change"), "{text}");
         assert!(named.contains("\n        recent-change: the fan"), "{text}");
+    }
+
+    #[test]
+    fn who_is_at_fault_besides_is_told_behind_who_is() {
+        let (mut dossier, now) = (Dossier::new(), Instant::ORIGIN);
+        dossier.not_seen(Kind::QueueLong, "it is short", now);
+        dossier.seen(Kind::LedFault, 1.0, "SOS", now);
+        dossier.seen(Kind::HostPressure, 1.0, "pressure", now);
+        let told = |is_no_matter_of_time| {
+            let circumstances = Circumstances {
+                is_no_matter_of_time,
+                ..Circumstances::default()
+            };
+            let assessment = assess(&dossier, &circumstances, &Priors::default(), now);
+            sure(&AssessmentFigures::new(&assessment, Vec::new(), &[]))
+        };
+        let (both, one) = (told(true), told(false));
+        assert!(both.starts_with("card is at fault, "), "{both}");
+        let besides = both.split("; and so is ").nth(1).expect(&both);
+        assert!(besides.starts_with("host-starvation, "), "{both}");
+        assert!(!one.contains("and so is"), "{one}");
     }
 }

@@ -834,6 +834,41 @@ fn a_starved_host_clears_no_card_that_answered_wrongly_within_a_minute() {
     assert!(is_cleared(&scene), "what it said is long ago");
 }
 
+/// Who is at fault with a card on a starved host, and who besides.
+fn at_fault_on_a_starved_host(ail: impl Fn(&mut Scene)) -> (Cause, Option<Cause>) {
+    let mut scene = on_a_quiet_host();
+    scene.host = Some(pressed(0.5));
+    ail(&mut scene);
+    scene.polls(3);
+    let assessment = scene.judge.diagnosis().assessment();
+    let besides = assessment.besides.map(|(cause, _)| cause);
+    (assessment.cause, besides)
+}
+
+#[test]
+fn a_starved_host_hides_no_fault_of_a_card_that_no_host_can_bring_about_and_is_named_besides() {
+    let both = (Cause::Card, Some(Cause::HostStarvation));
+    let hot = |scene: &mut Scene| {
+        scene.card.warning_temperature_k = 358.into();
+        scene.card.composite_temperature_k = 358.into();
+    };
+    assert_eq!(at_fault_on_a_starved_host(hot), both);
+    let failed = |scene: &mut Scene| scene.page.checks.last_result = check_result::FAILED.into();
+    assert_eq!(at_fault_on_a_starved_host(failed), both);
+    let rebooted = |scene: &mut Scene| scene.page.card.silent_reboots = 1.into();
+    assert_eq!(at_fault_on_a_starved_host(rebooted), both);
+    let forgot = |scene: &mut Scene| scene.page.sessions_lost = 1.into();
+    assert_eq!(at_fault_on_a_starved_host(forgot), both);
+    // What came late is the host's as long as nothing else is known.
+    let late = |scene: &mut Scene| scene.page.checks.last_result = check_result::TIMED_OUT.into();
+    assert_ne!(at_fault_on_a_starved_host(late).0, Cause::Card);
+    let well = |_: &mut Scene| {};
+    assert_eq!(
+        at_fault_on_a_starved_host(well),
+        (Cause::HostStarvation, None)
+    );
+}
+
 // What is at fault beside a card that serves
 
 /// A card that serves on a host that is well.

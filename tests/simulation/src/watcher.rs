@@ -188,13 +188,15 @@ impl Watcher {
         };
         let service = self.services.poll(&around, now).pop()?;
         let verdict = self.judge.verdict();
-        let of_card = self.judge.diagnosis().assessment().ranked.clone();
+        let assessment = self.judge.diagnosis().assessment();
+        let of_card = assessment.ranked.clone();
+        let besides = assessment.besides.into_iter().collect();
         let opinion = Opinion {
             at: now,
             state: verdict.state,
             cause: verdict.cause,
             service: service.cause,
-            forecast: joint(&[of_card, forecast(&service)]),
+            forecast: joint(&[of_card, besides, forecast(&service)]),
         };
         if !opinion.is_news_after(self.opinions.last()) {
             return None;
