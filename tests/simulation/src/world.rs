@@ -856,11 +856,17 @@ impl World {
                 state,
                 cause,
                 service,
+                forecast,
                 ..
             } = opinion;
+            let likely = forecast.iter().take(3);
+            let likely = likely.map(|(cause, chance)| format!("{cause} {:.0} %", chance * 100.0));
+            let likely = likely.collect::<Vec<_>>().join(", ");
             self.trace.note(
                 now,
-                format_args!("the monitor says {state}, {cause}; of the service {service}"),
+                format_args!(
+                    "the monitor says {state}, {cause}; of the service {service}; {likely}"
+                ),
             );
         }
     }
