@@ -29,7 +29,7 @@ use crate::local_health::LocalHealth;
 use crate::probe::Owner;
 use crate::rules::{
     Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause, is_paused,
-    was_tested_in_a_pause,
+    is_silence, was_tested_in_a_pause,
 };
 use crate::verdict::Cause;
 use answers::Answers;
@@ -230,7 +230,7 @@ impl Diagnosis {
             "wrong-answer" | "repeated-nonce" => Kind::WrongAnswer,
             "silent-reboot" => Kind::SilentReboot,
             // Whoever did not run for long finds that nothing has moved for long.
-            "timed-out" | "ring-stuck" => Kind::NoAnswer,
+            code if is_silence(code) => Kind::NoAnswer,
             "session-refused" => Kind::CheckFailed,
             code if code.starts_with("status-") => Kind::CheckFailed,
             code if breaks_a_rule(code) => Kind::RuleBroken,

@@ -137,6 +137,12 @@ pub fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
     card::was_tested_in_a_pause(case)
 }
 
+/// Whether a code says that answers did not come, and nothing else.
+#[must_use]
+pub fn is_silence(code: &str) -> bool {
+    card::is_silence(code)
+}
+
 /// Whether a code says that the card was lost to the bus.
 #[must_use]
 pub fn is_lost_to_the_bus(code: &str) -> bool {

@@ -286,6 +286,30 @@ fn a_card_that_is_too_hot_by_its_own_sensor_is_named_though_little_else_is_known
     assert_eq!(assessed(&seen).cause, Cause::Card, "{:#?}", assessed(&seen));
 }
 
+/// No process, setting or monitor warms a card, and load warms one that cannot bear it.
+#[test]
+fn heat_speaks_against_everything_but_the_card_and_against_its_load_least() {
+    let (before, after) = (
+        assessed(&Dossier::new()),
+        assessed(&dossier(&[Kind::OutOfRange], &[])),
+    );
+    let raised = |cause| (after.confidence(cause) / before.confidence(cause)).ln();
+    for cause in HYPOTHESES {
+        let against_the_card = raised(cause) - raised(Cause::Card);
+        let most = match cause {
+            Cause::Card => 0.0,
+            Cause::Overload => -1.5,
+            // It may supply the card badly.
+            Cause::Link => -3.0,
+            _ => -4.5,
+        };
+        assert!(
+            against_the_card < most + 1e-9,
+            "{cause}: {against_the_card}"
+        );
+    }
+}
+
 #[test]
 fn a_veto_needs_all_of_what_it_is_about() {
     let vetoes = |local_health, counter, is_warming_up| {

@@ -83,7 +83,7 @@ pub(super) fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
 }
 
 /// Whether a code says that answers did not come, and nothing else.
-fn is_silence(code: &str) -> bool {
+pub(super) fn is_silence(code: &str) -> bool {
     matches!(code, "timed-out" | "ring-stuck")
 }
 
