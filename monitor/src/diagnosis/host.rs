@@ -25,7 +25,8 @@ pub(super) struct HostHealth {
     /// How far what came late to the card's owner can be trusted. That is better than ours where we
     /// alone are late.
     owners_health: LocalHealth,
-    polled_at: Option<Instant>,
+    /// When the last poll was; before the first, when we began.
+    polled_at: Instant,
     /// Whether each of the last polls came late.
     late: VecDeque<bool>,
 }
@@ -35,7 +36,7 @@ impl HostHealth {
         Self {
             local_health: LocalHealth::new(Limits::default(), now),
             owners_health: LocalHealth::new(Limits::default(), now),
-            polled_at: None,
+            polled_at: now,
             late: VecDeque::new(),
         }
     }
@@ -53,8 +54,8 @@ impl HostHealth {
     pub(super) fn poll(&mut self, case: &Case<'_>, dossier: &mut Dossier) {
         let now = case.look.at;
         let interval = case.limits.poll_interval;
-        let due = self.polled_at.unwrap_or(now).plus(interval);
-        self.polled_at = Some(now);
+        let due = self.polled_at.plus(interval);
+        self.polled_at = now;
         let sample = Sample {
             own_lateness: now.since(due),
             poll_interval: interval,

@@ -28,7 +28,8 @@ const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
 /// What earlier polls left behind.
 #[derive(Debug)]
 pub struct Memory {
-    polled_at: Option<Instant>,
+    /// When the last poll was; before the first, when we began: that one can be late as well.
+    polled_at: Instant,
     /// When the first of the present run of late polls began to be waited for.
     late_since: Option<Instant>,
     owner: Option<OwnerId>,
@@ -60,7 +61,7 @@ impl Memory {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
-            polled_at: None,
+            polled_at: now,
             late_since: None,
             owner: None,
             sequence: None,
@@ -144,14 +145,14 @@ impl Memory {
     }
 
     fn record_timeliness(&mut self, now: Instant, interval: Duration) {
-        let due = self.polled_at.unwrap_or(now).plus(interval);
+        let due = self.polled_at.plus(interval);
         let late = now.since(due) > interval * LATE_PERCENT / 100;
         self.late_since = match (late, self.late_since) {
             (true, None) => Some(due),
             (true, since) => since,
             (false, _) => None,
         };
-        self.polled_at = Some(now);
+        self.polled_at = now;
     }
 
     fn record_page(&mut self, page: &Page, now: Instant) {

@@ -662,6 +662,20 @@ fn after_a_pause_of_the_whole_host_nothing_is_blamed() {
 }
 
 #[test]
+fn a_monitor_that_was_stopped_before_its_first_poll_says_that_it_was() {
+    let first_after = |time| {
+        let mut scene = Scene::new();
+        scene.host = Some(pressed(0.1));
+        scene.poll_after(time);
+        scene.judge.diagnosis().assessment().cause
+    };
+    assert_ne!(first_after(90 * SECOND), Cause::None);
+    assert_eq!(first_after(SECOND), Cause::None);
+    // Who looks at once was not late for it.
+    assert_eq!(first_after(Duration::ZERO), Cause::None);
+}
+
+#[test]
 fn a_late_poll_still_sees_what_is_written_down_for_good() {
     let mut scene = Scene::connected();
     scene.page.card.state = card_state::GONE.into();
