@@ -189,14 +189,14 @@ impl Watcher {
         let service = self.services.poll(&around, now).pop()?;
         let verdict = self.judge.verdict();
         let assessment = self.judge.diagnosis().assessment();
-        let of_card = assessment.ranked.clone();
-        let besides = assessment.besides.into_iter().collect();
+        let mut assessed = vec![assessment.ranked.clone(), forecast(&service)];
+        assessed.extend(assessment.besides.map(|besides| vec![besides]));
         let opinion = Opinion {
             at: now,
             state: verdict.state,
             cause: verdict.cause,
             service: service.cause,
-            forecast: joint(&[of_card, besides, forecast(&service)]),
+            forecast: joint(&assessed),
         };
         if !opinion.is_news_after(self.opinions.last()) {
             return None;
