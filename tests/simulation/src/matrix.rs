@@ -4,26 +4,29 @@
 //! cause that it named longest while the fault acted, of the card or of the service beside it; it
 //! abstains if it saw that something was wrong and named nobody.
 //!
-//! Four things are not asked about, by rule: faults of which nothing can be read
+//! Seven things are not asked about, by rule: faults of which nothing can be read
 //! ([`Trouble::leaves_a_trace`]); runs in which a fault was over before the error of the bus was
-//! with which its phase begins, since the reset that follows had mended both; a card that is slow
-//! from its first minute, which nobody has ever seen quick; and random numbers that repeat, where
-//! nobody asked for two signatures that could show it.
+//! with which its phase begins, since the reset that follows had mended both; one that was over with
+//! the reset by which the card is brought up, before anybody had looked at it or given it anything to
+//! forget; a card that is slow in tests of which nobody has ever seen a quick one; random numbers that
+//! repeat, where nobody asked for two signatures that could show it; sessions that a card forgot and
+//! nobody wanted again; and a reset that hangs where none did.
 //!
 //! Time runs from when a fault can be seen: a driver leaves a card alone that the bus has reported an
-//! error of, until its breaker tries it again.
+//! error of, until its breaker tries it again, and misses what a card has forgotten when somebody wants
+//! it.
 
 use crate::campaign::live_all;
 use crate::plan::{Filter, Phase, Plan};
 use crate::trouble::{Trouble, Truth};
 use crate::watcher::Opinion;
-use crate::world::{Failure, IncidentOutcome, Outcome};
+use crate::world::{Failure, IncidentOutcome, Outcome, STARTED};
 use firmware_sim::fault::Fault;
 use hwshim::clock::Instant;
 use hwshim::router::breaker::Limits;
 use monitor::attribution::brier;
 use monitor::verdict::{Cause, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A cause may still be named so long after its fault has ended.
@@ -135,6 +138,34 @@ fn showed_no_repetition(outcome: &Outcome, trouble: &Trouble) -> bool {
         Trouble::Card(Fault::RepeatedNonce | Fault::RngStuck)
     );
     repeats && outcome.wrong_answers_told == 0
+}
+
+/// Tests that a card has to be slow in, of algorithms that it was seen to be quick in: most of three
+/// make a monitor sure.
+const COMPARED: usize = 3;
+
+/// Whether a card was slow, and hardly in anything that it had been seen to be quick in.
+fn was_never_seen_quick(outcome: &Outcome, incident: &IncidentOutcome, from: Instant) -> bool {
+    let is_slow = matches!(
+        incident.trouble,
+        Trouble::Card(Fault::Slow { factor }) if factor < KEEPS_DEADLINES
+    );
+    let tests = &outcome.tests;
+    let before: BTreeSet<_> = tests
+        .iter()
+        .filter(|(at, _)| *at < from)
+        .map(|it| it.1)
+        .collect();
+    let during = tests
+        .iter()
+        .filter(|(at, _)| (from..incident.ended_at).contains(at));
+    is_slow && during.filter(|it| before.contains(&it.1)).count() < COMPARED
+}
+
+/// Whether a reset was to hang and none did: there was none, or the draw was for it to end. A driver
+/// counts each that fails.
+fn no_reset_hung(incident: &IncidentOutcome) -> bool {
+    incident.trouble == Trouble::Card(Fault::ResetHangs) && incident.resets_failed == 0
 }
 
 fn asked_about(troubles: &[Trouble]) -> Vec<Trouble> {
@@ -453,18 +484,31 @@ impl<'a> Course<'a> {
         if primed <= from && ended_at <= mended && incident.trouble != Trouble::BusError {
             return None;
         }
-        if showed_no_repetition(outcome, &incident.trouble) {
+        let is_unseen = ended_at <= STARTED
+            || showed_no_repetition(outcome, &incident.trouble)
+            || was_never_seen_quick(outcome, incident, from)
+            || no_reset_hung(incident);
+        if is_unseen {
             return None;
         }
         let tried_at = primed.plus(Limits::default().backoff);
         let is_left_alone =
             matches!(incident.trouble, Trouble::Card(_)) && (primed..tried_at).contains(&from);
+        let seen_from = match &incident.trouble {
+            // What a card has forgotten is missed when it is wanted.
+            Trouble::Card(Fault::KeysLost) => {
+                let mut missed = outcome.sessions_missed.iter().copied();
+                missed.find(|at| *at >= from)?
+            }
+            _ if is_left_alone => tried_at,
+            _ => from,
+        };
         // What happens in an instant is talked about for longer.
-        let to = ended_at.max(from.plus(SEEN_MIN)).plus(AFTERMATH);
+        let to = ended_at.max(seen_from.plus(SEEN_MIN)).plus(AFTERMATH);
         let course = Self {
             opinions: &outcome.opinions,
             from,
-            seen_from: if is_left_alone { tried_at } else { from },
+            seen_from,
             to: to.min(outcome.ended_at),
             primed: outcome.primed,
         };
@@ -562,7 +606,7 @@ impl<'a> Course<'a> {
     }
 
     /// The two causes in which there was most belief, over all the time: whoever was named counts
-    /// whole, and the others for how likely they were.
+    /// whole, and the others for how likely they were. Another name of the same does not count again.
     fn most_believed(&self) -> Vec<Cause> {
         let mut belief: BTreeMap<Cause, f64> = BTreeMap::new();
         for (opinion, time) in self.stretches() {
@@ -578,9 +622,28 @@ impl<'a> Course<'a> {
             .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined));
         let mut faults: Vec<_> = faults.collect();
         faults.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        faults.truncate(2);
-        faults.into_iter().map(|(cause, _)| cause).collect()
+        let mut believed: Vec<Cause> = Vec::new();
+        for (cause, _) in faults {
+            if !believed.iter().any(|it| is_another_name(*it, cause)) {
+                believed.push(cause);
+            }
+        }
+        believed.truncate(2);
+        believed
     }
+}
+
+/// Whether these are two names of what nobody is asked to tell apart: of a host that does not let
+/// processes run, and of one that does not let the monitor run; of a service that does not serve.
+const fn is_another_name(one: Cause, other: Cause) -> bool {
+    use Cause::{HostStarvation, Monitor, ServiceGone, ServiceHang};
+    matches!(
+        (one, other),
+        (HostStarvation, Monitor)
+            | (Monitor, HostStarvation)
+            | (ServiceGone, ServiceHang)
+            | (ServiceHang, ServiceGone)
+    )
 }
 
 /// One of its names.
@@ -592,6 +655,7 @@ fn truth_as_cause(truth: Truth) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hwshim::spec::telemetry::CODE_LEN;
 
     fn at(seconds: u64) -> Instant {
         Instant::ORIGIN.plus(Duration::from_secs(seconds))
@@ -623,6 +687,7 @@ mod tests {
             phase: Phase::BreakerOpen,
             acted_at: Some(at(acted_at)),
             ended_at: at(200),
+            resets_failed: 0,
             opened: None,
         };
         let course = Course::of(&outcome, &incident).unwrap();
@@ -636,6 +701,92 @@ mod tests {
         assert_eq!(latency("hang", 99), Duration::from_secs(9));
         // A host is seen all the time.
         assert_eq!(latency("cpu-starvation", 101), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn two_names_of_one_truth_do_not_crowd_out_another() {
+        let believed = |forecast: &[(Cause, f64)]| {
+            let opinions = [Opinion {
+                at: at(100),
+                state: State::Connected,
+                cause: Cause::HostStarvation,
+                service: Cause::None,
+                forecast: forecast.to_vec(),
+            }];
+            let course = Course {
+                opinions: &opinions,
+                from: at(100),
+                to: at(200),
+                seen_from: at(100),
+                primed: (at(0), at(0)),
+            };
+            course.most_believed()
+        };
+        let (host, monitor) = ((Cause::HostStarvation, 0.5), (Cause::Monitor, 0.3));
+        let both = [Cause::HostStarvation, Cause::Card];
+        assert_eq!(believed(&[host, monitor, (Cause::Card, 0.1)]), both);
+        assert_eq!(believed(&[host, (Cause::Card, 0.2), monitor]), both);
+        let link = [host, monitor, (Cause::Card, 0.1), (Cause::Link, 0.2)];
+        assert_eq!(believed(&link), [Cause::HostStarvation, Cause::Link]);
+    }
+
+    /// What came of a fault of which `tests` known-answer tests of one algorithm ended while it acted,
+    /// and one before if `known`; `None` if it is not asked about.
+    fn asked(trouble: &str, tests: u64, known: bool, resets_failed: u64, ended_at: u64) -> bool {
+        let before = known.then_some((at(50), [1; CODE_LEN]));
+        let during = (0..tests).map(|test| (at(110 + test * 10), [1; CODE_LEN]));
+        let outcome = Outcome {
+            ended_at: at(300),
+            tests: before.into_iter().chain(during).collect(),
+            ..Outcome::default()
+        };
+        let incident = IncidentOutcome {
+            trouble: trouble.parse().unwrap(),
+            phase: Phase::Idle,
+            acted_at: Some(at(100).min(at(ended_at))),
+            ended_at: at(ended_at),
+            resets_failed,
+            opened: None,
+        };
+        Course::of(&outcome, &incident).is_some()
+    }
+
+    #[test]
+    fn what_a_card_has_forgotten_is_asked_about_from_when_it_is_missed() {
+        let window = |missed: &[u64]| {
+            let outcome = Outcome {
+                ended_at: at(300),
+                sessions_missed: missed.iter().copied().map(at).collect(),
+                ..Outcome::default()
+            };
+            let incident = IncidentOutcome {
+                trouble: "keys-lost".parse().unwrap(),
+                phase: Phase::Idle,
+                acted_at: Some(at(100)),
+                ended_at: at(100),
+                resets_failed: 0,
+                opened: None,
+            };
+            Course::of(&outcome, &incident).map(|it| (it.seen_from, it.to))
+        };
+        assert_eq!(window(&[50, 130, 140]), Some((at(130), at(145))));
+        assert_eq!(window(&[50]), None, "nobody wanted it again");
+    }
+
+    #[test]
+    fn nobody_is_asked_about_slowness_without_a_quick_test_before_or_a_reset_that_did_not_hang() {
+        assert!(asked("slow", 3, true, 0, 200));
+        assert!(!asked("slow", 2, true, 0, 200), "too few to compare");
+        assert!(!asked("slow=100", 9, false, 0, 200), "none was quick");
+        assert!(
+            asked("slow=10000", 0, false, 0, 200),
+            "it keeps no deadline"
+        );
+        assert!(asked("reset-hangs", 0, false, 1, 200));
+        assert!(!asked("reset-hangs", 0, false, 0, 200));
+        // What the first reset mended.
+        assert!(asked("silent-reboot", 0, false, 0, 2));
+        assert!(!asked("silent-reboot", 0, false, 0, 1));
     }
 
     #[test]

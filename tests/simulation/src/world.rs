@@ -30,7 +30,7 @@ use hwshim::owner::{Identity, Lane, Rounds, Schedule};
 use hwshim::router::breaker::{Limits, State};
 use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options, Requests};
 use hwshim::router::direct::{Direct, Done, Submitted};
-use hwshim::spec::telemetry::Page;
+use hwshim::spec::telemetry::{CODE_LEN, Page};
 use hwshim::virtio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, HashSet};
@@ -39,7 +39,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// When runs begin: zero is what has not happened.
-const STARTED: Instant = Instant::from_nanos(1_000_000_000);
+pub(crate) const STARTED: Instant = Instant::from_nanos(1_000_000_000);
 /// Who owns the card.
 const OWNER: Identity<'_> = Identity {
     address: NAME,
@@ -84,6 +84,10 @@ pub struct Outcome {
     pub wrong_answers_to_callers: u64,
     /// Answers to callers that were rejected: wrong ones, and true ones whose nonce had been seen.
     pub answers_rejected: u64,
+    /// When each known-answer test ended, and of which algorithm it was, as the page names it.
+    pub tests: Vec<(Instant, [u8; CODE_LEN])>,
+    /// When the driver found that the card had forgotten sessions.
+    pub sessions_missed: Vec<Instant>,
     /// What went wrong, and what came of it.
     pub incidents: Vec<IncidentOutcome>,
     /// Codes with which the breaker opened while the card was in use, and when, in the card's time.
@@ -114,6 +118,8 @@ pub struct IncidentOutcome {
     pub acted_at: Option<Instant>,
     /// When it was over.
     pub ended_at: Instant,
+    /// Resets of the card that failed while it acted.
+    pub resets_failed: u64,
     /// Code with which the breaker opened while the card was in use, and how long that took from
     /// when the incident first acted.
     pub opened: Option<(&'static str, Duration)>,
@@ -240,6 +246,8 @@ struct Happening {
     injection: Option<InjectionId>,
     /// When a driver was told of an error of the bus, or the host began to suffer.
     told_at: Option<Instant>,
+    /// Resets of the card that had failed before it began, and until it had ended.
+    resets_failed: (u64, u64),
     /// It is over, and the card has all its work again: nothing can come of it any more.
     is_settled: bool,
     opened: Option<(&'static str, Duration)>,
@@ -451,6 +459,7 @@ impl World {
                     state: Progress::Ahead,
                     injection: None,
                     told_at: None,
+                    resets_failed: (0, 0),
                     is_settled: false,
                     opened: None,
                 });
@@ -704,10 +713,15 @@ impl World {
 
     fn begin_and_end_incidents(&mut self) {
         let now = self.now();
+        let resets_failed = self.status().resets_failed;
         for index in 0..self.incidents.len() {
             let happening = &mut self.incidents[index];
+            if happening.state == Progress::Active {
+                happening.resets_failed.1 = resets_failed;
+            }
             match happening.state {
                 Progress::Ahead if now >= happening.begins => {
+                    happening.resets_failed = (resets_failed, resets_failed);
                     happening.state = Progress::Active;
                     self.standing.recovering_since = None;
                     let Incident {
@@ -834,7 +848,14 @@ impl World {
         self.outcome.rounds += 1;
         let router = self.router.as_mut().expect("it is there until the end");
         let sequence = self.page.sequence.get() + 2;
+        let (tests, missed) = (tests_ended(&self.page), self.page.sessions_lost);
         *self.page = *self.owner.round(&mut CardOf(router), now);
+        if tests_ended(&self.page) != tests {
+            self.outcome.tests.push((now, self.page.checked));
+        }
+        if self.page.sessions_lost.get() > missed.get() {
+            self.outcome.sessions_missed.push(now);
+        }
         // As whoever publishes it does.
         self.page.sequence = sequence.into();
         // A test may have begun.
@@ -1239,6 +1260,10 @@ impl World {
             phase: happening.incident.phase,
             acted_at: self.acted_since(happening),
             ended_at: self.over_at(happening),
+            resets_failed: happening
+                .resets_failed
+                .1
+                .saturating_sub(happening.resets_failed.0),
             opened: happening.opened,
         };
         let wrong_answers_told = self.script().spoiled();
@@ -1272,6 +1297,11 @@ impl World {
             last_lines: self.trace.last_lines(),
         }
     }
+}
+
+/// Known-answer tests that have ended, as the page has them.
+fn tests_ended(page: &Page) -> u64 {
+    page.checks.passed.get() + page.checks.failed.get()
 }
 
 /// Mean time between operations, so long after the start of `scenario`.
