@@ -150,19 +150,26 @@ impl Dossier {
             .or_insert(intervention);
     }
 
-    /// Whether anything was seen after `then` that is [no matter of time](Kind::is_no_matter_of_time).
+    /// Whether anything was seen after `then`, and is not over, that is
+    /// [no matter of time](Kind::is_no_matter_of_time).
     #[must_use]
     pub fn shows_no_matter_of_time(&self, then: Instant) -> bool {
-        let mut seen = self.seen.iter();
-        seen.any(|(kind, sight)| kind.is_no_matter_of_time() && sight.at > then)
+        self.seen.iter().any(|(kind, sight)| {
+            kind.is_no_matter_of_time() && sight.at > then && !self.is_over(*kind, sight)
+        })
+    }
+
+    /// Whether a sight of `kind` was of a state that was looked for since, and not seen.
+    fn is_over(&self, kind: Kind, sight: &Sight) -> bool {
+        let refuted = self.not_seen.get(&kind).is_some_and(|it| it.at > sight.at);
+        kind.is_state() && refuted
     }
 
     /// How strong a sight of `kind` is now, if it is still any.
     fn strength(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
         let sight = self.seen.get(&kind)?;
-        let refuted = self.not_seen.get(&kind).is_some_and(|it| it.at > sight.at);
         let strength = faded(sight, kind, now);
-        (strength >= STRENGTH_MIN && !(kind.is_state() && refuted)).then_some((strength, sight))
+        (strength >= STRENGTH_MIN && !self.is_over(kind, sight)).then_some((strength, sight))
     }
 
     /// How much it counts that `kind` was not seen, if it still does.
@@ -421,17 +428,11 @@ pub fn assess(
     now: Instant,
 ) -> Assessment {
     let vetoes = Veto::applying(circumstances);
-    let (mut contributions, mut posterior) = counted(dossier, &vetoes, priors, now);
-    let apart = circumstances
-        .is_no_matter_of_time
-        .then(|| told_apart(dossier.contributions(now), &vetoes, priors));
-    let mut besides = None;
-    if let Some((of_the_card, other)) = apart.flatten() {
-        besides = Some(other);
-        posterior = of_the_card.1;
-        let counts_changes = of_the_card.0.iter().any(is_change);
-        contributions.retain(|it| counts_changes || !is_change(it));
-    }
+    let Counted {
+        contributions,
+        posterior,
+        besides,
+    } = counted(dossier, circumstances, priors, now);
     let (cause, _) = named(&posterior, &vetoes);
     let leading = ranked(&posterior, &[])[0].0;
     let ranked = ranked(&posterior, &vetoes);
@@ -452,17 +453,28 @@ pub fn assess(
     }
 }
 
-/// What counts of what is known, and how likely that makes each hypothesis.
-type Counted<'a> = (Vec<Contribution<'a>>, Weights);
+/// What counts of what is known, and what that makes of it.
+struct Counted<'a> {
+    contributions: Vec<Contribution<'a>>,
+    /// How likely each hypothesis is.
+    posterior: Weights,
+    /// Who is at fault besides, by what does not count for the cause.
+    besides: Option<(Cause, f64)>,
+}
 
 /// What counts of a dossier.
 fn counted<'a>(
     dossier: &'a Dossier,
-    vetoes: &[Veto],
+    circumstances: &Circumstances,
     priors: &Priors,
     now: Instant,
 ) -> Counted<'a> {
-    counted_of(dossier.contributions(now), vetoes, priors)
+    let vetoes = Veto::applying(circumstances);
+    let contributions = dossier.contributions(now);
+    let apart = circumstances
+        .is_no_matter_of_time
+        .then(|| told_apart(&contributions, &vetoes, priors));
+    (apart.flatten()).unwrap_or_else(|| counted_of(contributions, &vetoes, priors))
 }
 
 /// Whom what was seen of the fault names, no change of late makes doubtful: then changes do not count.
@@ -472,12 +484,17 @@ fn counted_of<'a>(
     priors: &Priors,
 ) -> Counted<'a> {
     let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
-    if named(&direct, vetoes).0 == Cause::Undetermined {
-        let posterior = posterior(priors, &contributions);
-        return (contributions, posterior);
+    let posterior = if named(&direct, vetoes).0 == Cause::Undetermined {
+        posterior(priors, &contributions)
+    } else {
+        contributions.retain(|it| !is_change(it));
+        direct
+    };
+    Counted {
+        contributions,
+        posterior,
+        besides: None,
     }
-    contributions.retain(|it| !is_change(it));
-    (contributions, direct)
 }
 
 fn is_change(contribution: &Contribution<'_>) -> bool {
@@ -496,10 +513,10 @@ fn named(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
 /// another: neither explains the other, so neither speaks against the other. Nothing if that does not
 /// name two.
 fn told_apart<'a>(
-    contributions: Vec<Contribution<'a>>,
+    contributions: &[Contribution<'a>],
     vetoes: &[Veto],
     priors: &Priors,
-) -> Option<(Counted<'a>, (Cause, f64))> {
+) -> Option<Counted<'a>> {
     let without = |is_left_out: &dyn Fn(&Contribution<'_>) -> bool| {
         let all = contributions.iter().cloned();
         let left = all.filter(|it| !(it.was_seen && is_left_out(it)));
@@ -507,11 +524,17 @@ fn told_apart<'a>(
     };
     let is_of_the_host = |it: &Contribution<'_>| it.is_of(&Kind::OF_THE_HOST);
     let of_the_card = without(&is_of_the_host);
-    let (_, of_the_host) = without(&|it| !is_of_the_host(it));
-    let is_fault = |(cause, _): &(Cause, f64)| !matches!(cause, Cause::None | Cause::Undetermined);
-    let besides = Some(named(&of_the_host, vetoes)).filter(is_fault)?;
-    let (cause, _) = Some(named(&of_the_card.1, vetoes)).filter(is_fault)?;
-    (cause != besides.0).then_some((of_the_card, besides))
+    let of_the_host = without(&|it| !is_of_the_host(it));
+    let fault = |counted: &Counted<'_>| {
+        Some(named(&counted.posterior, vetoes))
+            .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined))
+    };
+    let besides = fault(&of_the_host)?;
+    let (cause, _) = fault(&of_the_card)?;
+    (cause != besides.0).then_some(Counted {
+        besides: Some(besides),
+        ..of_the_card
+    })
 }
 
 /// How likely each hypothesis is.

@@ -31,7 +31,8 @@ pub struct Prospect {
 }
 
 /// What each piece of evidence does, in the order of the table. What was seen and did not count, as a
-/// change of late may not, has no numbers.
+/// change of late may not, or a starved host where the card shows what no host can bring about, has no
+/// numbers.
 #[must_use]
 pub fn weigh(
     dossier: &Dossier,
@@ -39,7 +40,7 @@ pub fn weigh(
     priors: &Priors,
     now: Instant,
 ) -> Vec<Weighing> {
-    let (counted, _) = counted(dossier, &Veto::applying(circumstances), priors, now);
+    let counted = counted(dossier, circumstances, priors, now).contributions;
     let counts = |code: &str| counted.iter().any(|it| it.code == code);
     let contributions = dossier.contributions(now).into_iter();
     contributions
@@ -85,7 +86,7 @@ pub fn prospects(
     now: Instant,
 ) -> Vec<Prospect> {
     let vetoes = Veto::applying(circumstances);
-    let (_, posterior) = counted(dossier, &vetoes, priors, now);
+    let posterior = counted(dossier, circumstances, priors, now).posterior;
     let open = allowed(&posterior, &vetoes);
     let mut prospects = inquiry::open(dossier, &open, now);
     let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
