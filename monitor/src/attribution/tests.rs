@@ -311,6 +311,19 @@ fn heat_speaks_against_everything_but_the_card_and_against_its_load_least() {
 }
 
 #[test]
+fn a_card_that_has_cooled_is_excused_as_one_that_never_was_hot_and_one_that_lied_is_not() {
+    let mut dossier = dossier(&[Kind::OutOfRange], &[]);
+    let shows = |dossier: &Dossier, then| dossier.shows_no_matter_of_time(at(then));
+    assert!(shows(&dossier, NOW - 1));
+    assert!(!shows(&dossier, NOW), "that was longer ago");
+    dossier.not_seen(Kind::OutOfRange, "cooled", at(NOW + 1));
+    assert!(!shows(&dossier, NOW - 1));
+    dossier.seen(Kind::WrongAnswer, 1.0, "wrong", at(NOW + 1));
+    dossier.not_seen(Kind::WrongAnswer, "right", at(NOW + 2));
+    assert!(shows(&dossier, NOW));
+}
+
+#[test]
 fn a_veto_needs_all_of_what_it_is_about() {
     let vetoes = |local_health, counter, is_warming_up| {
         let circumstances = Circumstances {

@@ -873,14 +873,6 @@ fn a_starved_host_hides_no_fault_of_a_card_that_no_host_can_bring_about_and_is_n
     assert_eq!(at_fault_on_a_starved_host(rebooted), both);
     let forgot = |scene: &mut Scene| scene.page.sessions_lost = 1.into();
     assert_eq!(at_fault_on_a_starved_host(forgot), both);
-    // What is over and came back to rights counts no more than what was never seen.
-    let was_hot = |scene: &mut Scene| {
-        hot(scene);
-        scene.polls(1);
-        scene.card.composite_temperature_k = 330.into();
-        scene.page.checks.last_result = check_result::TIMED_OUT.into();
-    };
-    assert_ne!(at_fault_on_a_starved_host(was_hot).0, Cause::Card);
     // What came late is the host's as long as nothing else is known.
     let late = |scene: &mut Scene| scene.page.checks.last_result = check_result::TIMED_OUT.into();
     assert_ne!(at_fault_on_a_starved_host(late).0, Cause::Card);
