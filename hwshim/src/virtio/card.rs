@@ -89,6 +89,8 @@ struct Device {
     /// Kinds of session that the card's masks offer and the card then refused.
     refused: HashSet<SessionKind>,
     posted: Vec<Option<Posted>>,
+    /// How many of those are not handed back: whoever places work asks with each request.
+    posted_count: usize,
     control: Vec<Option<Control>>,
     /// Configuration changes are signalled like completions.
     shares_vector: bool,
@@ -513,6 +515,7 @@ impl Device {
         }
         Ok(Self {
             posted: (0..dataq.slots()).map(|_| None).collect(),
+            posted_count: 0,
             control: (0..controlq.slots()).map(|_| None).collect(),
             shares_vector: config_vector == queue_vector,
             config_changed: false,
@@ -530,12 +533,13 @@ impl Device {
     }
 
     fn in_flight(&self) -> usize {
-        let posted = self
-            .posted
-            .iter()
-            .flatten()
-            .filter(|posted| posted.request.is_some());
-        posted.count() + self.waiting.len()
+        debug_assert_eq!(self.posted_count, self.count_posted());
+        self.posted_count + self.waiting.len()
+    }
+
+    fn count_posted(&self) -> usize {
+        let posted = self.posted.iter().flatten();
+        posted.filter(|posted| posted.request.is_some()).count()
     }
 
     fn submit(
@@ -619,6 +623,7 @@ impl Device {
             session_id,
             result,
         });
+        self.posted_count += 1;
         Ok(())
     }
 
@@ -805,6 +810,7 @@ impl Device {
             counters.stragglers += 1;
             return Ok(());
         };
+        self.posted_count -= 1;
         if is_current && output == Err(DeviceError::Failed(Status::INVSESS)) {
             // The card has lost the session; the next request opens it again.
             counters.sessions_lost += 1;
@@ -852,6 +858,7 @@ impl Device {
         for posted in self.posted.iter_mut().flatten() {
             if posted.request.is_some() && posted.deadline <= now {
                 completions.extend(posted.request.take().map(timed_out));
+                self.posted_count -= 1;
             }
             let due = match posted.request {
                 Some(_) => posted.deadline,
@@ -890,6 +897,7 @@ impl Device {
             request,
             output: Err(reason.clone()),
         }));
+        self.posted_count = 0;
         self.earliest_deadline = Instant::NEVER;
     }
 
