@@ -118,6 +118,22 @@ impl Sign {
     }
 }
 
+#[cfg(test)]
+impl Sample {
+    /// A host that is watched, and in which nobody waits.
+    pub(crate) const QUIET: Self = Self {
+        own_lateness: Duration::ZERO,
+        poll_interval: Duration::from_secs(1),
+        psi_cpu_some: Some(0.0),
+        psi_memory_some: Some(0.0),
+        psi_io_some: Some(0.0),
+        softirq_share_max: Some(0.0),
+        softnet_dropped: Some(0),
+        steal_share: Some(0.0),
+        vm_pause: Duration::ZERO,
+    };
+}
+
 impl Sample {
     /// The signs of starvation in it.
     #[must_use]

@@ -62,7 +62,7 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         "cardmon_simulated",
         "Whether the cards are simulated by the monitor itself (1) or real to it (0)",
         None,
-        [(vec![], f64::from(u8::from(simulated)))],
+        [(vec![], flag(simulated))],
     )?;
     to.gauge(
         "cardmon_service_time",
@@ -80,37 +80,27 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         "cardmon_telemetry_readable",
         "Whether the directory of telemetry pages could be read",
         None,
-        [(
-            vec![],
-            f64::from(u8::from(status.telemetry_error.is_none())),
-        )],
+        [(vec![], flag(status.telemetry_error.is_none()))],
     )?;
     let open = status.incidents.iter().filter(|it| it.open).count();
     to.gauge(
         "cardmon_incidents_open",
         "Incidents that are not over; known while a history is kept",
         None,
-        [(vec![], lossy(u64::try_from(open).unwrap_or(u64::MAX)))],
+        [(vec![], count(open))],
     )?;
     let history = status.history.as_slice();
     to.gauge(
         "cardmon_history_kept",
         "Whether all events are on record (1), or wait because something keeps them from it (0)",
         None,
-        history
-            .iter()
-            .map(|it| (vec![], f64::from(u8::from(it.kept)))),
+        history.iter().map(|it| (vec![], flag(it.kept))),
     )?;
     to.gauge(
         "cardmon_history_troubles",
         "Things that are wrong with the history, those that stop no recording included; the status says which",
         None,
-        history.iter().map(|it| {
-            (
-                vec![],
-                lossy(u64::try_from(it.troubles.len()).unwrap_or(u64::MAX)),
-            )
-        }),
+        history.iter().map(|it| (vec![], count(it.troubles.len()))),
     )?;
     to.counter("cardmon_polls", "Polls", None, [(vec![], status.polls)])?;
     to.counter(
@@ -133,7 +123,7 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         cards.iter().flat_map(|card| {
             State::ALL.map(|state| {
                 let labels = vec![("card", &*card.card), ("state", state.name())];
-                (labels, f64::from(u8::from(card.state == state)))
+                (labels, flag(card.state == state))
             })
         }),
     )?;
@@ -144,7 +134,7 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         cards.iter().flat_map(|card| {
             Cause::ALL.map(|cause| {
                 let labels = vec![("card", &*card.card), ("cause", cause.name())];
-                (labels, f64::from(u8::from(card.cause == cause)))
+                (labels, flag(card.cause == cause))
             })
         }),
     )?;
@@ -158,9 +148,7 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         "cardmon_card_drained",
         "Whether an operator wants the card without work",
         None,
-        each(cards, |card| {
-            Some(f64::from(u8::from(card.drained.is_some())))
-        }),
+        each(cards, |card| Some(flag(card.drained.is_some()))),
     )?;
     to.gauge(
         "cardmon_card_state_duration",
@@ -218,9 +206,7 @@ fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result 
         "cardmon_card_heartbeat_moving",
         "Whether the card's heartbeat is seen to move",
         None,
-        each(cards, |card| {
-            Some(f64::from(u8::from(card.heartbeat.as_ref()?.moving)))
-        }),
+        each(cards, |card| Some(flag(card.heartbeat.as_ref()?.moving))),
     )?;
     sensors::encode(to, cards)?;
     to.counter(
@@ -244,7 +230,7 @@ fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result 
             state.into_iter().flat_map(|is| {
                 ["closed", "open", "half-open"].map(|state| {
                     let labels = vec![("card", &*card.card), ("state", state)];
-                    (labels, f64::from(u8::from(is == state)))
+                    (labels, flag(is == state))
                 })
             })
         }),
@@ -328,9 +314,7 @@ fn encode_owners(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         "cardmon_owner_alive",
         "Whether the process that owns the card is there",
         None,
-        each(cards, |card| {
-            Some(f64::from(u8::from(card.owner.as_ref()?.alive?)))
-        }),
+        each(cards, |card| Some(flag(card.owner.as_ref()?.alive?))),
     )?;
     encode_process(
         to,
@@ -419,6 +403,15 @@ fn by_name<'a>(
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 const fn lossy(value: u64) -> f64 {
     value as f64
+}
+
+fn count(of: usize) -> f64 {
+    lossy(u64::try_from(of).unwrap_or(u64::MAX))
+}
+
+/// One for what is so, zero for what is not.
+fn flag(so: bool) -> f64 {
+    f64::from(u8::from(so))
 }
 
 /// Writes metric families.

@@ -557,6 +557,30 @@ pub struct LeakFigures {
     pub falsified_by: Vec<String>,
 }
 
+#[cfg(test)]
+impl LeakFigures {
+    /// Of a service, with nothing known but how bad it is, for tests that say the rest.
+    pub(crate) fn bare(resource: &str, unit: Unit, level: Level, held: f64) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            unit,
+            scope: Scope::Service,
+            level,
+            rule: None,
+            held,
+            limit: None,
+            rate_per_hour: None,
+            exhaustion: None,
+            p: None,
+            gates: Vec::new(),
+            share_of_growth: None,
+            per_failed_open: None,
+            per_hour_absent: None,
+            falsified_by: Vec::new(),
+        }
+    }
+}
+
 /// How much can be held.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LimitFigures {

@@ -1,6 +1,6 @@
 //! QAT cards, as metrics.
 
-use super::{Families, Labels, lossy};
+use super::{Families, Labels, flag, lossy};
 use crate::status::QatFigures;
 use std::fmt;
 
@@ -9,15 +9,13 @@ pub(super) fn encode(to: &mut Families<'_>, cards: &[QatFigures]) -> fmt::Result
         "cardmon_qat_responds",
         "Whether the firmware of the QAT card gave a sign of life when its driver last asked",
         None,
-        each(cards, |card| Some(f64::from(u8::from(card.responds?)))),
+        each(cards, |card| Some(flag(card.responds?))),
     )?;
     to.gauge(
         "cardmon_qat_drained",
         "Whether an operator wants the QAT card without work",
         None,
-        each(cards, |card| {
-            Some(f64::from(u8::from(card.drained.is_some())))
-        }),
+        each(cards, |card| Some(flag(card.drained.is_some()))),
     )?;
     to.gauge(
         "cardmon_qat_in_flight",

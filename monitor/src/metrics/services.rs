@@ -3,7 +3,7 @@
 //! Levels of leaks are state sets, as states of cards are. A limit or a rate that is not known has
 //! no sample.
 
-use super::{Families, Labels, lossy};
+use super::{Families, Labels, flag, lossy};
 use crate::leak::Level;
 use crate::status::{LeakFigures, ServiceFigures, ServiceStatus, Standing, Status};
 use crate::verdict::Cause;
@@ -30,7 +30,7 @@ pub(super) fn encode(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         "What is at fault with the host: 1 for the cause that the evidence names",
         None,
         status.host.iter().flat_map(|host| {
-            Cause::ALL.map(|cause| (vec![("cause", cause.name())], is(host.cause == cause)))
+            Cause::ALL.map(|cause| (vec![("cause", cause.name())], flag(host.cause == cause)))
         }),
     )?;
     encode_verdicts(to, &status.services)?;
@@ -46,7 +46,7 @@ fn encode_verdicts(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Re
         services.iter().flat_map(|service| {
             Standing::ALL.map(|standing| {
                 let labels = with(service, "standing", standing.name());
-                (labels, is(service.standing == standing))
+                (labels, flag(service.standing == standing))
             })
         }),
     )?;
@@ -57,7 +57,7 @@ fn encode_verdicts(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Re
         services.iter().flat_map(|service| {
             Cause::ALL.map(|cause| {
                 let labels = with(service, "cause", cause.name());
-                (labels, is(service.cause == cause))
+                (labels, flag(service.cause == cause))
             })
         }),
     )?;
@@ -132,7 +132,7 @@ fn encode_leaks(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Resul
                 Level::ALL.map(|level| {
                     let mut labels = by_resource(service, leak);
                     labels.push(("level", level.name()));
-                    (labels, is(leak.level == level))
+                    (labels, flag(leak.level == level))
                 })
             })
         }),
@@ -181,10 +181,6 @@ fn encode_leaks(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Resul
         )?;
     }
     Ok(())
-}
-
-fn is(so: bool) -> f64 {
-    f64::from(u8::from(so))
 }
 
 fn by_service(service: &ServiceStatus) -> Labels<'_> {

@@ -313,14 +313,13 @@ impl Casebook {
             let Some(incident) = self.incidents.get(id) else {
                 continue;
             };
-            let by = status.services.iter().find(|it| {
-                let is_known = victim.of.as_ref() == Some(&it.service);
-                is_known && leaks(it)
-            });
-            let cause = match by {
-                Some(_) => Cause::ServiceLeak,
-                None if incident.cause == Cause::ServiceGone => Cause::Undetermined,
-                None => continue,
+            let mut services = status.services.iter();
+            let cause = if services.any(|it| victim.of.as_ref() == Some(&it.service) && leaks(it)) {
+                Cause::ServiceLeak
+            } else if incident.cause == Cause::ServiceGone {
+                Cause::Undetermined
+            } else {
+                continue;
             };
             if is_only_about(incident, &service.service) {
                 happened.extend(self.incidents.attribute(id, cause));

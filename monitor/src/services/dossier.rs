@@ -253,21 +253,8 @@ mod tests {
 
     fn leak(level: Level) -> LeakFigures {
         LeakFigures {
-            resource: "descriptors".to_owned(),
-            unit: Unit::Count,
-            scope: Scope::Service,
-            level,
             rule: Some(Speed::Medium),
-            held: 800.0,
-            limit: None,
-            rate_per_hour: None,
-            exhaustion: None,
-            p: None,
-            gates: Vec::new(),
-            share_of_growth: None,
-            per_failed_open: None,
-            per_hour_absent: None,
-            falsified_by: Vec::new(),
+            ..LeakFigures::bare("descriptors", Unit::Count, level, 800.0)
         }
     }
 
@@ -283,18 +270,6 @@ mod tests {
         }
         evidences.assessment().clone()
     }
-
-    const QUIET: Sample = Sample {
-        own_lateness: Duration::ZERO,
-        poll_interval: Duration::from_secs(1),
-        psi_cpu_some: Some(0.0),
-        psi_memory_some: Some(0.0),
-        psi_io_some: Some(0.0),
-        softirq_share_max: Some(0.0),
-        softnet_dropped: Some(0),
-        steal_share: Some(0.0),
-        vm_pause: Duration::ZERO,
-    };
 
     #[test]
     fn the_assessment_of_a_service_names_whom_its_judgement_names() {
@@ -333,18 +308,18 @@ mod tests {
                 Cause::ServiceGone,
             ),
         ] {
-            let assessment = assessed(&facts, &QUIET);
+            let assessment = assessed(&facts, &Sample::QUIET);
             assert_eq!(judge(&facts).cause, cause);
             assert_eq!(assessment.cause, cause, "{assessment:#?}");
         }
         // A rise alone is one of the things that happen to services that are well.
         let rises = facts(Found::Running, Some(&answered), &leaking[..]);
         assert_eq!(judge(&rises).cause, Cause::ServiceLeak);
-        assert_eq!(assessed(&rises, &QUIET).leading, Cause::ServiceLeak);
+        assert_eq!(assessed(&rises, &Sample::QUIET).leading, Cause::ServiceLeak);
         let mut explained = leaking.clone();
         explained[0].per_hour_absent = Some(40.0);
         let explained = facts(Found::Running, Some(&answered), &explained);
-        let assessment = assessed(&explained, &QUIET);
+        let assessment = assessed(&explained, &Sample::QUIET);
         assert_eq!(assessment.cause, Cause::ServiceLeak, "{assessment:#?}");
     }
 
@@ -362,7 +337,7 @@ mod tests {
         };
         let starved = Sample {
             psi_cpu_some: Some(0.9),
-            ..QUIET
+            ..Sample::QUIET
         };
         let assessment = assessed(&facts, &starved);
         assert_ne!(assessment.cause, Cause::ServiceHang, "{assessment:#?}");
@@ -382,7 +357,7 @@ mod tests {
             leaks: &[young],
             oom_kills: 0,
         };
-        let assessment = assessed(&facts, &QUIET);
+        let assessment = assessed(&facts, &Sample::QUIET);
         assert_eq!(assessment.confidence(Cause::ServiceLeak), 0.0);
         assert_eq!(assessment.cause, Cause::None, "{assessment:#?}");
     }

@@ -269,24 +269,11 @@ mod tests {
 
     fn leak(resource: &str, unit: Unit, limit: &str) -> LeakFigures {
         LeakFigures {
-            resource: resource.to_owned(),
-            unit,
-            scope: Scope::Service,
-            level: Level::Page,
-            rule: None,
-            held: 95.0,
             limit: Some(LimitFigures {
                 value: 100.0,
                 source: limit.to_owned(),
             }),
-            rate_per_hour: None,
-            exhaustion: None,
-            p: None,
-            gates: Vec::new(),
-            share_of_growth: None,
-            per_failed_open: None,
-            per_hour_absent: None,
-            falsified_by: Vec::new(),
+            ..LeakFigures::bare(resource, unit, Level::Page, 95.0)
         }
     }
 

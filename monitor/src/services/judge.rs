@@ -350,12 +350,7 @@ mod tests {
 
     fn leak(resource: &str, level: Level, hours: f64) -> LeakFigures {
         LeakFigures {
-            resource: resource.to_owned(),
-            unit: Unit::Count,
-            scope: Scope::Service,
-            level,
             rule: Some(Speed::Fast),
-            held: 812.0,
             limit: Some(LimitFigures {
                 value: 1024.0,
                 source: "RLIMIT_NOFILE".to_owned(),
@@ -369,12 +364,7 @@ mod tests {
                 earliest_seconds: hours * 3600.0,
                 latest_seconds: None,
             }),
-            p: None,
-            gates: Vec::new(),
-            share_of_growth: None,
-            per_failed_open: None,
-            per_hour_absent: None,
-            falsified_by: Vec::new(),
+            ..LeakFigures::bare(resource, Unit::Count, level, 812.0)
         }
     }
 

@@ -171,15 +171,8 @@ impl Scene {
 /// share of the time.
 fn pressed(psi_cpu_some: f64) -> Sample {
     Sample {
-        own_lateness: Duration::ZERO,
-        poll_interval: SECOND,
         psi_cpu_some: Some(psi_cpu_some),
-        psi_memory_some: Some(0.0),
-        psi_io_some: Some(0.0),
-        softirq_share_max: Some(0.0),
-        softnet_dropped: Some(0),
-        steal_share: Some(0.0),
-        vm_pause: Duration::ZERO,
+        ..Sample::QUIET
     }
 }
 

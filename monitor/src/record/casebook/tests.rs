@@ -66,6 +66,14 @@ fn is(service: &mut ServiceStatus, standing: Standing, cause: Cause, codes: &[u8
     service.codes = codes.to_vec();
 }
 
+fn leaks_now(service: &mut ServiceStatus) {
+    is(service, Standing::Answers, Cause::ServiceLeak, &[24]);
+}
+
+fn is_gone(service: &mut ServiceStatus) {
+    is(service, Standing::Gone, Cause::ServiceGone, &[]);
+}
+
 fn harmed(service: &mut ServiceStatus, harm: Harm, of: Option<&str>) {
     let of = of.map(str::to_owned);
     service.victim = Some(crate::status::VictimOf { harm, of });
@@ -204,20 +212,10 @@ fn who_went_away_while_another_leaks_is_a_victim_in_the_incident_of_who_leaks() 
     let mut case = Case::new();
     let mut status = status();
     // The victim is seen first, and taken for a culprit.
-    is(
-        &mut status.services[1],
-        Standing::Gone,
-        Cause::ServiceGone,
-        &[],
-    );
+    is_gone(&mut status.services[1]);
     assert_eq!(case.kinds(&status), "incident-opened");
     assert_eq!(case.open()[0].cause, Cause::ServiceGone);
-    is(
-        &mut status.services[0],
-        Standing::Answers,
-        Cause::ServiceLeak,
-        &[24],
-    );
+    leaks_now(&mut status.services[0]);
     harmed(
         &mut status.services[1],
         Harm::CouldNotStart,
@@ -241,21 +239,11 @@ fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
     let mut case = Case::new();
     let mut status = status();
     killed(&mut status, 2);
-    is(
-        &mut status.services[1],
-        Standing::Gone,
-        Cause::ServiceGone,
-        &[],
-    );
+    is_gone(&mut status.services[1]);
     harmed(&mut status.services[1], Harm::OomKilled, None);
     assert_eq!(case.kinds(&status), "incident-opened,incident-grew");
     assert_eq!(case.open()[0].cause, Cause::Undetermined);
-    is(
-        &mut status.services[0],
-        Standing::Answers,
-        Cause::ServiceLeak,
-        &[24],
-    );
+    leaks_now(&mut status.services[0]);
     assert_eq!(case.kinds(&status), "incident-grew");
     let open = case.open();
     assert_eq!((open.len(), open[0].cause), (1, Cause::ServiceLeak));
@@ -277,29 +265,20 @@ fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
 fn who_turns_out_to_have_been_killed_is_blamed_no_more_and_by_whom_may_follow() {
     let mut case = Case::new();
     let mut status = status();
-    let gone = |status: &mut Status| {
-        let web = &mut status.services[1];
-        is(web, Standing::Gone, Cause::ServiceGone, &[]);
-    };
-    gone(&mut status);
+    is_gone(&mut status.services[1]);
     case.poll(&status);
     assert_eq!(case.open()[0].cause, Cause::ServiceGone);
     harmed(&mut status.services[1], Harm::OomKilled, None);
     case.poll(&status);
     assert_eq!(case.open()[0].cause, Cause::Undetermined);
-    is(
-        &mut status.services[0],
-        Standing::Answers,
-        Cause::ServiceLeak,
-        &[24],
-    );
+    leaks_now(&mut status.services[0]);
     harmed(&mut status.services[1], Harm::OomKilled, Some("hardserver"));
     case.poll(&status);
     let open = case.open();
     assert_eq!((open.len(), open[0].cause), (1, Cause::ServiceLeak));
     // A leak that nobody is a victim of is an incident by itself.
     let mut case = Case::new();
-    gone(&mut status);
+    is_gone(&mut status.services[1]);
     status.services[1].victim = None;
     case.poll(&status);
     let mut causes: Vec<_> = case.open().iter().map(|it| it.cause.name()).collect();

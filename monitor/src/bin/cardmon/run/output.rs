@@ -204,15 +204,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_takes_nothing_holds_up_nobody_and_who_has_gone_is_noticed() {
-        let (lets, may) = sync_channel(9);
+    /// An output with room for one piece, whose reader takes no more than it is let, `ahead` at most,
+    /// and what it took.
+    fn read_slowly(ahead: usize) -> (Output, SyncSender<()>, Arc<Mutex<String>>) {
+        let (lets, may) = sync_channel(ahead);
         let took = Arc::new(Mutex::new(String::new()));
         let sink = Slow {
             may,
             took: Arc::clone(&took),
         };
-        let mut output = Output::to(sink, 1, Kind::Complaints).unwrap();
+        (Output::to(sink, 1, Kind::Complaints).unwrap(), lets, took)
+    }
+
+    #[test]
+    fn who_takes_nothing_holds_up_nobody_and_who_has_gone_is_noticed() {
+        let (mut output, lets, took) = read_slowly(9);
         // One with the thread, one in the queue, and no room for more.
         while output.put("a".to_owned()) == Put::OnItsWay {}
         assert_eq!(output.put("b".to_owned()), Put::Dropped);
@@ -232,13 +238,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_counted_where_it_is_missing_and_at_the_end() {
-        let (lets, may) = sync_channel(100);
-        let took = Arc::new(Mutex::new(String::new()));
-        let sink = Slow {
-            may,
-            took: Arc::clone(&took),
-        };
-        let mut output = Output::to(sink, 1, Kind::Complaints).unwrap();
+        let (mut output, lets, took) = read_slowly(100);
         let mut dropped = 0;
         let mut put = |output: &mut Output, text: &str| {
             let put = output.put(text.to_owned());
