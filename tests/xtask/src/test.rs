@@ -178,7 +178,8 @@ fn cargo_deny() -> anyhow::Result<PathBuf> {
     let mut install = cargo(["install", "--locked", "--quiet", "--debug", "cargo-deny"]);
     install
         .args(["--version", CARGO_DENY_VERSION, "--root"])
-        .arg(&tools);
+        .arg(&tools)
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
     run_command(&mut install).context("cargo-deny checks licences and sources of dependencies")?;
     Ok(tools.join("bin/cargo-deny"))
 }
