@@ -26,11 +26,20 @@ pub(crate) fn bound(name: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this. What that says of this package is not handed on: build scripts listen to
+/// it (ring's does), and would have all compiled anew that was compiled by hand, and the reverse.
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = program(cargo);
     command.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        let is_of_this_package = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        });
+        if is_of_this_package {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
