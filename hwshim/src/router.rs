@@ -42,7 +42,7 @@ use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, Re
 use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
 use driver::{Inner, Waiter};
-use outlook::Outlook;
+use outlook::{Interest, Outlook};
 use release::{Released, in_software, release};
 use std::cell::RefCell;
 use std::fmt;
@@ -332,9 +332,9 @@ impl Router {
     /// Whether a signature would go to an accelerator if it were asked for now, and if not, why.
     ///
     /// For callers to whom handing over is work of their own, so that they need not begin in vain. It takes
-    /// no lock, and what it says is advice: the request, when it comes, is decided about anew. Who is
-    /// told to stay in software is taken to do so; one of many is told otherwise, so that an accelerator
-    /// that has become faster is found out.
+    /// no lock but for the first of a kind, and what it says is advice: the request, when it comes, is
+    /// decided about anew. Who is told to stay in software is taken to do so; one of many is told
+    /// otherwise, so that an accelerator that has become faster is found out.
     #[must_use]
     pub fn would_offload(
         &self,
@@ -348,6 +348,7 @@ impl Router {
         }
         let class = Class::of_signature(scheme, key);
         let algorithm = Algorithm::Sign(scheme);
+        shared.look_out_for(Interest::of(algorithm, class));
         if key.is_elsewhere() {
             return shared.outlook.choose_for_key_elsewhere(algorithm, class);
         }
@@ -530,6 +531,16 @@ impl Shared {
         crate::model::step();
         // The core's own invariants hold between statements that can panic; there are none.
         Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has what a request of such a kind would meet written down from now on.
+    fn look_out_for(&self, interest: Interest) {
+        if self.outlook.interest().includes(interest) {
+            return;
+        }
+        if let Some(inner) = self.lock() {
+            inner.core.publish_also(&self.outlook, interest);
+        }
     }
 
     fn place(

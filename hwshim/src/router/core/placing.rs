@@ -8,7 +8,7 @@
 //!
 //! Whether that one is better than software is for [`choice`] to say.
 
-use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
+use super::{Arrival, Asked, Core, Ending, Lane, Pending, Placed, Took};
 use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
@@ -19,7 +19,7 @@ use crate::clock::Instant;
 use crate::router::choice::{
     self, Caller, Choice, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
-use crate::router::outlook::Outlook;
+use crate::router::outlook::{Interest, Outlook};
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -545,12 +545,25 @@ impl Core {
 
     /// Writes down what a request would meet now, for who asks without waiting for the lock.
     pub(in crate::router) fn publish(&self, outlook: &Outlook) {
+        self.write_down(outlook, outlook.interest());
+    }
+
+    /// Writes down what somebody asks about for the first time too, from now on.
+    pub(in crate::router) fn publish_also(&self, outlook: &Outlook, new: Interest) {
+        let interest = outlook.interest().and(new);
+        self.write_down(outlook, interest);
+        outlook.set_interest(interest);
+    }
+
+    fn write_down(&self, outlook: &Outlook, interest: Interest) {
+        outlook.write_present(self.software_count, self.in_flight());
+        if interest.is_nothing() {
+            return;
+        }
         let is_taken =
             |algorithm: &Algorithm| self.lanes.iter().any(|lane| lane.is_open_to(*algorithm));
-        let taken = Algorithm::all()
-            .filter(is_taken)
-            .fold(0, |taken, algorithm| taken | Offload::bit(algorithm));
-        for class in Class::ALL {
+        outlook.write_taken(interest.algorithms().filter(is_taken));
+        for class in interest.classes() {
             let in_use = |lane: &usize| self.lanes[*lane].breaker.admit().is_some();
             let best = (0..self.lanes.len())
                 .filter(in_use)
@@ -565,7 +578,6 @@ impl Core {
             let every = every.and_then(|best| best.tried_every(self.options.timeout, software));
             outlook.write(class, software, prospect, every);
         }
-        outlook.write_present(taken, self.software_count, self.in_flight());
     }
 }
 
