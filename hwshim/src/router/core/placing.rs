@@ -320,11 +320,11 @@ impl Core {
         for candidate in candidates {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
-            speed.passed_over = if is_best {
-                0
-            } else {
-                speed.passed_over.saturating_add(1)
-            };
+            if is_best {
+                speed.passed_over = 0;
+                continue;
+            }
+            speed.passed_over = speed.passed_over.saturating_add(1);
             let every = candidate.tried_every(wanted.left, chosen);
             let is_due = every.is_some_and(|every| speed.passed_over >= every);
             if is_due && due.is_none() {
@@ -351,10 +351,12 @@ impl Core {
         } = to;
         let speed = &mut self.lanes[index].speeds[wanted.class.index()];
         speed.passed_over = 0;
-        let hedge_after = self.options.hedge.wait(speed.p99(), latency);
-        let hedge_after = hedge_after.filter(|_| !self.options.offload.is_always());
-        let copy = hedge_after.and_then(|_| copy_of(&operation));
-        let hedge_due = hedge_after.filter(|_| copy.is_some());
+        let copy = copy_of(&operation).filter(|_| !self.options.offload.is_always());
+        let hedge = copy.and_then(|copy| {
+            let after = self.options.hedge.wait(speed.p99(), latency)?;
+            Some((after, copy()))
+        });
+        let (hedge_after, copy) = hedge.unzip();
         let id = self.insert(Pending::Caller(Asked {
             lane: index,
             algorithm: wanted.algorithm,
@@ -378,7 +380,7 @@ impl Core {
         }
         self.lanes[index].requests.submitted += 1;
         self.lanes[index].requests.in_flight += 1;
-        if let Some(after) = hedge_due {
+        if let Some(after) = hedge_after {
             let due = now.plus(after);
             self.hedges_due
                 .push(Reverse((due, id.index, id.generation)));
@@ -652,14 +654,14 @@ fn is_undecided(operation: &Operation, output: &Result<Unverified<Vec<u8>>, Devi
     )
 }
 
-/// The same operation once more, if it is a signature: the rest is not worth a hedge.
-fn copy_of(operation: &Operation) -> Option<Operation> {
+/// What makes the same operation once more, if it is a signature: the rest is not worth a hedge.
+fn copy_of(operation: &Operation) -> Option<impl FnOnce() -> Operation> {
     match operation {
         Operation::Sign {
             key,
             scheme,
             message,
-        } if !key.is_elsewhere() => Some(Operation::Sign {
+        } if !key.is_elsewhere() => Some(|| Operation::Sign {
             key: std::sync::Arc::clone(key),
             scheme: *scheme,
             message: message.clone(),
