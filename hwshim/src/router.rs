@@ -391,14 +391,16 @@ impl Router {
         let at_work = shared.outlook.begin_beside();
         let signature = sign()?;
         drop(at_work);
-        if let Some(begun) = begun {
-            let took = shared.clock.now().since(begun);
-            if let Some(mut inner) = shared.lock() {
-                inner.core.took_beside(class, took);
-                inner.core.publish(&shared.outlook);
-            }
+        if begun.is_none() && !shared.owes_a_look() {
+            return Ok(signature);
         }
-        shared.look();
+        let now = shared.clock.now();
+        if let Some(mut inner) = shared.lock() {
+            if let Some(begun) = begun {
+                inner.core.took_beside(class, now.since(begun));
+            }
+            shared.look(inner, now);
+        }
         Ok(signature)
     }
 
@@ -591,18 +593,20 @@ impl Shared {
         }
     }
 
-    /// Looks for answers, which whoever has kept a thread busy owes those that wait for them, if a driver
+    /// Whether who has kept a thread busy owes a look for answers to those that wait for them, as a driver
     /// on the same thread could not: it would find them late, and the accelerator would seem slow.
-    fn look(&self) {
-        if !self.driver_is_a_task || self.outlook.in_flight() == 0 {
-            return;
+    fn owes_a_look(&self) -> bool {
+        self.driver_is_a_task && self.outlook.in_flight() > 0
+    }
+
+    /// Takes the look that is owed, if one is, and lets go of the lock.
+    fn look(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+        let looks = !inner.stopping && self.owes_a_look();
+        if looks {
+            inner.poll(now);
         }
-        let Some(mut inner) = self.lock().filter(|inner| !inner.stopping) else {
-            return;
-        };
-        inner.poll(self.clock.now());
         inner.core.publish(&self.outlook);
-        let sleeps = inner.sleeping_until != Instant::ORIGIN;
+        let sleeps = looks && inner.sleeping_until != Instant::ORIGIN;
         let has_to_wake = sleeps && (!inner.core.arm() || inner.oversleeps());
         drop(inner);
         if has_to_wake {
@@ -648,10 +652,11 @@ impl Guard<'_> {
                 inner.core.took(self.id, took);
             }
             inner.core.settle(self.id, &ending, now);
-            inner.core.publish(&self.shared.outlook);
-        }
-        if matches!(ending, Ending::Software) {
-            self.shared.look();
+            if matches!(ending, Ending::Software) {
+                self.shared.look(inner, now);
+            } else {
+                inner.core.publish(&self.shared.outlook);
+            }
         }
         // Settled, so there is nothing to give up.
         std::mem::forget(self);
