@@ -357,6 +357,12 @@ impl Router {
             .choose(algorithm, class, caller, &shared.options)
     }
 
+    /// Whether there is any accelerator at all, in use or not.
+    #[cfg(feature = "tls")]
+    pub(crate) fn has_accelerators(&self) -> bool {
+        self.0.shared.inner.is_some()
+    }
+
     /// Announces a signature that will be asked for soon, until what is returned is dropped.
     ///
     /// A server whose one thread signs in software sees one request at a time, however many
