@@ -61,9 +61,8 @@ impl<'a> Replay<'a> {
         let Some(provider) = self.silent.take() else {
             return;
         };
-        // Without a key of the provider's, or an accelerator, no step is ever taken again.
-        let offload = provider.upgrade();
-        let Some(offload) = offload.filter(|offload| offload.router().has_accelerators()) else {
+        // Else no step is ever taken again; and without a key there may be no provider any more.
+        let Some(offload) = provider.upgrade().filter(|offload| offload.is_possible()) else {
             self.tape.give_up();
             return;
         };
