@@ -28,6 +28,7 @@ use rustls::SignatureAlgorithm;
 use rustls::crypto::{CryptoProvider, KeyProvider, SupportedKxGroup};
 use rustls::pki_types::PrivateKeyDer;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use zeroize::Zeroizing;
 
@@ -47,6 +48,8 @@ pub struct Provider {
 /// What all keys of a provider share.
 pub(crate) struct Offload {
     router: Router,
+    /// Whether any key shares it, as only those of RSA do.
+    has_keys: AtomicBool,
 }
 
 impl Provider {
@@ -60,7 +63,10 @@ impl Provider {
     /// Signs through `router`, and leaves the rest to `base`.
     #[must_use]
     pub fn over(base: CryptoProvider, router: Router) -> Self {
-        let offload = Arc::new(Offload { router });
+        let offload = Arc::new(Offload {
+            router,
+            has_keys: AtomicBool::new(false),
+        });
         let replayable = |group| -> &'static dyn SupportedKxGroup {
             Box::leak(Box::new(ReplayableGroup::new(group)))
         };
@@ -106,6 +112,11 @@ impl Offload {
     pub(crate) const fn router(&self) -> &Router {
         &self.router
     }
+
+    /// Whether a signature may be asked of an accelerator: there is one, and a key for it.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.router.has_accelerators() && self.has_keys.load(Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Offload {
@@ -141,7 +152,10 @@ impl KeyProvider for Keys {
             return Ok(base);
         }
         Ok(match read_rsa(&encoded) {
-            Some(key) => Arc::new(OffloadKey::new(base, Arc::new(key), offload)),
+            Some(key) => {
+                offload.has_keys.store(true, Ordering::Relaxed);
+                Arc::new(OffloadKey::new(base, Arc::new(key), offload))
+            }
             // A key that the base takes and we do not, as AWS-LC has some: it signs in software.
             None => base,
         })

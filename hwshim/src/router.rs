@@ -42,7 +42,7 @@ use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, Re
 use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
 use driver::{Inner, Waiter};
-use outlook::Outlook;
+use outlook::{Interest, Outlook};
 use release::{Released, in_software, release};
 use std::cell::RefCell;
 use std::fmt;
@@ -332,9 +332,9 @@ impl Router {
     /// Whether a signature would go to an accelerator if it were asked for now, and if not, why.
     ///
     /// For callers to whom handing over is work of their own, so that they need not begin in vain. It takes
-    /// no lock, and what it says is advice: the request, when it comes, is decided about anew. Who is
-    /// told to stay in software is taken to do so; one of many is told otherwise, so that an accelerator
-    /// that has become faster is found out.
+    /// no lock but for the first of a kind, and what it says is advice: the request, when it comes, is
+    /// decided about anew. Who is told to stay in software is taken to do so; one of many is told
+    /// otherwise, so that an accelerator that has become faster is found out.
     #[must_use]
     pub fn would_offload(
         &self,
@@ -348,12 +348,19 @@ impl Router {
         }
         let class = Class::of_signature(scheme, key);
         let algorithm = Algorithm::Sign(scheme);
+        shared.look_out_for(Interest::of(algorithm, class));
         if key.is_elsewhere() {
             return shared.outlook.choose_for_key_elsewhere(algorithm, class);
         }
         shared
             .outlook
             .choose(algorithm, class, caller, &shared.options)
+    }
+
+    /// Whether there is any accelerator at all, in use or not.
+    #[cfg(feature = "tls")]
+    pub(crate) fn has_accelerators(&self) -> bool {
+        self.0.shared.inner.is_some()
     }
 
     /// Announces a signature that will be asked for soon, until what is returned is dropped.
@@ -390,14 +397,16 @@ impl Router {
         let at_work = shared.outlook.begin_beside();
         let signature = sign()?;
         drop(at_work);
-        if let Some(begun) = begun {
-            let took = shared.clock.now().since(begun);
-            if let Some(mut inner) = shared.lock() {
-                inner.core.took_beside(class, took);
-                inner.core.publish(&shared.outlook);
-            }
+        if begun.is_none() && !shared.owes_a_look() {
+            return Ok(signature);
         }
-        shared.look();
+        let now = shared.clock.now();
+        if let Some(mut inner) = shared.lock() {
+            if let Some(begun) = begun {
+                inner.core.took_beside(class, now.since(begun));
+            }
+            shared.look(inner, now);
+        }
         Ok(signature)
     }
 
@@ -532,6 +541,16 @@ impl Shared {
         Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has what a request of such a kind would meet written down from now on.
+    fn look_out_for(&self, interest: Interest) {
+        if self.outlook.interest().includes(interest) {
+            return;
+        }
+        if let Some(inner) = self.lock() {
+            inner.core.publish_also(&self.outlook, interest);
+        }
+    }
+
     fn place(
         &self,
         caller: Caller,
@@ -580,18 +599,20 @@ impl Shared {
         }
     }
 
-    /// Looks for answers, which whoever has kept a thread busy owes those that wait for them, if a driver
+    /// Whether who has kept a thread busy owes a look for answers to those that wait for them, as a driver
     /// on the same thread could not: it would find them late, and the accelerator would seem slow.
-    fn look(&self) {
-        if !self.driver_is_a_task || self.outlook.in_flight() == 0 {
-            return;
+    fn owes_a_look(&self) -> bool {
+        self.driver_is_a_task && self.outlook.in_flight() > 0
+    }
+
+    /// Takes the look that is owed, if one is, and lets go of the lock.
+    fn look(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+        let looks = !inner.stopping && self.owes_a_look();
+        if looks {
+            inner.poll(now);
         }
-        let Some(mut inner) = self.lock().filter(|inner| !inner.stopping) else {
-            return;
-        };
-        inner.poll(self.clock.now());
         inner.core.publish(&self.outlook);
-        let sleeps = inner.sleeping_until != Instant::ORIGIN;
+        let sleeps = looks && inner.sleeping_until != Instant::ORIGIN;
         let has_to_wake = sleeps && (!inner.core.arm() || inner.oversleeps());
         drop(inner);
         if has_to_wake {
@@ -637,10 +658,11 @@ impl Guard<'_> {
                 inner.core.took(self.id, took);
             }
             inner.core.settle(self.id, &ending, now);
-            inner.core.publish(&self.shared.outlook);
-        }
-        if matches!(ending, Ending::Software) {
-            self.shared.look();
+            if matches!(ending, Ending::Software) {
+                self.shared.look(inner, now);
+            } else {
+                inner.core.publish(&self.shared.outlook);
+            }
         }
         // Settled, so there is nothing to give up.
         std::mem::forget(self);

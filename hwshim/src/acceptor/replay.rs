@@ -58,11 +58,15 @@ impl<'a> Replay<'a> {
 
     /// Announces the signature when the client has said something: many connect early and speak late.
     async fn announce(&mut self) {
-        // Without a key of the provider's there is nothing to announce.
-        let Some(provider) = self.silent.take().and_then(Weak::upgrade) else {
+        let Some(provider) = self.silent.take() else {
             return;
         };
-        self.tape.announce(provider.router().announce());
+        // Else no step is ever taken again; and without a key there may be no provider any more.
+        let Some(offload) = provider.upgrade().filter(|offload| offload.is_possible()) else {
+            self.tape.give_up();
+            return;
+        };
+        self.tape.announce(offload.router().announce());
         // Whoever else has been heard says so as well, before the first of them signs: on a runtime
         // of one thread each would seem to be alone.
         tokio::task::yield_now().await;
@@ -71,6 +75,8 @@ impl<'a> Replay<'a> {
     fn keep(&mut self, bytes: &[u8]) {
         if self.received.len() + bytes.len() > HISTORY_MAX {
             self.tape.give_up();
+        }
+        if self.tape.is_given_up() {
             self.received = Vec::new();
         } else {
             self.received.extend_from_slice(bytes);

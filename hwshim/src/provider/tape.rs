@@ -40,7 +40,7 @@ pub(crate) struct Tape {
     state: State,
     random: Random,
     exchanges: VecDeque<Exchange>,
-    /// More was drawn than there is room for, so that the step cannot be repeated.
+    /// The step will not be repeated; for one, as more was drawn than there is room for.
     full: bool,
     provider: Option<Weak<Offload>>,
     /// Until the signature is asked for.
@@ -169,6 +169,11 @@ impl Tape {
     /// Gives up repeating: from here on, software signs.
     pub(crate) const fn give_up(&mut self) {
         self.full = true;
+    }
+
+    /// Whether it was given up, or more was drawn than there is room for.
+    pub(crate) const fn is_given_up(&self) -> bool {
+        self.full
     }
 
     /// How the step was signed, if it was.

@@ -28,6 +28,7 @@
 //! a few others present a card that is slower than a core pays as well. As a card's queue grows so
 //! does its latency, and what it cannot take any sooner stays here.
 
+use crate::clock::nanos;
 use std::time::Duration;
 
 /// Who waits for the answer.
@@ -160,7 +161,7 @@ impl Situation {
 /// the choice takes `chosen`.
 #[must_use]
 pub fn tried_every(latency: Duration, chosen: Duration) -> u32 {
-    let times = latency.as_nanos() / chosen.as_nanos().max(1);
+    let times = nanos(latency) / nanos(chosen).max(1);
     let times = u32::try_from(times).unwrap_or(u32::MAX);
     TRIED_EVERY.saturating_mul(times.saturating_add(1))
 }

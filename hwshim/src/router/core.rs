@@ -148,6 +148,9 @@ impl Offload {
         self.algorithms & Self::bit(algorithm) != 0
     }
 
+    /// How many bits [`Offload::bit`] makes use of.
+    pub(super) const BITS: usize = 16;
+
     /// One bit for each algorithm.
     pub(super) fn bit(algorithm: Algorithm) -> u32 {
         use crate::key::{HashAlgorithm, SignatureScheme};

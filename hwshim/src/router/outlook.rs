@@ -1,6 +1,7 @@
 //! What a request would meet now, to be read without a lock.
 //!
-//! Who holds the router's lock writes it down before letting go of it. A reader may see half of one
+//! Who holds the router's lock writes it down before letting go of it, as far as somebody has asked:
+//! a server has keys of one class or two, and most callers never ask. A reader may see half of one
 //! note and half of the next: what follows is a choice that was right a moment ago or will be, and
 //! the router decides again when the request comes.
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Outlook {
     classes: [Forecast; Class::ALL.len()],
+    /// What is written down, as [`Interest`].
+    interest: AtomicU32,
     /// Algorithms that some accelerator in use takes, by [`Offload::bit`].
     taken: AtomicU32,
     running: AtomicUsize,
@@ -28,6 +31,10 @@ pub(super) struct Outlook {
 /// How often what software does beside the core is timed: often enough to follow a processor that
 /// changes its pace, and so rarely that the lock it takes is not felt.
 const TIMED_EVERY: u32 = 16;
+
+/// What somebody has asked about: some algorithms, and some classes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Interest(u32);
 
 #[derive(Debug)]
 struct Forecast {
@@ -45,6 +52,40 @@ struct Forecast {
     begun: AtomicU32,
 }
 
+impl Interest {
+    /// An algorithm, and the class of a request of it.
+    pub(super) fn of(algorithm: Algorithm, class: Class) -> Self {
+        Self(Offload::bit(algorithm) | Self::bit(class))
+    }
+
+    /// A bit for each class, above those for algorithms.
+    const fn bit(class: Class) -> u32 {
+        1 << (Offload::BITS + class.index())
+    }
+
+    pub(super) const fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn algorithms(self) -> impl Iterator<Item = Algorithm> {
+        Algorithm::all().filter(move |algorithm| self.0 & Offload::bit(*algorithm) != 0)
+    }
+
+    pub(super) fn classes(self) -> impl Iterator<Item = Class> {
+        let classes = Class::ALL.into_iter();
+        classes.filter(move |class| self.0 & Self::bit(*class) != 0)
+    }
+
+    pub(super) const fn includes(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// This and `other`.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 impl Outlook {
     /// Nothing is known of any accelerator.
     pub(super) fn new() -> Self {
@@ -58,12 +99,24 @@ impl Outlook {
                 unheard: AtomicU32::new(0),
                 begun: AtomicU32::new(0),
             }),
+            interest: AtomicU32::new(0),
             taken: AtomicU32::new(0),
             running: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             announced: AtomicUsize::new(0),
             beside: AtomicUsize::new(0),
         }
+    }
+
+    /// What is written down.
+    pub(super) fn interest(&self) -> Interest {
+        // Whoever finds it here finds what was written before as well.
+        Interest(self.interest.load(Ordering::Acquire))
+    }
+
+    /// Says what is written down from now on, for the first time already. Only for who holds the lock.
+    pub(super) fn set_interest(&self, interest: Interest) {
+        self.interest.store(interest.0, Ordering::Release);
     }
 
     /// Writes down what a request of `class` would meet, and after how many that stay in software
@@ -93,9 +146,14 @@ impl Outlook {
         latency_ns.store(latency, Ordering::Relaxed);
     }
 
-    /// Writes down which algorithms are taken, and what is under way.
-    pub(super) fn write_present(&self, taken: u32, running: usize, in_flight: usize) {
+    /// Writes down which algorithms are taken.
+    pub(super) fn write_taken(&self, algorithms: impl Iterator<Item = Algorithm>) {
+        let taken = algorithms.fold(0, |taken, algorithm| taken | Offload::bit(algorithm));
         self.taken.store(taken, Ordering::Relaxed);
+    }
+
+    /// Writes down what is under way.
+    pub(super) fn write_present(&self, running: usize, in_flight: usize) {
         self.running.store(running, Ordering::Relaxed);
         self.in_flight.store(in_flight, Ordering::Relaxed);
     }

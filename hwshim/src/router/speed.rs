@@ -10,6 +10,7 @@
 use super::quantile::Latencies;
 use crate::accelerator::class::{Class, Cost};
 use crate::accelerator::least::Least;
+use crate::clock::nanos;
 use std::time::Duration;
 
 /// Depths told apart: 0, 1, 2-3, 4-7 and so on; the last is 256 and more.
@@ -53,9 +54,9 @@ impl Mean {
         self.last = now;
         // The first few count alike, later ones an eighth.
         self.count = (self.count + 1).min(8);
-        let count = u128::from(self.count);
-        let sum = u128::from(self.value_ns) * (count - 1) + value.as_nanos();
-        self.value_ns = u64::try_from(sum / count).unwrap_or(u64::MAX);
+        let count = u64::from(self.count);
+        let sum = self.value_ns.saturating_mul(count - 1);
+        self.value_ns = sum.saturating_add(nanos(value)) / count;
     }
 
     fn get(&self, now: u64) -> Option<Duration> {
@@ -89,7 +90,7 @@ impl Speed {
     pub(super) fn guess(&mut self, latency: Duration) {
         let first = &mut self.by_depth[0];
         if first.count == 0 {
-            first.value_ns = crate::clock::nanos(latency).max(1);
+            first.value_ns = nanos(latency).max(1);
         }
     }
 

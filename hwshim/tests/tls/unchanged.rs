@@ -16,11 +16,13 @@ use hwshim::router::core::Offload;
 use rustls::crypto::ring;
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
 use std::io::{Read, Write};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
-use tokio::io::duplex;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Time an accelerator has for an answer, where it is to run out.
@@ -215,4 +217,34 @@ fn a_server_without_a_card_is_a_server_of_the_base_provider() {
     let provider = Provider::new(Router::software());
     shake_hands(&Arc::new(config(&provider, &identity(Kind::Rsa2048))));
     assert_eq!(provider.router().requests().submitted, 0);
+}
+
+/// How many bytes of the flight of a server with `kind` of key there are after one look at a hello that
+/// has come.
+async fn flight_after_one_look(router: Router, kind: Kind) -> usize {
+    let provider = Provider::new(router);
+    let acceptor = OffloadAcceptor::from(Arc::new(config(&provider, &identity(kind))));
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(client_of(kind, TLS13), server_name()).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    let (mut ours, theirs) = duplex(1 << 14);
+    ours.write_all(&hello).await.unwrap();
+    let mut accepted = pin!(acceptor.accept(theirs));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(accepted.as_mut().poll(&mut context).is_pending());
+    let mut flight = vec![0; 1 << 14];
+    let mut flight = ReadBuf::new(&mut flight);
+    let _ = Pin::new(&mut ours).poll_read(&mut context, &mut flight);
+    flight.filled().len()
+}
+
+#[tokio::test]
+async fn a_server_without_a_card_or_a_key_for_one_lets_nobody_announce_a_signature_first() {
+    let with_a_card = || router(&Script::new(Behaviour::Honest), PATIENT);
+    assert_ne!(
+        flight_after_one_look(Router::software(), Kind::Rsa2048).await,
+        0
+    );
+    assert_ne!(flight_after_one_look(with_a_card(), Kind::P256).await, 0);
+    assert_eq!(flight_after_one_look(with_a_card(), Kind::Rsa2048).await, 0);
 }

@@ -8,7 +8,7 @@
 //!
 //! Whether that one is better than software is for [`choice`] to say.
 
-use super::{Arrival, Asked, Core, Ending, Lane, Offload, Pending, Placed, Took};
+use super::{Arrival, Asked, Core, Ending, Lane, Pending, Placed, Took};
 use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
@@ -19,7 +19,7 @@ use crate::clock::Instant;
 use crate::router::choice::{
     self, Caller, Choice, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
-use crate::router::outlook::Outlook;
+use crate::router::outlook::{Interest, Outlook};
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -320,11 +320,11 @@ impl Core {
         for candidate in candidates {
             let is_best = best.is_some_and(|best| best.lane == candidate.lane);
             let speed = &mut self.lanes[candidate.lane].speeds[wanted.class.index()];
-            speed.passed_over = if is_best {
-                0
-            } else {
-                speed.passed_over.saturating_add(1)
-            };
+            if is_best {
+                speed.passed_over = 0;
+                continue;
+            }
+            speed.passed_over = speed.passed_over.saturating_add(1);
             let every = candidate.tried_every(wanted.left, chosen);
             let is_due = every.is_some_and(|every| speed.passed_over >= every);
             if is_due && due.is_none() {
@@ -351,10 +351,12 @@ impl Core {
         } = to;
         let speed = &mut self.lanes[index].speeds[wanted.class.index()];
         speed.passed_over = 0;
-        let hedge_after = self.options.hedge.wait(speed.p99(), latency);
-        let hedge_after = hedge_after.filter(|_| !self.options.offload.is_always());
-        let copy = hedge_after.and_then(|_| copy_of(&operation));
-        let hedge_due = hedge_after.filter(|_| copy.is_some());
+        let copy = copy_of(&operation).filter(|_| !self.options.offload.is_always());
+        let hedge = copy.and_then(|copy| {
+            let after = self.options.hedge.wait(speed.p99(), latency)?;
+            Some((after, copy()))
+        });
+        let (hedge_after, copy) = hedge.unzip();
         let id = self.insert(Pending::Caller(Asked {
             lane: index,
             algorithm: wanted.algorithm,
@@ -378,7 +380,7 @@ impl Core {
         }
         self.lanes[index].requests.submitted += 1;
         self.lanes[index].requests.in_flight += 1;
-        if let Some(after) = hedge_due {
+        if let Some(after) = hedge_after {
             let due = now.plus(after);
             self.hedges_due
                 .push(Reverse((due, id.index, id.generation)));
@@ -545,12 +547,25 @@ impl Core {
 
     /// Writes down what a request would meet now, for who asks without waiting for the lock.
     pub(in crate::router) fn publish(&self, outlook: &Outlook) {
+        self.write_down(outlook, outlook.interest());
+    }
+
+    /// Writes down what somebody asks about for the first time too, from now on.
+    pub(in crate::router) fn publish_also(&self, outlook: &Outlook, new: Interest) {
+        let interest = outlook.interest().and(new);
+        self.write_down(outlook, interest);
+        outlook.set_interest(interest);
+    }
+
+    fn write_down(&self, outlook: &Outlook, interest: Interest) {
+        outlook.write_present(self.software_count, self.in_flight());
+        if interest.is_nothing() {
+            return;
+        }
         let is_taken =
             |algorithm: &Algorithm| self.lanes.iter().any(|lane| lane.is_open_to(*algorithm));
-        let taken = Algorithm::all()
-            .filter(is_taken)
-            .fold(0, |taken, algorithm| taken | Offload::bit(algorithm));
-        for class in Class::ALL {
+        outlook.write_taken(interest.algorithms().filter(is_taken));
+        for class in interest.classes() {
             let in_use = |lane: &usize| self.lanes[*lane].breaker.admit().is_some();
             let best = (0..self.lanes.len())
                 .filter(in_use)
@@ -565,7 +580,6 @@ impl Core {
             let every = every.and_then(|best| best.tried_every(self.options.timeout, software));
             outlook.write(class, software, prospect, every);
         }
-        outlook.write_present(taken, self.software_count, self.in_flight());
     }
 }
 
@@ -640,14 +654,14 @@ fn is_undecided(operation: &Operation, output: &Result<Unverified<Vec<u8>>, Devi
     )
 }
 
-/// The same operation once more, if it is a signature: the rest is not worth a hedge.
-fn copy_of(operation: &Operation) -> Option<Operation> {
+/// What makes the same operation once more, if it is a signature: the rest is not worth a hedge.
+fn copy_of(operation: &Operation) -> Option<impl FnOnce() -> Operation> {
     match operation {
         Operation::Sign {
             key,
             scheme,
             message,
-        } if !key.is_elsewhere() => Some(Operation::Sign {
+        } if !key.is_elsewhere() => Some(|| Operation::Sign {
             key: std::sync::Arc::clone(key),
             scheme: *scheme,
             message: message.clone(),

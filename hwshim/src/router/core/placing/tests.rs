@@ -766,8 +766,9 @@ fn who_asks_beforehand_and_stays_away_tries_a_card_now_and_then() {
     desk.core.options.offload = Offload::default();
     works.lock().unwrap().service = micros(200);
     let outlook = Outlook::new();
-    desk.core.publish(&outlook);
     let (algorithm, options) = (Algorithm::Sign(desk.scheme), options());
+    let interest = Interest::of(algorithm, Class::Rsa2048);
+    desk.core.publish_also(&outlook, interest);
     let (mut asked, mut in_a_row) = (0, 0);
     while in_a_row < 8 {
         asked += 1;
@@ -787,6 +788,37 @@ fn who_asks_beforehand_and_stays_away_tries_a_card_now_and_then() {
     }
     // Finding out was left to a few.
     assert!(asked > 500, "{asked}");
+}
+
+#[test]
+fn what_was_asked_about_once_is_written_down_as_if_asked_anew() {
+    let (mut desk, works) = Desk::over(micros(1_000), 2);
+    let rsa = Interest::of(Algorithm::Sign(desk.scheme), Class::Rsa2048);
+    let p256 = SignatureScheme::EcdsaP256Sha256;
+    let p256 = Interest::of(Algorithm::Sign(p256), Class::P256);
+    let kept = Outlook::new();
+    desk.core.publish_also(&kept, rsa);
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..200_u64 {
+        if round == 100 {
+            desk.core.publish_also(&kept, p256);
+        }
+        works.lock().unwrap().service = micros(200 * (round % 7 + 1));
+        desk.core.announce((round % 40) as usize);
+        if let Placed::InSoftware(id, _) = desk.submit() {
+            desk.do_in_software(id);
+        }
+        let arrivals = desk.wait(micros(300));
+        desk.end_all(arrivals);
+        desk.core.publish(&kept);
+        let anew = Outlook::new();
+        let asked = if round < 100 { rsa } else { rsa.and(p256) };
+        desk.core.publish_also(&anew, asked);
+        let (kept, anew) = (format!("{kept:?}"), format!("{anew:?}"));
+        assert_eq!(kept, anew, "round {round}");
+        seen.insert(kept);
+    }
+    assert!(seen.len() > 100, "it changes: {}", seen.len());
 }
 
 #[test]
