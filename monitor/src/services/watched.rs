@@ -187,7 +187,7 @@ impl Watched {
             answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
             kernel,
             leaks,
-            assessment: Some(self.evidences.figures(now)),
+            assessment: Some(self.evidences.figures()),
             advice,
         }
     }
