@@ -186,7 +186,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         failed: false,
     };
     let boot = BootId::of_this_boot();
-    let mut watch = Watch::new(settings);
+    let mut watch = Watch::new(settings).begun(Stamp::now(&*clock, boot).monotonic);
     let (seen, polls) = mpsc::unbounded_channel();
     let watching = async {
         let mut ticks = time::interval(config.limits.poll_interval);
