@@ -107,6 +107,8 @@ pub struct Pairs {
 pub struct PairScores {
     /// By what is true of them: runs, and those in which both were the two most believed.
     pub truths: BTreeMap<[Truth; 2], (u64, u64)>,
+    /// Runs in which both were, if two names of one truth count as two.
+    pub by_name: u64,
     /// The first run of each pair of truths in which they were not.
     pub missed: BTreeMap<[Truth; 2], String>,
     /// Runs in which not both did anything at the same time.
@@ -433,10 +435,13 @@ impl PairScores {
             return;
         }
         let mut truths = [one.trouble.truth(), other.trouble.truth()];
-        let top = both.most_believed();
-        let is_right = truths
-            .iter()
-            .all(|truth| top.iter().any(|cause| truth.is_named(*cause)));
+        let are_named_by = |top: &[Cause]| {
+            let is_named = |truth: &Truth| top.iter().any(|cause| truth.is_named(*cause));
+            truths.iter().all(is_named)
+        };
+        let by_belief = both.by_belief();
+        let is_right = are_named_by(&most_believed(&by_belief));
+        self.by_name += u64::from(are_named_by(&by_belief[..by_belief.len().min(2)]));
         truths.sort_unstable();
         let (runs, right) = self.truths.entry(truths).or_default();
         *runs += 1;
@@ -495,10 +500,12 @@ impl<'a> Course<'a> {
         let is_left_alone =
             matches!(incident.trouble, Trouble::Card(_)) && (primed..tried_at).contains(&from);
         let seen_from = match &incident.trouble {
-            // What a card has forgotten is missed when it is wanted.
+            // What a card has forgotten is missed when it is wanted. What is missed after it has had
+            // all its work again, it has forgotten for another reason.
             Trouble::Card(Fault::KeysLost) => {
+                let to = incident.settled_at.unwrap_or(outcome.ended_at);
                 let mut missed = outcome.sessions_missed.iter().copied();
-                missed.find(|at| *at >= from)?
+                missed.find(|at| (from..=to).contains(at))?
             }
             _ if is_left_alone => tried_at,
             _ => from,
@@ -605,9 +612,9 @@ impl<'a> Course<'a> {
         brier(&forecast, name)
     }
 
-    /// The two causes in which there was most belief, over all the time: whoever was named counts
-    /// whole, and the others for how likely they were. Another name of the same does not count again.
-    fn most_believed(&self) -> Vec<Cause> {
+    /// The causes in which there was most belief, over all the time, the most believed first: whoever
+    /// was named counts whole, and the others for how likely they were.
+    fn by_belief(&self) -> Vec<Cause> {
         let mut belief: BTreeMap<Cause, f64> = BTreeMap::new();
         for (opinion, time) in self.stretches() {
             let named: Vec<_> = opinion.named().collect();
@@ -622,15 +629,20 @@ impl<'a> Course<'a> {
             .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined));
         let mut faults: Vec<_> = faults.collect();
         faults.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        let mut believed: Vec<Cause> = Vec::new();
-        for (cause, _) in faults {
-            if !believed.iter().any(|it| is_another_name(*it, cause)) {
-                believed.push(cause);
-            }
-        }
-        believed.truncate(2);
-        believed
+        faults.into_iter().map(|(cause, _)| cause).collect()
     }
+}
+
+/// The two that are believed most. Another name of the same does not count again.
+fn most_believed(by_belief: &[Cause]) -> Vec<Cause> {
+    let mut believed: Vec<Cause> = Vec::new();
+    for cause in by_belief {
+        if !believed.iter().any(|it| is_another_name(*it, *cause)) {
+            believed.push(*cause);
+        }
+    }
+    believed.truncate(2);
+    believed
 }
 
 /// Whether these are two names of what nobody is asked to tell apart: of a host that does not let
@@ -687,6 +699,7 @@ mod tests {
             phase: Phase::BreakerOpen,
             acted_at: Some(at(acted_at)),
             ended_at: at(200),
+            settled_at: None,
             resets_failed: 0,
             opened: None,
         };
@@ -720,7 +733,7 @@ mod tests {
                 seen_from: at(100),
                 primed: (at(0), at(0)),
             };
-            course.most_believed()
+            most_believed(&course.by_belief())
         };
         let (host, monitor) = ((Cause::HostStarvation, 0.5), (Cause::Monitor, 0.3));
         let both = [Cause::HostStarvation, Cause::Card];
@@ -745,6 +758,7 @@ mod tests {
             phase: Phase::Idle,
             acted_at: Some(at(100).min(at(ended_at))),
             ended_at: at(ended_at),
+            settled_at: None,
             resets_failed,
             opened: None,
         };
@@ -753,7 +767,7 @@ mod tests {
 
     #[test]
     fn what_a_card_has_forgotten_is_asked_about_from_when_it_is_missed() {
-        let window = |missed: &[u64]| {
+        let window = |missed: &[u64], settled: Option<u64>| {
             let outcome = Outcome {
                 ended_at: at(300),
                 sessions_missed: missed.iter().copied().map(at).collect(),
@@ -764,13 +778,18 @@ mod tests {
                 phase: Phase::Idle,
                 acted_at: Some(at(100)),
                 ended_at: at(100),
+                settled_at: settled.map(at),
                 resets_failed: 0,
                 opened: None,
             };
             Course::of(&outcome, &incident).map(|it| (it.seen_from, it.to))
         };
-        assert_eq!(window(&[50, 130, 140]), Some((at(130), at(145))));
-        assert_eq!(window(&[50]), None, "nobody wanted it again");
+        let at_130 = Some((at(130), at(145)));
+        assert_eq!(window(&[50, 130, 140], None), at_130);
+        assert_eq!(window(&[50, 130, 140], Some(130)), at_130);
+        assert_eq!(window(&[50], None), None, "nobody wanted it again");
+        let later = window(&[50, 130, 140], Some(129));
+        assert_eq!(later, None, "it was forgotten since");
     }
 
     #[test]

@@ -118,6 +118,9 @@ pub struct IncidentOutcome {
     pub acted_at: Option<Instant>,
     /// When it was over.
     pub ended_at: Instant,
+    /// When the card had all its work again after that, so that nothing could come of it any more; `None`
+    /// if it had not by the end.
+    pub settled_at: Option<Instant>,
     /// Resets of the card that failed while it acted.
     pub resets_failed: u64,
     /// Code with which the breaker opened while the card was in use, and how long that took from
@@ -248,8 +251,8 @@ struct Happening {
     told_at: Option<Instant>,
     /// Resets of the card that had failed before it began, and until it had ended.
     resets_failed: (u64, u64),
-    /// It is over, and the card has all its work again: nothing can come of it any more.
-    is_settled: bool,
+    /// When it was over, and the card had all its work again: nothing can come of it any more.
+    settled_at: Option<Instant>,
     opened: Option<(&'static str, Duration)>,
 }
 
@@ -460,7 +463,7 @@ impl World {
                     injection: None,
                     told_at: None,
                     resets_failed: (0, 0),
-                    is_settled: false,
+                    settled_at: None,
                     opened: None,
                 });
             }
@@ -537,8 +540,9 @@ impl World {
             self.trace
                 .note(now, format_args!("the card has its work again"));
             self.standing.recovering_since = None;
-            for happening in &mut self.incidents {
-                happening.is_settled = happening.state == Progress::Over;
+            let over = self.incidents.iter_mut();
+            for happening in over.filter(|it| it.state == Progress::Over) {
+                happening.settled_at.get_or_insert(now);
             }
             let script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
             let over = script.record().iter().filter(|it| it.cleared_at.is_some());
@@ -1117,7 +1121,7 @@ impl World {
     /// of a story, what has been told.
     fn suspects(&self) -> Vec<Trouble> {
         let open = self.incidents.iter();
-        let open = open.filter(|it| it.state != Progress::Ahead && !it.is_settled);
+        let open = open.filter(|it| it.state != Progress::Ahead && it.settled_at.is_none());
         let mut suspects: Vec<_> = open.map(|it| it.incident.trouble.clone()).collect();
         if self.plan.scenario.is_some() {
             let script = self.script();
@@ -1260,6 +1264,7 @@ impl World {
             phase: happening.incident.phase,
             acted_at: self.acted_since(happening),
             ended_at: self.over_at(happening),
+            settled_at: happening.settled_at,
             resets_failed: happening
                 .resets_failed
                 .1
