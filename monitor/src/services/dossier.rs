@@ -17,7 +17,7 @@ use hwshim::clock::Instant;
 const SUSPECTED: f64 = 0.5;
 /// With fewer requests in flight, no queue is long.
 const QUEUE_LONG: u64 = 64;
-/// One silence may have met a pause.
+/// Once may have met a pause.
 const SILENT_ONCE: f64 = 0.3;
 /// That something would not be done may be for want of permission, or of time.
 const DECLINED: f64 = 0.5;
@@ -150,12 +150,9 @@ impl Evidences {
             Work::Done => {
                 dossier.not_seen(Kind::QueueLong, "it does what it is asked", now);
             }
-            Work::Stuck { times } => {
-                let strength = if times >= super::judge::SILENT_MIN {
-                    1.0
-                } else {
-                    0.3
-                };
+            Work::Stuck { times, excused } => {
+                let strength = work.stuck().max(SILENT_ONCE);
+                let times = times.saturating_add(excused);
                 let detail = format!("it did none of what waits, {times} times in a row");
                 dossier.seen(Kind::CounterMovesNoReply, strength, detail, now);
             }
