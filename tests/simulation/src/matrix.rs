@@ -4,13 +4,14 @@
 //! cause that it named longest while the fault acted, of the card or of the service beside it; it
 //! abstains if it saw that something was wrong and named nobody.
 //!
-//! Seven things are not asked about, by rule: faults of which nothing can be read
+//! Eight things are not asked about, by rule: faults of which nothing can be read
 //! ([`Trouble::leaves_a_trace`]); runs in which a fault was over before the error of the bus was
 //! with which its phase begins, since the reset that follows had mended both; one that was over with
 //! the reset by which the card is brought up, before anybody had looked at it or given it anything to
 //! forget; a card that is slow in tests of which nobody has ever seen a quick one; random numbers that
 //! repeat, where nobody asked for two signatures that could show it; sessions that a card forgot and
-//! nobody wanted again; and a reset that hangs where none did.
+//! nobody wanted again; a key that does not fit and that nobody used; and a reset that hangs where none
+//! did.
 //!
 //! Time runs from when a fault can be seen: a driver leaves a card alone that the bus has reported an
 //! error of, until its breaker tries it again, and misses what a card has forgotten when somebody wants
@@ -830,5 +831,8 @@ mod tests {
         // A service suffers one thing at a time, and a card that is away has no light.
         assert_eq!(pairs(["crash", "overload"]).runs(), 0);
         assert_eq!(pairs(["surprise-removal", "led-sos"]).runs(), 0);
+        // Who looks again sees at once that a service has gone, and not that it hangs.
+        assert_eq!(pairs(["crash", "monitor-stopped"]).runs(), 1);
+        assert_eq!(pairs(["hang-after-accept", "monitor-stopped"]).runs(), 0);
     }
 }

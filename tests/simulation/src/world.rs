@@ -802,7 +802,9 @@ impl World {
                 if mishap == Mishap::LeakWhileAbsent {
                     self.inject(index, Fault::SurpriseRemoval, 1.0);
                 }
-                self.incidents[index].told_at = Some(now);
+                // A key that does not fit does nothing before somebody uses it.
+                let acts_at_once = mishap != Mishap::BadKey;
+                self.incidents[index].told_at = acts_at_once.then_some(now);
                 self.watcher.suffer(Some(mishap), now);
             }
             Trouble::BusError => {
@@ -959,10 +961,22 @@ impl World {
             }
             // Three callers in four have a key that does not fit.
             _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
+                self.acts(Mishap::BadKey);
                 Question::of(Kind::OpenForged, &mut self.rng)
             }
             _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             _ => Question::draw(&mut self.rng),
+        }
+    }
+
+    /// From now on it does something, if it did nothing before.
+    fn acts(&mut self, mishap: Mishap) {
+        let now = self.now();
+        let active = self.incidents.iter_mut();
+        let mut active = active.filter(|it| it.state == Progress::Active);
+        let is_this = |it: &Happening| it.incident.trouble == Trouble::Mishap(mishap);
+        if let Some(happening) = active.find(|it| is_this(it)) {
+            happening.told_at.get_or_insert(now);
         }
     }
 
