@@ -318,8 +318,9 @@ pub struct Assessment {
     pub ranked: Vec<(Cause, f64)>,
     /// What would be likeliest if there were no vetoes.
     pub leading: Cause,
-    /// What is at fault besides, with how likely that is: the host or this program, by what was seen
-    /// of them, where [`cause`](Self::cause) is what they cannot have brought about.
+    /// What is at fault besides, with how likely that is: the host or this program, or a setting of the
+    /// callers, by what was seen of them, where [`cause`](Self::cause) is what they cannot have brought
+    /// about.
     pub besides: Option<(Cause, f64)>,
     /// What speaks for that, the strongest first.
     pub evidence_for: Vec<Weighed>,

@@ -133,9 +133,8 @@ impl Balance {
             vetoes: &vetoes,
             priors,
         };
-        let apart = circumstances.is_no_matter_of_time.then(|| all.told_apart());
-        let (part, besides) = match apart.flatten() {
-            Some((of_the_card, besides)) => (of_the_card, Some(besides)),
+        let (part, besides) = match all.told_apart(circumstances) {
+            Some((part, besides)) => (part, Some(besides)),
             None => (all.weigh(|_| true), None),
         };
         for (contribution, counts) in contributions.iter_mut().zip(part.counts) {
@@ -239,20 +238,34 @@ impl Pieces<'_> {
         }
     }
 
-    /// Where the card shows what no host can bring about, that is one thing, and what is seen of the
-    /// host another: neither explains the other, so neither speaks against the other. Nothing if that
-    /// does not name two.
-    fn told_apart(&self) -> Option<(Part, (Cause, f64))> {
-        let is_of_the_host = |it: &Contribution| it.is_of(&Kind::OF_THE_HOST);
-        let of_the_card = self.weigh(|it| !it.was_seen || !is_of_the_host(it));
-        let of_the_host = self.weigh(|it| !it.was_seen || is_of_the_host(it));
+    /// Two faults, where neither can explain what was seen of the other: what a card shows that no host
+    /// can bring about, beside a host that is starved; and whatever is wrong, beside callers whose
+    /// requests nobody can do.
+    fn told_apart(&self, circumstances: &Circumstances) -> Option<(Part, (Cause, f64))> {
+        let beside_the_host = circumstances
+            .is_no_matter_of_time
+            .then(|| self.apart(&Kind::OF_THE_HOST));
+        beside_the_host
+            .flatten()
+            .or_else(|| self.apart(&Kind::OF_THE_CALLERS))
+    }
+
+    /// What was seen of `kinds` weighed apart from all else that was, so that neither speaks for or
+    /// against the other: all else, and whom `kinds` name besides. Nothing if that does not name two.
+    fn apart(&self, kinds: &[Kind]) -> Option<(Part, (Cause, f64))> {
+        let mut seen = self.contributions.iter().filter(|it| it.was_seen);
+        if !seen.any(|it| it.is_of(kinds)) {
+            return None;
+        }
+        let of_these = self.weigh(|it| !it.was_seen || it.is_of(kinds));
+        let of_all_else = self.weigh(|it| !it.was_seen || !it.is_of(kinds));
         let fault = |part: &Part| {
             Some(named(&part.posterior, self.vetoes))
                 .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined))
         };
-        let besides = fault(&of_the_host)?;
-        let (cause, _) = fault(&of_the_card)?;
-        (cause != besides.0).then_some((of_the_card, besides))
+        let besides = fault(&of_these)?;
+        let (cause, _) = fault(&of_all_else)?;
+        (cause != besides.0).then_some((of_all_else, besides))
     }
 }
 
