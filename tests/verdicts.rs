@@ -94,5 +94,8 @@ fn of_two_that_are_wrong_at_once_both_are_believed_most() {
     let (runs, right) = scores.sum();
     println!("{:?}", scores.truths);
     assert!(runs >= 20, "{runs} runs");
-    assert!(right * 100 >= runs * 85, "{right} of {runs}: {scores:?}");
+    // Whether or not another name of one of them may stand between.
+    for right in [right, scores.by_name] {
+        assert!(right * 100 >= runs * 85, "{right} of {runs}: {scores:?}");
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   seen, not seen, tried --> weights, faded --> softmax --> vetoes --+--> sure:   the cause
-//!         [`Dossier`]          [`table`]                              +--> unsure: undetermined,
+//!         [`Dossier`]          [`table`]       [`Balance`]            +--> unsure: undetermined,
 //!                                                                          and the next test
 //! ```
 //!
@@ -18,19 +18,23 @@
 //! Nothing here looks at anything, and nothing is done about a cause. It does not say how a card is,
 //! either; that is [`verdict`](crate::verdict)'s.
 
+mod balance;
 mod calibration;
 mod inquiry;
 mod joint;
 mod recent;
+mod scales;
 pub mod table;
 mod weighing;
 
+pub use balance::Balance;
 pub use calibration::{Calibration, brier};
 pub use inquiry::{TESTS, Test};
 pub use joint::joint;
 pub use recent::{CHANGES_FOR, Changed, HOST, RecentChanges};
+pub use scales::Scales;
 pub use table::{Action, Kind};
-pub use weighing::{Prospect, Weighing, prospects, weigh};
+pub use weighing::{Prospect, Weighing};
 
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
@@ -180,40 +184,6 @@ impl Dossier {
             .then_some((strength, sight))
     }
 
-    /// What each row of the table and each intervention adds to each hypothesis, in nats.
-    fn contributions(&self, now: Instant) -> Vec<Contribution<'_>> {
-        let rows = table::ROWS.iter().zip(&*table::ABSENT);
-        let rows = rows.filter_map(|(row, absent)| self.of_row(row, absent, now));
-        let known = self.interventions.values().filter(|it| it.before);
-        rows.chain(known.map(|it| of_intervention(it, now)))
-            .collect()
-    }
-
-    /// Several sights in a row are sights of one thing: the strongest counts, and that one was not
-    /// there only if none was.
-    fn of_row<'a>(
-        &'a self,
-        row: &table::Row,
-        absent: &Weights,
-        now: Instant,
-    ) -> Option<Contribution<'a>> {
-        let strongest = |find: fn(&'a Self, Kind, Instant) -> Option<(f64, &'a Sight)>| {
-            let kinds = row.kinds.iter();
-            let found = kinds.filter_map(|kind| Some((*kind, find(self, *kind, now)?)));
-            found.max_by(|(_, (one, _)), (_, (other, _))| one.total_cmp(other))
-        };
-        let seen = strongest(Self::strength);
-        let was_seen = seen.is_some();
-        let (kind, (strength, sight)) = seen.or_else(|| strongest(Self::absence))?;
-        let weights = if was_seen { row.weights } else { *absent };
-        Some(Contribution {
-            code: kind.name(),
-            was_seen,
-            detail: &sight.detail,
-            nats: weights.map(|weight| weight * strength),
-        })
-    }
-
     /// Whether it is known whether there is anything of the row that `kind` is in.
     fn is_answered(&self, kind: Kind, now: Instant) -> bool {
         let known = |kind: &Kind| {
@@ -239,21 +209,6 @@ fn keep_latest(sights: &mut BTreeMap<Kind, Sight>, kind: Kind, sight: Sight) {
     }
 }
 
-fn of_intervention(intervention: &Intervention, now: Instant) -> Contribution<'_> {
-    let effects = intervention.action.effects();
-    let nats = match intervention.after {
-        true => effects.unchanged,
-        false => effects.cured,
-    };
-    let strength = after(now.since(intervention.at), TRIED_HALF_LIFE);
-    Contribution {
-        code: intervention.action.name(),
-        was_seen: true,
-        detail: &intervention.detail,
-        nats: nats.map(|weight| weight * strength),
-    }
-}
-
 /// The strength of a sight halves with each half-life of its kind.
 fn faded(sight: &Sight, kind: Kind, now: Instant) -> f64 {
     sight.strength * after(now.since(sight.at), kind.half_life())
@@ -262,21 +217,6 @@ fn faded(sight: &Sight, kind: Kind, now: Instant) -> f64 {
 /// What is left of 1 after `age`.
 fn after(age: Duration, half_life: Duration) -> f64 {
     (-age.as_secs_f64() / half_life.as_secs_f64()).exp2()
-}
-
-/// What one piece of evidence adds to each hypothesis.
-#[derive(Clone, Debug)]
-struct Contribution<'a> {
-    code: &'static str,
-    was_seen: bool,
-    detail: &'a str,
-    nats: Weights,
-}
-
-impl Contribution<'_> {
-    fn is_of(&self, kinds: &[Kind]) -> bool {
-        kinds.iter().any(|kind| kind.name() == self.code)
-    }
 }
 
 /// What decides about vetoes.
@@ -378,8 +318,9 @@ pub struct Assessment {
     pub ranked: Vec<(Cause, f64)>,
     /// What would be likeliest if there were no vetoes.
     pub leading: Cause,
-    /// What is at fault besides, with how likely that is: the host or this program, by what was seen
-    /// of them, where [`cause`](Self::cause) is what they cannot have brought about.
+    /// What is at fault besides, with how likely that is: the host or this program, or a setting of the
+    /// callers, by what was seen of them, where [`cause`](Self::cause) is what they cannot have brought
+    /// about.
     pub besides: Option<(Cause, f64)>,
     /// What speaks for that, the strongest first.
     pub evidence_for: Vec<Weighed>,
@@ -427,128 +368,7 @@ pub fn assess(
     priors: &Priors,
     now: Instant,
 ) -> Assessment {
-    let vetoes = Veto::applying(circumstances);
-    let Counted {
-        contributions,
-        posterior,
-        besides,
-    } = counted(dossier, circumstances, priors, now);
-    let (cause, _) = named(&posterior, &vetoes);
-    let leading = ranked(&posterior, &[])[0].0;
-    let ranked = ranked(&posterior, &vetoes);
-    let (evidence_for, evidence_against) = told(&contributions, priors, leading);
-    let next_test = (cause == Cause::Undetermined).then(|| {
-        let open = allowed(&posterior, &vetoes);
-        inquiry::next(dossier, &open, now)
-    });
-    Assessment {
-        cause,
-        ranked,
-        leading,
-        besides,
-        evidence_for,
-        evidence_against,
-        vetoes,
-        next_test: next_test.flatten(),
-    }
-}
-
-/// What counts of what is known, and what that makes of it.
-struct Counted<'a> {
-    contributions: Vec<Contribution<'a>>,
-    /// How likely each hypothesis is.
-    posterior: Weights,
-    /// Who is at fault besides, by what does not count for the cause.
-    besides: Option<(Cause, f64)>,
-}
-
-/// What counts of a dossier.
-fn counted<'a>(
-    dossier: &'a Dossier,
-    circumstances: &Circumstances,
-    priors: &Priors,
-    now: Instant,
-) -> Counted<'a> {
-    let vetoes = Veto::applying(circumstances);
-    let contributions = dossier.contributions(now);
-    let apart = circumstances
-        .is_no_matter_of_time
-        .then(|| told_apart(&contributions, &vetoes, priors));
-    (apart.flatten()).unwrap_or_else(|| counted_of(contributions, &vetoes, priors))
-}
-
-/// Whom what was seen of the fault names, no change of late makes doubtful: then changes do not count.
-fn counted_of<'a>(
-    mut contributions: Vec<Contribution<'a>>,
-    vetoes: &[Veto],
-    priors: &Priors,
-) -> Counted<'a> {
-    let direct = posterior(priors, contributions.iter().filter(|it| !is_change(it)));
-    let posterior = if named(&direct, vetoes).0 == Cause::Undetermined {
-        posterior(priors, &contributions)
-    } else {
-        contributions.retain(|it| !is_change(it));
-        direct
-    };
-    Counted {
-        contributions,
-        posterior,
-        besides: None,
-    }
-}
-
-fn is_change(contribution: &Contribution<'_>) -> bool {
-    contribution.is_of(&[Kind::RecentChange])
-}
-
-/// What is likely enough to be named, and how likely that is.
-fn named(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
-    match ranked(posterior, vetoes)[0] {
-        (top, confidence) if confidence >= CONFIDENCE_MIN => (top, confidence),
-        (_, confidence) => (Cause::Undetermined, confidence),
-    }
-}
-
-/// Where the card shows what no host can bring about, that is one thing, and what is seen of the host
-/// another: neither explains the other, so neither speaks against the other. Nothing if that does not
-/// name two.
-fn told_apart<'a>(
-    contributions: &[Contribution<'a>],
-    vetoes: &[Veto],
-    priors: &Priors,
-) -> Option<Counted<'a>> {
-    let without = |is_left_out: &dyn Fn(&Contribution<'_>) -> bool| {
-        let all = contributions.iter().cloned();
-        let left = all.filter(|it| !(it.was_seen && is_left_out(it)));
-        counted_of(left.collect(), vetoes, priors)
-    };
-    let is_of_the_host = |it: &Contribution<'_>| it.is_of(&Kind::OF_THE_HOST);
-    let of_the_card = without(&is_of_the_host);
-    let of_the_host = without(&|it| !is_of_the_host(it));
-    let fault = |counted: &Counted<'_>| {
-        Some(named(&counted.posterior, vetoes))
-            .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined))
-    };
-    let besides = fault(&of_the_host)?;
-    let (cause, _) = fault(&of_the_card)?;
-    (cause != besides.0).then_some(Counted {
-        besides: Some(besides),
-        ..of_the_card
-    })
-}
-
-/// How likely each hypothesis is.
-fn posterior<'a>(
-    priors: &Priors,
-    contributions: impl IntoIterator<Item = &'a Contribution<'a>>,
-) -> Weights {
-    let mut nats = priors.0.map(f64::ln);
-    for contribution in contributions {
-        for (nats, more) in nats.iter_mut().zip(contribution.nats) {
-            *nats += more;
-        }
-    }
-    softmax(&nats)
+    Balance::of(dossier, circumstances, priors, now).assessment(dossier)
 }
 
 fn softmax(nats: &Weights) -> Weights {
@@ -586,41 +406,6 @@ fn allowed(posterior: &Weights, vetoes: &[Veto]) -> Weights {
         _ => posterior[hypothesis].ln(),
     });
     softmax(&nats)
-}
-
-/// What speaks for `cause` and what against it: the weight of evidence against all other faults.
-fn told(
-    contributions: &[Contribution<'_>],
-    priors: &Priors,
-    cause: Cause,
-) -> (Vec<Weighed>, Vec<Weighed>) {
-    let Some(this) = HYPOTHESES.iter().position(|it| *it == cause) else {
-        return (Vec::new(), Vec::new());
-    };
-    let is_other = |other: usize| other != this && HYPOTHESES[other] != Cause::None;
-    let others: Vec<_> = (0..HYPOTHESES.len()).filter(|it| is_other(*it)).collect();
-    let chance: f64 = others.iter().map(|other| priors.0[*other]).sum();
-    let weigh = |contribution: &Contribution<'_>| {
-        let nats = &contribution.nats;
-        let odds = others
-            .iter()
-            .map(|other| priors.0[*other] * nats[*other].exp());
-        nats[this] - (odds.sum::<f64>() / chance).ln()
-    };
-    let weighed = contributions
-        .iter()
-        .map(|contribution| (contribution, weigh(contribution)));
-    let weighed = weighed.filter(|(_, nats)| nats.abs() >= WORTH_TELLING);
-    let mut weighed: Vec<_> = weighed
-        .map(|(contribution, nats)| Weighed {
-            code: contribution.code,
-            was_seen: contribution.was_seen,
-            detail: contribution.detail.to_owned(),
-            nats,
-        })
-        .collect();
-    weighed.sort_by(|one, other| other.nats.abs().total_cmp(&one.nats.abs()));
-    weighed.into_iter().partition(|weighed| weighed.nats > 0.0)
 }
 
 /// Information in bits that is lacking.

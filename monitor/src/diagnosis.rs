@@ -2,7 +2,7 @@
 //!
 //! Rules say how a card is from one look; this remembers the looks before, which it takes to see
 //! that answers have become slow, interrupts are lost, a light blinks irregularly or a host is
-//! starved. It reads nothing and decides nothing: evidence goes into a [`Dossier`], and
+//! starved. It reads nothing and decides nothing: evidence goes into a dossier, and
 //! [`attribution`](crate::attribution) weighs it.
 //!
 //! ```text
@@ -21,8 +21,7 @@ mod refusals;
 pub(crate) mod sensors;
 
 use crate::attribution::{
-    Assessment, Circumstances, Counter, Dossier, Kind, Priors, Prospect, RecentChanges, Weighing,
-    assess, prospects, weigh,
+    Assessment, Circumstances, Counter, Kind, Priors, Prospect, RecentChanges, Scales, Weighing,
 };
 use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
@@ -31,7 +30,6 @@ use crate::rules::{
     Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause, is_paused,
     is_silence, was_tested_in_a_pause,
 };
-use crate::verdict::Cause;
 use answers::Answers;
 use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, check_result};
@@ -54,8 +52,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// Keeps the evidence about one card.
 #[derive(Debug)]
 pub struct Diagnosis {
-    dossier: Dossier,
-    priors: Priors,
+    scales: Scales,
     host: HostHealth,
     link: LinkDeltas,
     answers: Answers,
@@ -67,20 +64,14 @@ pub struct Diagnosis {
     health_reads: u64,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
-    circumstances: Circumstances,
-    assessment: Assessment,
-    assessed_at: Instant,
 }
 
 impl Diagnosis {
     /// Knows nothing. The light is read if it is known whose it shines like.
     #[must_use]
     pub fn new(light: Option<Profile>, now: Instant) -> Self {
-        let (dossier, priors) = (Dossier::new(), Priors::default());
         Self {
-            assessment: assess(&dossier, &Circumstances::default(), &priors, now),
-            dossier,
-            priors,
+            scales: Scales::new(Priors::default(), now),
             host: HostHealth::new(now),
             link: LinkDeltas::default(),
             answers: Answers::default(),
@@ -89,33 +80,26 @@ impl Diagnosis {
             light_at_fault: 0,
             health_reads: 0,
             lost: None,
-            circumstances: Circumstances::default(),
-            assessed_at: now,
         }
     }
 
     /// What each piece of evidence did to every hypothesis in the last poll.
     #[must_use]
     pub fn weighings(&self) -> Vec<Weighing> {
-        let (dossier, circumstances) = (&self.dossier, &self.circumstances);
-        weigh(dossier, circumstances, &self.priors, self.assessed_at)
+        self.scales.weighings()
     }
 
     /// What would tell more, as of the last poll, the cheapest for what it tells first; nothing
     /// where nothing is wrong.
     #[must_use]
     pub fn prospects(&self) -> Vec<Prospect> {
-        if self.assessment.cause == Cause::None {
-            return Vec::new();
-        }
-        let (dossier, circumstances) = (&self.dossier, &self.circumstances);
-        prospects(dossier, circumstances, &self.priors, self.assessed_at)
+        self.scales.prospects()
     }
 
     /// What is believed to be at fault, as of the last poll.
     #[must_use]
     pub const fn assessment(&self) -> &Assessment {
-        &self.assessment
+        self.scales.assessment()
     }
 
     /// How far our own senses can be trusted.
@@ -133,22 +117,20 @@ impl Diagnosis {
 
     /// Takes in what was changed in the last day of any of `subjects`.
     pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
-        changes.weigh(subjects, &mut self.dossier, now);
+        changes.weigh(subjects, &mut self.scales.dossier, now);
     }
 
     /// Takes in what a poll saw.
     pub fn poll(&mut self, case: &Case<'_>) {
-        let now = case.look.at;
-        self.host.poll(case, &mut self.dossier);
-        self.link.poll(case, &mut self.dossier);
+        self.host.poll(case, &mut self.scales.dossier);
+        self.link.poll(case, &mut self.scales.dossier);
         if let Ok(page) = &case.look.page {
             self.weigh_card(page, case);
         }
-        sensors::weigh(case, &mut self.dossier);
+        sensors::weigh(case, &mut self.scales.dossier);
         self.weigh_owner(case);
-        self.circumstances = self.circumstances(case);
-        self.assessment = assess(&self.dossier, &self.circumstances, &self.priors, now);
-        self.assessed_at = now;
+        let circumstances = self.circumstances(case);
+        self.scales.weigh(&circumstances, case.look.at);
     }
 
     fn circumstances(&self, case: &Case<'_>) -> Circumstances {
@@ -162,7 +144,7 @@ impl Diagnosis {
         Circumstances {
             local_health: self.host.worst_of_late(now),
             counter,
-            is_no_matter_of_time: self.dossier.shows_no_matter_of_time(remembered),
+            is_no_matter_of_time: self.scales.dossier.shows_no_matter_of_time(remembered),
             is_warming_up: false,
         }
     }
@@ -173,22 +155,29 @@ impl Diagnosis {
         let moving = heartbeat_is_moving(case);
         if frozen >= case.limits.frozen_polls {
             let detail = format!("it stood still in {frozen} polls that were on time");
-            self.dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::CounterFrozen, 1.0, detail, now);
         } else if moving {
             let detail = "it moves";
-            self.dossier.not_seen(Kind::CounterFrozen, detail, now);
-            self.dossier.not_seen(Kind::ConfigAllOnes, detail, now);
+            self.scales
+                .dossier
+                .not_seen(Kind::CounterFrozen, detail, now);
+            self.scales
+                .dossier
+                .not_seen(Kind::ConfigAllOnes, detail, now);
         }
         // The owner drives the card itself: as long as it publishes, no service stands between.
         let detail = "the owner publishes, and drives the card itself";
         if case.memory.page_moved() {
-            self.dossier
+            self.scales
+                .dossier
                 .not_seen(Kind::CounterMovesNoReply, detail, now);
         }
         let in_flight = page.requests.in_flight.get();
         if in_flight < QUEUE_LONG {
             let detail = format!("{in_flight} requests are in flight");
-            self.dossier.not_seen(Kind::QueueLong, detail, now);
+            self.scales.dossier.not_seen(Kind::QueueLong, detail, now);
         }
         // What a card that has been told to pause does not answer, it need not.
         if !is_paused(case) {
@@ -203,8 +192,8 @@ impl Diagnosis {
             // Whoever waits for an interrupt that does not come waits long.
             self.answers = Answers::default();
         }
-        self.answers.poll(page, now, &mut self.dossier);
-        self.refusals.poll(page, now, &mut self.dossier);
+        self.answers.poll(page, now, &mut self.scales.dossier);
+        self.refusals.poll(page, now, &mut self.scales.dossier);
         self.weigh_losses(page, now);
         // What was read before a card went away, or hangs, says nothing of how it is now.
         let reads = page.card.health_reads.get();
@@ -219,7 +208,7 @@ impl Diagnosis {
     fn weigh_breaker(&mut self, page: &Page, now: Instant) {
         if page.breaker.state.get() == breaker_state::CLOSED {
             let detail = "the breaker is closed";
-            self.dossier.not_seen(Kind::BusError, detail, now);
+            self.scales.dossier.not_seen(Kind::BusError, detail, now);
             return;
         }
         let code = page.opened_by();
@@ -236,7 +225,7 @@ impl Diagnosis {
             code if breaks_a_rule(code) => Kind::RuleBroken,
             _ => return,
         };
-        self.dossier.seen(kind, 1.0, detail, now);
+        self.scales.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_check(&mut self, page: &Page, now: Instant) {
@@ -246,7 +235,7 @@ impl Diagnosis {
                     let detail = "the last known-answer test passed";
                     // A breaker that is open says otherwise, and more of late.
                     if page.breaker.state.get() == breaker_state::CLOSED {
-                        self.dossier.not_seen(kind, detail, now);
+                        self.scales.dossier.not_seen(kind, detail, now);
                     }
                 }
                 return;
@@ -260,7 +249,7 @@ impl Diagnosis {
         };
         let (kind, what) = seen;
         let detail = format!("the last known-answer test got {what}");
-        self.dossier.seen(kind, 1.0, detail, now);
+        self.scales.dossier.seen(kind, 1.0, detail, now);
     }
 
     fn weigh_losses(&mut self, page: &Page, now: Instant) {
@@ -270,11 +259,15 @@ impl Diagnosis {
         };
         if before.0 < reboots {
             let detail = format!("the firmware has restarted unasked {reboots} times");
-            self.dossier.seen(Kind::SilentReboot, 1.0, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::SilentReboot, 1.0, detail, now);
         }
         if before.1 < sessions {
             let detail = format!("the card has forgotten {sessions} sessions");
-            self.dossier.seen(Kind::SessionsLost, 1.0, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::SessionsLost, 1.0, detail, now);
         }
     }
 
@@ -282,7 +275,7 @@ impl Diagnosis {
         use card_spec::health::{ControllerStatus, CriticalWarning};
         let status = ControllerStatus::from_bits(summary.controller_status.get());
         let warning = CriticalWarning::from_bits(summary.critical_warning);
-        let dossier = &mut self.dossier;
+        let dossier = &mut self.scales.dossier;
         if status.fatal() || warning.fail_closed() || warning.reliability_degraded() {
             let detail = "the firmware reports that the card has failed";
             dossier.seen(Kind::CardSaysFailed, 1.0, detail, now);
@@ -316,11 +309,11 @@ impl Diagnosis {
         match &case.look.owner {
             Some(Ok(Owner::Ended)) => {
                 let detail = "the owner's process has ended";
-                self.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
+                self.scales.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
             }
             Some(Ok(Owner::Alive(process))) => {
                 let detail = format!("the owner's process {} is there", process.id.pid);
-                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+                self.scales.dossier.not_seen(Kind::OwnerGone, detail, now);
             }
             _ => {}
         }

@@ -92,7 +92,7 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
     let history = status.history.as_slice();
     to.gauge(
         "cardmon_history_kept",
-        "Whether all events are on record (1), or wait because something keeps them from it (0)",
+        "Whether all events are on record (1), or wait because something keeps them from it, or some of the last minutes were lost (0)",
         None,
         history.iter().map(|it| (vec![], flag(it.kept))),
     )?;

@@ -18,6 +18,7 @@
 mod change;
 mod dossier;
 mod drill;
+mod groups;
 mod harm;
 mod judge;
 mod resources;
@@ -167,8 +168,10 @@ impl Services {
         let poll = |service: &mut Watched| service.poll(around, memory, now);
         let mut services: Vec<_> = watched.map(poll).collect();
         let each = self.watched.iter().zip(&services);
-        let victims: Vec<_> = each
-            .map(|(watched, it)| harm::victim(it, watched.absence(), &services, memory, now))
+        let parties: Vec<_> = each.map(|(watched, it)| watched.party(it)).collect();
+        let victims = parties.iter();
+        let victims: Vec<_> = victims
+            .map(|party| harm::victim(party, &parties, memory, now))
             .collect();
         for (service, victim) in services.iter_mut().zip(victims) {
             service.victim = victim;

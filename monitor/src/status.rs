@@ -109,11 +109,28 @@ pub struct Simulation {
 /// Whether what is found out is on record.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HistoryFigures {
-    /// Whether all events up to this poll are. Else they wait, and the first trouble says for what.
+    /// Whether all events up to this poll are. Else they wait, or some were lost in the last minutes,
+    /// and the first trouble says why.
     pub kept: bool,
+    /// How many of the last minutes' events are lost.
+    #[serde(default)]
+    pub lost: u64,
     /// What is wrong, each with what to do about it: of the events first, then what is less, as
     /// figures that are not recorded, or a sink that was not told where the history ends.
     pub troubles: Vec<String>,
+}
+
+impl HistoryFigures {
+    /// What is wrong, as people are told: what keeps events from being recorded is an alarm, and
+    /// what is less is none.
+    pub fn told(&self) -> impl Iterator<Item = String> {
+        let troubles = self.troubles.iter().enumerate();
+        troubles.map(|(index, trouble)| {
+            let is_alarming = index == 0 && !self.kept;
+            let alarm = if is_alarming { "ALARM: " } else { "" };
+            format!("{alarm}the history: {trouble}")
+        })
+    }
 }
 
 /// What services hold is judged as if their time went faster.

@@ -73,13 +73,8 @@ pub fn block(status: &Status) -> Vec<String> {
 
 /// What is wrong with the history, if anything is.
 fn history(history: &HistoryFigures) -> impl Iterator<Item = String> {
-    let troubles = history.troubles.iter().enumerate();
-    troubles.map(|(index, trouble)| {
-        let nothing_is_kept = index == 0 && !history.kept;
-        let alarm = if nothing_is_kept { "ALARM: " } else { "" };
-        let line = format!("{alarm}the history: {}", clean(trouble));
-        painted(&line, style(State::Unknown))
-    })
+    let told = history.told();
+    told.map(|line| painted(&clean(&line), style(State::Unknown)))
 }
 
 /// That services live faster than the clock, if they do: whoever reads figures must know.

@@ -109,6 +109,8 @@ pub struct Watch {
     changes: Arc<RecentChanges>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
+    /// When the last poll was; before the first, when watching began, if that is known.
+    polled_at: Option<Instant>,
     polls: u64,
     polls_late: u64,
     this_process: Option<(OwnerId, ProcessProbe)>,
@@ -190,6 +192,7 @@ impl Watch {
             changes: Arc::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
+            polled_at: None,
             polls: 0,
             polls_late: 0,
             this_process: OwnerId::of_this_process()
@@ -204,12 +207,22 @@ impl Watch {
         self.changes = changes;
     }
 
+    /// It began then, so that a first poll that comes much later is known to be late. Without that
+    /// it begins with the first.
+    #[must_use]
+    pub const fn begun(mut self, at: Instant) -> Self {
+        self.polled_at = Some(at);
+        self
+    }
+
     /// Looks at every card once.
     pub fn poll(&mut self, now: Instant) -> Poll {
         self.polls += 1;
         let host = self.host.observe(&(), now).ok();
         let host_sample = self.host_changes.look(host, now);
-        let (telemetry_error, pages_not_watched) = self.discover(now);
+        // A page that is new was not there in the poll before, and it is from then on that we wait.
+        let since = self.polled_at.replace(now).unwrap_or(now);
+        let (telemetry_error, pages_not_watched) = self.discover(since);
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
@@ -275,7 +288,7 @@ impl Watch {
     }
 
     /// Takes up pages that are new, and tells what kept it from seeing all.
-    fn discover(&mut self, now: Instant) -> (Option<Refused>, usize) {
+    fn discover(&mut self, since: Instant) -> (Option<Refused>, usize) {
         let directory = &self.settings.telemetry;
         let pages = match telemetry::pages(directory) {
             Ok(pages) => pages,
@@ -292,7 +305,7 @@ impl Watch {
         for path in pages {
             if self.cards.contains_key(&path) {
             } else if self.cards.len() < PAGES_MAX {
-                let card = Card::new(path.clone(), &self.settings, now);
+                let card = Card::new(path.clone(), &self.settings, since);
                 self.cards.insert(path, card);
             } else {
                 not_watched += 1;
@@ -348,7 +361,7 @@ fn remember<T: Clone>(kept: &mut VecDeque<T>, more: &[T]) {
 }
 
 impl Card {
-    fn new(path: PathBuf, settings: &Settings, now: Instant) -> Self {
+    fn new(path: PathBuf, settings: &Settings, since: Instant) -> Self {
         Self {
             name: stem(&path),
             page: PageProbe::new(path),
@@ -359,8 +372,8 @@ impl Card {
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
-            judge: Judge::new(settings.limits, now),
-            flaps: CardFlaps::new(now),
+            judge: Judge::new(settings.limits, since),
+            flaps: CardFlaps::new(since),
             transitions: 0,
             errors: BTreeMap::new(),
         }
@@ -612,6 +625,38 @@ mod tests {
         let status = watch(directory.path()).poll(Instant::ORIGIN).status;
         let names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
         assert_eq!(names, ["copy", "software:ring"]);
+    }
+
+    #[test]
+    fn a_first_look_at_a_card_that_comes_late_says_so_whenever_its_page_appeared() {
+        let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
+        let is_late = |poll: &Poll| {
+            let assessment = poll.status.cards[0].assessment.as_ref();
+            let evidence = &assessment.unwrap().evidence;
+            let is_told = evidence.iter().any(|it| it.code == "own-lateness");
+            assert_eq!(is_told, poll.status.polls_late > 0, "{evidence:?}");
+            is_told
+        };
+        let publish_in = |directory: &Path| {
+            let mut publisher = Publisher::create(directory, "software:ring").unwrap();
+            publisher.publish(&Page::new()).unwrap();
+        };
+        let directory = tempfile::tempdir().unwrap();
+        publish_in(directory.path());
+        for (first, late) in [(1, false), (20, true)] {
+            let begun = watch(directory.path()).begun(at(0)).poll(at(first));
+            assert_eq!(is_late(&begun), late);
+            // Of who does not say when it began, nothing is known.
+            assert!(!is_late(&watch(directory.path()).poll(at(first))));
+        }
+        // The page came between two polls, and so did what stopped the monitor.
+        for (second, late) in [(2, false), (60, true)] {
+            let empty = tempfile::tempdir().unwrap();
+            let mut watch = watch(empty.path());
+            watch.poll(at(1));
+            publish_in(empty.path());
+            assert_eq!(is_late(&watch.poll(at(second))), late);
+        }
     }
 
     #[test]

@@ -348,6 +348,10 @@ impl Kind {
     pub(super) const OF_THE_HOST: [Self; 3] =
         [Self::OwnLateness, Self::HostPressure, Self::DeadMan];
 
+    /// What is seen of the callers, and of nothing else: what they ask for cannot be done by software
+    /// either.
+    pub(super) const OF_THE_CALLERS: [Self; 1] = [Self::ErrorThenOk];
+
     /// Its name, which is the code of the evidence.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -343,6 +343,35 @@ fn a_veto_needs_all_of_what_it_is_about() {
 }
 
 #[test]
+fn callers_whose_requests_nobody_can_do_are_at_fault_besides_whoever_else_is() {
+    let absent = [
+        Kind::HostPressure,
+        Kind::QueueLong,
+        Kind::CounterMovesNoReply,
+    ];
+    let both = |more: &[Kind]| {
+        let seen = [&[Kind::ErrorThenOk], more].concat();
+        let assessment = assessed(&dossier(&seen, &absent));
+        (assessment.cause, assessment.besides.map(|(cause, _)| cause))
+    };
+    let setting = Some(Cause::Configuration);
+    assert_eq!(
+        both(&[Kind::CounterFrozen, Kind::NoAnswer]),
+        (Cause::Card, setting)
+    );
+    assert_eq!(
+        both(&[Kind::WrongAnswer, Kind::RuleBroken]),
+        (Cause::Card, setting)
+    );
+    assert_eq!(both(&[Kind::OwnerGone]), (Cause::ServiceGone, setting));
+    // By themselves they are all there is, and what fits them too is no other fault.
+    assert_eq!(both(&[]), (Cause::Configuration, None));
+    assert_eq!(both(&[Kind::Permission]), (Cause::Configuration, None));
+    // What does not name anybody without them is weighed with them.
+    assert_eq!(both(&[Kind::OnlyOneDiverges]).1, None);
+}
+
+#[test]
 fn evidence_is_told_for_and_against_the_likeliest_cause() {
     let assessment = assessed(&dossier(
         &[Kind::WrongAnswer, Kind::LedFault, Kind::OwnLateness],
@@ -555,8 +584,10 @@ proptest! {
         strength in 0.0..=1.0,
     ) {
         let before = of(&told);
-        // What was changed of late counts only until something else decides.
-        if [&before.seen, &before.not_seen].iter().any(|it| it.contains_key(&Kind::RecentChange)) {
+        // What was changed of late counts only until something else decides, and what callers get wrong
+        // until somebody else is named.
+        let apart = [Kind::RecentChange, Kind::ErrorThenOk];
+        if [&before.seen, &before.not_seen].iter().any(|it| apart.iter().any(|kind| it.contains_key(kind))) {
             return Ok(());
         }
         // Not what was known already, or known not to be.
@@ -587,7 +618,7 @@ proptest! {
         }
         let mut after = before.clone();
         after.seen(kind, 1.0, "", at(NOW));
-        let nats = |dossier: &Dossier| posterior(&Priors::default(), &dossier.contributions(at(NOW))).map(f64::ln);
+        let nats = |dossier: &Dossier| balance::posterior(&Priors::default(), &dossier.contributions(at(NOW))).map(f64::ln);
         let (before, after) = (nats(&before), nats(&after));
         for one in 0..HYPOTHESES.len() {
             for other in 0..HYPOTHESES.len() {

@@ -1,11 +1,11 @@
 //! Lays an assessment open: what each piece of evidence does to every hypothesis, and what each test
 //! that is left would tell. It weighs by the same numbers as the assessment, and decides nothing.
 
+use super::balance::{Balance, Contribution};
 use super::inquiry::{self, Test};
 use super::table::HYPOTHESES;
-use super::{Circumstances, Dossier, Priors, Veto, WORTH_TELLING, allowed, counted};
+use super::{Dossier, Priors, WORTH_TELLING, allowed};
 use crate::verdict::Cause;
-use hwshim::clock::Instant;
 
 /// A piece of evidence, with what it does to each hypothesis.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,31 +30,37 @@ pub struct Prospect {
     pub bits: f64,
 }
 
-/// What each piece of evidence does, in the order of the table. What was seen and did not count, as a
-/// change of late may not, or a starved host where the card shows what no host can bring about, has no
-/// numbers.
-#[must_use]
-pub fn weigh(
-    dossier: &Dossier,
-    circumstances: &Circumstances,
-    priors: &Priors,
-    now: Instant,
-) -> Vec<Weighing> {
-    let counted = counted(dossier, circumstances, priors, now).contributions;
-    let counts = |code: &str| counted.iter().any(|it| it.code == code);
-    let contributions = dossier.contributions(now).into_iter();
-    contributions
-        .map(|contribution| Weighing {
-            code: contribution.code,
-            was_seen: contribution.was_seen,
-            detail: contribution.detail.to_owned(),
-            nats: match counts(contribution.code) {
-                true => against_all_others(priors, &contribution.nats),
+impl Balance {
+    /// What each piece of evidence does, in the order of the table and in the words of the dossier that
+    /// was weighed. What was seen and did not count, as a change of late may not, or a starved host
+    /// where the card shows what no host can bring about, has no numbers.
+    #[must_use]
+    pub fn weighings(&self, dossier: &Dossier) -> Vec<Weighing> {
+        let weighing = |contribution: &Contribution| {
+            let nats = match contribution.counts {
+                true => against_all_others(&self.priors, &contribution.nats),
                 false => Vec::new(),
-            },
-        })
-        .filter(|it| !it.nats.is_empty() || (it.was_seen && !counts(it.code)))
-        .collect()
+            };
+            let is_told = !nats.is_empty() || (contribution.was_seen && !contribution.counts);
+            is_told.then(|| Weighing {
+                code: contribution.code(),
+                was_seen: contribution.was_seen,
+                detail: contribution.detail(dossier).to_owned(),
+                nats,
+            })
+        };
+        self.contributions.iter().filter_map(weighing).collect()
+    }
+
+    /// The tests that would tell something, the one that tells most for what it costs first.
+    #[must_use]
+    pub fn prospects(&self, dossier: &Dossier) -> Vec<Prospect> {
+        let open = allowed(&self.posterior, &self.vetoes);
+        let mut prospects = inquiry::open(dossier, &open, self.at);
+        let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
+        prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
+        prospects
+    }
 }
 
 /// The weight of evidence for each hypothesis against all other faults together, as
@@ -77,27 +83,11 @@ fn against_all_others(priors: &Priors, nats: &[f64; HYPOTHESES.len()]) -> Vec<(C
         .collect()
 }
 
-/// The tests that would tell something, the one that tells most for what it costs first.
-#[must_use]
-pub fn prospects(
-    dossier: &Dossier,
-    circumstances: &Circumstances,
-    priors: &Priors,
-    now: Instant,
-) -> Vec<Prospect> {
-    let vetoes = Veto::applying(circumstances);
-    let posterior = counted(dossier, circumstances, priors, now).posterior;
-    let open = allowed(&posterior, &vetoes);
-    let mut prospects = inquiry::open(dossier, &open, now);
-    let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
-    prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
-    prospects
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, assess};
+    use super::super::{Assessment, Circumstances, Kind};
     use super::*;
+    use hwshim::clock::Instant;
 
     fn dossier() -> Dossier {
         let mut dossier = Dossier::new();
@@ -107,11 +97,18 @@ mod tests {
         dossier
     }
 
+    fn weighed(dossier: &Dossier) -> (Balance, Assessment) {
+        let (circumstances, priors) = (Circumstances::default(), Priors::default());
+        let balance = Balance::of(dossier, &circumstances, &priors, Instant::ORIGIN);
+        let assessment = balance.assessment(dossier);
+        (balance, assessment)
+    }
+
     #[test]
     fn evidence_weighs_for_the_leading_cause_as_in_its_assessment() {
-        let (dossier, priors, now) = (dossier(), Priors::default(), Instant::ORIGIN);
-        let assessment = assess(&dossier, &Circumstances::default(), &priors, now);
-        let weighings = weigh(&dossier, &Circumstances::default(), &priors, now);
+        let dossier = dossier();
+        let (balance, assessment) = weighed(&dossier);
+        let weighings = balance.weighings(&dossier);
         let weight = |code: &str| {
             let of = weighings.iter().find(|it| it.code == code).unwrap();
             let nats = of
@@ -145,12 +142,12 @@ mod tests {
 
     #[test]
     fn a_change_weighs_only_where_it_counts_and_is_named_all_the_same() {
-        let (priors, now, circumstances) =
-            (Priors::default(), Instant::ORIGIN, Circumstances::default());
+        let now = Instant::ORIGIN;
         let change_in = |dossier: &Dossier| {
-            let weighings = weigh(dossier, &circumstances, &priors, now);
-            let change = weighings.into_iter().find(|it| it.code == "recent-change");
-            (assess(dossier, &circumstances, &priors, now), change)
+            let (balance, assessment) = weighed(dossier);
+            let mut weighings = balance.weighings(dossier).into_iter();
+            let change = weighings.find(|it| it.code == "recent-change");
+            (assessment, change)
         };
         let mut dossier = dossier();
         dossier.seen(Kind::RecentChange, 1.0, "the fan", now);
@@ -174,11 +171,10 @@ mod tests {
 
     #[test]
     fn the_first_prospect_is_the_next_test_of_who_abstains() {
-        let (dossier, priors, now) = (dossier(), Priors::default(), Instant::ORIGIN);
-        let circumstances = Circumstances::default();
-        let assessment = assess(&dossier, &circumstances, &priors, now);
+        let dossier = dossier();
+        let (balance, assessment) = weighed(&dossier);
         assert!(assessment.abstains());
-        let prospects = prospects(&dossier, &circumstances, &priors, now);
+        let prospects = balance.prospects(&dossier);
         assert_eq!(Some(prospects[0].test), assessment.next_test);
         assert!(
             prospects

@@ -25,8 +25,6 @@ pub(super) struct HostHealth {
     /// How far what came late to the card's owner can be trusted. That is better than ours where we
     /// alone are late.
     owners_health: LocalHealth,
-    /// When the last poll was; before the first, when we began.
-    polled_at: Instant,
     /// Whether each of the last polls came late.
     late: VecDeque<bool>,
 }
@@ -36,7 +34,6 @@ impl HostHealth {
         Self {
             local_health: LocalHealth::new(Limits::default(), now),
             owners_health: LocalHealth::new(Limits::default(), now),
-            polled_at: now,
             late: VecDeque::new(),
         }
     }
@@ -53,12 +50,9 @@ impl HostHealth {
 
     pub(super) fn poll(&mut self, case: &Case<'_>, dossier: &mut Dossier) {
         let now = case.look.at;
-        let interval = case.limits.poll_interval;
-        let due = self.polled_at.plus(interval);
-        self.polled_at = now;
         let sample = Sample {
-            own_lateness: now.since(due),
-            poll_interval: interval,
+            own_lateness: case.memory.lateness(),
+            poll_interval: case.limits.poll_interval,
             ..case.look.host.unwrap_or_default()
         };
         let signs = self.local_health.sample(&sample, now);

@@ -45,6 +45,9 @@ const SOS_UNITS: u32 = 27;
 pub(super) struct Signals {
     /// Alternately on and off.
     runs: Vec<Run>,
+    /// So many of them, the first, led up to what could be read: only what came after says that
+    /// nothing can be.
+    read: usize,
     /// Whether it was lit for long before.
     was_lit: bool,
 }
@@ -52,18 +55,26 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn add(&mut self, run: Run) {
         if run.lit && run.len >= LIT_LONG {
-            self.runs.clear();
+            self.forget(self.runs.len());
             self.was_lit = true;
             return;
         }
         if self.runs.len() == RUNS_MAX {
-            self.runs.drain(..RUNS_MAX / 4);
+            self.forget(RUNS_MAX / 4);
         }
         self.runs.push(run);
-        if total(&self.runs) > SIGNAL_WITHIN && !self.is_signalling(Duration::ZERO) {
-            let old = self.runs.len() - recent(&self.runs).len();
-            self.runs.drain(..old);
+        if pulses(&self.runs).is_some() {
+            self.read = self.runs.len();
         }
+        if total(&self.runs) > SIGNAL_WITHIN && !self.is_signalling(Duration::ZERO) {
+            self.forget(self.runs.len() - recent(&self.runs).len());
+        }
+    }
+
+    /// Forgets so many runs, the oldest.
+    fn forget(&mut self, count: usize) {
+        self.runs.drain(..count);
+        self.read = self.read.saturating_sub(count);
     }
 
     pub(super) fn gap(&mut self) {
@@ -85,7 +96,7 @@ impl Signals {
             reading
         } else if let Some(code) = error(&[&self.runs[..], &[now]].concat()) {
             Reading::Error { code }
-        } else if total(&self.runs) > READ_WITHIN {
+        } else if total(&self.runs[self.read..]) > READ_WITHIN {
             Reading::Irregular
         } else {
             Reading::Unknown

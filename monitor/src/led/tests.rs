@@ -190,6 +190,32 @@ fn two_short_pulses_are_initialization_and_two_long_ones_maintenance() {
 }
 
 #[test]
+fn a_light_that_was_read_is_irregular_only_when_nothing_can_be_for_a_minute() {
+    let mut light = Light::new(Profile::Nshield);
+    for _ in 0..20 {
+        light.be(true, millis(800)).be(false, millis(400));
+        light.be(true, millis(800)).be(false, millis(2000));
+    }
+    assert_eq!(light.reads(), Reading::Maintenance);
+    // Well again, and so busy that it is never lit for long.
+    for _ in 0..40 {
+        light.be(true, millis(550)).be(false, BLINK);
+        assert!(!light.reads().is_fault(), "{}", light.reads());
+    }
+    assert_eq!(light.reads(), Reading::Operational);
+    // It says nothing that can be read.
+    let is_irregular = |light: &mut Light, seconds: u64| {
+        for _ in 0..seconds {
+            light.be(true, millis(300)).be(false, millis(150));
+            light.be(true, millis(150)).be(false, millis(400));
+        }
+        light.reads() == Reading::Irregular
+    };
+    assert!(!is_irregular(&mut light, 50));
+    assert!(is_irregular(&mut light, 20));
+}
+
+#[test]
 fn a_code_is_said_after_it_was_read_twice_alike() {
     for dot in [100, 200, 350] {
         let mut light = Light::new(Profile::Nshield);

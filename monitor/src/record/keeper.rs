@@ -19,6 +19,7 @@ use crate::history::{
     Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
     Snapshot, Source, Stamp, SyslogAnchors, snapshot,
 };
+use crate::status::HistoryFigures;
 use hwshim::clock::{Clock, Instant};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -29,6 +30,8 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_secs(5);
 /// Events that wait at most: a day of a host on which something flaps every ten seconds.
 const WAITING_MAX: usize = 10_000;
+/// For so long it is said that events were lost: who looks each five minutes is to see it.
+const LOST_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// Keeps a history.
 #[derive(Debug)]
@@ -38,12 +41,7 @@ pub struct Keeper {
     events: Option<Events>,
     samples: Option<Samples>,
     waiting: VecDeque<Event>,
-    /// Events that are lost since the record last said so.
-    lost: u64,
-    /// Events that are lost in all.
-    lost_ever: u64,
-    /// Why events were lost though nothing is wrong with the history.
-    refused: Option<String>,
+    losses: Losses,
     trouble: Option<Trouble>,
     /// Codes of what is wrong with the events.
     codes: Vec<u8>,
@@ -71,11 +69,52 @@ struct Trouble {
     retry_at: Instant,
 }
 
+/// Events that never will be on record.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Of those, the ones of which the record does not say so yet.
+    unsaid: u64,
+    /// Those of the last minutes.
+    lately: u64,
+    ever: u64,
+    /// Why the last were lost, and when.
+    last: Option<(String, Instant)>,
+}
+
+impl Losses {
+    fn count(&mut self, count: u64, why: &str, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        for sum in [&mut self.unsaid, &mut self.lately, &mut self.ever] {
+            *sum = sum.saturating_add(count);
+        }
+        self.last = Some((why.to_owned(), now));
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        let is_recent = |at: &Instant| now.since(*at) < LOST_FOR;
+        if !self.last.as_ref().is_some_and(|(_, at)| is_recent(at)) {
+            self.lately = 0;
+        }
+    }
+
+    /// That so many are lost, and why the last were.
+    fn said(&self, count: u64) -> Option<String> {
+        let (why, _) = self.last.as_ref().filter(|_| count > 0)?;
+        Some(format!(
+            "{count} events are lost ({why}); that is on record, and so is everything else"
+        ))
+    }
+}
+
 /// What became of events that were to be kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Kept {
-    /// The last number on record, if all that was to be kept is on record.
+    /// The last number on record, if nothing waits to be.
     pub last: Option<Seq>,
+    /// How many of the last minutes' events are lost.
+    pub lost: u64,
     /// What is wrong, each with what to do about it; nothing if all is well.
     pub troubles: Vec<String>,
     /// Codes of [`code`](crate::code) that fit that.
@@ -95,9 +134,7 @@ impl Keeper {
             events: None,
             samples: None,
             waiting: VecDeque::new(),
-            lost: 0,
-            lost_ever: 0,
-            refused: None,
+            losses: Losses::default(),
             trouble: None,
             codes: Vec::new(),
             lesser: Vec::new(),
@@ -170,12 +207,13 @@ impl Keeper {
             match event.check() {
                 Ok(()) => self.waiting.push_back(event),
                 // It would be refused for ever, and all that comes after it with it.
-                Err(error) => self.lose(1, &format!("{}: {error}", event.kind)),
+                Err(error) => self.lose(1, &format!("{}: {error}", event.kind), now),
             }
         }
         let excess = self.waiting.len().saturating_sub(WAITING_MAX);
         self.waiting.drain(..excess);
-        self.count_lost(u64::try_from(excess).unwrap_or(u64::MAX));
+        let excess = u64::try_from(excess).unwrap_or(u64::MAX);
+        self.lose(excess, "more waited than there is room for", now);
         let last = self.flush(now);
         if let Some(events) = &mut self.events {
             events.anchor_if_due(now.monotonic);
@@ -187,25 +225,19 @@ impl Keeper {
                 )
             }));
         }
+        self.losses.forget_old(now.monotonic);
         Kept {
             last,
+            lost: self.losses.lately,
             troubles: self.troubles(),
             codes: self.codes.clone(),
             opened_late: matches!(self.before, Before::Read(_)),
         }
     }
 
-    /// Takes note of events that never come here; the record says so when it can.
-    pub fn lose(&mut self, count: u64, why: &str) {
-        if count > 0 {
-            self.count_lost(count);
-            self.refused = Some(why.to_owned());
-        }
-    }
-
-    const fn count_lost(&mut self, count: u64) {
-        self.lost = self.lost.saturating_add(count);
-        self.lost_ever = self.lost_ever.saturating_add(count);
+    /// Takes note of events that never will be on record; the record says so when it can.
+    pub fn lose(&mut self, count: u64, why: &str, now: Stamp) {
+        self.losses.count(count, why, now.monotonic);
     }
 
     /// Puts one event on record or refuses it: what somebody ordered must not be done and then be
@@ -256,23 +288,30 @@ impl Keeper {
         snapshot(source, directory, clock).map_err(|error| said(&error))
     }
 
-    /// Ends in an orderly way. What still waits is lost, and the count of all that ever was is
-    /// returned.
-    pub fn close(mut self, events: Vec<Event>, now: Stamp) -> (u64, Vec<String>) {
-        let mut troubles = self.keep(events, now).troubles;
+    /// Ends in an orderly way. What still waits is lost; how the history is then, and all that was
+    /// ever lost.
+    pub fn close(mut self, events: Vec<Event>, now: Stamp) -> HistoryFigures {
+        self.keep(events, now);
+        self.losses.lately = self.losses.ever;
+        let mut troubles = self.troubles();
         if let Some(samples) = self.samples.take()
             && let Err(error) = samples.close()
         {
             troubles.push(format!("samples: {}", said(&error)));
         }
         let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        (self.lost_ever.saturating_add(waiting), troubles)
+        let lost = self.losses.ever.saturating_add(waiting);
+        HistoryFigures {
+            kept: lost == 0,
+            lost,
+            troubles,
+        }
     }
 
     fn troubles(&self) -> Vec<String> {
         let trouble = self.trouble.as_ref().map(|trouble| {
             let waiting = self.waiting.len();
-            let lost = match self.lost {
+            let lost = match self.losses.unsaid {
                 0 => String::new(),
                 lost => format!(", {lost} are lost"),
             };
@@ -281,7 +320,8 @@ impl Keeper {
                 trouble.why
             )
         });
-        trouble.into_iter().chain(self.lesser.clone()).collect()
+        let first = trouble.or_else(|| self.losses.said(self.losses.lately));
+        first.into_iter().chain(self.lesser.clone()).collect()
     }
 
     /// Appends what waits, if it is time to try; the last number if nothing waits any more.
@@ -295,8 +335,7 @@ impl Keeper {
         match self.append(now) {
             Ok(last) => {
                 self.waiting.clear();
-                self.lost = 0;
-                self.refused = None;
+                self.losses.unsaid = 0;
                 self.trouble = None;
                 self.codes.clear();
                 Some(last)
@@ -334,20 +373,21 @@ impl Keeper {
     /// What there is to say of events that could not be recorded when they happened, or never.
     fn gap(&self, now: Stamp) -> Option<Event> {
         let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        let body = match (&self.trouble, &self.refused) {
+        let lost = self.losses.unsaid;
+        let body = match (&self.trouble, &self.losses.last) {
             (Some(trouble), _) => GapBody {
                 why: trouble.why.clone(),
                 seconds: now.monotonic.since(trouble.since).as_secs_f64(),
                 late: waiting,
-                lost: self.lost,
+                lost,
             },
-            (None, Some(refused)) => GapBody {
-                why: refused.clone(),
+            (None, Some((why, _))) if lost > 0 => GapBody {
+                why: why.clone(),
                 seconds: 0.0,
                 late: 0,
-                lost: self.lost,
+                lost,
             },
-            (None, None) => return None,
+            (None, _) => return None,
         };
         Some(Event::new(now, HISTORY_GAP, "monitor", &body).with_severity(Severity::Alert))
     }

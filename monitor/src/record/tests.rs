@@ -320,6 +320,7 @@ fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
         let mut poll = host_poll(cause, 0);
         let history = HistoryFigures {
             kept,
+            lost: 0,
             troubles: vec![trouble.to_owned()],
         };
         let beside = Beside {

@@ -30,6 +30,8 @@ const PERIOD_DEFAULT: Duration = Duration::from_millis(500);
 pub struct Memory {
     /// When the last poll was; before the first, when we began: that one can be late as well.
     polled_at: Instant,
+    /// How much later than it was due the last poll came.
+    lateness: Duration,
     /// When the first of the present run of late polls began to be waited for.
     late_since: Option<Instant>,
     owner: Option<OwnerId>,
@@ -62,6 +64,7 @@ impl Memory {
     pub fn new(now: Instant) -> Self {
         Self {
             polled_at: now,
+            lateness: Duration::ZERO,
             late_since: None,
             owner: None,
             sequence: None,
@@ -82,6 +85,12 @@ impl Memory {
     pub fn was_paused_at(&self, then: Instant) -> bool {
         self.pause
             .is_some_and(|pause| pause.from <= then && then <= pause.to.plus(UNANSWERED_FOR))
+    }
+
+    /// How much later than it was due this poll came.
+    #[must_use]
+    pub const fn lateness(&self) -> Duration {
+        self.lateness
     }
 
     /// Whether this poll came late, and since when polls have.
@@ -146,7 +155,8 @@ impl Memory {
 
     fn record_timeliness(&mut self, now: Instant, interval: Duration) {
         let due = self.polled_at.plus(interval);
-        let late = now.since(due) > interval * LATE_PERCENT / 100;
+        self.lateness = now.since(due);
+        let late = self.lateness > interval * LATE_PERCENT / 100;
         self.late_since = match (late, self.late_since) {
             (true, None) => Some(due),
             (true, since) => since,

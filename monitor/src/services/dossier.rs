@@ -6,22 +6,18 @@
 //! and excuses nobody.
 
 use super::{CardFacts, Facts, Found, Work};
-use crate::attribution::{
-    Assessment, Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, assess, prospects,
-    weigh,
-};
+use crate::attribution::{Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, Scales};
 use crate::leak::{Level, Scope};
 use crate::local_health::{Limits, Sample};
 use crate::probe::Reach;
 use crate::status::{AssessmentFigures, LeakFigures};
-use crate::verdict::Cause;
 use hwshim::clock::Instant;
 
 /// A rise that is no more than suspected tells half.
 const SUSPECTED: f64 = 0.5;
 /// With fewer requests in flight, no queue is long.
 const QUEUE_LONG: u64 = 64;
-/// One silence may have met a pause.
+/// Once may have met a pause.
 const SILENT_ONCE: f64 = 0.3;
 /// That something would not be done may be for want of permission, or of time.
 const DECLINED: f64 = 0.5;
@@ -29,32 +25,24 @@ const DECLINED: f64 = 0.5;
 /// The evidence about one service, and what is believed by it.
 #[derive(Debug)]
 pub(super) struct Evidences {
-    dossier: Dossier,
-    priors: Priors,
-    circumstances: Circumstances,
-    assessment: Assessment,
+    scales: Scales,
 }
 
 impl Evidences {
     pub(super) fn new() -> Self {
-        let (dossier, priors) = (Dossier::new(), Priors::default());
-        let circumstances = Circumstances::default();
         Self {
-            assessment: assess(&dossier, &circumstances, &priors, Instant::ORIGIN),
-            dossier,
-            priors,
-            circumstances,
+            scales: Scales::new(Priors::default(), Instant::ORIGIN),
         }
     }
 
     /// What was seen of another process says nothing about this one.
     pub(super) fn forget(&mut self) {
-        self.dossier = Dossier::new();
+        self.scales.dossier = Dossier::new();
     }
 
     /// Takes in what was changed in the last day of any of `subjects`.
     pub(super) fn changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
-        changes.weigh(subjects, &mut self.dossier, now);
+        changes.weigh(subjects, &mut self.scales.dossier, now);
     }
 
     /// Takes in what a poll saw, and weighs it.
@@ -72,14 +60,18 @@ impl Evidences {
         self.host(host, now);
         if card.is_some_and(|card| card.moves) {
             let detail = "the card's heartbeat moves";
-            self.dossier.not_seen(Kind::CounterFrozen, detail, now);
-            self.dossier.not_seen(Kind::ConfigAllOnes, detail, now);
+            self.scales
+                .dossier
+                .not_seen(Kind::CounterFrozen, detail, now);
+            self.scales
+                .dossier
+                .not_seen(Kind::ConfigAllOnes, detail, now);
         }
         if let Some(CardFacts { in_flight, .. }) = card.filter(|it| it.in_flight < QUEUE_LONG) {
             let detail = format!("{in_flight} requests are in flight");
-            self.dossier.not_seen(Kind::QueueLong, detail, now);
+            self.scales.dossier.not_seen(Kind::QueueLong, detail, now);
         }
-        self.circumstances = Circumstances {
+        let circumstances = Circumstances {
             local_health: 0,
             is_no_matter_of_time: false,
             counter: match card {
@@ -88,25 +80,14 @@ impl Evidences {
             },
             is_warming_up: is_warming_up(facts.leaks),
         };
-        self.assessment = assess(&self.dossier, &self.circumstances, &self.priors, now);
+        self.scales.weigh(&circumstances, now);
     }
 
-    #[cfg(test)]
-    pub(super) const fn assessment(&self) -> &Assessment {
-        &self.assessment
-    }
-
-    pub(super) fn figures(&self, now: Instant) -> AssessmentFigures {
-        let (dossier, priors) = (&self.dossier, &self.priors);
-        let prospects = match self.assessment.cause {
-            Cause::None => Vec::new(),
-            _ => prospects(dossier, &self.circumstances, priors, now),
-        };
-        AssessmentFigures::new(
-            &self.assessment,
-            weigh(dossier, &self.circumstances, priors, now),
-            &prospects,
-        )
+    /// What was weighed in the last poll.
+    pub(super) fn figures(&self) -> AssessmentFigures {
+        let Self { scales } = self;
+        let (weighings, prospects) = (scales.weighings(), scales.prospects());
+        AssessmentFigures::new(scales.assessment(), weighings, &prospects)
     }
 
     fn process(&mut self, facts: &Facts<'_>, now: Instant) {
@@ -115,24 +96,24 @@ impl Evidences {
             // Somebody serves: not the process that is looked for.
             Found::Gone(error) if answered => {
                 let detail = format!("something answers, and yet {error}");
-                self.dossier.seen(Kind::Permission, 1.0, detail, now);
+                self.scales.dossier.seen(Kind::Permission, 1.0, detail, now);
                 let detail = "something answers";
-                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+                self.scales.dossier.not_seen(Kind::OwnerGone, detail, now);
             }
             Found::Gone(error) => {
                 let detail = error.to_string();
-                self.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
+                self.scales.dossier.seen(Kind::OwnerGone, 1.0, detail, now);
             }
             Found::Running => {
                 let detail = "its process is there";
-                self.dossier.not_seen(Kind::OwnerGone, detail, now);
+                self.scales.dossier.not_seen(Kind::OwnerGone, detail, now);
             }
             Found::NotYet | Found::Unseen(_) => {}
         }
     }
 
     fn answers(&mut self, facts: &Facts<'_>, now: Instant) {
-        let dossier = &mut self.dossier;
+        let dossier = &mut self.scales.dossier;
         match facts.reach {
             Some(Ok(Reach::Answered(_))) => {
                 let detail = "it answers";
@@ -163,18 +144,15 @@ impl Evidences {
     }
 
     fn work(&mut self, work: Work, now: Instant) {
-        let dossier = &mut self.dossier;
+        let dossier = &mut self.scales.dossier;
         match work {
             Work::Unknown => {}
             Work::Done => {
                 dossier.not_seen(Kind::QueueLong, "it does what it is asked", now);
             }
-            Work::Stuck { times } => {
-                let strength = if times >= super::judge::SILENT_MIN {
-                    1.0
-                } else {
-                    0.3
-                };
+            Work::Stuck { times, excused } => {
+                let strength = work.stuck().max(SILENT_ONCE);
+                let times = times.saturating_add(excused);
                 let detail = format!("it did none of what waits, {times} times in a row");
                 dossier.seen(Kind::CounterMovesNoReply, strength, detail, now);
             }
@@ -198,10 +176,12 @@ impl Evidences {
         };
         if strength > 0.0 {
             let detail = crate::text::leak_sentence(worst);
-            self.dossier.seen(Kind::FloorTrend, strength, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::FloorTrend, strength, detail, now);
         } else if !is_warming_up(leaks) {
             let detail = "nothing that it holds only ever grows";
-            self.dossier.not_seen(Kind::FloorTrend, detail, now);
+            self.scales.dossier.not_seen(Kind::FloorTrend, detail, now);
         }
         let mut rising = own.filter(|leak| leak.level > Level::Watching);
         let is_seen = |each: Option<f64>| each.is_some_and(|each| each > 0.0);
@@ -214,7 +194,9 @@ impl Evidences {
             } else {
                 format!("{resource}: more is held the longer the card is away")
             };
-            self.dossier.seen(Kind::FailedOpens, strength, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::FailedOpens, strength, detail, now);
         }
     }
 
@@ -225,12 +207,16 @@ impl Evidences {
         let signs = sample.signs(&Limits::default());
         if signs.is_empty() {
             let detail = "the host has time and memory";
-            self.dossier.not_seen(Kind::HostPressure, detail, now);
-            self.dossier.not_seen(Kind::OwnLateness, detail, now);
+            self.scales
+                .dossier
+                .not_seen(Kind::HostPressure, detail, now);
+            self.scales.dossier.not_seen(Kind::OwnLateness, detail, now);
         } else {
             let names: Vec<_> = signs.iter().map(|sign| sign.name()).collect();
             let detail = names.join(", ");
-            self.dossier.seen(Kind::HostPressure, 1.0, detail, now);
+            self.scales
+                .dossier
+                .seen(Kind::HostPressure, 1.0, detail, now);
         }
     }
 }
@@ -245,10 +231,12 @@ fn is_warming_up(leaks: &[LeakFigures]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::Assessment;
     use crate::leak::Speed;
     use crate::probe::{Enquiry, ProbeError, ServiceAnswer, Statistics};
     use crate::services::judge;
     use crate::status::Unit;
+    use crate::verdict::Cause;
     use std::time::Duration;
 
     fn leak(level: Level) -> LeakFigures {
@@ -268,7 +256,7 @@ mod tests {
             let now = Instant::ORIGIN.plus(Duration::from_secs(second));
             evidences.poll(facts, Some(card), Some(host), now);
         }
-        evidences.assessment().clone()
+        evidences.scales.assessment().clone()
     }
 
     #[test]

@@ -2,32 +2,31 @@
 //! leaks memory that is short, is a victim, and not at fault for being away.
 //!
 //! Two misfortunes at one time are not enough for that: whom an operator has stopped is away as well,
-//! and most leaks take nothing that others need.
+//! most leaks take nothing that others need, and whoever is killed at the limit of a group suffers from
+//! nobody outside of it.
 //!
 //! | harm | when |
 //! |---|---|
-//! | killed | it was there, and went away soon after the kernel had killed somebody of its control group; where that does not tell, of the host. So it stays until the service is back |
+//! | killed | its process went away soon after the kernel had killed somebody of its control group; where that does not tell, of the host. So it stays until the service is back |
 //! | could not start | it is away, another takes more and more memory, and lately the host was short of it, or the group that both are charged to |
 //!
 //! Who takes more and more memory by itself is nobody's victim.
 
-use super::Surroundings;
-use super::resources::GROUP_LIMIT;
+use super::groups::{Groups, KILL_NEAR, Rises};
+use super::judge::Found;
+use super::resources::is_of_group;
+use super::{Surroundings, resources};
 use crate::incident::Harm;
 use crate::leak::{Level, Scope};
 use crate::local_health;
-use crate::probe::{Cgroup, CgroupMemory};
+use crate::probe::Cgroup;
 use crate::status::{LeakFigures, ServiceStatus, Standing, Unit, VictimOf};
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
-use std::path::Path;
 use std::time::Duration;
 
 /// The code of what cannot be had any more.
 const CANNOT_SPAWN: u8 = 6;
-/// Whoever was killed is seen to be away within that: it is asked each ten seconds, and given three
-/// to answer.
-const KILL_NEAR: Duration = Duration::from_secs(15);
 /// For so long memory is said to be short: what wanted it needs some time to come back.
 const SHORT_FOR: Duration = Duration::from_secs(5 * 60);
 /// With a smaller share of a host's memory available, it is short: earlyoom(1) begins to end programs
@@ -48,34 +47,46 @@ pub(crate) fn leaks(service: &ServiceStatus) -> bool {
     service.cause == Cause::ServiceLeak
 }
 
+/// A service, as it matters to whose victim anybody is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party<'a> {
+    pub(super) status: &'a ServiceStatus,
+    pub(super) absence: &'a Absence,
+    pub(super) groups: &'a Groups,
+}
+
 /// Whose victim a service is, if it is one.
 pub(super) fn victim(
-    service: &ServiceStatus,
-    absence: &Absence,
-    services: &[ServiceStatus],
+    service: &Party<'_>,
+    all: &[Party<'_>],
     memory: &Memory,
     now: Instant,
 ) -> Option<VictimOf> {
-    let is_away = matches!(service.standing, Standing::Gone | Standing::Refused);
-    if !is_away || memory_leaks(service).next().is_some() {
+    let is_away = matches!(service.status.standing, Standing::Gone | Standing::Refused);
+    if !is_away || memory_leaks(service.status).next().is_some() {
         return None;
     }
-    let mut others = services.iter().filter(|it| it.service != service.service);
-    if absence.was_killed {
-        let of = others.find(|it| memory_leaks(it).next().is_some());
+    let mut leakers = all.iter().filter(|other| {
+        other.status.service != service.status.service
+            && memory_leaks(other.status).next().is_some()
+    });
+    let of = |leaker: &Party<'_>| leaker.status.service.clone();
+    if let Some(killed) = &service.absence.killed {
+        // At the limit of a group only those count that are charged to it.
+        let is_charged = |leaker: &&Party<'_>| {
+            let limit = killed.at_limit_of.as_ref();
+            limit.is_none_or(|group| leaker.groups.are_within(group))
+        };
         return Some(VictimOf {
             harm: Harm::OomKilled,
-            of: of.map(|it| it.service.clone()),
+            of: leakers.find(is_charged).map(of),
         });
     }
     let is_short = memory.was_short(now);
-    let takes = |it: &&ServiceStatus| match is_short {
-        true => memory_leaks(it).next().is_some(),
-        false => fills_group_of(it, absence),
-    };
-    others.find(takes).map(|it| VictimOf {
+    let takes = |leaker: &&Party<'_>| is_short || fills_group_of(leaker, service.groups);
+    leakers.find(takes).map(|leaker| VictimOf {
         harm: Harm::CouldNotStart,
-        of: Some(it.service.clone()),
+        of: Some(of(leaker)),
     })
 }
 
@@ -89,77 +100,69 @@ fn memory_leaks(service: &ServiceStatus) -> impl Iterator<Item = &LeakFigures> {
     })
 }
 
-/// Whether one has filled the control group to which the other is charged too.
-fn fills_group_of(leaker: &ServiceStatus, absence: &Absence) -> bool {
-    let Some((group, Cgroup::V1(other) | Cgroup::V2(other))) =
-        leaker.kernel.as_ref().zip(absence.group.as_ref())
-    else {
-        return false;
-    };
+/// Whether one has filled a control group to which another is charged too.
+fn fills_group_of(leaker: &Party<'_>, other: &Groups) -> bool {
     let is_full = |leak: &LeakFigures| {
-        let limit = leak.limit.as_ref().filter(|it| it.source == GROUP_LIMIT);
+        let limit = leak.limit.as_ref().filter(|limit| is_of_group(limit));
         limit.is_some_and(|limit| leak.held >= FULL * limit.value)
     };
-    Path::new("/").join(other).starts_with(&group.cgroup) && memory_leaks(leaker).any(is_full)
-}
-
-/// Counts who was killed for want of memory, and knows when the last was.
-#[derive(Debug, Default)]
-struct Kills {
-    counted: Option<u64>,
-    last_at: Option<Instant>,
-}
-
-impl Kills {
-    fn take(&mut self, counted: u64, now: Instant) {
-        if self.counted.is_some_and(|before| counted > before) {
-            self.last_at = Some(now);
-        }
-        self.counted = Some(counted);
-    }
-
-    fn was_within(&self, time: Duration, now: Instant) -> bool {
-        self.last_at.is_some_and(|at| now.since(at) < time)
-    }
+    let is_shared = |(group, _): (&Cgroup, u64)| other.are_within(group);
+    leaker.groups.limit().is_some_and(is_shared) && memory_leaks(leaker.status).any(is_full)
 }
 
 /// Whether the host has memory to give.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    kills: Kills,
+    kills: Rises,
+    /// Who waited for the host's memory: the kernel does not count those who wait at the limit of a group
+    /// (Linux `mm/vmscan.c`, `ALLOCSTALL`), though it does count them as waiting and as killed.
+    stalls: Rises,
     short_at: Option<Instant>,
 }
 
 impl Memory {
     pub(super) fn poll(&mut self, around: &Surroundings<'_>, now: Instant) {
-        self.kills.take(around.oom_kills, now);
-        let memory = around.host.and_then(|host| host.memory.as_ref().ok());
-        let is_low = memory.is_some_and(|memory| {
-            let available = memory.available_bytes.map(super::resources::lossy);
-            let total = super::resources::lossy(memory.total_bytes);
-            available.is_some_and(|available| available < AVAILABLE_MIN * total)
-        });
+        self.kills.take(Some(around.oom_kills), now);
+        let shortages = around.host.and_then(|host| host.shortages.as_ref().ok());
+        let stalls = shortages.and_then(|shortages| shortages.allocation_stalls);
+        self.stalls.take(stalls, now);
         let waits = around.host_sample.and_then(|sample| sample.psi_memory_some);
         let pressure = local_health::Limits::default().pressure;
-        if is_low || waits.is_some_and(|share| share > pressure) {
+        let is_waited_for = waits.is_some_and(|share| share > pressure);
+        let is_of_host = !self.stalls.is_known() || self.stalls.was_within(KILL_NEAR, now);
+        let is_wanted = (is_waited_for || self.kills.rose_at(now)) && is_of_host;
+        if is_wanted || is_low(around) {
             self.short_at = Some(now);
         }
     }
 
     fn was_short(&self, now: Instant) -> bool {
-        let was_low = self.short_at.is_some_and(|at| now.since(at) < SHORT_FOR);
-        was_low || self.kills.was_within(SHORT_FOR, now)
+        self.short_at.is_some_and(|at| now.since(at) < SHORT_FOR)
     }
 }
 
-/// Whether a service is away, and whether it was killed for want of memory.
+fn is_low(around: &Surroundings<'_>) -> bool {
+    let memory = around.host.and_then(|host| host.memory.as_ref().ok());
+    memory.is_some_and(|memory| {
+        let available = memory.available_bytes.map(resources::lossy);
+        let total = resources::lossy(memory.total_bytes);
+        available.is_some_and(|available| available < AVAILABLE_MIN * total)
+    })
+}
+
+/// Whether the process of a service has gone, and whether it was killed for want of memory.
 #[derive(Debug, Default)]
 pub(super) struct Absence {
-    is: Presence,
-    was_killed: bool,
-    /// The control group of its last process.
-    group: Option<Cgroup>,
-    kills_of_group: Kills,
+    process: Presence,
+    killed: Option<Killed>,
+}
+
+/// It was killed for want of memory.
+#[derive(Debug)]
+struct Killed {
+    /// At the limit of which group; none if it was the host's memory that was short, or that is not
+    /// known.
+    at_limit_of: Option<Cgroup>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,61 +171,52 @@ enum Presence {
     #[default]
     Unseen,
     There,
-    Away {
+    Gone {
         polls: u32,
     },
 }
 
 impl Absence {
-    /// The control group of its last process, whose counters may be read when that has gone.
-    pub(super) const fn group(&self) -> Option<&Cgroup> {
-        self.group.as_ref()
+    /// Whether it is still worth asking if it was killed. The host's counter was read before the
+    /// service was looked for, and knows the next time of a kill between the two; who is killed later
+    /// than that is somebody else.
+    pub(super) const fn is_fresh(&self) -> bool {
+        matches!(self.process, Presence::There | Presence::Gone { polls: 0 })
     }
 
-    pub(super) fn follow(&mut self, group: Option<&Cgroup>) {
-        if self.group.as_ref() != group {
-            self.group = group.cloned();
-            self.kills_of_group = Kills::default();
-        }
-    }
-
-    /// Takes in how the service stands, and what its group has just told.
+    /// Takes in how the service stands, and what its groups have just told.
     pub(super) fn poll(
         &mut self,
         standing: Standing,
-        group: Option<&CgroupMemory>,
+        process: Found<'_>,
+        groups: &Groups,
         memory: &Memory,
         now: Instant,
     ) {
-        let events = group.and_then(|memory| memory.events.as_ref().ok());
-        let counted = events.and_then(|events| events.oom_kills);
-        let group_tells = counted.is_some() && self.kills_of_group.counted.is_some();
-        if let Some(counted) = counted {
-            self.kills_of_group.take(counted, now);
+        if !matches!(
+            standing,
+            Standing::Gone | Standing::Refused | Standing::Unknown
+        ) {
+            self.killed = None;
         }
-        let polls = match (standing, self.is) {
-            (Standing::Unknown, _) | (Standing::Gone | Standing::Refused, Presence::Unseen) => {
-                return;
-            }
-            (Standing::Gone | Standing::Refused, Presence::There) => 0,
-            (Standing::Gone | Standing::Refused, Presence::Away { polls }) => {
-                polls.saturating_add(1)
-            }
-            _ => {
-                self.is = Presence::There;
-                self.was_killed = false;
-                return;
-            }
+        let is_fresh = self.is_fresh();
+        self.process = match (process, self.process) {
+            (Found::Running, _) => Presence::There,
+            (Found::Gone(_), Presence::There) => Presence::Gone { polls: 0 },
+            (Found::Gone(_), Presence::Gone { polls }) => Presence::Gone {
+                polls: polls.saturating_add(1),
+            },
+            (_, before) => before,
         };
-        self.is = Presence::Away { polls };
-        // The host's counter was read before the service was looked for, and knows the next time of a
-        // kill between the two. Who is killed later is somebody else.
-        if polls <= 1 {
-            let kills = match group_tells {
-                true => &self.kills_of_group,
-                false => &memory.kills,
-            };
-            self.was_killed |= kills.was_within(KILL_NEAR, now);
+        if !(is_fresh && matches!(process, Found::Gone(_))) {
+            return;
+        }
+        let by_group = groups.counted_a_kill(now);
+        let was_killed = by_group.unwrap_or_else(|| memory.kills.was_within(KILL_NEAR, now));
+        if was_killed && self.killed.is_none() {
+            self.killed = Some(Killed {
+                at_limit_of: groups.limit_hit(now).cloned(),
+            });
         }
     }
 }
@@ -230,7 +224,8 @@ impl Absence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{CgroupEvents, HostProbe, Probe, ProbeError};
+    use crate::probe::{HostProbe, Probe, ProbeError, Shortages};
+    use crate::services::groups::tests::{Site, groups_of};
     use crate::status::{LimitFigures, Status};
     use crate::verdict::Evidence;
     use crate::watch::{Settings, Watch};
@@ -281,10 +276,71 @@ mod tests {
         leak("kernel-memory", Unit::Bytes, "kernel_memory_max")
     }
 
-    /// Whose victim the one that is away is, at that second.
-    fn web(status: &Status, absence: &Absence, memory: &Memory, second: u64) -> Option<VictimOf> {
-        let services = &status.services;
-        victim(&services[1], absence, services, memory, at(second))
+    /// Two services, of which one is away, and everything that tells why.
+    struct Case {
+        status: Status,
+        hardserver: Groups,
+        web: Groups,
+        absence: Absence,
+        memory: Memory,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self {
+                status: status(),
+                hardserver: Groups::default(),
+                web: Groups::default(),
+                absence: Absence::default(),
+                memory: Memory::default(),
+            }
+            .with(WELL, 0)
+        }
+
+        /// With a leak of `hardserver`.
+        fn leaking(leak: LeakFigures) -> Self {
+            let mut case = Self::new();
+            case.status.services[0].leaks = vec![leak];
+            case
+        }
+
+        fn with(mut self, host: Was, second: u64) -> Self {
+            self.host(host, second);
+            self
+        }
+
+        fn host(&mut self, host: Was, second: u64) {
+            host.poll(&mut self.memory, second);
+        }
+
+        fn web(&mut self, standing: Standing, second: u64) -> Option<VictimOf> {
+            let absent = ProbeError::Absent {
+                what: "the process".to_owned(),
+            };
+            let process = match standing {
+                Standing::Gone => Found::Gone(&absent),
+                Standing::Unknown => Found::NotYet,
+                _ => Found::Running,
+            };
+            self.status.services[1].standing = standing;
+            let (groups, memory) = (&self.web, &self.memory);
+            self.absence
+                .poll(standing, process, groups, memory, at(second));
+            self.victim(second)
+        }
+
+        /// Whose victim the one that is away is, at that second.
+        fn victim(&self, second: u64) -> Option<VictimOf> {
+            let nobody = Absence::default();
+            let party = |index: usize, absence, groups| Party {
+                status: &self.status.services[index],
+                absence,
+                groups,
+            };
+            let hardserver = party(0, &nobody, &self.hardserver);
+            let web = party(1, &self.absence, &self.web);
+            victim(&web, &[hardserver, web], &self.memory, at(second))
+        }
     }
 
     fn of_hardserver(harm: Harm) -> Option<VictimOf> {
@@ -294,67 +350,68 @@ mod tests {
         })
     }
 
-    /// Takes in a host of which that share of the memory is available, in percent, and in which somebody
-    /// waited for memory for that share of the time.
-    fn poll(memory: &mut Memory, available: u64, waits: f64, oom_kills: u64, second: u64) {
-        let nowhere = tempfile::tempdir().unwrap();
-        let mut host = HostProbe::new(nowhere.path()).observe(&(), at(0)).unwrap();
-        host.memory = Ok(crate::probe::Memory {
-            total_bytes: 100,
-            available_bytes: Some(available),
-            ..Default::default()
-        });
-        let around = Surroundings {
-            host: Some(&host),
-            host_sample: Some(local_health::Sample {
-                psi_memory_some: Some(waits),
-                ..Default::default()
-            }),
-            oom_kills,
-            ..Surroundings::default()
-        };
-        memory.poll(&around, at(second));
+    /// How a host was since the poll before.
+    #[derive(Clone, Copy)]
+    struct Was {
+        /// Share of the memory that is available, in percent.
+        available: u64,
+        /// Share of the time in which somebody waited for memory.
+        waits: f64,
+        /// Allocations that have waited for the host's memory, if it tells.
+        stalls: Option<u64>,
+        kills: u64,
     }
 
-    fn well() -> Memory {
-        let mut memory = Memory::default();
-        poll(&mut memory, 50, 0.0, 0, 0);
-        memory
-    }
+    const WELL: Was = Was {
+        available: 50,
+        waits: 0.0,
+        stalls: Some(7),
+        kills: 0,
+    };
 
-    /// What a control group tells of which so many were killed.
-    fn group(oom_kills: u64) -> CgroupMemory {
-        let unread = || ProbeError::Torn { path: "/p".into() };
-        CgroupMemory {
-            used_bytes: Err(unread()),
-            peak_bytes: Err(unread()),
-            limit: Err(unread()),
-            kernel: Err(unread()),
-            events: Ok(CgroupEvents {
-                oom_kills: Some(oom_kills),
+    impl Was {
+        fn poll(self, memory: &mut Memory, second: u64) {
+            let nowhere = tempfile::tempdir().unwrap();
+            let mut host = HostProbe::new(nowhere.path()).observe(&(), at(0)).unwrap();
+            host.memory = Ok(crate::probe::Memory {
+                total_bytes: 100,
+                available_bytes: Some(self.available),
                 ..Default::default()
-            }),
-            pressure: Err(unread()),
-            throttling: Err(unread()),
+            });
+            host.shortages = Ok(Shortages {
+                allocation_stalls: self.stalls,
+                oom_kills: Some(self.kills),
+            });
+            let around = Surroundings {
+                host: Some(&host),
+                host_sample: Some(local_health::Sample {
+                    psi_memory_some: Some(self.waits),
+                    ..Default::default()
+                }),
+                oom_kills: self.kills,
+                ..Surroundings::default()
+            };
+            memory.poll(&around, at(second));
         }
+    }
+
+    fn killed(of: Option<&str>) -> Option<VictimOf> {
+        Some(VictimOf {
+            harm: Harm::OomKilled,
+            of: of.map(str::to_owned),
+        })
     }
 
     #[test]
     fn who_is_away_while_another_leaks_is_a_victim_only_if_memory_leaks_and_is_short() {
-        let mut status = status();
-        let away = Absence::default();
-        status.services[0].cause = Cause::ServiceLeak;
-        status.services[0].leaks = vec![memory_leak()];
-        let victim_with = |status: &Status, available, waits, kills| {
-            let mut memory = well();
-            poll(&mut memory, available, waits, kills, 1);
-            web(status, &away, &memory, 2)
+        let with = |leak: LeakFigures, host| Case::leaking(leak).with(host, 1).victim(2);
+        let low = Was {
+            available: 9,
+            ..WELL
         };
-        assert_eq!(victim_with(&status, 50, 0.0, 0), None);
+        assert_eq!(with(memory_leak(), WELL), None);
         let victim = of_hardserver(Harm::CouldNotStart);
-        assert_eq!(victim_with(&status, 9, 0.0, 0), victim);
-        assert_eq!(victim_with(&status, 50, 0.3, 0), victim);
-        assert_eq!(victim_with(&status, 50, 0.0, 1), victim);
+        assert_eq!(with(memory_leak(), low), victim);
         // What is not of the host's memory, or is only suspected, is none of its troubles.
         for other in [
             leak("descriptors", Unit::Count, "RLIMIT_NOFILE"),
@@ -364,105 +421,161 @@ mod tests {
                 ..memory_leak()
             },
         ] {
-            status.services[0].leaks = vec![other];
-            assert_eq!(victim_with(&status, 9, 0.3, 1), None);
+            assert_eq!(with(other, low), None);
         }
     }
 
     #[test]
-    fn memory_that_is_there_again_for_minutes_keeps_nobody_away() {
-        let mut status = status();
-        status.services[0].leaks = vec![memory_leak()];
-        let mut memory = well();
-        poll(&mut memory, 9, 0.0, 0, 1);
-        poll(&mut memory, 50, 0.0, 0, 2);
-        let of = |second| web(&status, &Absence::default(), &memory, second);
-        assert_eq!(of(300), of_hardserver(Harm::CouldNotStart));
-        assert_eq!(of(301), None);
+    fn who_waits_or_is_killed_at_the_limit_of_a_group_makes_the_hosts_memory_not_short() {
+        let victim = of_hardserver(Harm::CouldNotStart);
+        let waiting = Was { waits: 0.3, ..WELL };
+        let killing = Was { kills: 1, ..WELL };
+        for was in [waiting, killing] {
+            let of = |stalls| {
+                let case = Case::leaking(memory_leak());
+                case.with(Was { stalls, ..was }, 1).victim(2)
+            };
+            assert_eq!(of(Some(7)), None);
+            assert_eq!(of(Some(8)), victim);
+        }
+        // Of a kernel that does not count who waited for what, it may have been the host's.
+        let mut untold = Case::leaking(memory_leak());
+        untold.memory = Memory::default();
+        let stalls = None;
+        untold.host(Was { stalls, ..WELL }, 1);
+        untold.host(Was { stalls, ..killing }, 2);
+        assert_eq!(untold.victim(3), victim);
     }
 
     #[test]
-    fn who_fills_the_group_of_another_keeps_it_from_starting_and_who_fills_its_own_does_not() {
-        let mut status = status();
-        status.services[0].leaks = vec![leak("memory", Unit::Bytes, GROUP_LIMIT)];
-        let mut kernel = crate::status::KernelFigures {
-            cgroup: "/shop".to_owned(),
-            total_bytes: None,
-            stack_bytes: None,
-            page_tables_bytes: None,
-            percpu_bytes: None,
-            sockets_bytes: None,
-            slab_reclaimable_bytes: None,
-            slab_unreclaimable_bytes: None,
-            vmalloc_bytes: None,
+    fn memory_that_is_there_again_for_minutes_keeps_nobody_away() {
+        let low = Was {
+            available: 9,
+            ..WELL
         };
-        let mut absence = Absence::default();
-        absence.follow(Some(&Cgroup::V2("shop/web".into())));
-        let mut of = |group: &str, held| {
-            group.clone_into(&mut kernel.cgroup);
-            status.services[0].kernel = Some(kernel.clone());
-            status.services[0].leaks[0].held = held;
-            web(&status, &absence, &well(), 1)
+        let case = Case::leaking(memory_leak()).with(low, 1).with(WELL, 2);
+        assert_eq!(case.victim(300), of_hardserver(Harm::CouldNotStart));
+        assert_eq!(case.victim(301), None);
+    }
+
+    #[test]
+    fn who_fills_a_group_of_another_keeps_it_from_starting_and_who_fills_its_own_does_not() {
+        let of = |limited: &str, held| {
+            let mut site = Site::new();
+            site.group(limited, "100", 0, 0);
+            let limit = "memory.max of its control group";
+            let mut case = Case::leaking(leak("memory", Unit::Bytes, limit));
+            case.hardserver = groups_of("shop/hardserver");
+            case.web = groups_of("shop/web");
+            case.status.services[0].leaks[0].held = held;
+            for groups in [&mut case.hardserver, &mut case.web] {
+                site.poll(groups, true, at(1));
+            }
+            case.victim(1)
         };
-        assert_eq!(of("/shop", 95.0), of_hardserver(Harm::CouldNotStart));
-        assert_eq!(of("/shop", 80.0), None);
-        assert_eq!(of("/shop/hardserver", 95.0), None);
-        assert_eq!(of("/sho", 95.0), None);
+        assert_eq!(of("shop", 95.0), of_hardserver(Harm::CouldNotStart));
+        assert_eq!(of("shop", 80.0), None);
+        assert_eq!(of("shop/hardserver", 95.0), None);
+        // Who is limited by something else fills none.
+        let mut case = Case::leaking(leak("memory", Unit::Bytes, "memory_max"));
+        (case.hardserver, case.web) = (groups_of("shop"), groups_of("shop"));
+        let mut site = Site::new();
+        site.group("shop", "100", 0, 0);
+        site.poll(&mut case.hardserver, true, at(1));
+        assert_eq!(case.victim(1), None);
     }
 
     #[test]
     fn who_went_away_with_a_kill_was_killed_and_stays_a_victim_until_it_is_back() {
-        let (mut status, mut memory, mut absence) = (status(), well(), Absence::default());
+        let mut case = Case::new();
         let mut look = |standing, kills, second| {
-            poll(&mut memory, 50, 0.0, kills, second);
-            absence.poll(standing, None, &memory, at(second));
-            web(&status, &absence, &memory, second)
+            case.host(Was { kills, ..WELL }, second);
+            case.web(standing, second)
         };
-        let killed = Some(VictimOf {
-            harm: Harm::OomKilled,
-            of: None,
-        });
         look(Standing::Answers, 0, 1);
-        assert_eq!(look(Standing::Gone, 1, 2), killed);
-        assert_eq!(look(Standing::Unknown, 1, 3), killed);
-        assert_eq!(look(Standing::Gone, 1, 9_000), killed);
-        look(Standing::Runs, 1, 9_001);
+        assert_eq!(look(Standing::Gone, 1, 2), killed(None));
+        assert_eq!(look(Standing::Unknown, 1, 3), None);
+        assert_eq!(look(Standing::Gone, 1, 9_000), killed(None));
+        // Its process is there again, and does not serve yet.
+        assert_eq!(look(Standing::Refused, 1, 9_001), killed(None));
+        look(Standing::Runs, 1, 9_002);
         // Stopped by hand, long after others were killed, and before others are.
-        assert_eq!(look(Standing::Gone, 1, 9_002), None);
         assert_eq!(look(Standing::Gone, 1, 9_003), None);
-        assert_eq!(look(Standing::Gone, 2, 9_004), None);
+        assert_eq!(look(Standing::Gone, 1, 9_004), None);
+        assert_eq!(look(Standing::Gone, 2, 9_005), None);
         // The host had counted already when the service was looked for.
         look(Standing::Runs, 2, 9_100);
         assert_eq!(look(Standing::Gone, 2, 9_101), None);
-        assert_eq!(look(Standing::Gone, 3, 9_102), killed);
-        status.services[0].leaks = vec![memory_leak()];
-        let of_whom = web(&status, &absence, &memory, 9_103);
-        assert_eq!(of_whom, of_hardserver(Harm::OomKilled));
+        assert_eq!(look(Standing::Gone, 3, 9_102), killed(None));
+        case.status.services[0].leaks = vec![memory_leak()];
+        assert_eq!(case.victim(9_103), killed(Some("hardserver")));
         // Who leaks itself is killed for that.
-        status.services[1].leaks = vec![memory_leak()];
-        assert_eq!(web(&status, &absence, &memory, 9_103), None);
+        case.status.services[1].leaks = vec![memory_leak()];
+        assert_eq!(case.victim(9_103), None);
+    }
+
+    #[test]
+    fn whose_process_runs_was_not_killed_though_nobody_listens_when_others_are() {
+        let mut case = Case::new();
+        let mut look = |standing, kills, second| {
+            case.host(Was { kills, ..WELL }, second);
+            case.web(standing, second)
+        };
+        look(Standing::Answers, 0, 1);
+        assert_eq!(look(Standing::Refused, 1, 2), None);
+        assert_eq!(look(Standing::Refused, 2, 3), None);
+        // It took a while to end, with its socket closed.
+        assert_eq!(look(Standing::Gone, 2, 4), killed(None));
     }
 
     #[test]
     fn who_was_never_seen_to_be_there_was_not_killed() {
-        let (status, mut memory, mut absence) = (status(), well(), Absence::default());
-        absence.poll(Standing::Gone, None, &memory, at(1));
-        poll(&mut memory, 50, 0.0, 1, 2);
-        absence.poll(Standing::Gone, None, &memory, at(2));
-        assert_eq!(web(&status, &absence, &memory, 2), None);
+        let mut case = Case::new();
+        case.web(Standing::Gone, 1);
+        case.host(Was { kills: 1, ..WELL }, 2);
+        assert_eq!(case.web(Standing::Gone, 2), None);
     }
 
     #[test]
     fn a_control_group_knows_better_than_the_host_who_was_killed() {
-        let status = status();
-        for (of_group, is_victim) in [(3, false), (4, true)] {
-            let (mut memory, mut absence) = (well(), Absence::default());
-            absence.follow(Some(&Cgroup::V2("web".into())));
-            absence.poll(Standing::Runs, Some(&group(3)), &memory, at(1));
-            poll(&mut memory, 50, 0.0, 1, 2);
-            absence.poll(Standing::Gone, Some(&group(of_group)), &memory, at(2));
-            let victim = web(&status, &absence, &memory, 2);
-            assert_eq!(victim.is_some(), is_victim);
+        for (kills, victim) in [(3, None), (4, killed(None))] {
+            let (mut case, mut site) = (Case::new(), Site::new());
+            case.web = groups_of("web");
+            site.group("web", "max", 0, 3);
+            site.poll(&mut case.web, false, at(1));
+            case.web(Standing::Runs, 1);
+            case.host(Was { kills: 1, ..WELL }, 2);
+            site.group("web", "max", 0, kills);
+            site.poll(&mut case.web, false, at(2));
+            assert_eq!(case.web(Standing::Gone, 2), victim);
+        }
+    }
+
+    #[test]
+    fn who_is_killed_at_the_limit_of_a_group_suffers_from_who_is_charged_to_it_alone() {
+        // Where who leaks is, how often the limits of `shop` and `shop/web` were hit, and of whom who was
+        // killed is the victim.
+        let hardserver = Some("hardserver");
+        for (leaker, shop, web, of) in [
+            ("elsewhere", 1, 1, None),
+            ("shop/hardserver", 1, 1, None),
+            ("shop/web", 1, 1, hardserver),
+            ("shop/web/worker", 1, 1, hardserver),
+            ("elsewhere", 1, 0, None),
+            ("shop/hardserver", 1, 0, hardserver),
+            ("elsewhere", 0, 0, hardserver),
+        ] {
+            let (mut case, mut site) = (Case::leaking(memory_leak()), Site::new());
+            (case.hardserver, case.web) = (groups_of(leaker), groups_of("shop/web"));
+            site.group("shop", "4096", 0, 0);
+            site.group("shop/web", "1024", 0, 0);
+            site.poll(&mut case.web, false, at(1));
+            case.web(Standing::Runs, 1);
+            site.group("shop", "4096", shop, 1);
+            site.group("shop/web", "1024", web, 1);
+            site.poll(&mut case.web, true, at(2));
+            let told = case.web(Standing::Gone, 2);
+            assert_eq!(told, killed(of), "{leaker}, {shop}, {web}");
         }
     }
 

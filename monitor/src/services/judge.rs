@@ -24,10 +24,11 @@ use crate::text;
 use crate::verdict::{Cause, Evidence};
 
 /// Looks in a row without an answer before it is held to hang: one may have met a pause.
-pub(super) const SILENT_MIN: u32 = 2;
+const SILENT_MIN: u32 = 2;
 
-/// Silences in a row that a starved host may explain which tell as much as one that nothing does. A
-/// starved host lets everybody run now and then, so a service that is well answers at least sometimes.
+/// Looks in a row that a starved host may explain which tell as much as one that nothing does. A starved
+/// host lets everybody run now and then, so a service that is well answers at least sometimes, and does
+/// something of what waits.
 const EXCUSED_FOR_ONE: u32 = 2;
 
 /// What was seen of a service.
@@ -52,11 +53,16 @@ pub struct Facts<'a> {
 impl Facts<'_> {
     /// How surely it hangs by the silences in a row, from 0 to 1.
     pub(super) fn silence(&self) -> f64 {
-        let excused = f64::from(self.excused_in_a_row) / f64::from(EXCUSED_FOR_ONE);
-        let silences = f64::from(self.silent_in_a_row) + excused;
-        // The first may have met a pause, and each one after it makes that less likely.
-        (silences / f64::from(SILENT_MIN)).powi(2).min(1.0)
+        sureness(self.silent_in_a_row, self.excused_in_a_row)
     }
+}
+
+/// How surely a service hangs that so many looks in a row have found idle, and so many more that a
+/// starved host may explain.
+fn sureness(times: u32, excused: u32) -> f64 {
+    let looks = f64::from(times) + f64::from(excused) / f64::from(EXCUSED_FOR_ONE);
+    // The first may have met a pause, and each one after it makes that less likely.
+    (looks / f64::from(SILENT_MIN)).powi(2).min(1.0)
 }
 
 /// What becomes of a service's commands, from one of its answers to the next.
@@ -69,14 +75,26 @@ pub enum Work {
     Done,
     /// They wait, and none is done.
     Stuck {
-        /// Answers in a row of which that is so.
+        /// Answers in a row of which that is so, and nothing explains it.
         times: u32,
+        /// Those that a starved host may explain.
+        excused: u32,
     },
     /// They are done, as fast as can be, and more and more wait.
     Overrun {
         /// So many.
         outstanding: u64,
     },
+}
+
+impl Work {
+    /// How surely it hangs by that, from 0 to 1.
+    pub(super) fn stuck(self) -> f64 {
+        match self {
+            Self::Stuck { times, excused } => sureness(times, excused),
+            Self::Unknown | Self::Done | Self::Overrun { .. } => 0.0,
+        }
+    }
 }
 
 /// What became of looking for a process.
@@ -246,12 +264,13 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
 fn work(facts: &Facts<'_>) -> Option<Finding> {
     match facts.work {
         Work::Unknown | Work::Done => None,
-        Work::Stuck { times } => {
-            let cause = if times >= SILENT_MIN {
+        Work::Stuck { times, excused } => {
+            let cause = if facts.work.stuck() >= 1.0 {
                 Cause::ServiceHang
             } else {
                 Cause::None
             };
+            let times = times.saturating_add(excused);
             let detail = format!("it answers, and did none of what waits, {times} times in a row");
             Some(finding(cause, Some(17), "no-work", detail))
         }
@@ -409,9 +428,17 @@ mod tests {
             judge(&facts).cause
         };
         assert_eq!(judged(&answered, 0, Work::Done), Cause::None);
-        assert_eq!(judged(&answered, 0, Work::Stuck { times: 1 }), Cause::None);
-        let stuck = Work::Stuck { times: 2 };
-        assert_eq!(judged(&answered, 0, stuck), Cause::ServiceHang);
+        // Twice as often where a starved host may be why.
+        for (times, excused, cause) in [
+            (1, 0, Cause::None),
+            (2, 0, Cause::ServiceHang),
+            (0, 3, Cause::None),
+            (0, 4, Cause::ServiceHang),
+            (1, 2, Cause::ServiceHang),
+        ] {
+            let stuck = Work::Stuck { times, excused };
+            assert_eq!(judged(&answered, 0, stuck), cause, "{stuck:?}");
+        }
         let overrun = Work::Overrun { outstanding: 500 };
         assert_eq!(judged(&answered, 0, overrun), Cause::Overload);
         assert_eq!(judged(&silent, 3, overrun), Cause::Overload);

@@ -8,12 +8,17 @@ use crate::leak::{Limit, Resource, Scope};
 use crate::probe::{
     self, Cgroup, CgroupMemory, Host, KernelMemory, Service, ServiceAnswer, Whereabouts,
 };
-use crate::status::Unit;
+use crate::status::{LimitFigures, Unit};
 use std::borrow::Cow;
 use std::time::Duration;
 
 /// What a control group may be charged for, where that is what limits memory.
-pub(super) const GROUP_LIMIT: &str = "memory.max of its control group";
+const GROUP_LIMIT: &str = "memory.max of ";
+
+/// Whether a limit is that of a control group.
+pub(super) fn is_of_group(limit: &LimitFigures) -> bool {
+    limit.source.starts_with(GROUP_LIMIT)
+}
 
 /// A resource, and what is held of it.
 #[derive(Debug)]
@@ -79,6 +84,8 @@ pub(super) struct Seen<'a> {
     pub(super) settings: &'a ServiceSettings,
     pub(super) service: &'a Service,
     pub(super) cgroup: Option<(&'a Cgroup, &'a CgroupMemory)>,
+    /// The least that its control group or any above may be charged for, and which of them.
+    pub(super) group_limit: Option<(&'a Cgroup, u64)>,
     pub(super) answer: Option<&'a ServiceAnswer>,
     pub(super) host: Option<&'a Host>,
 }
@@ -198,13 +205,18 @@ impl Seen<'_> {
         self.host?.memory.as_ref().ok()
     }
 
-    /// What its control group may have, or else all there is.
+    /// What its control group may have, and those above it, or else all there is.
     fn memory_limit(&self) -> Option<Limit> {
-        let group = self
-            .cgroup
-            .and_then(|(_, memory)| memory.limit.as_ref().ok());
-        let group = group.and_then(|limit| at(*limit, GROUP_LIMIT));
-        group.or_else(|| {
+        let of_group = self.group_limit.map(|(group, bytes)| Limit {
+            value: lossy(bytes),
+            source: match self.cgroup {
+                Some((own, _)) if own == group => {
+                    Cow::Owned(format!("{GROUP_LIMIT}its control group"))
+                }
+                _ => Cow::Owned(format!("{GROUP_LIMIT}{group}")),
+            },
+        });
+        of_group.or_else(|| {
             let total = self.memory()?.total_bytes;
             configured(Some(total), "MemTotal of the host")
         })
@@ -270,4 +282,45 @@ fn configured(value: Option<u64>, source: &'static str) -> Option<Limit> {
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 pub(super) const fn lossy(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::{OwnerId, Probe, ServiceProbe};
+    use std::path::{Path, PathBuf};
+
+    #[test]
+    fn memory_is_limited_by_the_group_that_may_have_least_and_it_is_named() {
+        let process = Whereabouts::PidFile(PathBuf::from("/nonexistent"));
+        let settings = ServiceSettings::new("web", process);
+        let id = OwnerId::of_this_process().unwrap();
+        let now = hwshim::clock::Instant::ORIGIN;
+        let service = ServiceProbe::new(Path::new("/")).observe(&id, now).unwrap();
+        let nothing_read = crate::services::groups::tests::unread();
+        let [own, above] = ["shop/web", "shop"].map(|path| Cgroup::V2(path.into()));
+        let limit = |group_limit| {
+            let seen = Seen {
+                settings: &settings,
+                service: &service,
+                cgroup: Some((&own, &nothing_read)),
+                group_limit,
+                answer: None,
+                host: None,
+            };
+            let limit = seen.memory_limit()?;
+            let source = limit.source.into_owned();
+            let figures = LimitFigures {
+                value: limit.value,
+                source: source.clone(),
+            };
+            assert!(is_of_group(&figures));
+            Some((limit.value, source))
+        };
+        let of = |value, source: &str| Some((value, source.to_owned()));
+        let own_limit = limit(Some((&own, 7)));
+        assert_eq!(own_limit, of(7.0, "memory.max of its control group"));
+        assert_eq!(limit(Some((&above, 5))), of(5.0, "memory.max of /shop"));
+        assert_eq!(limit(None), None);
+    }
 }

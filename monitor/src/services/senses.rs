@@ -53,6 +53,9 @@ pub trait Senses: Debug + Send {
     /// Looks at a control group.
     fn look_at_cgroup(&mut self, cgroup: &Cgroup, now: Instant) -> Option<CgroupMemory>;
 
+    /// Looks at a control group above that of the process. That is done seldom.
+    fn look_above(&self, cgroup: &Cgroup) -> Option<CgroupMemory>;
+
     /// Waits for all looks under way, for each no longer than `patience`; whether all have ended.
     fn settle(&self, patience: Duration) -> bool;
 }
@@ -129,6 +132,12 @@ impl Senses for Kernel {
 
     fn look_at_cgroup(&mut self, cgroup: &Cgroup, now: Instant) -> Option<CgroupMemory> {
         self.cgroup.observe(cgroup, now).ok()
+    }
+
+    fn look_above(&self, cgroup: &Cgroup) -> Option<CgroupMemory> {
+        // So seldom that its files need not be kept open.
+        let mut probe = CgroupProbe::new(&self.root);
+        probe.observe(cgroup, Instant::ORIGIN).ok()
     }
 
     fn settle(&self, patience: Duration) -> bool {

@@ -1,7 +1,8 @@
 //! One service: what looks at it, what is remembered of it, and what is said of it.
 
 use super::dossier::Evidences;
-use super::harm::{Absence, Memory};
+use super::groups::Groups;
+use super::harm::{Absence, Memory, Party};
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
 use super::work::Progress;
@@ -36,6 +37,7 @@ pub(super) struct Watched {
     /// Whether the host let it run; `None` until the first poll says when that is.
     host: Option<LocalHealth>,
     process: Process,
+    groups: Groups,
     absence: Absence,
     answers: Answers,
     leaks: Vec<Resource>,
@@ -97,6 +99,7 @@ impl Watched {
             time,
             host: None,
             process: Process::default(),
+            groups: Groups::default(),
             absence: Absence::default(),
             answers: Answers::default(),
             leaks: Vec::new(),
@@ -118,8 +121,13 @@ impl Watched {
         self.senses.settle(patience)
     }
 
-    pub(super) const fn absence(&self) -> &Absence {
-        &self.absence
+    /// It, as it matters to whose victim anybody is, with what the last poll found.
+    pub(super) const fn party<'a>(&'a self, status: &'a ServiceStatus) -> Party<'a> {
+        Party {
+            status,
+            absence: &self.absence,
+            groups: &self.groups,
+        }
     }
 
     pub(super) fn poll(
@@ -132,7 +140,7 @@ impl Watched {
         self.locate(now);
         let service = self.look(now);
         self.ask(now);
-        let cgroup = self.look_at_cgroup(now);
+        let cgroup = self.look_at_groups(now);
         let answer = self.answers.latest(now);
         let of_process = self.process.cgroup.as_ref().zip(cgroup.as_ref());
         let kernel = of_process.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
@@ -141,6 +149,7 @@ impl Watched {
                 settings: &self.settings,
                 service,
                 cgroup: of_process,
+                group_limit: self.groups.limit(),
                 answer: answer.as_deref(),
                 host: around.host,
             };
@@ -155,9 +164,7 @@ impl Watched {
             .iter()
             .map(|it| LeakFigures::new(it.watch.verdict(), it.unit, it.held))
             .collect();
-        let judgement = self.judge(service.as_ref(), &leaks, around, now);
-        let standing = judgement.standing;
-        self.absence.poll(standing, cgroup.as_ref(), memory, now);
+        let judgement = self.judge(service.as_ref(), &leaks, around, memory, now);
         let for_seconds = self.since(&judgement, now);
         let advice = crate::checks::advice(&judgement.codes);
         ServiceStatus {
@@ -180,7 +187,7 @@ impl Watched {
             answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
             kernel,
             leaks,
-            assessment: Some(self.evidences.figures(now)),
+            assessment: Some(self.evidences.figures()),
             advice,
         }
     }
@@ -239,7 +246,7 @@ impl Watched {
         self.process.last = Some(id);
         self.process.missing = None;
         self.process.cgroup = self.senses.cgroup(id);
-        self.absence.follow(self.process.cgroup.as_ref());
+        self.groups.follow(self.process.cgroup.as_ref());
     }
 
     fn look(&mut self, now: Instant) -> Option<Result<Service, ProbeError>> {
@@ -269,28 +276,28 @@ impl Watched {
         }
     }
 
-    /// Looks at the group of the process, or where that was: it may have counted why it has gone.
-    fn look_at_cgroup(&mut self, now: Instant) -> Option<CgroupMemory> {
-        let last = self.absence.group();
-        let cgroup = self.process.cgroup.as_ref().or(last)?;
-        self.senses.look_at_cgroup(cgroup, now)
+    /// Looks at the groups of the process, or where that was: they may have counted why it has gone.
+    /// What its own has told.
+    fn look_at_groups(&mut self, now: Instant) -> Option<CgroupMemory> {
+        let own = self.groups.own()?;
+        let memory = self.senses.look_at_cgroup(own, now);
+        let is_news = self.process.id.is_none() && self.absence.is_fresh();
+        let senses = &*self.senses;
+        self.groups.poll(memory.as_ref(), is_news, senses, now);
+        memory
     }
 
+    /// Says how it is, and takes note of why its process has gone, if it has.
     fn judge(
         &mut self,
         service: Option<&Result<Service, ProbeError>>,
         leaks: &[LeakFigures],
         around: &Surroundings<'_>,
+        memory: &Memory,
         now: Instant,
     ) -> Judgement {
         let card = self.card_among(around);
-        let process = match (service, &self.process.missing) {
-            (Some(Ok(_)), _) => Found::Running,
-            (Some(Err(error @ ProbeError::Absent { .. })), _)
-            | (None, Some(error @ ProbeError::Absent { .. })) => Found::Gone(error),
-            (Some(Err(error)), _) | (None, Some(error)) => Found::Unseen(error),
-            (None, None) => Found::NotYet,
-        };
+        let process = self.process.found(service);
         let facts = Facts {
             process,
             reach: self.answers.last.as_deref(),
@@ -306,7 +313,11 @@ impl Watched {
         let concerned: Vec<_> = concerned.into_iter().flatten().collect();
         self.evidences.changes(&self.changes, &concerned, now);
         self.evidences.poll(&facts, card, sample, now);
-        judge(&facts)
+        let judgement = judge(&facts);
+        let standing = judgement.standing;
+        self.absence
+            .poll(standing, process, &self.groups, memory, now);
+        judgement
     }
 
     fn since(&mut self, judgement: &Judgement, now: Instant) -> f64 {
@@ -335,6 +346,19 @@ impl Watched {
             evidence: judgement.evidence.clone(),
         });
         now.since(since).as_secs_f64()
+    }
+}
+
+impl Process {
+    /// What became of looking for it, by what the look at it saw.
+    fn found<'a>(&'a self, service: Option<&'a Result<Service, ProbeError>>) -> Found<'a> {
+        match (service, &self.missing) {
+            (Some(Ok(_)), _) => Found::Running,
+            (Some(Err(error @ ProbeError::Absent { .. })), _)
+            | (None, Some(error @ ProbeError::Absent { .. })) => Found::Gone(error),
+            (Some(Err(error)), _) | (None, Some(error)) => Found::Unseen(error),
+            (None, None) => Found::NotYet,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// Takes an answer. On a host that is starved, that nothing was done tells nothing.
+    /// Takes an answer. On a host that is starved, that nothing was done tells less.
     pub(super) fn take(&mut self, statistics: &Statistics, starved: bool, now: Instant) {
         let Some(counts) = Counts::of(statistics) else {
             self.last = None;
@@ -59,12 +59,13 @@ impl Progress {
         let waited = before.commands.saturating_sub(before.replies);
         let done = now.replies.saturating_sub(before.replies);
         if done == 0 && waited > 0 {
-            let times = match self.work {
-                Work::Stuck { times } => times,
-                _ => 0,
+            let (times, excused) = match self.work {
+                Work::Stuck { times, excused } => (times, excused),
+                _ => (0, 0),
             };
             return Work::Stuck {
                 times: times.saturating_add(u32::from(!starved)),
+                excused: excused.saturating_add(u32::from(starved)),
             };
         }
         let could_do_more = now.load_percent.is_some_and(|load| load < BUSY);
@@ -117,10 +118,11 @@ mod tests {
         assert_eq!(progress.work(at(10)), Work::Done);
         progress.take(&counted(300, 199, 10), false, at(20));
         progress.take(&counted(400, 199, 10), false, at(30));
-        assert_eq!(progress.work(at(30)), Work::Stuck { times: 2 });
+        let stuck = |times, excused| Work::Stuck { times, excused };
+        assert_eq!(progress.work(at(30)), stuck(2, 0));
         progress.take(&counted(500, 199, 10), true, at(40));
-        let still = Work::Stuck { times: 2 };
-        assert_eq!(progress.work(at(40)), still, "a starved host explains it");
+        let excused = stuck(2, 1);
+        assert_eq!(progress.work(at(40)), excused, "a starved host may be why");
         progress.take(&counted(600, 500, 100), false, at(50));
         let outstanding = 100;
         assert_eq!(progress.work(at(50)), Work::Done, "less waits than did");

@@ -196,7 +196,7 @@ fn unweighed() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribution::{Circumstances, Dossier, Kind, Priors, assess, weigh};
+    use crate::attribution::{Balance, Circumstances, Dossier, Kind, Priors, assess};
     use hwshim::clock::Instant;
 
     #[test]
@@ -205,8 +205,8 @@ mod tests {
             (Instant::ORIGIN, Circumstances::default(), Priors::default());
         let mut dossier = Dossier::new();
         let shown = |dossier: &Dossier| {
-            let assessment = assess(dossier, &circumstances, &priors, now);
-            let weighings = weigh(dossier, &circumstances, &priors, now);
+            let balance = Balance::of(dossier, &circumstances, &priors, now);
+            let (assessment, weighings) = (balance.assessment(dossier), balance.weighings(dossier));
             let figures = AssessmentFigures::new(&assessment, weighings, &[]);
             weighed(Some(&figures)).join("\n")
         };

@@ -17,6 +17,7 @@ use super::{Cause, Evidence};
 use crate::attribution::Assessment;
 use crate::text::spoken;
 use hwshim::clock::Instant;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// At first, a concern is held for so long: twice as long as what was seen of a host takes to tell
@@ -30,9 +31,9 @@ const HELD_MAX: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(super) struct Concerns {
     held: Option<Held>,
-    /// For how long the last one was held without being seen.
-    held_for: Duration,
-    let_go_at: Option<Instant>,
+    /// Of each that was said before, when it was let go of, and for how long it was held until then.
+    /// One that comes as another goes has not come back.
+    before: BTreeMap<Cause, (Instant, Duration)>,
 }
 
 /// A concern of a light nature that is said.
@@ -41,6 +42,8 @@ struct Held {
     cause: Cause,
     since: Instant,
     seen_at: Instant,
+    /// For how long it is held without being seen.
+    held_for: Duration,
     /// What was seen then.
     why: Option<Evidence>,
 }
@@ -57,8 +60,7 @@ impl Concerns {
     pub(super) const fn new() -> Self {
         Self {
             held: None,
-            held_for: HELD_MIN,
-            let_go_at: None,
+            before: BTreeMap::new(),
         }
     }
 
@@ -85,34 +87,39 @@ impl Concerns {
     }
 
     fn let_go(&mut self, now: Instant) {
-        let held_for = self.held_for;
-        let is_over = |held: &mut Held| now.since(held.seen_at) >= held_for;
-        if self.held.take_if(is_over).is_some() {
-            self.let_go_at = Some(now);
+        let is_over = |held: &mut Held| now.since(held.seen_at) >= held.held_for;
+        if let Some(held) = self.held.take_if(is_over) {
+            self.before.insert(held.cause, (now, held.held_for));
         }
     }
 
     fn hold(&mut self, cause: Cause, why: Option<Evidence>, now: Instant) {
-        if self.held.is_none() {
-            let is_back = self.let_go_at.is_some_and(|at| now.since(at) < HELD_MAX);
-            self.held_for = match is_back {
-                true => (self.held_for * 2).min(HELD_MAX),
-                false => HELD_MIN,
-            };
+        if let Some(held) = self.held.as_mut().filter(|held| held.cause == cause) {
+            held.seen_at = now;
+            held.why = why;
+            return;
         }
         // Of two that come in turns, the one that was said stays.
-        let is_another = |held: &Held| held.cause != cause && now.since(held.seen_at) >= HELD_MIN;
-        if self.held.as_ref().is_none_or(is_another) {
+        let gives_way = |held: &mut Held| now.since(held.seen_at) >= HELD_MIN;
+        if let Some(held) = self.held.take_if(gives_way) {
+            self.before.insert(held.cause, (now, held.held_for));
+        }
+        if self.held.is_none() {
             self.held = Some(Held {
                 cause,
                 since: now,
                 seen_at: now,
+                held_for: self.to_be_held_for(cause, now),
                 why,
             });
-        } else if let Some(held) = self.held.as_mut().filter(|held| held.cause == cause) {
-            held.seen_at = now;
-            held.why = why;
         }
+    }
+
+    /// Twice as long as the last time if that was not long ago.
+    fn to_be_held_for(&self, cause: Cause, now: Instant) -> Duration {
+        let before = self.before.get(&cause);
+        let recent = before.filter(|(at, _)| now.since(*at) < HELD_MAX);
+        recent.map_or(HELD_MIN, |(_, held_for)| (*held_for * 2).min(HELD_MAX))
     }
 }
 
@@ -152,26 +159,49 @@ mod tests {
         Instant::ORIGIN.plus(Duration::from_secs(seconds))
     }
 
+    /// What is said at that second, at which this was seen, or nothing.
+    fn said(concerns: &mut Concerns, seen: Option<Kind>, second: u64) -> Cause {
+        let mut dossier = Dossier::new();
+        for other in [Kind::HostPressure, Kind::OwnLateness, Kind::QueueLong] {
+            dossier.not_seen(other, "it is not so", at(second));
+        }
+        if let Some(kind) = seen {
+            dossier.seen(kind, 1.0, "it is so", at(second));
+        }
+        let (circumstances, priors) = (Circumstances::default(), Priors::default());
+        let assessment = assess(&dossier, &circumstances, &priors, at(second));
+        concerns.poll(&assessment, at(second)).0
+    }
+
+    const PRESSED: Option<Kind> = Some(Kind::HostPressure);
+    const LATE: Option<Kind> = Some(Kind::OwnLateness);
+
     #[test]
     fn of_two_that_come_in_turns_the_one_that_was_said_stays_until_it_is_not_seen_for_a_minute() {
         let mut concerns = Concerns::new();
-        let mut said = |kind, now| {
-            let mut dossier = Dossier::new();
-            for other in [Kind::HostPressure, Kind::OwnLateness, Kind::QueueLong] {
-                dossier.not_seen(other, "it is not so", now);
-            }
-            dossier.seen(kind, 1.0, "it is so", now);
-            let (circumstances, priors) = (Circumstances::default(), Priors::default());
-            let assessment = assess(&dossier, &circumstances, &priors, now);
-            concerns.poll(&assessment, now).0
-        };
+        let mut said = |seen, second| said(&mut concerns, seen, second);
         for turn in 0..10 {
-            let pressed = said(Kind::HostPressure, at(turn * 2));
-            assert_eq!(pressed, Cause::HostStarvation);
-            let late = said(Kind::OwnLateness, at(turn * 2 + 1));
-            assert_eq!(late, Cause::HostStarvation);
+            assert_eq!(said(PRESSED, turn * 2), Cause::HostStarvation);
+            assert_eq!(said(LATE, turn * 2 + 1), Cause::HostStarvation);
         }
-        assert_eq!(said(Kind::OwnLateness, at(77)), Cause::HostStarvation);
-        assert_eq!(said(Kind::OwnLateness, at(78)), Cause::Monitor);
+        assert_eq!(said(LATE, 77), Cause::HostStarvation);
+        assert_eq!(said(LATE, 78), Cause::Monitor);
+    }
+
+    #[test]
+    fn who_comes_as_another_goes_has_not_come_back_and_is_held_for_a_minute() {
+        let mut concerns = Concerns::new();
+        let mut said = |seen, second| said(&mut concerns, seen, second);
+        assert_eq!(said(PRESSED, 0), Cause::HostStarvation);
+        assert_eq!(said(LATE, 60), Cause::Monitor);
+        assert_eq!(said(None, 119), Cause::Monitor);
+        assert_eq!(said(None, 120), Cause::None);
+        // It is back after a minute, and is held for two; another that takes its place then is not.
+        assert_eq!(said(PRESSED, 130), Cause::HostStarvation);
+        assert_eq!(said(None, 249), Cause::HostStarvation);
+        assert_eq!(said(None, 250), Cause::None);
+        assert_eq!(said(Some(Kind::QueueLong), 251), Cause::Overload);
+        assert_eq!(said(None, 310), Cause::Overload);
+        assert_eq!(said(None, 311), Cause::None);
     }
 }

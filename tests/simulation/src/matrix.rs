@@ -4,13 +4,14 @@
 //! cause that it named longest while the fault acted, of the card or of the service beside it; it
 //! abstains if it saw that something was wrong and named nobody.
 //!
-//! Seven things are not asked about, by rule: faults of which nothing can be read
+//! Eight things are not asked about, by rule: faults of which nothing can be read
 //! ([`Trouble::leaves_a_trace`]); runs in which a fault was over before the error of the bus was
 //! with which its phase begins, since the reset that follows had mended both; one that was over with
 //! the reset by which the card is brought up, before anybody had looked at it or given it anything to
 //! forget; a card that is slow in tests of which nobody has ever seen a quick one; random numbers that
 //! repeat, where nobody asked for two signatures that could show it; sessions that a card forgot and
-//! nobody wanted again; and a reset that hangs where none did.
+//! nobody wanted again; a key that does not fit and that nobody used; and a reset that hangs where none
+//! did.
 //!
 //! Time runs from when a fault can be seen: a driver leaves a card alone that the bus has reported an
 //! error of, until its breaker tries it again, and misses what a card has forgotten when somebody wants
@@ -107,6 +108,8 @@ pub struct Pairs {
 pub struct PairScores {
     /// By what is true of them: runs, and those in which both were the two most believed.
     pub truths: BTreeMap<[Truth; 2], (u64, u64)>,
+    /// Runs in which both were, if two names of one truth count as two.
+    pub by_name: u64,
     /// The first run of each pair of truths in which they were not.
     pub missed: BTreeMap<[Truth; 2], String>,
     /// Runs in which not both did anything at the same time.
@@ -433,10 +436,13 @@ impl PairScores {
             return;
         }
         let mut truths = [one.trouble.truth(), other.trouble.truth()];
-        let top = both.most_believed();
-        let is_right = truths
-            .iter()
-            .all(|truth| top.iter().any(|cause| truth.is_named(*cause)));
+        let are_named_by = |top: &[Cause]| {
+            let is_named = |truth: &Truth| top.iter().any(|cause| truth.is_named(*cause));
+            truths.iter().all(is_named)
+        };
+        let by_belief = both.by_belief();
+        let is_right = are_named_by(&most_believed(&by_belief));
+        self.by_name += u64::from(are_named_by(&by_belief[..by_belief.len().min(2)]));
         truths.sort_unstable();
         let (runs, right) = self.truths.entry(truths).or_default();
         *runs += 1;
@@ -495,10 +501,12 @@ impl<'a> Course<'a> {
         let is_left_alone =
             matches!(incident.trouble, Trouble::Card(_)) && (primed..tried_at).contains(&from);
         let seen_from = match &incident.trouble {
-            // What a card has forgotten is missed when it is wanted.
+            // What a card has forgotten is missed when it is wanted. What is missed after it has had
+            // all its work again, it has forgotten for another reason.
             Trouble::Card(Fault::KeysLost) => {
+                let to = incident.settled_at.unwrap_or(outcome.ended_at);
                 let mut missed = outcome.sessions_missed.iter().copied();
-                missed.find(|at| *at >= from)?
+                missed.find(|at| (from..=to).contains(at))?
             }
             _ if is_left_alone => tried_at,
             _ => from,
@@ -605,9 +613,9 @@ impl<'a> Course<'a> {
         brier(&forecast, name)
     }
 
-    /// The two causes in which there was most belief, over all the time: whoever was named counts
-    /// whole, and the others for how likely they were. Another name of the same does not count again.
-    fn most_believed(&self) -> Vec<Cause> {
+    /// The causes in which there was most belief, over all the time, the most believed first: whoever
+    /// was named counts whole, and the others for how likely they were.
+    fn by_belief(&self) -> Vec<Cause> {
         let mut belief: BTreeMap<Cause, f64> = BTreeMap::new();
         for (opinion, time) in self.stretches() {
             let named: Vec<_> = opinion.named().collect();
@@ -622,15 +630,20 @@ impl<'a> Course<'a> {
             .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined));
         let mut faults: Vec<_> = faults.collect();
         faults.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        let mut believed: Vec<Cause> = Vec::new();
-        for (cause, _) in faults {
-            if !believed.iter().any(|it| is_another_name(*it, cause)) {
-                believed.push(cause);
-            }
-        }
-        believed.truncate(2);
-        believed
+        faults.into_iter().map(|(cause, _)| cause).collect()
     }
+}
+
+/// The two that are believed most. Another name of the same does not count again.
+fn most_believed(by_belief: &[Cause]) -> Vec<Cause> {
+    let mut believed: Vec<Cause> = Vec::new();
+    for cause in by_belief {
+        if !believed.iter().any(|it| is_another_name(*it, *cause)) {
+            believed.push(*cause);
+        }
+    }
+    believed.truncate(2);
+    believed
 }
 
 /// Whether these are two names of what nobody is asked to tell apart: of a host that does not let
@@ -687,6 +700,7 @@ mod tests {
             phase: Phase::BreakerOpen,
             acted_at: Some(at(acted_at)),
             ended_at: at(200),
+            settled_at: None,
             resets_failed: 0,
             opened: None,
         };
@@ -720,7 +734,7 @@ mod tests {
                 seen_from: at(100),
                 primed: (at(0), at(0)),
             };
-            course.most_believed()
+            most_believed(&course.by_belief())
         };
         let (host, monitor) = ((Cause::HostStarvation, 0.5), (Cause::Monitor, 0.3));
         let both = [Cause::HostStarvation, Cause::Card];
@@ -745,6 +759,7 @@ mod tests {
             phase: Phase::Idle,
             acted_at: Some(at(100).min(at(ended_at))),
             ended_at: at(ended_at),
+            settled_at: None,
             resets_failed,
             opened: None,
         };
@@ -753,7 +768,7 @@ mod tests {
 
     #[test]
     fn what_a_card_has_forgotten_is_asked_about_from_when_it_is_missed() {
-        let window = |missed: &[u64]| {
+        let window = |missed: &[u64], settled: Option<u64>| {
             let outcome = Outcome {
                 ended_at: at(300),
                 sessions_missed: missed.iter().copied().map(at).collect(),
@@ -764,13 +779,18 @@ mod tests {
                 phase: Phase::Idle,
                 acted_at: Some(at(100)),
                 ended_at: at(100),
+                settled_at: settled.map(at),
                 resets_failed: 0,
                 opened: None,
             };
             Course::of(&outcome, &incident).map(|it| (it.seen_from, it.to))
         };
-        assert_eq!(window(&[50, 130, 140]), Some((at(130), at(145))));
-        assert_eq!(window(&[50]), None, "nobody wanted it again");
+        let at_130 = Some((at(130), at(145)));
+        assert_eq!(window(&[50, 130, 140], None), at_130);
+        assert_eq!(window(&[50, 130, 140], Some(130)), at_130);
+        assert_eq!(window(&[50], None), None, "nobody wanted it again");
+        let later = window(&[50, 130, 140], Some(129));
+        assert_eq!(later, None, "it was forgotten since");
     }
 
     #[test]
@@ -811,5 +831,8 @@ mod tests {
         // A service suffers one thing at a time, and a card that is away has no light.
         assert_eq!(pairs(["crash", "overload"]).runs(), 0);
         assert_eq!(pairs(["surprise-removal", "led-sos"]).runs(), 0);
+        // Who looks again sees at once that a service has gone, and not that it hangs.
+        assert_eq!(pairs(["crash", "monitor-stopped"]).runs(), 1);
+        assert_eq!(pairs(["hang-after-accept", "monitor-stopped"]).runs(), 0);
     }
 }

@@ -235,6 +235,10 @@ impl Senses for Hardserver {
         Some(state.cgroup_memory())
     }
 
+    fn look_above(&self, _cgroup: &Cgroup) -> Option<CgroupMemory> {
+        None
+    }
+
     fn settle(&self, _patience: Duration) -> bool {
         true
     }

@@ -355,7 +355,8 @@ impl Trouble {
     }
 
     /// Whether nothing of `other` can be seen beside it: a card that is away shows neither its own
-    /// faults nor those of its link, and a monitor that sees nothing shows nothing.
+    /// faults nor those of its link, and a monitor that sees nothing shows nothing; one that is stopped
+    /// sees nothing either that takes several looks.
     #[must_use]
     pub fn hides(&self, other: &Self) -> bool {
         let hides_the_card = matches!(
@@ -364,7 +365,18 @@ impl Trouble {
                 | Self::Mishap(Mishap::PermissionLost | Mishap::DescriptorsExhausted)
                 | Self::Host(HostTrouble::MonitorStopped)
         );
+        let takes_looks = matches!(
+            other,
+            Self::Mishap(
+                Mishap::ServiceHang
+                    | Mishap::AcceptStall
+                    | Mishap::WorkersExhausted
+                    | Mishap::Overload
+            )
+        );
+        let is_stopped = matches!(self, Self::Host(HostTrouble::MonitorStopped));
         hides_the_card && matches!(other, Self::Card(_) | Self::BusError)
+            || is_stopped && takes_looks
     }
 
     /// Whether there can be only one of the two at a time: a simulated service suffers one thing, as

@@ -118,6 +118,9 @@ pub struct IncidentOutcome {
     pub acted_at: Option<Instant>,
     /// When it was over.
     pub ended_at: Instant,
+    /// When the card had all its work again after that, so that nothing could come of it any more; `None`
+    /// if it had not by the end.
+    pub settled_at: Option<Instant>,
     /// Resets of the card that failed while it acted.
     pub resets_failed: u64,
     /// Code with which the breaker opened while the card was in use, and how long that took from
@@ -248,8 +251,8 @@ struct Happening {
     told_at: Option<Instant>,
     /// Resets of the card that had failed before it began, and until it had ended.
     resets_failed: (u64, u64),
-    /// It is over, and the card has all its work again: nothing can come of it any more.
-    is_settled: bool,
+    /// When it was over, and the card had all its work again: nothing can come of it any more.
+    settled_at: Option<Instant>,
     opened: Option<(&'static str, Duration)>,
 }
 
@@ -460,7 +463,7 @@ impl World {
                     injection: None,
                     told_at: None,
                     resets_failed: (0, 0),
-                    is_settled: false,
+                    settled_at: None,
                     opened: None,
                 });
             }
@@ -537,8 +540,9 @@ impl World {
             self.trace
                 .note(now, format_args!("the card has its work again"));
             self.standing.recovering_since = None;
-            for happening in &mut self.incidents {
-                happening.is_settled = happening.state == Progress::Over;
+            let over = self.incidents.iter_mut();
+            for happening in over.filter(|it| it.state == Progress::Over) {
+                happening.settled_at.get_or_insert(now);
             }
             let script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
             let over = script.record().iter().filter(|it| it.cleared_at.is_some());
@@ -798,7 +802,9 @@ impl World {
                 if mishap == Mishap::LeakWhileAbsent {
                     self.inject(index, Fault::SurpriseRemoval, 1.0);
                 }
-                self.incidents[index].told_at = Some(now);
+                // A key that does not fit does nothing before somebody uses it.
+                let acts_at_once = mishap != Mishap::BadKey;
+                self.incidents[index].told_at = acts_at_once.then_some(now);
                 self.watcher.suffer(Some(mishap), now);
             }
             Trouble::BusError => {
@@ -955,10 +961,22 @@ impl World {
             }
             // Three callers in four have a key that does not fit.
             _ if self.watcher.suffers(Mishap::BadKey) && self.rng.u8(0..4) > 0 => {
+                self.acts(Mishap::BadKey);
                 Question::of(Kind::OpenForged, &mut self.rng)
             }
             _ if self.plan.is_cheap => Question::draw_cheap(&mut self.rng),
             _ => Question::draw(&mut self.rng),
+        }
+    }
+
+    /// From now on it does something, if it did nothing before.
+    fn acts(&mut self, mishap: Mishap) {
+        let now = self.now();
+        let active = self.incidents.iter_mut();
+        let mut active = active.filter(|it| it.state == Progress::Active);
+        let is_this = |it: &Happening| it.incident.trouble == Trouble::Mishap(mishap);
+        if let Some(happening) = active.find(|it| is_this(it)) {
+            happening.told_at.get_or_insert(now);
         }
     }
 
@@ -1117,7 +1135,7 @@ impl World {
     /// of a story, what has been told.
     fn suspects(&self) -> Vec<Trouble> {
         let open = self.incidents.iter();
-        let open = open.filter(|it| it.state != Progress::Ahead && !it.is_settled);
+        let open = open.filter(|it| it.state != Progress::Ahead && it.settled_at.is_none());
         let mut suspects: Vec<_> = open.map(|it| it.incident.trouble.clone()).collect();
         if self.plan.scenario.is_some() {
             let script = self.script();
@@ -1260,6 +1278,7 @@ impl World {
             phase: happening.incident.phase,
             acted_at: self.acted_since(happening),
             ended_at: self.over_at(happening),
+            settled_at: happening.settled_at,
             resets_failed: happening
                 .resets_failed
                 .1

@@ -186,7 +186,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         failed: false,
     };
     let boot = BootId::of_this_boot();
-    let mut watch = Watch::new(settings);
+    let mut watch = Watch::new(settings).begun(Stamp::now(&*clock, boot).monotonic);
     let (seen, polls) = mpsc::unbounded_channel();
     let watching = async {
         let mut ticks = time::interval(config.limits.poll_interval);
@@ -375,16 +375,16 @@ impl History {
         let (rest, lost) = record.map_or_else(Default::default, |record| record.end(polls, now));
         events.extend(rest);
         let closed = time::timeout(PARTING, self.keeping.close(events, lost, now)).await;
-        let Ok(Ok((lost, troubles))) = closed else {
+        let Ok(Ok(history)) = closed else {
             crate::complain(
                 "ALARM: the history's disk does not answer; the end of this run is not on record",
             );
             return false;
         };
-        for trouble in &troubles {
-            crate::complain(&format!("ALARM: the history: {trouble}"));
+        for told in history.told() {
+            crate::complain(&told);
         }
-        lost == 0
+        history.lost == 0
     }
 }
 

@@ -144,8 +144,11 @@ pub(crate) fn pairs_table(scores: &PairScores) -> String {
     let (runs, right) = scores.sum();
     let _ = writeln!(
         text,
-        "\n{runs} runs: both among the two most believed in {right} ({:.1} %); in {} more, not both did anything at once",
+        "\n{runs} runs: both among the two most believed in {right} ({:.1} %), in {} ({:.1} %) if two names of one \
+         truth count as two; in {} more, not both did anything at once",
         percent(right, runs),
+        scores.by_name,
+        percent(scores.by_name, runs),
         scores.idle
     );
     text
@@ -161,6 +164,7 @@ pub(crate) fn pairs_json(scores: &PairScores) -> Value {
     json!({
         "runs": runs,
         "both_on_top": right,
+        "both_on_top_by_name": scores.by_name,
         "without_effect": scores.idle,
         "pairs": scores.truths.iter().map(pair).collect::<Vec<_>>(),
         "failures": scores.failures.len(),

@@ -3,6 +3,7 @@
 use hwshim::clock::SystemClock;
 use monitor::history::{Event, Seq, Snapshot, Stamp};
 use monitor::record::{Keeper, Kept, Past};
+use monitor::status::HistoryFigures;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,9 +13,6 @@ use tokio::sync::oneshot;
 /// Asks the thread that keeps the history of this monitor. It ends when nobody can ask any more.
 #[derive(Clone, Debug)]
 pub(super) struct Keeping(Sender<Job>);
-
-/// What became of the history at the end: how many events are lost, and what was wrong.
-pub(super) type Closed = (u64, Vec<String>);
 
 /// Why events are lost before they come here.
 const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
@@ -45,7 +43,7 @@ enum Job {
         events: Vec<Event>,
         lost: u64,
         now: Stamp,
-        closed: oneshot::Sender<Closed>,
+        closed: oneshot::Sender<HistoryFigures>,
     },
 }
 
@@ -105,13 +103,13 @@ impl Keeping {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Ends the history with these events, after all that was asked before.
+    /// Ends the history with these events, after all that was asked before; how it is then.
     pub(super) fn close(
         &self,
         events: Vec<Event>,
         lost: u64,
         now: Stamp,
-    ) -> oneshot::Receiver<Closed> {
+    ) -> oneshot::Receiver<HistoryFigures> {
         let (closed, answer) = oneshot::channel();
         let _ = self.0.send(Job::Close {
             events,
@@ -139,7 +137,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 now,
                 kept,
             } => {
-                keeper.lose(lost, NO_ROOM);
+                keeper.lose(lost, NO_ROOM, now);
                 keeper.sample(&figures, now);
                 let _ = kept.send(keeper.keep(events, now));
             }
@@ -165,7 +163,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 now,
                 closed,
             } => {
-                keeper.lose(lost, NO_ROOM);
+                keeper.lose(lost, NO_ROOM, now);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }

@@ -40,31 +40,83 @@ pub(super) struct Seen {
 
 /// What is wrong with the record, for whoever else says so.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Troubles(Arc<Mutex<Vec<String>>>);
+pub(super) struct Troubles(Arc<Mutex<Known>>);
+
+/// How the record was when it was last asked.
+#[derive(Clone, Debug)]
+struct Known {
+    /// Whether events get onto it.
+    is_recording: bool,
+    history: HistoryFigures,
+}
+
+impl Default for Known {
+    /// Before it was ever asked, nothing is known to be wrong.
+    fn default() -> Self {
+        Self {
+            is_recording: true,
+            history: HistoryFigures {
+                kept: true,
+                lost: 0,
+                troubles: Vec::new(),
+            },
+        }
+    }
+}
 
 impl Troubles {
     pub(super) fn list(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.history.troubles.clone()
     }
 
-    /// Takes over what is wrong now, and tells the operator of what was not before.
-    fn replace(&self, troubles: Vec<String>) {
+    /// Takes over how it is now, and tells the operator of what was not so before.
+    fn replace(&self, now: Known) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // How many events wait changes from poll to poll, and is no news.
-        let gist = |trouble: &str| trouble.split(';').next().map(str::to_owned);
-        for trouble in &troubles {
-            if !known.iter().any(|known| gist(known) == gist(trouble)) {
-                crate::complain(&format!("ALARM: the history: {trouble}"));
-            }
+        for line in known.news(&now) {
+            crate::complain(&line);
         }
-        if troubles.is_empty() && !known.is_empty() {
-            crate::complain("the history is being recorded again, all that waited included");
-        }
-        *known = troubles;
+        *known = now;
     }
+}
+
+impl Known {
+    /// What to tell when it is like `now`, and was like this before.
+    fn news(&self, now: &Self) -> Vec<String> {
+        let (before, after) = (&self.history, &now.history);
+        let told = after.troubles.iter().zip(after.told());
+        let told = told.filter(|(trouble, _)| !has(&before.troubles, trouble));
+        let mut news: Vec<_> = told.map(|(_, line)| line).collect();
+        news.extend(self.again(now).map(str::to_owned));
+        // The first of a history that was not kept is what kept it from that, of which this tells.
+        let lesser = before.troubles.iter().skip(usize::from(!before.kept));
+        let over = lesser.filter(|trouble| !has(&after.troubles, trouble));
+        news.extend(over.map(|trouble| format!("the history: no longer so: {}", gist(trouble))));
+        news
+    }
+
+    /// That events are on record again which were not all.
+    fn again(&self, now: &Self) -> Option<&'static str> {
+        let is_back = !self.is_recording && now.is_recording;
+        let is_whole = now.history.kept;
+        match is_back {
+            true if is_whole => {
+                Some("the history is being recorded again, all that waited included")
+            }
+            true => Some("the history is being recorded again, but for what is lost"),
+            false => (is_whole && !self.history.kept)
+                .then_some("the history: nothing more was lost for 5 minutes"),
+        }
+    }
+}
+
+/// How many events wait changes from poll to poll, and is no news.
+fn gist(trouble: &str) -> &str {
+    trouble.split(';').next().unwrap_or(trouble)
+}
+
+fn has(troubles: &[String], trouble: &str) -> bool {
+    troubles.iter().any(|it| gist(it) == gist(trouble))
 }
 
 /// Where polls end up.
@@ -113,9 +165,9 @@ impl Publisher {
         {
             let mut notes = Vec::new();
             if let Some(record) = &mut self.record {
-                if let Some(history) = record.put(&mut poll, late, now).await {
-                    self.troubles.replace(history.troubles.clone());
-                    record.history = Some(history);
+                if let Some(known) = record.put(&mut poll, late, now).await {
+                    record.history = Some(known.history.clone());
+                    self.troubles.replace(known);
                 }
                 poll.status.history.clone_from(&record.history);
                 notes.extend_from_slice(&record.notes);
@@ -172,7 +224,7 @@ impl Record {
     }
 
     /// Puts on record what a poll brought, and what time did; how the history is, if that is news.
-    async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<HistoryFigures> {
+    async fn put(&mut self, poll: &mut Poll, late: Duration, now: Stamp) -> Option<Known> {
         let mut events = std::mem::take(&mut self.waiting);
         events.extend(self.look_at_desk(poll, now));
         let news = std::mem::take(&mut self.news);
@@ -205,25 +257,45 @@ impl Record {
         let mut answer = self.keeping.keep(events, lost, figures, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
             self.stuck = Some(answer);
-            return Some(not_kept(
+            return Some(self.not_kept(
                 "its disk has not answered for 5 s; what is shown is not on record yet: see whether its file system is well".to_owned(),
             ));
         };
         let Ok(Kept {
             last,
+            lost,
             mut troubles,
             codes,
             opened_late,
         }) = answered
         else {
-            return Some(not_kept(keeping::gone()));
+            return Some(self.not_kept(keeping::gone()));
         };
         self.codes = codes;
         if opened_late {
             troubles.extend(self.catch_up(now).await.err());
         }
-        let kept = last.is_some();
-        Some(HistoryFigures { kept, troubles })
+        let is_recording = last.is_some();
+        Some(Known {
+            is_recording,
+            history: HistoryFigures {
+                kept: is_recording && lost == 0,
+                lost,
+                troubles,
+            },
+        })
+    }
+
+    /// A history that records nothing, and why.
+    fn not_kept(&self, why: String) -> Known {
+        Known {
+            is_recording: false,
+            history: HistoryFigures {
+                kept: false,
+                lost: self.history.as_ref().map_or(0, |history| history.lost),
+                troubles: vec![why],
+            },
+        }
     }
 
     /// Has desk and recorder know what is on record, where the history could not be read at the start:
@@ -258,10 +330,55 @@ impl Record {
     }
 }
 
-/// A history that records nothing, and why.
-fn not_kept(why: String) -> HistoryFigures {
-    HistoryFigures {
-        kept: false,
-        troubles: vec![why],
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(is_recording: bool, lost: u64, troubles: &[&str]) -> Known {
+        Known {
+            is_recording,
+            history: HistoryFigures {
+                kept: is_recording && lost == 0,
+                lost,
+                troubles: troubles.iter().copied().map(str::to_owned).collect(),
+            },
+        }
+    }
+
+    const STOPPED: &str = "nothing is being recorded: the disk is full";
+    const LOST: &str = "2 events are lost (no room); that is on record";
+    const UNTOLD: &str = "anchors: the log was not told where the history ends";
+
+    #[test]
+    fn each_message_about_the_history_says_what_happened_to_it() {
+        let well = known(true, 0, &[]);
+        let stopped = |waiting| {
+            let waits = format!("{STOPPED}; {waiting} events wait");
+            known(false, 0, &[&waits, UNTOLD])
+        };
+        let untold = known(true, 0, &[UNTOLD]);
+        let lossy = known(true, 2, &[LOST]);
+        assert_eq!(
+            well.news(&stopped(1)),
+            [
+                format!("ALARM: the history: {STOPPED}; 1 events wait"),
+                format!("the history: {UNTOLD}")
+            ]
+        );
+        // That more waits is no news.
+        assert_eq!(stopped(1).news(&stopped(2)), [""; 0]);
+        let again = "the history is being recorded again";
+        let all = format!("{again}, all that waited included");
+        assert_eq!(stopped(2).news(&untold), [all.as_str()]);
+        // Nothing was lost by that.
+        let told = format!("the history: no longer so: {UNTOLD}");
+        assert_eq!(untold.news(&well), [told.as_str()]);
+        assert_eq!(stopped(2).news(&well), [all, told.clone()]);
+        let lost = format!("ALARM: the history: {LOST}");
+        let but = format!("{again}, but for what is lost");
+        assert_eq!(stopped(2).news(&lossy), [lost.clone(), but, told]);
+        assert_eq!(well.news(&lossy), [lost]);
+        let no_more = "the history: nothing more was lost for 5 minutes";
+        assert_eq!(lossy.news(&well), [no_more]);
     }
 }

@@ -1,0 +1,292 @@
+//! What is known of a case, weighed once: what each piece of evidence adds to each hypothesis, whether
+//! it counts, and what that makes of them. All that is said of a case is read off this.
+
+use super::inquiry;
+use super::table::{self, Action, HYPOTHESES, Kind, Weights};
+use super::{
+    Assessment, CONFIDENCE_MIN, Circumstances, Dossier, Intervention, Priors, Sight,
+    TRIED_HALF_LIFE, Veto, WORTH_TELLING, Weighed, after, allowed, ranked, softmax,
+};
+use crate::verdict::Cause;
+use hwshim::clock::Instant;
+
+/// A case that was weighed. It has no words: those stand in the dossier.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    pub(super) contributions: Vec<Contribution>,
+    /// How likely each hypothesis is.
+    pub(super) posterior: Weights,
+    /// Who is at fault besides, by what does not count for the cause.
+    besides: Option<(Cause, f64)>,
+    pub(super) vetoes: Vec<Veto>,
+    pub(super) priors: Priors,
+    pub(super) at: Instant,
+}
+
+/// What one piece of evidence adds to each hypothesis.
+#[derive(Clone, Debug)]
+pub(super) struct Contribution {
+    pub(super) piece: Piece,
+    pub(super) was_seen: bool,
+    pub(super) nats: Weights,
+    /// Whether it has a say in who is at fault.
+    pub(super) counts: bool,
+}
+
+/// What was seen, or looked for, or done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Piece {
+    Sight(Kind),
+    Intervention(Action),
+}
+
+impl Contribution {
+    pub(super) const fn code(&self) -> &'static str {
+        match self.piece {
+            Piece::Sight(kind) => kind.name(),
+            Piece::Intervention(action) => action.name(),
+        }
+    }
+
+    /// What exactly was seen.
+    pub(super) fn detail<'a>(&self, dossier: &'a Dossier) -> &'a str {
+        let sight = |sight: Option<&'a Sight>| sight.map(|it| &*it.detail);
+        let found = match self.piece {
+            Piece::Sight(kind) if self.was_seen => sight(dossier.seen.get(&kind)),
+            Piece::Sight(kind) => sight(dossier.not_seen.get(&kind)),
+            Piece::Intervention(action) => {
+                let done = dossier.interventions.get(&action);
+                done.map(|it| &*it.detail)
+            }
+        };
+        found.unwrap_or_default()
+    }
+
+    fn is_of(&self, kinds: &[Kind]) -> bool {
+        matches!(self.piece, Piece::Sight(kind) if kinds.contains(&kind))
+    }
+
+    fn is_change(&self) -> bool {
+        self.is_of(&[Kind::RecentChange])
+    }
+}
+
+impl Dossier {
+    /// What each row of the table and each intervention adds to each hypothesis, in nats.
+    pub(super) fn contributions(&self, now: Instant) -> Vec<Contribution> {
+        let rows = table::ROWS.iter().zip(&*table::ABSENT);
+        let rows = rows.filter_map(|(row, absent)| self.of_row(row, absent, now));
+        let known = self.interventions.values().filter(|it| it.before);
+        rows.chain(known.map(|it| of_intervention(it, now)))
+            .collect()
+    }
+
+    /// Several sights in a row are sights of one thing: the strongest counts, and that one was not
+    /// there only if none was.
+    fn of_row(&self, row: &table::Row, absent: &Weights, now: Instant) -> Option<Contribution> {
+        let strongest = |find: fn(&Self, Kind, Instant) -> Option<(f64, &Sight)>| {
+            let kinds = row.kinds.iter();
+            let found = kinds.filter_map(|kind| Some((*kind, find(self, *kind, now)?.0)));
+            found.max_by(|(_, one), (_, other)| one.total_cmp(other))
+        };
+        let seen = strongest(Self::strength);
+        let was_seen = seen.is_some();
+        let (kind, strength) = seen.or_else(|| strongest(Self::absence))?;
+        let weights = if was_seen { row.weights } else { *absent };
+        Some(Contribution {
+            piece: Piece::Sight(kind),
+            was_seen,
+            nats: weights.map(|weight| weight * strength),
+            counts: true,
+        })
+    }
+}
+
+fn of_intervention(intervention: &Intervention, now: Instant) -> Contribution {
+    let effects = intervention.action.effects();
+    let nats = match intervention.after {
+        true => effects.unchanged,
+        false => effects.cured,
+    };
+    let strength = after(now.since(intervention.at), TRIED_HALF_LIFE);
+    Contribution {
+        piece: Piece::Intervention(intervention.action),
+        was_seen: true,
+        nats: nats.map(|weight| weight * strength),
+        counts: true,
+    }
+}
+
+impl Balance {
+    /// Weighs what is known.
+    #[must_use]
+    pub fn of(
+        dossier: &Dossier,
+        circumstances: &Circumstances,
+        priors: &Priors,
+        now: Instant,
+    ) -> Self {
+        let mut contributions = dossier.contributions(now);
+        let vetoes = Veto::applying(circumstances);
+        let all = Pieces {
+            contributions: &contributions,
+            vetoes: &vetoes,
+            priors,
+        };
+        let (part, besides) = match all.told_apart(circumstances) {
+            Some((part, besides)) => (part, Some(besides)),
+            None => (all.weigh(|_| true), None),
+        };
+        for (contribution, counts) in contributions.iter_mut().zip(part.counts) {
+            contribution.counts = counts;
+        }
+        Self {
+            contributions,
+            posterior: part.posterior,
+            besides,
+            vetoes,
+            priors: *priors,
+            at: now,
+        }
+    }
+
+    /// What is believed to be at fault, and why, in the words of the dossier that was weighed.
+    #[must_use]
+    pub fn assessment(&self, dossier: &Dossier) -> Assessment {
+        let (cause, _) = named(&self.posterior, &self.vetoes);
+        let leading = ranked(&self.posterior, &[])[0].0;
+        let (evidence_for, evidence_against) = self.told(leading, dossier);
+        let next_test = (cause == Cause::Undetermined).then(|| {
+            let open = allowed(&self.posterior, &self.vetoes);
+            inquiry::next(dossier, &open, self.at)
+        });
+        Assessment {
+            cause,
+            ranked: ranked(&self.posterior, &self.vetoes),
+            leading,
+            besides: self.besides,
+            evidence_for,
+            evidence_against,
+            vetoes: self.vetoes.clone(),
+            next_test: next_test.flatten(),
+        }
+    }
+
+    /// What speaks for `cause` and what against it: the weight of evidence against all other faults.
+    fn told(&self, cause: Cause, dossier: &Dossier) -> (Vec<Weighed>, Vec<Weighed>) {
+        let Some(this) = HYPOTHESES.iter().position(|it| *it == cause) else {
+            return (Vec::new(), Vec::new());
+        };
+        let is_other = |other: usize| other != this && HYPOTHESES[other] != Cause::None;
+        let others: Vec<_> = (0..HYPOTHESES.len()).filter(|it| is_other(*it)).collect();
+        let Priors(priors) = &self.priors;
+        let chance: f64 = others.iter().map(|other| priors[*other]).sum();
+        let weigh = |contribution: &Contribution| {
+            let nats = &contribution.nats;
+            let odds = others
+                .iter()
+                .map(|other| priors[*other] * nats[*other].exp());
+            nats[this] - (odds.sum::<f64>() / chance).ln()
+        };
+        let counting = self.contributions.iter().filter(|it| it.counts);
+        let weighed = counting.map(|contribution| (contribution, weigh(contribution)));
+        let weighed = weighed.filter(|(_, nats)| nats.abs() >= WORTH_TELLING);
+        let mut weighed: Vec<_> = weighed
+            .map(|(contribution, nats)| Weighed {
+                code: contribution.code(),
+                was_seen: contribution.was_seen,
+                detail: contribution.detail(dossier).to_owned(),
+                nats,
+            })
+            .collect();
+        weighed.sort_by(|one, other| other.nats.abs().total_cmp(&one.nats.abs()));
+        weighed.into_iter().partition(|weighed| weighed.nats > 0.0)
+    }
+}
+
+/// All that is known, to be weighed in parts.
+#[derive(Clone, Copy)]
+struct Pieces<'a> {
+    contributions: &'a [Contribution],
+    vetoes: &'a [Veto],
+    priors: &'a Priors,
+}
+
+/// A part of what is known, weighed by itself.
+struct Part {
+    /// Whether each piece counts.
+    counts: Vec<bool>,
+    posterior: Weights,
+}
+
+impl Pieces<'_> {
+    /// Weighs what is in a part. Whom what was seen of the fault names, no change of late makes
+    /// doubtful: then changes do not count.
+    fn weigh(&self, is_in: impl Fn(&Contribution) -> bool) -> Part {
+        let direct = self.count(|it| is_in(it) && !it.is_change());
+        match named(&direct.posterior, self.vetoes).0 {
+            Cause::Undetermined => self.count(is_in),
+            _ => direct,
+        }
+    }
+
+    fn count(&self, counts: impl Fn(&Contribution) -> bool) -> Part {
+        let counting = self.contributions.iter().filter(|it| counts(it));
+        Part {
+            posterior: posterior(self.priors, counting),
+            counts: self.contributions.iter().map(&counts).collect(),
+        }
+    }
+
+    /// Two faults, where neither can explain what was seen of the other: what a card shows that no host
+    /// can bring about, beside a host that is starved; and whatever is wrong, beside callers whose
+    /// requests nobody can do.
+    fn told_apart(&self, circumstances: &Circumstances) -> Option<(Part, (Cause, f64))> {
+        let beside_the_host = circumstances
+            .is_no_matter_of_time
+            .then(|| self.apart(&Kind::OF_THE_HOST));
+        beside_the_host
+            .flatten()
+            .or_else(|| self.apart(&Kind::OF_THE_CALLERS))
+    }
+
+    /// What was seen of `kinds` weighed apart from all else that was, so that neither speaks for or
+    /// against the other: all else, and whom `kinds` name besides. Nothing if that does not name two.
+    fn apart(&self, kinds: &[Kind]) -> Option<(Part, (Cause, f64))> {
+        let mut seen = self.contributions.iter().filter(|it| it.was_seen);
+        if !seen.any(|it| it.is_of(kinds)) {
+            return None;
+        }
+        let of_these = self.weigh(|it| !it.was_seen || it.is_of(kinds));
+        let of_all_else = self.weigh(|it| !it.was_seen || !it.is_of(kinds));
+        let fault = |part: &Part| {
+            Some(named(&part.posterior, self.vetoes))
+                .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined))
+        };
+        let besides = fault(&of_these)?;
+        let (cause, _) = fault(&of_all_else)?;
+        (cause != besides.0).then_some((of_all_else, besides))
+    }
+}
+
+/// What is likely enough to be named, and how likely that is.
+fn named(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
+    match ranked(posterior, vetoes)[0] {
+        (top, confidence) if confidence >= CONFIDENCE_MIN => (top, confidence),
+        (_, confidence) => (Cause::Undetermined, confidence),
+    }
+}
+
+/// How likely each hypothesis is.
+pub(super) fn posterior<'a>(
+    priors: &Priors,
+    contributions: impl IntoIterator<Item = &'a Contribution>,
+) -> Weights {
+    let mut nats = priors.0.map(f64::ln);
+    for contribution in contributions {
+        for (nats, more) in nats.iter_mut().zip(contribution.nats) {
+            *nats += more;
+        }
+    }
+    softmax(&nats)
+}
