@@ -161,6 +161,12 @@ impl Cause {
         Self::Undetermined,
     ];
 
+    /// Others take the time, which is theirs to take: wrong neither with the card nor with its link,
+    /// its service or its settings, and it comes and goes.
+    pub(crate) const fn is_light(self) -> bool {
+        matches!(self, Self::HostStarvation | Self::Overload | Self::Monitor)
+    }
+
     /// Its name, the same in the terminal, in JSON and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -240,33 +240,53 @@ impl Pieces<'_> {
 
     /// Two faults, where neither can explain what was seen of the other: what a card shows that no host
     /// can bring about, beside a host that is starved; and whatever is wrong, beside callers whose
-    /// requests nobody can do.
+    /// requests nobody can do. Where there are all three, it is the callers that are not told.
     fn told_apart(&self, circumstances: &Circumstances) -> Option<(Part, (Cause, f64))> {
-        let beside_the_host = circumstances
-            .is_no_matter_of_time
-            .then(|| self.apart(&Kind::OF_THE_HOST));
-        beside_the_host
-            .flatten()
-            .or_else(|| self.apart(&Kind::OF_THE_CALLERS))
+        if circumstances.is_no_matter_of_time
+            && let Some(Apart { these, all_else }) =
+                self.apart(&Kind::OF_THE_HOST, &Kind::OF_THE_CALLERS)
+        {
+            return Some((all_else.part, these.named));
+        }
+        let Apart { these, all_else } = self.apart(&Kind::OF_THE_CALLERS, &[])?;
+        // What comes and goes with each burst of somebody's work takes no other's place.
+        let (first, besides) = if all_else.named.0.is_light() {
+            (these, all_else)
+        } else {
+            (all_else, these)
+        };
+        Some((first.part, besides.named))
     }
 
-    /// What was seen of `kinds` weighed apart from all else that was, so that neither speaks for or
-    /// against the other: all else, and whom `kinds` name besides. Nothing if that does not name two.
-    fn apart(&self, kinds: &[Kind]) -> Option<(Part, (Cause, f64))> {
+    /// What was seen of `kinds` weighed apart from all else that was, but for what is `left_out`, so that
+    /// neither speaks for or against the other. Nothing if that does not name two.
+    fn apart(&self, kinds: &[Kind], left_out: &[Kind]) -> Option<Apart> {
         let mut seen = self.contributions.iter().filter(|it| it.was_seen);
         if !seen.any(|it| it.is_of(kinds)) {
             return None;
         }
-        let of_these = self.weigh(|it| !it.was_seen || it.is_of(kinds));
-        let of_all_else = self.weigh(|it| !it.was_seen || !it.is_of(kinds));
-        let fault = |part: &Part| {
-            Some(named(&part.posterior, self.vetoes))
-                .filter(|(cause, _)| !matches!(cause, Cause::None | Cause::Undetermined))
+        let fault = |part: Part| {
+            let named = named(&part.posterior, self.vetoes);
+            let is_fault = !matches!(named.0, Cause::None | Cause::Undetermined);
+            is_fault.then_some(Fault { part, named })
         };
-        let besides = fault(&of_these)?;
-        let (cause, _) = fault(&of_all_else)?;
-        (cause != besides.0).then_some((of_all_else, besides))
+        let is_else = |it: &Contribution| !it.is_of(kinds) && !it.is_of(left_out);
+        let these = fault(self.weigh(|it| !it.was_seen || it.is_of(kinds)))?;
+        let all_else = fault(self.weigh(|it| !it.was_seen || is_else(it)))?;
+        (these.named.0 != all_else.named.0).then_some(Apart { these, all_else })
     }
+}
+
+/// Whom a part of what is known names, and how likely that is by it.
+struct Fault {
+    part: Part,
+    named: (Cause, f64),
+}
+
+/// Whom some of what was seen names, and whom all else does.
+struct Apart {
+    these: Fault,
+    all_else: Fault,
 }
 
 /// What is likely enough to be named, and how likely that is.

@@ -372,6 +372,27 @@ fn callers_whose_requests_nobody_can_do_are_at_fault_besides_whoever_else_is() {
 }
 
 #[test]
+fn a_burst_of_the_host_takes_the_place_of_no_setting_and_a_setting_hides_no_card_on_such_a_host() {
+    let starved = [Kind::ErrorThenOk, Kind::HostPressure];
+    let absent = [Kind::QueueLong, Kind::CounterMovesNoReply];
+    let host = Some(Cause::HostStarvation);
+    let said = |more: &[Kind], circumstances: &Circumstances| {
+        let seen = [&starved, more].concat();
+        let assessment = under(&dossier(&seen, &absent), circumstances);
+        (assessment.cause, assessment.besides.map(|(cause, _)| cause))
+    };
+    let serves = Circumstances::default();
+    assert_eq!(said(&[], &serves), (Cause::Configuration, host));
+    let shown = Circumstances {
+        is_no_matter_of_time: true,
+        ..Circumstances::default()
+    };
+    for kind in [Kind::OutOfRange, Kind::CheckFailed] {
+        assert_eq!(said(&[kind], &shown), (Cause::Card, host), "{kind:?}");
+    }
+}
+
+#[test]
 fn evidence_is_told_for_and_against_the_likeliest_cause() {
     let assessment = assessed(&dossier(
         &[Kind::WrongAnswer, Kind::LedFault, Kind::OwnLateness],

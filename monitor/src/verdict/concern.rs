@@ -48,14 +48,6 @@ struct Held {
     why: Option<Evidence>,
 }
 
-/// Others take the time, which is theirs to take.
-const fn is_light(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::HostStarvation | Cause::Overload | Cause::Monitor
-    )
-}
-
 impl Concerns {
     pub(super) const fn new() -> Self {
         Self {
@@ -76,7 +68,7 @@ impl Concerns {
         };
         let why = weighed_first(assessment).filter(|_| weighed != Cause::None);
         self.let_go(now);
-        if is_light(weighed) {
+        if weighed.is_light() {
             self.hold(weighed, why, now);
         } else if weighed != Cause::None {
             return (weighed, why);
