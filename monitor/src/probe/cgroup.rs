@@ -114,6 +114,8 @@ impl fmt::Display for Cgroup {
 /// Memory of a control group and of all groups below it.
 #[derive(Clone, Debug)]
 pub struct CgroupMemory {
+    /// It is another group of that name than at the look before, and has counted from nothing.
+    pub is_another: bool,
     /// Everything it is charged for.
     pub used_bytes: Result<u64, ProbeError>,
     /// The most that ever was.
@@ -310,6 +312,7 @@ impl Probe for CgroupProbe {
         // The files belong to the group they were opened in. A service that is started again gets
         // another group of the same name, so files that have nothing to say any more are let go.
         let known = self.files.take().filter(|(known, _)| known == subject);
+        let is_another = known.is_some();
         if let Some((_, mut files)) = known {
             let seen = files.read(&mut self.buffer);
             if !is_gone(&seen) {
@@ -320,7 +323,7 @@ impl Probe for CgroupProbe {
         let mut files = self.open(subject)?;
         let seen = files.read(&mut self.buffer);
         self.files = Some((subject.clone(), files));
-        Ok(seen)
+        Ok(CgroupMemory { is_another, ..seen })
     }
 }
 
@@ -369,6 +372,7 @@ impl FilesV1 {
                 })
             });
         CgroupMemory {
+            is_another: false,
             used_bytes: bytes(&mut self.usage, buffer),
             peak_bytes: bytes(&mut self.max_usage, buffer),
             limit: bytes(&mut self.limit, buffer).map(|limit| match limit {
@@ -398,6 +402,7 @@ impl FilesV2 {
 
     fn read(&mut self, buffer: &mut Vec<u8>) -> CgroupMemory {
         CgroupMemory {
+            is_another: false,
             used_bytes: bytes(&mut self.current, buffer),
             peak_bytes: bytes(&mut self.peak, buffer),
             limit: self

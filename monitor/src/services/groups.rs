@@ -130,6 +130,11 @@ impl Group {
             // It was what it was before.
             Some(Err(_)) | None => {}
         }
+        // The one before may have counted a kill when it was removed, which nobody can read any more.
+        if memory.is_some_and(|memory| memory.is_another) {
+            self.kills.counted = None;
+            self.at_limit.counted = None;
+        }
         let events = memory.and_then(|memory| memory.events.as_ref().ok());
         let kills = events.and_then(|events| events.oom_kills);
         self.tells = kills.is_some() && self.kills.counted.is_some();
@@ -259,6 +264,7 @@ pub(super) mod tests {
     pub(in super::super) fn unread() -> CgroupMemory {
         let torn = || ProbeError::Torn { path: "/p".into() };
         CgroupMemory {
+            is_another: false,
             used_bytes: Err(torn()),
             peak_bytes: Err(torn()),
             limit: Err(torn()),
@@ -330,6 +336,23 @@ pub(super) mod tests {
         assert_eq!(of(["4096", "1024"], (0, 0)), (Some(false), None));
         let nobody_tells = after_a_kill(["4096", "1024"], [None, None]);
         assert_eq!(nobody_tells, (None, None));
+    }
+
+    #[test]
+    fn a_group_that_was_made_again_is_spoken_for_by_the_one_above() {
+        let (mut site, mut groups) = (Site::new(), groups_of("shop/web"));
+        site.group("shop/web", "max", 0, 0);
+        site.group("shop", "max", 3, 5);
+        site.poll(&mut groups, false, at(1));
+        site.group("shop", "max", 3, 6);
+        let own = groups.own().unwrap().clone();
+        let seen = site.senses.look_at_cgroup(&own, at(2)).unwrap();
+        let made_again = CgroupMemory {
+            is_another: true,
+            ..seen
+        };
+        groups.poll(Some(&made_again), true, &site.senses, at(2));
+        assert_eq!(groups.counted_a_kill(at(2)), Some(true));
     }
 
     #[test]

@@ -500,6 +500,7 @@ impl State {
         let memory = self.about(MEMORY, 0.02, now) + self.leaked.memory;
         let total = whole(kernel + memory);
         CgroupMemory {
+            is_another: false,
             used_bytes: Ok(total),
             peak_bytes: Ok(total),
             limit: Ok(Limit::At(whole(MEMORY_MAX))),
