@@ -131,6 +131,11 @@ impl HistoryFigures {
             format!("{alarm}the history: {trouble}")
         })
     }
+
+    /// What is wrong, but for what keeps events from being recorded.
+    pub fn lesser(&self) -> impl Iterator<Item = &String> {
+        self.troubles.iter().skip(usize::from(!self.kept))
+    }
 }
 
 /// What services hold is judged as if their time went faster.

@@ -88,9 +88,10 @@ impl Known {
         let told = told.filter(|(trouble, _)| !has(&before.troubles, trouble));
         let mut news: Vec<_> = told.map(|(_, line)| line).collect();
         news.extend(self.again(now).map(str::to_owned));
-        // The first of a history that was not kept is what kept it from that, of which this tells.
-        let lesser = before.troubles.iter().skip(usize::from(!before.kept));
-        let over = lesser.filter(|trouble| !has(&after.troubles, trouble));
+        // Of what kept it from recording, the line before tells.
+        let over = before
+            .lesser()
+            .filter(|trouble| !has(&after.troubles, trouble));
         news.extend(over.map(|trouble| format!("the history: no longer so: {}", gist(trouble))));
         news
     }
@@ -115,8 +116,10 @@ fn gist(trouble: &str) -> &str {
     trouble.split(';').next().unwrap_or(trouble)
 }
 
+/// Nor is how many are lost, with which a trouble may begin.
 fn has(troubles: &[String], trouble: &str) -> bool {
-    troubles.iter().any(|it| gist(it) == gist(trouble))
+    let what = |trouble| gist(trouble).trim_start_matches(|it: char| it.is_ascii_digit());
+    troubles.iter().any(|it| what(it) == what(trouble))
 }
 
 /// Where polls end up.
@@ -286,14 +289,16 @@ impl Record {
         })
     }
 
-    /// A history that records nothing, and why.
+    /// A history that records nothing, and why. Of its lesser troubles nobody has said that they are over.
     fn not_kept(&self, why: String) -> Known {
+        let before = self.history.as_ref();
+        let lesser = before.into_iter().flat_map(HistoryFigures::lesser).cloned();
         Known {
             is_recording: false,
             history: HistoryFigures {
                 kept: false,
-                lost: self.history.as_ref().map_or(0, |history| history.lost),
-                troubles: vec![why],
+                lost: before.map_or(0, |history| history.lost),
+                troubles: std::iter::once(why).chain(lesser).collect(),
             },
         }
     }
@@ -378,6 +383,9 @@ mod tests {
         let but = format!("{again}, but for what is lost");
         assert_eq!(stopped(2).news(&lossy), [lost.clone(), but, told]);
         assert_eq!(well.news(&lossy), [lost]);
+        // That more is lost in the same way is no news either.
+        let lossier = known(true, 3, &[&LOST.replacen('2', "3", 1)]);
+        assert_eq!(lossy.news(&lossier), [""; 0]);
         let no_more = "the history: nothing more was lost for 5 minutes";
         assert_eq!(lossy.news(&well), [no_more]);
     }
