@@ -54,6 +54,8 @@ const STRENGTH_MIN: f64 = 0.05;
 const WORTH_TELLING: f64 = 0.1;
 /// What was tried half a day ago tells half as much: it may have been another fault.
 const TRIED_HALF_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// With fewer requests in flight, no queue is long.
+const QUEUE_LONG: u64 = 64;
 /// Polls on time in a row that must find a counter unmoved before it is frozen.
 const FROZEN_POLLS: u32 = 3;
 
@@ -139,6 +141,20 @@ impl Dossier {
             detail: detail.into(),
         };
         keep_latest(&mut self.not_seen, kind, sight);
+    }
+
+    /// A card's counter was read twice, and has moved: it does not stand still, and is no all-ones.
+    pub(crate) fn counter_moved(&mut self, detail: &str, at: Instant) {
+        self.not_seen(Kind::CounterFrozen, detail, at);
+        self.not_seen(Kind::ConfigAllOnes, detail, at);
+    }
+
+    /// A card has so many requests in flight. Many are no more than a sign that it is busy.
+    pub(crate) fn in_flight(&mut self, requests: u64, at: Instant) {
+        if requests < QUEUE_LONG {
+            let detail = format!("{requests} requests are in flight");
+            self.not_seen(Kind::QueueLong, detail, at);
+        }
     }
 
     /// Something was done to find out.

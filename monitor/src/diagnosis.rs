@@ -39,9 +39,6 @@ use link::LinkDeltas;
 use refusals::Refusals;
 use std::time::Duration;
 
-/// With fewer requests in flight, no queue is long.
-const QUEUE_LONG: u64 = 64;
-
 /// Polls in a row that must read a fault from the light: between one signal and the next, anything
 /// may be read.
 const LIGHT_AT_FAULT: u32 = 3;
@@ -152,33 +149,19 @@ impl Diagnosis {
     fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
         let now = case.look.at;
         let frozen = case.memory.pulse().unmoved_polls();
-        let moving = heartbeat_is_moving(case);
+        let dossier = &mut self.scales.dossier;
         if frozen >= case.limits.frozen_polls {
             let detail = format!("it stood still in {frozen} polls that were on time");
-            self.scales
-                .dossier
-                .seen(Kind::CounterFrozen, 1.0, detail, now);
-        } else if moving {
-            let detail = "it moves";
-            self.scales
-                .dossier
-                .not_seen(Kind::CounterFrozen, detail, now);
-            self.scales
-                .dossier
-                .not_seen(Kind::ConfigAllOnes, detail, now);
+            dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+        } else if heartbeat_is_moving(case) {
+            dossier.counter_moved("it moves", now);
         }
         // The owner drives the card itself: as long as it publishes, no service stands between.
         let detail = "the owner publishes, and drives the card itself";
         if case.memory.page_moved() {
-            self.scales
-                .dossier
-                .not_seen(Kind::CounterMovesNoReply, detail, now);
+            dossier.not_seen(Kind::CounterMovesNoReply, detail, now);
         }
-        let in_flight = page.requests.in_flight.get();
-        if in_flight < QUEUE_LONG {
-            let detail = format!("{in_flight} requests are in flight");
-            self.scales.dossier.not_seen(Kind::QueueLong, detail, now);
-        }
+        dossier.in_flight(page.requests.in_flight.get(), now);
         // What a card that has been told to pause does not answer, it need not.
         if !is_paused(case) {
             if !is_out_for_a_pause(case) {
@@ -257,17 +240,14 @@ impl Diagnosis {
         let Some(before) = self.lost.replace(lost) else {
             return;
         };
+        let dossier = &mut self.scales.dossier;
         if before.0 < reboots {
             let detail = format!("the firmware has restarted unasked {reboots} times");
-            self.scales
-                .dossier
-                .seen(Kind::SilentReboot, 1.0, detail, now);
+            dossier.seen(Kind::SilentReboot, 1.0, detail, now);
         }
         if before.1 < sessions {
             let detail = format!("the card has forgotten {sessions} sessions");
-            self.scales
-                .dossier
-                .seen(Kind::SessionsLost, 1.0, detail, now);
+            dossier.seen(Kind::SessionsLost, 1.0, detail, now);
         }
     }
 

@@ -15,8 +15,6 @@ use hwshim::clock::Instant;
 
 /// A rise that is no more than suspected tells half.
 const SUSPECTED: f64 = 0.5;
-/// With fewer requests in flight, no queue is long.
-const QUEUE_LONG: u64 = 64;
 /// Once may have met a pause.
 const SILENT_ONCE: f64 = 0.3;
 /// That something would not be done may be for want of permission, or of time.
@@ -58,18 +56,12 @@ impl Evidences {
         self.work(facts.work, now);
         self.leaks(facts.leaks, now);
         self.host(host, now);
-        if card.is_some_and(|card| card.moves) {
-            let detail = "the card's heartbeat moves";
-            self.scales
-                .dossier
-                .not_seen(Kind::CounterFrozen, detail, now);
-            self.scales
-                .dossier
-                .not_seen(Kind::ConfigAllOnes, detail, now);
-        }
-        if let Some(CardFacts { in_flight, .. }) = card.filter(|it| it.in_flight < QUEUE_LONG) {
-            let detail = format!("{in_flight} requests are in flight");
-            self.scales.dossier.not_seen(Kind::QueueLong, detail, now);
+        if let Some(card) = card {
+            let dossier = &mut self.scales.dossier;
+            if card.moves {
+                dossier.counter_moved("the card's heartbeat moves", now);
+            }
+            dossier.in_flight(card.in_flight, now);
         }
         let circumstances = Circumstances {
             local_health: 0,
@@ -174,14 +166,13 @@ impl Evidences {
             Level::Suspected => SUSPECTED,
             Level::Leaking | Level::Page => 1.0,
         };
+        let dossier = &mut self.scales.dossier;
         if strength > 0.0 {
             let detail = crate::text::leak_sentence(worst);
-            self.scales
-                .dossier
-                .seen(Kind::FloorTrend, strength, detail, now);
+            dossier.seen(Kind::FloorTrend, strength, detail, now);
         } else if !is_warming_up(leaks) {
             let detail = "nothing that it holds only ever grows";
-            self.scales.dossier.not_seen(Kind::FloorTrend, detail, now);
+            dossier.not_seen(Kind::FloorTrend, detail, now);
         }
         let mut rising = own.filter(|leak| leak.level > Level::Watching);
         let is_seen = |each: Option<f64>| each.is_some_and(|each| each > 0.0);
@@ -194,9 +185,7 @@ impl Evidences {
             } else {
                 format!("{resource}: more is held the longer the card is away")
             };
-            self.scales
-                .dossier
-                .seen(Kind::FailedOpens, strength, detail, now);
+            dossier.seen(Kind::FailedOpens, strength, detail, now);
         }
     }
 
@@ -205,18 +194,15 @@ impl Evidences {
             return;
         };
         let signs = sample.signs(&Limits::default());
+        let dossier = &mut self.scales.dossier;
         if signs.is_empty() {
             let detail = "the host has time and memory";
-            self.scales
-                .dossier
-                .not_seen(Kind::HostPressure, detail, now);
-            self.scales.dossier.not_seen(Kind::OwnLateness, detail, now);
+            dossier.not_seen(Kind::HostPressure, detail, now);
+            dossier.not_seen(Kind::OwnLateness, detail, now);
         } else {
             let names: Vec<_> = signs.iter().map(|sign| sign.name()).collect();
             let detail = names.join(", ");
-            self.scales
-                .dossier
-                .seen(Kind::HostPressure, 1.0, detail, now);
+            dossier.seen(Kind::HostPressure, 1.0, detail, now);
         }
     }
 }
