@@ -41,7 +41,7 @@ pub(crate) struct Tape {
     random: Random,
     exchanges: VecDeque<Exchange>,
     /// The step will not be repeated; for one, as more was drawn than there is room for.
-    full: bool,
+    is_given_up: bool,
     provider: Option<Weak<Offload>>,
     /// Until the signature is asked for.
     announced: Option<Announced>,
@@ -126,7 +126,7 @@ impl Tape {
                 read: 0,
             },
             exchanges: VecDeque::new(),
-            full: false,
+            is_given_up: false,
             provider: None,
             announced: None,
         }
@@ -168,12 +168,12 @@ impl Tape {
 
     /// Gives up repeating: from here on, software signs.
     pub(crate) const fn give_up(&mut self) {
-        self.full = true;
+        self.is_given_up = true;
     }
 
     /// Whether it was given up, or more was drawn than there is room for.
     pub(crate) const fn is_given_up(&self) -> bool {
-        self.full
+        self.is_given_up
     }
 
     /// How the step was signed, if it was.
@@ -200,7 +200,7 @@ impl Tape {
     }
 
     const fn is_recording(&self) -> bool {
-        matches!(self.state, State::Recording) && !self.full
+        matches!(self.state, State::Recording) && !self.is_given_up
     }
 
     pub(super) fn write_random(&mut self, drawn: &[u8], provider: &Weak<Offload>) {
@@ -216,7 +216,7 @@ impl Tape {
                 room.copy_from_slice(drawn);
                 self.random.written = end;
             }
-            None => self.full = true,
+            None => self.is_given_up = true,
         }
     }
 
@@ -240,7 +240,7 @@ impl Tape {
             return;
         }
         if self.exchanges.len() == EXCHANGES_MAX {
-            self.full = true;
+            self.is_given_up = true;
         } else {
             self.exchanges.push_back(exchange);
         }
@@ -260,7 +260,7 @@ impl Tape {
         // It is here. Were it still announced, it would take itself for somebody else who waits.
         self.announced = None;
         match mem::replace(&mut self.state, State::Ended(Signed::Software)) {
-            State::Recording if !self.full => {
+            State::Recording if !self.is_given_up => {
                 self.state = State::Recording;
                 Turn::Park
             }
