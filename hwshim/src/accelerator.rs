@@ -8,7 +8,7 @@
 pub mod class;
 pub(crate) mod least;
 pub mod multi_buffer;
-mod pkcs1;
+pub(crate) mod pkcs1;
 pub(crate) mod pss;
 pub mod software;
 
@@ -82,6 +82,11 @@ pub trait Accelerator: Send + fmt::Debug {
     /// one, one alone costs as much as all: whoever has only one does better elsewhere.
     fn batch_size(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
+    }
+
+    /// Whether it computes by crypto_mb on this processor, which then must not be who verifies.
+    fn is_multi_buffer(&self) -> bool {
+        false
     }
 
     /// The batch that one more request of `class` would be in, where the accelerator has timed such

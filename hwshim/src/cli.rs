@@ -12,6 +12,8 @@ mod serve;
 #[cfg(feature = "tls")]
 mod serve_tls;
 mod stats;
+#[cfg(feature = "tls")]
+mod verifying;
 
 use clap::{Parser, Subcommand};
 use output::Output;

@@ -64,6 +64,14 @@ impl KnownAnswer {
         }
     }
 
+    /// The one right answer, if there is but one.
+    pub(crate) const fn exact_answer(&self) -> Option<&'static [u8]> {
+        match self.answer {
+            Answer::Exactly(answer) => Some(answer),
+            Answer::Verifies => None,
+        }
+    }
+
     /// Whether `answer` answers `operation`, which [`KnownAnswer::operation`] made.
     #[must_use]
     pub fn accepts(&self, operation: &Operation, answer: Unverified<Vec<u8>>) -> bool {

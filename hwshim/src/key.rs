@@ -7,6 +7,7 @@
 use crate::router::verify::NonceFilter;
 #[cfg(any(test, feature = "aws-lc-rs"))]
 use crate::router::verify::parsed::ParsedRsaKey;
+use ::multi_buffer::RsaPublicKey;
 use aes::cipher::KeyInit;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -17,6 +18,7 @@ use ring::signature::{
 };
 use ring::{aead, digest, hmac};
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
@@ -231,6 +233,7 @@ pub struct SigningKey {
     nonces: NonceFilter,
     #[cfg(any(test, feature = "aws-lc-rs"))]
     parsed: ParsedRsaKey,
+    for_eights: OnceLock<Option<RsaPublicKey>>,
 }
 
 enum Pair {
@@ -391,6 +394,7 @@ impl SigningKey {
             nonces: NonceFilter::default(),
             #[cfg(any(test, feature = "aws-lc-rs"))]
             parsed: ParsedRsaKey::default(),
+            for_eights: OnceLock::new(),
         }
     }
 
@@ -482,6 +486,15 @@ impl SigningKey {
     #[cfg(any(test, feature = "aws-lc-rs"))]
     pub(crate) const fn parsed(&self) -> &ParsedRsaKey {
         &self.parsed
+    }
+
+    /// The public key as crypto_mb takes it, if that is possible: of one of its lengths, with the usual
+    /// exponent.
+    pub(crate) fn for_eights(&self) -> Option<&RsaPublicKey> {
+        self.modulus_len()?;
+        self.for_eights
+            .get_or_init(|| RsaPublicKey::from_pkcs1(self.public_key()).ok())
+            .as_ref()
     }
 
     pub(crate) fn rsa(&self) -> Option<&RsaKeyPair> {

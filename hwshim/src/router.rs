@@ -637,21 +637,31 @@ impl Guard<'_> {
     fn settle(mut self, arrival: Arrival) -> Result<Vec<u8>, OperationError> {
         self.arrived = true;
         let Arrival {
-            operation, answer, ..
+            operation,
+            answer,
+            share,
+            ..
         } = arrival;
+        let opened = share.as_ref().map(|share| share.open(&*self.shared.clock));
         let begun = self.shared.clock.now();
-        let released = release(&operation, answer, |rule| self.reject(rule));
-        self.end(begun, released)
+        let released = release(&operation, answer, share.as_ref(), |rule| self.reject(rule));
+        self.end(begun, opened.unwrap_or_default(), released)
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
         let begun = self.shared.clock.now();
-        self.end(begun, in_software(operation))
+        self.end(begun, Duration::ZERO, in_software(operation))
     }
 
-    fn end(self, begun: Instant, released: Released) -> Result<Vec<u8>, OperationError> {
+    /// Ends what was begun then, after something that took `before`.
+    fn end(
+        self,
+        begun: Instant,
+        before: Duration,
+        released: Released,
+    ) -> Result<Vec<u8>, OperationError> {
         let now = self.shared.clock.now();
-        let took = released.took(now.since(begun));
+        let took = released.took(before + now.since(begun));
         let Released { output, ending, .. } = released;
         if let Some(mut inner) = self.shared.lock() {
             if let Some(took) = took {

@@ -249,6 +249,10 @@ impl Accelerator for MultiBuffer {
         NonZeroUsize::new(LANES).expect("the library has eight lanes")
     }
 
+    fn is_multi_buffer(&self) -> bool {
+        true
+    }
+
     fn next_batch(&self, class: Class) -> Option<Batch> {
         let takes = self.takes[class.index()]?;
         let before = Class::ALL.into_iter().map(|other| {

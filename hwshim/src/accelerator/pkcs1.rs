@@ -1,4 +1,5 @@
-//! EMSA-PKCS1-v1_5 encoding (RFC 8017 §9.2 "EMSA-PKCS1-v1_5"), for an accelerator that pads nothing.
+//! EMSA-PKCS1-v1_5 encoding (RFC 8017 §9.2 "EMSA-PKCS1-v1_5"), for an accelerator that pads nothing, and to compare
+//! with what a signature opens to.
 
 use crate::key::HashAlgorithm;
 
@@ -6,7 +7,7 @@ use crate::key::HashAlgorithm;
 const PADDING_LEN_MIN: usize = 11;
 
 /// The encoded message for a modulus of `len` bytes. `None` if that is too short for the hash.
-pub(super) fn encode(hash: HashAlgorithm, message: &[u8], len: usize) -> Option<Vec<u8>> {
+pub(crate) fn encode(hash: HashAlgorithm, message: &[u8], len: usize) -> Option<Vec<u8>> {
     let prefix = digest_info(hash);
     let digest = hash.digest(message);
     let content_len = prefix.len() + digest.as_ref().len();

@@ -1,4 +1,4 @@
-//! EMSA-PSS encoding (RFC 8017 §9.1.1 "Encoding Operation"), salt as long as the digest.
+//! EMSA-PSS (RFC 8017 §9.1 "EMSA-PSS"), salt as long as the digest.
 //!
 //! virtio-crypto knows no PSS and crypto_mb no padding at all, so it is done here, and the accelerator
 //! computes the bare RSA primitive.
@@ -11,7 +11,8 @@ use ring::rand::SecureRandom;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct CannotEncode;
 
-/// Writes the encoded message into `encoded`, which has the length of the modulus.
+/// Writes the encoded message into `encoded`, which has the length of the modulus (RFC 8017 §9.1.1
+/// "Encoding Operation").
 ///
 /// `modulus_bits` is a multiple of eight, as ring requires of the keys it takes, so the encoding
 /// is as long as the modulus and its topmost bit is clear.
@@ -33,12 +34,7 @@ pub(crate) fn encode(
     let salt = &mut salt[..digest_len];
     random.fill(salt).map_err(|_| CannotEncode)?;
 
-    let mut context = digest::Context::new(hash.ring());
-    context.update(&[0; 8]);
-    context.update(hash.digest(message).as_ref());
-    context.update(salt);
-    let h = context.finish();
-
+    let h = salted(hash, message, salt);
     let (masked, tail) = encoded.split_at_mut(masked_len);
     masked.fill(0);
     masked[separator] = 1;
@@ -48,6 +44,47 @@ pub(crate) fn encode(
     tail[..digest_len].copy_from_slice(h.as_ref());
     tail[digest_len] = 0xbc;
     Ok(())
+}
+
+/// Whether `encoded`, which has the length of the modulus, encodes `message` (RFC 8017 §9.1.2
+/// "Verification Operation"). The topmost bit must be clear, as [`encode`] leaves it.
+pub(crate) fn is_encoding_of(hash: HashAlgorithm, message: &[u8], encoded: &[u8]) -> bool {
+    let digest_len = hash.digest_len();
+    let Some((&0xbc, rest)) = encoded.split_last() else {
+        return false;
+    };
+    let Some((masked, h)) = rest
+        .len()
+        .checked_sub(digest_len)
+        .and_then(|masked_len| rest.split_at_checked(masked_len))
+    else {
+        return false;
+    };
+    let mut unmasked = masked.to_vec();
+    xor_mgf1(hash, h, &mut unmasked);
+    // The topmost bit was cleared after masking.
+    if masked.first().is_none_or(|first| first & 0x80 != 0) {
+        return false;
+    }
+    unmasked[0] &= 0x7f;
+    let Some((padding, salt)) = unmasked
+        .len()
+        .checked_sub(digest_len)
+        .and_then(|salt_start| unmasked.split_at_checked(salt_start))
+    else {
+        return false;
+    };
+    let is_padding = matches!(padding, [zeros @ .., 1] if zeros.iter().all(|&byte| byte == 0));
+    is_padding && salted(hash, message, salt).as_ref() == h
+}
+
+/// The hash of a message's hash and a salt, which is encoded.
+fn salted(hash: HashAlgorithm, message: &[u8], salt: &[u8]) -> digest::Digest {
+    let mut context = digest::Context::new(hash.ring());
+    context.update(&[0; 8]);
+    context.update(hash.digest(message).as_ref());
+    context.update(salt);
+    context.finish()
 }
 
 /// MGF1 (RFC 8017 §B.2.1 "MGF1"), applied in place.
@@ -82,6 +119,38 @@ mod tests {
             let separator = masked_len - hash.digest_len() - 1;
             assert!(encoded[..separator].iter().all(|&byte| byte == 0));
             assert_eq!(encoded[separator], 1);
+        }
+    }
+
+    #[test]
+    fn what_was_encoded_is_recognised_and_no_flipped_bit_of_it_is() {
+        for (hash, len) in HashAlgorithm::ALL.into_iter().zip([256, 384, 512]) {
+            let mut encoded = vec![0; len];
+            encode(hash, b"message", &SystemRandom::new(), &mut encoded).unwrap();
+            assert!(is_encoding_of(hash, b"message", &encoded));
+            assert!(!is_encoding_of(hash, b"massage", &encoded));
+            for other in HashAlgorithm::ALL
+                .into_iter()
+                .filter(|other| *other != hash)
+            {
+                assert!(!is_encoding_of(other, b"message", &encoded), "{other:?}");
+            }
+            for bit in 0..8 * len {
+                encoded[bit / 8] ^= 1 << (bit % 8);
+                assert!(!is_encoding_of(hash, b"message", &encoded), "bit {bit}");
+                encoded[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_encodes_nothing() {
+        for hash in HashAlgorithm::ALL {
+            for len in 0..=2 * hash.digest_len() + 2 {
+                for byte in [0, 0x01, 0xbc] {
+                    assert!(!is_encoding_of(hash, b"message", &vec![byte; len]), "{len}");
+                }
+            }
         }
     }
 

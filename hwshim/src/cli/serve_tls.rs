@@ -10,12 +10,13 @@ mod report;
 
 use super::output::{Failure, Output};
 use super::serve::positive_duration;
+use super::verifying::{self, Verifying};
 use cards::Cards;
 use hwshim::address::Address;
 use hwshim::clock::{Clock as _, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::Router;
-use hwshim::router::core::Offload;
+use hwshim::router::core::{self, Offload};
 use hwshim::telemetry;
 use hwshim::terminator::{
     CertificateError, Certificates, Files, Options, Phase, Terminator, Watch,
@@ -87,6 +88,8 @@ pub(crate) struct Args {
     /// Have cards sign whether it pays or not: to try a card
     #[arg(long)]
     always: bool,
+    #[command(flatten)]
+    verifying: Verifying,
     /// Time a card has for one signature before this CPU makes it
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
     card_timeout: Duration,
@@ -137,10 +140,22 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     } else {
         offload
     };
+    // Nothing is verified where nothing is offloaded.
+    let eights = if args.cards.is_empty() {
+        None
+    } else {
+        args.verifying.eights(output)?
+    };
+    let options = core::Options {
+        offload,
+        timeout: args.card_timeout,
+        eights,
+        ..core::Options::default()
+    };
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
-    let (cards, router) = Cards::open(&args.cards, &directory, offload, args.card_timeout, &shown)?;
+    let (cards, router) = Cards::open(&args.cards, &directory, options, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
@@ -155,6 +170,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let outcome = runtime.block_on(serve(args, config, &certificates, &cards, &router, shown));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    verifying::warn_if_mistaken(eights, output)?;
     outcome
 }
 

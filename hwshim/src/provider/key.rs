@@ -11,6 +11,9 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::{Error, SignatureAlgorithm};
 use std::sync::Arc;
 
+/// What is signed by, where the client takes it.
+const PREFERRED: rustls::SignatureScheme = rustls::SignatureScheme::RSA_PSS_SHA256;
+
 /// A key in two forms: the base provider's for software, ours for accelerators.
 #[derive(Debug)]
 pub(super) struct OffloadKey {
@@ -34,8 +37,12 @@ impl rustls::sign::SigningKey for OffloadKey {
         &self,
         offered: &[rustls::SignatureScheme],
     ) -> Option<Box<dyn rustls::sign::Signer>> {
-        // Which one it is must not depend on who signs: the base decides.
-        let base = self.base.choose_scheme(offered)?;
+        // Which one it is must not depend on who signs: the base decides, but for the hash. rustls's
+        // own providers prefer SHA-512, and most processors have instructions for SHA-256 alone, by which an
+        // offloaded signature is padded and verified.
+        let prefers = offered.contains(&PREFERRED).then_some(PREFERRED);
+        let base = prefers.and_then(|preferred| self.base.choose_scheme(&[preferred]));
+        let base = base.or_else(|| self.base.choose_scheme(offered))?;
         let Some(scheme) = scheme_of(base.scheme()) else {
             return Some(base);
         };
@@ -175,4 +182,40 @@ fn scheme_of(scheme: rustls::SignatureScheme) -> Option<SignatureScheme> {
         Theirs::RSA_PSS_SHA512 => SignatureScheme::RsaPssSha512,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::provider::Provider;
+    use crate::router::Router;
+    use rustls::SignatureScheme as Theirs;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer};
+
+    #[test]
+    fn sha_256_is_preferred_and_what_a_client_does_not_take_is_not_signed_by() {
+        let der = PrivatePkcs1KeyDer::from(&include_bytes!("../kat/rsa-2048.pkcs1.der")[..]);
+        let provider = Provider::new(Router::software());
+        let rustls = provider.rustls();
+        let key = rustls
+            .key_provider
+            .load_private_key(PrivateKeyDer::from(der))
+            .unwrap();
+        for (offered, chosen) in [
+            (
+                &[
+                    Theirs::ECDSA_NISTP256_SHA256,
+                    Theirs::RSA_PSS_SHA512,
+                    Theirs::RSA_PSS_SHA256,
+                    Theirs::RSA_PKCS1_SHA256,
+                ][..],
+                Some(Theirs::RSA_PSS_SHA256),
+            ),
+            (&[Theirs::RSA_PSS_SHA384], Some(Theirs::RSA_PSS_SHA384)),
+            (&[Theirs::RSA_PKCS1_SHA512], Some(Theirs::RSA_PKCS1_SHA512)),
+            (&[Theirs::ECDSA_NISTP256_SHA256], None),
+        ] {
+            let signer = key.choose_scheme(offered);
+            assert_eq!(signer.map(|signer| signer.scheme()), chosen, "{offered:?}");
+        }
+    }
 }

@@ -45,6 +45,7 @@ use super::admission;
 use super::breaker::{self, Breaker, Limits, Outcome, Permit};
 use super::hedge::{self, Budget};
 use super::speed::{Costs, Speed};
+use super::verify::eights::{Eights, Share};
 use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{
@@ -77,6 +78,9 @@ pub struct Options {
     /// Cores that software can have: what it takes of them is what offloading saves. By default
     /// those that the system gives this process; on a tokio runtime, no more than it has threads.
     pub cores: usize,
+    /// What verifies RSA signatures of cards that arrive together, if it is there; else each is verified
+    /// by itself. See [`Eights::load`].
+    pub eights: Option<&'static Eights>,
 }
 
 impl Default for Options {
@@ -88,6 +92,7 @@ impl Default for Options {
             hedge: hedge::Limits::DEFAULT,
             admission: admission::Limits::DEFAULT,
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            eights: None,
         }
     }
 }
@@ -319,6 +324,8 @@ pub struct Arrival {
     /// What the accelerator produced. One that is late, and is to be hedged, has
     /// [timed out](DeviceError::TimedOut) as far as whoever settles it is concerned.
     pub answer: Result<Unverified<Vec<u8>>, DeviceError>,
+    /// Its part of a verification that it shares with others.
+    pub share: Option<Share>,
 }
 
 /// Where a request went.
@@ -558,6 +565,7 @@ impl Core {
     /// Collects what accelerators have done, and what they have not done in time.
     pub fn poll(&mut self, now: Instant, arrivals: &mut Vec<Arrival>) {
         for index in 0..self.lanes.len() {
+            let earlier = arrivals.len();
             let mut completions = std::mem::take(&mut self.completions);
             self.lanes[index].poll(now, &mut completions);
             if let Some(fault) = self.lanes[index].take_fault() {
@@ -567,6 +575,11 @@ impl Core {
                 self.arrive(completion, now, arrivals);
             }
             self.completions = completions;
+            if let Some(eights) = self.options.eights
+                && !self.lanes[index].is_multi_buffer()
+            {
+                eights.share(&mut arrivals[earlier..]);
+            }
         }
         self.hedge_late(now, arrivals);
     }
@@ -1193,6 +1206,11 @@ impl Lane {
         if let Some(accelerator) = &mut self.accelerator {
             accelerator.poll(now, completions);
         }
+    }
+
+    fn is_multi_buffer(&self) -> bool {
+        let accelerator = self.accelerator.as_ref();
+        accelerator.is_none_or(|accelerator| accelerator.is_multi_buffer())
     }
 
     fn take_fault(&mut self) -> Option<DeviceError> {

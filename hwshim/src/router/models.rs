@@ -236,6 +236,7 @@ pub(super) const OPTIONS: Options = Options {
     hedge: hedge::Limits::NEVER,
     admission: admission::Limits::DEFAULT,
     cores: 1,
+    eights: None,
 };
 
 /// A core whose card has passed its trial.

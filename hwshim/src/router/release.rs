@@ -2,7 +2,7 @@
 //! software's.
 
 use super::core::{Ending, Took};
-use super::verify;
+use super::verify::{self, eights::Share};
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{DeviceError, DeviceMisbehaved, Operation, Unverified};
 use crate::spec::crypto::Status;
@@ -27,15 +27,17 @@ impl Released {
     }
 }
 
-/// Releases `answer` if it verifies, else does `operation` in software. A lie goes to `reject`.
+/// Releases `answer` if it verifies, by itself or by its `share`, else does `operation` in software. A
+/// lie goes to `reject`.
 pub(super) fn release(
     operation: &Operation,
     answer: Result<Unverified<Vec<u8>>, DeviceError>,
+    share: Option<&Share>,
     mut reject: impl FnMut(&DeviceMisbehaved),
 ) -> Released {
     let mut rejected = false;
     let refused_tag = match answer {
-        Ok(unverified) => match verify::check(operation, unverified) {
+        Ok(unverified) => match verify::check_shared(operation, unverified, share) {
             Ok(verified) => {
                 return Released {
                     output: Ok(verified.release()),

@@ -21,6 +21,7 @@ mod window;
 use super::machine::Machine;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
+use crate::cli::verifying::{self, Verifying};
 use client::Clients;
 use contender::{Bench, Library};
 use hwshim::address::Address;
@@ -90,6 +91,8 @@ pub(super) struct Args {
     /// Offload every RSA signature, not only those that it pays for.
     #[arg(long)]
     always: bool,
+    #[command(flatten)]
+    verifying: Verifying,
     /// Also count the processor time of this process, a simulated card's: for cards that are a core.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
@@ -174,7 +177,8 @@ const WINDOW_MIN: Duration = Duration::from_millis(50);
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let machine = Machine::look();
-    let bench = Bench::start(args)?;
+    let eights = args.verifying.eights(output)?;
+    let bench = Bench::start(args, eights)?;
     let cases = cases(args);
     let bar = progress_bar(args, &bench, cases.len());
     let mut points = Vec::new();
@@ -189,7 +193,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         points.push(measure(case, args, &bench, &bar)?);
     }
     bar.finish_and_clear();
-    let report = Report::new(machine, bench.states(), points);
+    let report = Report::new(machine, eights.is_some(), bench.states(), points);
     if let Some(path) = &args.html {
         super::write_page(path, &page::of(&report))?;
     }
@@ -198,6 +202,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     } else {
         report.print(output)?;
     }
+    verifying::warn_if_mistaken(eights, output)?;
     report.warn(&bench, output)
 }
 

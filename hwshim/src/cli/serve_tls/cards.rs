@@ -10,7 +10,7 @@ use hwshim::address::{Address, Opened};
 use hwshim::clock::{Clock as _, SystemClock};
 use hwshim::owner::{self, Identity, Owner, Rounds, Schedule};
 use hwshim::router::Router;
-use hwshim::router::core::{Offload, Options};
+use hwshim::router::core::Options;
 use hwshim::stop::Stop;
 use hwshim::telemetry::{PublishError, Publisher};
 use hwshim::terminator::Watch;
@@ -43,8 +43,7 @@ impl Cards {
     pub(super) fn open(
         addresses: &[Address],
         directory: &Path,
-        offload: Offload,
-        timeout: Duration,
+        options: Options,
         tls: &Arc<OnceLock<Watch>>,
     ) -> Result<(Self, Router), Failure> {
         let threads = |error| Failure::new("owners of the cards do not start", error);
@@ -75,11 +74,6 @@ impl Cards {
                 });
             }
         }
-        let options = Options {
-            offload,
-            timeout,
-            ..Options::default()
-        };
         let router = Router::start(accelerators, options)
             .map_err(|error| Failure::new("the router does not start", error))?;
         for owned in claims {

@@ -487,6 +487,7 @@ impl Core {
             id,
             operation,
             answer: Err(DeviceError::TimedOut),
+            share: None,
         });
     }
 
@@ -522,6 +523,7 @@ impl Core {
                     id,
                     operation,
                     answer: output,
+                    share: None,
                 });
             }
             Place::GivenUp => self.settle(id, &Ending::Abandoned, now),

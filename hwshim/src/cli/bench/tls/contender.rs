@@ -9,6 +9,7 @@ use hwshim::address::{Address, Software};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::core::{LaneStatus, Offload, Options, Requests};
+use hwshim::router::verify::eights::Eights;
 use hwshim::router::{Router, breaker};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -206,7 +207,7 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Starts the server, and waits until every accelerator can be used.
-    pub(super) fn start(args: &Args) -> Result<Self, Failure> {
+    pub(super) fn start(args: &Args, eights: Option<&'static Eights>) -> Result<Self, Failure> {
         let (server, mut connections) = mpsc::unbounded_channel::<Connection>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -214,7 +215,7 @@ impl Bench {
             .map_err(|error| cannot("server", error))?;
         let accelerators = {
             let _entered = runtime.enter();
-            accelerators(args)?
+            accelerators(args, eights)?
         };
         std::thread::Builder::new()
             .name("server".to_owned())
@@ -271,7 +272,10 @@ fn contenders(args: &Args, routers: &[(String, Router)]) -> Result<Vec<Contender
 }
 
 /// A router for each accelerator, driven by the server's runtime.
-fn accelerators(args: &Args) -> Result<Vec<(Address, Router)>, Failure> {
+fn accelerators(
+    args: &Args,
+    eights: Option<&'static Eights>,
+) -> Result<Vec<(Address, Router)>, Failure> {
     let mut addresses = args.accelerators.clone();
     if addresses.is_empty() && multi_buffer::look().is_ok() {
         addresses.push(Address::Software(Software::MultiBuffer));
@@ -283,6 +287,7 @@ fn accelerators(args: &Args) -> Result<Vec<(Address, Router)>, Failure> {
         } else {
             offload
         },
+        eights,
         ..Options::default()
     };
     let open = |address: Address| {

@@ -19,6 +19,8 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     /// What client and server speak through.
     transport: &'static str,
+    /// Whether signatures of cards are verified eight at a time.
+    verified_in_eights: bool,
     pub(super) points: Vec<Point>,
     accelerators: Vec<Accelerator>,
 }
@@ -120,6 +122,7 @@ struct Figures {
 impl Report {
     pub(super) fn new(
         machine: Machine,
+        verified_in_eights: bool,
         states: Vec<(String, LaneStatus)>,
         points: Vec<Point>,
     ) -> Self {
@@ -133,6 +136,7 @@ impl Report {
             schema: 1,
             machine,
             transport: "pipes in memory",
+            verified_in_eights,
             points,
             accelerators: states.into_iter().map(accelerator).collect(),
         }

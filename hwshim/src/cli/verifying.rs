@@ -1,0 +1,47 @@
+//! How signatures of cards are verified: eight at a time, where this host can.
+
+use super::output::{Failure, Output};
+use hwshim::router::verify::eights::Eights;
+
+/// What is told of it on the command line.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Verifying {
+    /// Verify each signature of a card by itself, also where crypto_mb could verify eight at once
+    #[arg(long)]
+    verify_singly: bool,
+}
+
+impl Verifying {
+    /// What verifies eight at a time, if that is wanted and can be had. A library that is there and of
+    /// no use is warned of.
+    pub(super) fn eights(self, output: &mut Output) -> Result<Option<&'static Eights>, Failure> {
+        if self.verify_singly {
+            return Ok(None);
+        }
+        match Eights::load() {
+            Ok(eights) => Ok(Some(eights)),
+            Err(error) if error.is_absence() => Ok(None),
+            Err(error) => {
+                output.warn(format_args!(
+                    "signatures are verified one by one: {error}; mend the library, or say \
+                     --verify-singly"
+                ))?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Warns if `eights` were found to miscalculate meanwhile.
+pub(super) fn warn_if_mistaken(
+    eights: Option<&Eights>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if eights.is_some_and(Eights::is_mistaken) {
+        output.warn(
+            "crypto_mb called a right signature wrong, and has not been asked since: this \
+             processor or that library miscalculates",
+        )?;
+    }
+    Ok(())
+}
