@@ -11,6 +11,7 @@ mod report;
 use clap::Parser;
 use firmware_sim::scenario::Scenario;
 use hwshim::clock::{Clock, SystemClock};
+use hwshim::router::verify::eights::Eights;
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::campaign::Campaign;
 use simulation::matrix::{Matrix, Pairs};
@@ -62,6 +63,9 @@ struct Arguments {
     /// them
     #[arg(long, conflicts_with_all = ["matrix", "pairs", "scenario"])]
     weighed: bool,
+    /// Verify RSA signatures eight at a time, as a server does that has crypto_mb
+    #[arg(long, conflicts_with_all = ["matrix", "pairs", "scenario"])]
+    eights: bool,
     /// So many peaks, each until the card has its work again, instead of the phases of a day
     #[arg(long, value_name = "N", conflicts_with_all = ["matrix", "pairs", "scenario"])]
     peaks: Option<usize>,
@@ -101,6 +105,12 @@ fn main() -> ExitCode {
     }
     if let Some(seeds) = arguments.pairs {
         return run_pairs(seeds, arguments);
+    }
+    if arguments.eights
+        && let Err(error) = Eights::load()
+    {
+        eprintln!("simulate: signatures cannot be verified eight at a time: {error}");
+        return ExitCode::FAILURE;
     }
     let minutes = arguments.minutes;
     let endless = if arguments.minutes.is_some() {
@@ -162,6 +172,7 @@ fn filter(arguments: Arguments) -> Filter {
         watched: arguments.watched,
         cheap: arguments.cheap || arguments.lies,
         weighed: arguments.weighed,
+        eights: arguments.eights,
         peaks,
         lasting_max: arguments.lasting_max,
         scenario: arguments.scenario.map(Arc::new),
@@ -304,6 +315,7 @@ mod tests {
             "simulate --healthy --watched",
             "simulate --lies",
             "simulate --weighed --peaks 3",
+            "simulate --eights",
             "simulate --watched --faults leak-heap",
             "simulate --lasting-max 10ms",
             "simulate --cheap --lasting-max 60s --phase peak",

@@ -145,6 +145,8 @@ pub struct Filter {
     pub cheap: bool,
     /// The router asks what pays; without, it does in an eighth of the runs that are drawn.
     pub weighed: bool,
+    /// RSA signatures are verified eight at a time.
+    pub eights: bool,
     /// So many peaks, each until the card has its work again, instead of the phases of a day.
     pub peaks: Option<usize>,
     /// This is played, and nothing drawn.
@@ -165,6 +167,8 @@ pub struct Plan {
     /// Whether the router offloads what pays, late answers are hedged and queues are bounded, as in
     /// production; else everything goes to the card, which is how most mistakes are met.
     pub is_weighed: bool,
+    /// Whether RSA signatures that arrive together are verified together, if this host can.
+    pub in_eights: bool,
     /// So many peaks instead of the phases of a day, if any.
     pub peaks: Option<usize>,
     /// The scenario that is played instead, if one is.
@@ -190,6 +194,7 @@ impl Plan {
             is_watched: filter.watched,
             is_cheap: false,
             is_weighed: filter.weighed,
+            in_eights: filter.eights,
             peaks: filter.peaks,
             scenario: None,
             lengths,

@@ -41,6 +41,9 @@ impl Plan {
         if self.is_weighed {
             command.push_str(" --weighed");
         }
+        if self.in_eights {
+            command.push_str(" --eights");
+        }
         if let Some(peaks) = self.peaks {
             command.push_str(&format!(" --peaks {peaks}"));
         }

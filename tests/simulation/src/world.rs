@@ -30,6 +30,7 @@ use hwshim::owner::{Identity, Lane, Rounds, Schedule};
 use hwshim::router::breaker::{Limits, State};
 use hwshim::router::core::{Core, Ending, LaneStatus, Offload, Options, Requests};
 use hwshim::router::direct::{Direct, Done, Submitted};
+use hwshim::router::verify::eights::Eights;
 use hwshim::spec::telemetry::{CODE_LEN, Page};
 use hwshim::virtio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -331,6 +332,7 @@ impl World {
             },
             // Not those of the machine this runs on.
             cores: CORES,
+            eights: plan.in_eights.then(|| Eights::load().ok()).flatten(),
             ..Options::default()
         };
         let core = Core::new(vec![Box::new(card) as Box<dyn Accelerator>], options);
