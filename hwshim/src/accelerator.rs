@@ -84,11 +84,6 @@ pub trait Accelerator: Send + fmt::Debug {
         NonZeroUsize::MIN
     }
 
-    /// Whether it computes by crypto_mb on this processor, which then must not be who verifies.
-    fn is_multi_buffer(&self) -> bool {
-        false
-    }
-
     /// The batch that one more request of `class` would be in, where the accelerator has timed such
     /// batches itself. Unlike a latency, that has nothing in it of how late anybody looked for answers.
     fn next_batch(&self, _class: Class) -> Option<Batch> {

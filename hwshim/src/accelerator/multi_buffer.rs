@@ -8,9 +8,8 @@
 //! a core.
 //!
 //! Nothing is checked here, any more than a card's answers are: the router verifies each before it
-//! is released, by other code and another formula. The library's own public-key operation would
-//! be four times as fast at that and is not used: a unit of the processor that multiplies wrongly
-//! would be asked whether it has.
+//! is released, by another formula. That may be these lanes' public-key operation: it is not told what
+//! should come out, so a unit that multiplies wrongly cannot make a wrong signature right.
 
 mod gather;
 mod work;
@@ -247,10 +246,6 @@ impl Accelerator for MultiBuffer {
 
     fn batch_size(&self) -> NonZeroUsize {
         NonZeroUsize::new(LANES).expect("the library has eight lanes")
-    }
-
-    fn is_multi_buffer(&self) -> bool {
-        true
     }
 
     fn next_batch(&self, class: Class) -> Option<Batch> {

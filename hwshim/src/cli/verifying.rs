@@ -1,4 +1,4 @@
-//! How signatures of cards are verified: eight at a time, where this host can.
+//! How signatures are verified: eight at a time, where this host can.
 
 use super::output::{Failure, Output};
 use hwshim::router::verify::eights::Eights;
@@ -6,7 +6,7 @@ use hwshim::router::verify::eights::Eights;
 /// What is told of it on the command line.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Verifying {
-    /// Verify each signature of a card by itself, also where crypto_mb could verify eight at once
+    /// Verify each signature by itself, also where crypto_mb could verify eight at once
     #[arg(long)]
     verify_singly: bool,
 }

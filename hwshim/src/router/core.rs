@@ -78,7 +78,7 @@ pub struct Options {
     /// Cores that software can have: what it takes of them is what offloading saves. By default
     /// those that the system gives this process; on a tokio runtime, no more than it has threads.
     pub cores: usize,
-    /// What verifies RSA signatures of cards that arrive together, if it is there; else each is verified
+    /// What verifies RSA signatures that arrive together, if it is there; else each is verified
     /// by itself. See [`Eights::load`].
     pub eights: Option<&'static Eights>,
 }
@@ -564,8 +564,8 @@ impl Core {
 
     /// Collects what accelerators have done, and what they have not done in time.
     pub fn poll(&mut self, now: Instant, arrivals: &mut Vec<Arrival>) {
+        let earlier = arrivals.len();
         for index in 0..self.lanes.len() {
-            let earlier = arrivals.len();
             let mut completions = std::mem::take(&mut self.completions);
             self.lanes[index].poll(now, &mut completions);
             if let Some(fault) = self.lanes[index].take_fault() {
@@ -575,11 +575,9 @@ impl Core {
                 self.arrive(completion, now, arrivals);
             }
             self.completions = completions;
-            if let Some(eights) = self.options.eights
-                && !self.lanes[index].is_multi_buffer()
-            {
-                eights.share(&mut arrivals[earlier..]);
-            }
+        }
+        if let Some(eights) = self.options.eights {
+            eights.share(&mut arrivals[earlier..]);
         }
         self.hedge_late(now, arrivals);
     }
@@ -1206,11 +1204,6 @@ impl Lane {
         if let Some(accelerator) = &mut self.accelerator {
             accelerator.poll(now, completions);
         }
-    }
-
-    fn is_multi_buffer(&self) -> bool {
-        let accelerator = self.accelerator.as_ref();
-        accelerator.is_none_or(|accelerator| accelerator.is_multi_buffer())
     }
 
     fn take_fault(&mut self) -> Option<DeviceError> {

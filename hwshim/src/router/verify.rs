@@ -8,7 +8,7 @@
 //! | operation | how it is checked | cost, as a share of doing it in software |
 //! |---|---|---|
 //! | RSA signature | with the public key, which AWS-LC keeps parsed where it is built in | 4 % |
-//! | RSA signatures that a card has made, eight of them | with their public keys, in [`eights`] | 1 % |
+//! | RSA signatures, eight that arrive together | with their public keys, in [`eights`] | 1 % |
 //! | ECDSA signature | with the public key, and its `r` against earlier ones | about 300 % |
 //! | everything else | done again in software and compared | 100 % |
 

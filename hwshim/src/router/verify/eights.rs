@@ -1,7 +1,7 @@
-//! RSA signatures of cards, verified eight at a time by crypto_mb.
+//! RSA signatures verified eight at a time, by crypto_mb.
 //!
-//! Eight cost little more than one does by itself, and a card under load has done several requests
-//! between two looks at it. What arrives by one look is opened together, by whoever wants to know
+//! Eight cost little more than one does by itself, and an accelerator under load has done several
+//! requests between two looks at it. What arrives by one look is opened together, by whoever wants to know
 //! first:
 //!
 //! ```text
@@ -13,9 +13,11 @@
 //! ```
 //!
 //! This only ever finds answers right. One that it does not is verified again by itself, and if it
-//! is right after all, it is the lanes that are wrong, and they are not asked any more. What the same
-//! lanes have signed they are never asked about: a processor that miscalculates would be its own
-//! witness.
+//! is right after all, it is the lanes that are wrong, and they are not asked any more.
+//!
+//! They may be the lanes that have signed. A processor that multiplies wrongly would be its own witness, but
+//! not one that could lie: it opens a signature without being told what should come out, and by
+//! mistake it would have to hit the one number of 2048 bits that encodes the message.
 
 use crate::accelerator::{Operation, pkcs1, pss};
 use crate::clock::Clock;
@@ -131,8 +133,7 @@ impl Eights {
         Ok(())
     }
 
-    /// Has those of `arrivals` that can be verified together share a call. They are of one accelerator,
-    /// which is not of these lanes itself.
+    /// Has those of `arrivals` that can be verified together share a call.
     pub(in crate::router) fn share(&'static self, arrivals: &mut [Arrival]) {
         if arrivals.len() < WORTH_A_CALL || self.is_mistaken() {
             return;

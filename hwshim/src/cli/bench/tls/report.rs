@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     /// What client and server speak through.
     transport: &'static str,
-    /// Whether signatures of cards are verified eight at a time.
+    /// Whether signatures are verified eight at a time.
     verified_in_eights: bool,
     pub(super) points: Vec<Point>,
     accelerators: Vec<Accelerator>,
