@@ -18,8 +18,8 @@ use ring::signature::{
 };
 use ring::{aead, digest, hmac};
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 /// Names a key for as long as the process lives; numbers are not used twice.
@@ -233,7 +233,7 @@ pub struct SigningKey {
     nonces: NonceFilter,
     #[cfg(any(test, feature = "aws-lc-rs"))]
     parsed: ParsedRsaKey,
-    for_eights: OnceLock<Option<RsaPublicKey>>,
+    for_eights: OnceLock<Option<Arc<RsaPublicKey>>>,
 }
 
 enum Pair {
@@ -490,10 +490,14 @@ impl SigningKey {
 
     /// The public key as crypto_mb takes it, if that is possible: of one of its lengths, with the usual
     /// exponent.
-    pub(crate) fn for_eights(&self) -> Option<&RsaPublicKey> {
+    pub(crate) fn for_eights(&self) -> Option<&Arc<RsaPublicKey>> {
         self.modulus_len()?;
         self.for_eights
-            .get_or_init(|| RsaPublicKey::from_pkcs1(self.public_key()).ok())
+            .get_or_init(|| {
+                RsaPublicKey::from_pkcs1(self.public_key())
+                    .ok()
+                    .map(Arc::new)
+            })
             .as_ref()
     }
 

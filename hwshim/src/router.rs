@@ -357,6 +357,12 @@ impl Router {
             .choose(algorithm, class, caller, &shared.options)
     }
 
+    /// How it decides.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.0.shared.options
+    }
+
     /// Whether there is any accelerator at all, in use or not.
     #[cfg(feature = "tls")]
     pub(crate) fn has_accelerators(&self) -> bool {
@@ -642,26 +648,19 @@ impl Guard<'_> {
             share,
             ..
         } = arrival;
-        let opened = share.as_ref().map(|share| share.open(&*self.shared.clock));
         let begun = self.shared.clock.now();
         let released = release(&operation, answer, share.as_ref(), |rule| self.reject(rule));
-        self.end(begun, opened.unwrap_or_default(), released)
+        self.end(begun, released)
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
         let begun = self.shared.clock.now();
-        self.end(begun, Duration::ZERO, in_software(operation))
+        self.end(begun, in_software(operation))
     }
 
-    /// Ends what was begun then, after something that took `before`.
-    fn end(
-        self,
-        begun: Instant,
-        before: Duration,
-        released: Released,
-    ) -> Result<Vec<u8>, OperationError> {
+    fn end(self, begun: Instant, released: Released) -> Result<Vec<u8>, OperationError> {
         let now = self.shared.clock.now();
-        let took = released.took(before + now.since(begun));
+        let took = released.took(now.since(begun));
         let Released { output, ending, .. } = released;
         if let Some(mut inner) = self.shared.lock() {
             if let Some(took) = took {

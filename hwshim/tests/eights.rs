@@ -9,12 +9,15 @@
 use card_device::CardConfig;
 use firmware_sim::engine::RustCrypto;
 use firmware_sim::fault::{Fault, Injection, Script, Trigger, beset};
-use hwshim::accelerator::{Operation, Secret};
+use hwshim::accelerator::multi_buffer::MultiBuffer;
+use hwshim::accelerator::{Accelerator, Operation, Secret};
 use hwshim::bus::Function;
 use hwshim::bus::loopback::LoopbackFunction;
 use hwshim::clock::{Clock, ManualClock};
 use hwshim::kat;
 use hwshim::key::SignatureScheme;
+use hwshim::router::Router;
+use hwshim::router::breaker::State;
 use hwshim::router::core::{Core, Ending, Offload, Options};
 use hwshim::router::direct::{Direct, Done, Submitted};
 use hwshim::router::verify::{self, eights::Eights};
@@ -125,4 +128,55 @@ fn nothing_wrong_is_released_of_what_is_verified_together() {
         !eights.is_mistaken(),
         "the card was wrong, not this processor"
     );
+}
+
+#[test]
+fn tasks_of_many_threads_share_what_a_batch_has_signed() {
+    let Some(eights) = eights() else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = Options {
+        offload: Offload::EVERYTHING,
+        eights: Some(eights),
+        timeout: Duration::from_secs(60),
+        ..Options::default()
+    };
+    let before = eights.counts();
+    let router = runtime.block_on(async {
+        let accelerator: Box<dyn Accelerator> = Box::new(MultiBuffer::new(None));
+        let router = Router::start_on_tokio(vec![accelerator], options).unwrap();
+        while !matches!(router.status()[0].breaker, State::Closed { .. }) {
+            tokio::task::yield_now().await;
+        }
+        let task = |number: u32| {
+            let (router, key) = (router.clone(), kat::rsa_2048_key());
+            tokio::spawn(async move {
+                for round in 0..4 {
+                    let message = format!("message {round} of {number}").into_bytes();
+                    let signature = router.sign_async(&key, SCHEME, &message).await.unwrap();
+                    verify::signature(key.public_key(), SCHEME, &message, &signature).unwrap();
+                }
+            })
+        };
+        // Some who lose interest, in what may have arrived already.
+        for number in 0..8 {
+            let lost = task(1000 + number);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            lost.abort();
+        }
+        for task in (0..64).map(task).collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        router
+    });
+    let requests = router.requests();
+    assert!(requests.add_up(), "{requests:?}");
+    assert!(requests.card >= 4 * 64, "{requests:?}");
+    assert_eq!(requests.wrong_answers, 0);
+    let signatures = eights.counts().signatures - before.signatures;
+    assert!(signatures > 64, "{signatures} of {}", requests.card);
+    assert!(!eights.is_mistaken());
 }

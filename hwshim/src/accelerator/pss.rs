@@ -22,18 +22,27 @@ pub(crate) fn encode(
     random: &dyn SecureRandom,
     encoded: &mut [u8],
 ) -> Result<(), CannotEncode> {
+    let mut salt = [0; 64];
+    let salt = &mut salt[..hash.digest_len()];
+    random.fill(salt).map_err(|_| CannotEncode)?;
+    encode_salted(hash, message, salt, encoded)
+}
+
+/// The same with a salt that is given.
+pub(crate) fn encode_salted(
+    hash: HashAlgorithm,
+    message: &[u8],
+    salt: &[u8],
+    encoded: &mut [u8],
+) -> Result<(), CannotEncode> {
     let digest_len = hash.digest_len();
     let masked_len = encoded
         .len()
         .checked_sub(digest_len + 1)
         .ok_or(CannotEncode)?;
     // masked: PS (zeros) || 0x01 || salt
-    let salt_start = masked_len.checked_sub(digest_len).ok_or(CannotEncode)?;
+    let salt_start = masked_len.checked_sub(salt.len()).ok_or(CannotEncode)?;
     let separator = salt_start.checked_sub(1).ok_or(CannotEncode)?;
-    let mut salt = [0; 64];
-    let salt = &mut salt[..digest_len];
-    random.fill(salt).map_err(|_| CannotEncode)?;
-
     let h = salted(hash, message, salt);
     let (masked, tail) = encoded.split_at_mut(masked_len);
     masked.fill(0);
@@ -47,7 +56,7 @@ pub(crate) fn encode(
 }
 
 /// Whether `encoded`, which has the length of the modulus, encodes `message` (RFC 8017 §9.1.2
-/// "Verification Operation"). The topmost bit must be clear, as [`encode`] leaves it.
+/// "Verification Operation"). The modulus has as many bits as `encoded`, so the topmost one must be clear.
 pub(crate) fn is_encoding_of(hash: HashAlgorithm, message: &[u8], encoded: &[u8]) -> bool {
     let digest_len = hash.digest_len();
     let Some((&0xbc, rest)) = encoded.split_last() else {
@@ -147,8 +156,12 @@ mod tests {
     fn what_is_too_short_encodes_nothing() {
         for hash in HashAlgorithm::ALL {
             for len in 0..=2 * hash.digest_len() + 2 {
-                for byte in [0, 0x01, 0xbc] {
-                    assert!(!is_encoding_of(hash, b"message", &vec![byte; len]), "{len}");
+                for byte in [0, 0x01, 0x7f] {
+                    let mut encoded = vec![byte; len];
+                    if let Some(last) = encoded.last_mut() {
+                        *last = 0xbc;
+                    }
+                    assert!(!is_encoding_of(hash, b"message", &encoded), "{len}");
                 }
             }
         }

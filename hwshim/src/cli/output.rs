@@ -334,6 +334,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// An error with its causes, for one line.
+#[cfg(feature = "tls")]
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 /// Writes to standard error; where even that fails, there is nobody left to tell.
 pub(super) fn complain(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", complaint(text));

@@ -8,9 +8,9 @@ mod lines;
 mod reloads;
 mod report;
 
-use super::output::{Failure, Output};
+use super::output::{Failure, Output, with_causes};
 use super::serve::positive_duration;
-use super::verifying::{self, Verifying};
+use super::verifying::Verifying;
 use cards::Cards;
 use hwshim::address::Address;
 use hwshim::clock::{Clock as _, SystemClock};
@@ -27,7 +27,6 @@ use report::Reporter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -170,7 +169,6 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let outcome = runtime.block_on(serve(args, config, &certificates, &cards, &router, shown));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    verifying::warn_if_mistaken(eights, output)?;
     outcome
 }
 
@@ -316,7 +314,7 @@ async fn serve(
     let watch = shown.get_or_init(|| terminator.watch()).clone();
     let mut voice =
         Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
-    let mut reporter = Reporter::new(address, watch, router.clone());
+    let mut reporter = Reporter::new(address, watch, router.clone(), router.options().eights);
     let outcome = match greet(args, address, &mut reporter, &mut voice) {
         Ok(()) => {
             let reloads = Reloads::of(certificates);
@@ -392,6 +390,9 @@ async fn attend(
 fn say_trouble(reporter: &mut Reporter, cards: &Cards, voice: &mut Voice) {
     if let Some(trouble) = reporter.trouble() {
         voice.warn(trouble);
+    }
+    if let Some(mistake) = reporter.mistake() {
+        voice.warn(mistake);
     }
     for warning in cards.warnings() {
         voice.warn(warning);
@@ -473,15 +474,10 @@ fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
     match count {
         Ok(count) => voice.tell(format_args!("{count} certificates were read again")),
         Err(error) => {
-            let mut causes = String::new();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                causes = format!("{causes}: {error}");
-                cause = error.source();
-            }
             voice.warn(format_args!(
-                "the certificates in use stay, the new ones cannot be used: {error}{causes}\n\
+                "the certificates in use stay, the new ones cannot be used: {}\n\
                  hint: {}, then send SIGHUP again",
+                with_causes(&error),
                 hint(&error)
             ));
         }

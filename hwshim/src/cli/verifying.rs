@@ -1,6 +1,6 @@
 //! How signatures are verified: eight at a time, where this host can.
 
-use super::output::{Failure, Output};
+use super::output::{Failure, Output, with_causes};
 use hwshim::router::verify::eights::Eights;
 
 /// What is told of it on the command line.
@@ -22,6 +22,7 @@ impl Verifying {
             Ok(eights) => Ok(Some(eights)),
             Err(error) if error.is_absence() => Ok(None),
             Err(error) => {
+                let error = with_causes(&error);
                 output.warn(format_args!(
                     "signatures are verified one by one: {error}; mend the library, or say \
                      --verify-singly"
@@ -32,16 +33,17 @@ impl Verifying {
     }
 }
 
-/// Warns if `eights` were found to miscalculate meanwhile.
+/// What to say when that was found to miscalculate.
+pub(super) const MISTAKEN: &str = "crypto_mb called a right signature wrong, and is not asked any \
+                                   more: this processor or that library miscalculates";
+
+/// Says it, if so.
 pub(super) fn warn_if_mistaken(
     eights: Option<&Eights>,
     output: &mut Output,
 ) -> Result<(), Failure> {
     if eights.is_some_and(Eights::is_mistaken) {
-        output.warn(
-            "crypto_mb called a right signature wrong, and has not been asked since: this \
-             processor or that library miscalculates",
-        )?;
+        output.warn(MISTAKEN)?;
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ impl Direct {
             Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
                 let begun = self.clock.now();
-                Submitted::Done(self.end(id, begun, Duration::ZERO, in_software(&operation)))
+                Submitted::Done(self.end(id, begun, in_software(&operation)))
             }
             Placed::Refused(id, error) => Submitted::Done(Done {
                 id,
@@ -112,10 +112,9 @@ impl Direct {
         }
     }
 
-    /// Ends what was begun then, after something that took `before`.
-    fn end(&mut self, id: RequestId, begun: Instant, before: Duration, released: Released) -> Done {
+    fn end(&mut self, id: RequestId, begun: Instant, released: Released) -> Done {
         let now = self.clock.now();
-        if let Some(took) = released.took(before + now.since(begun)) {
+        if let Some(took) = released.took(now.since(begun)) {
             self.core.took(id, took);
         }
         let Released { output, ending, .. } = released;
@@ -154,12 +153,11 @@ impl Direct {
             share,
         } in arrivals.drain(..)
         {
-            let opened = share.as_ref().map(|share| share.open(&*self.clock));
             let begun = self.clock.now();
             let released = release(&operation, answer, share.as_ref(), |rule| {
                 self.core.reject(id, rule, self.clock.now());
             });
-            done(self.end(id, begun, opened.unwrap_or_default(), released));
+            done(self.end(id, begun, released));
         }
         self.arrivals = arrivals;
         ended

@@ -2,7 +2,7 @@
 //! software's.
 
 use super::core::{Ending, Took};
-use super::verify::{self, eights::Share};
+use super::verify::{self, eights::OpenedBy, eights::Share};
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{DeviceError, DeviceMisbehaved, Operation, Unverified};
 use crate::spec::crypto::Status;
@@ -14,13 +14,20 @@ pub(super) struct Released {
     pub(super) ending: Ending,
     /// An answer was rejected on the way: what that took is the price of nothing.
     rejected: bool,
+    /// Who has opened the answer, if it was to be opened with others.
+    opened: Option<OpenedBy>,
 }
 
 impl Released {
     /// What it took to come about, if it took `elapsed`.
     pub(super) fn took(&self, elapsed: Duration) -> Option<Took> {
         match self.ending {
-            Ending::Card => Some(Took::Verify(elapsed)),
+            Ending::Card => match self.opened {
+                // Of a call that serves many, one measurement: a disturbance is not to count eight times.
+                Some(OpenedBy::Caller(count)) => Some(Took::Verify(elapsed / count.get())),
+                Some(OpenedBy::Companion) => None,
+                Some(OpenedBy::Nobody) | None => Some(Took::Verify(elapsed)),
+            },
             Ending::Software if !self.rejected => Some(Took::Software(elapsed)),
             Ending::Software | Ending::Refused | Ending::Abandoned => None,
         }
@@ -36,6 +43,7 @@ pub(super) fn release(
     mut reject: impl FnMut(&DeviceMisbehaved),
 ) -> Released {
     let mut rejected = false;
+    let opened = share.map(Share::open);
     let refused_tag = match answer {
         Ok(unverified) => match verify::check_shared(operation, unverified, share) {
             Ok(verified) => {
@@ -43,6 +51,7 @@ pub(super) fn release(
                     output: Ok(verified.release()),
                     ending: Ending::Card,
                     rejected,
+                    opened,
                 };
             }
             Err(rule) => {
@@ -76,5 +85,29 @@ pub(super) fn in_software(operation: &Operation) -> Released {
         output,
         ending,
         rejected: false,
+        opened: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn a_call_for_many_is_measured_once() {
+        let released = |opened| Released {
+            output: Ok(Vec::new()),
+            ending: Ending::Card,
+            rejected: false,
+            opened,
+        };
+        let took = |opened| released(opened).took(Duration::from_micros(56));
+        let verify = |micros| Some(Took::Verify(Duration::from_micros(micros)));
+        let eight = NonZeroU32::new(8).unwrap();
+        assert_eq!(took(Some(OpenedBy::Caller(eight))), verify(7));
+        assert_eq!(took(Some(OpenedBy::Companion)), None);
+        assert_eq!(took(Some(OpenedBy::Nobody)), verify(56));
+        assert_eq!(took(None), verify(56));
     }
 }

@@ -1,6 +1,6 @@
 //! Nothing leaves unverified.
 //!
-//! The only way to obtain a [`Verified`] value is to check it, and callers of the router are given
+//! The only way to obtain a [`Verified`] value is [`check`], or `check_shared` in here, and callers of the router are given
 //! nothing else, so "forgot to verify" does not compile. One faulty RSA-CRT signature gives the
 //! private key away (Boneh, DeMillo and Lipton, "On the Importance of Checking Cryptographic
 //! Protocols for Faults"); so do two ECDSA signatures that share a nonce, which verify perfectly.
@@ -18,7 +18,7 @@ pub(crate) mod parsed;
 
 use crate::accelerator::{DeviceMisbehaved, Operation, Secret, Unverified, software};
 use crate::key::{SignatureAlgorithm, SignatureScheme, SigningKey};
-use eights::Share;
+use eights::{Found, Share};
 use ring::signature::UnparsedPublicKey;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -54,14 +54,15 @@ pub fn check(
     check_shared(operation, answer, None)
 }
 
-/// Like [`check`], of an answer that may have been opened with others.
+/// Like [`check`], of an answer that may have been [opened](Share::open) with others.
 pub(super) fn check_shared(
     operation: &Operation,
     answer: Unverified<Vec<u8>>,
     share: Option<&Share>,
 ) -> Result<Verified<Vec<u8>>, DeviceMisbehaved> {
     let Unverified(bytes) = answer;
-    if share.is_some_and(|share| share.proves(operation, &bytes)) {
+    let found = share.map_or(Found::Nothing, |share| share.find(operation, &bytes));
+    if found == Found::Right {
         return Ok(Verified(bytes));
     }
     match operation {
@@ -87,7 +88,7 @@ pub(super) fn check_shared(
             }
         }
     }
-    if let Some(share) = share {
+    if let (Found::Wrong, Some(share)) = (found, share) {
         share.was_mistaken();
     }
     Ok(Verified(bytes))

@@ -107,9 +107,9 @@ fn main() -> ExitCode {
         return run_pairs(seeds, arguments);
     }
     if arguments.eights
-        && let Err(error) = Eights::load()
+        && let Err(error) = Eights::load().map_err(anyhow::Error::from)
     {
-        eprintln!("simulate: signatures cannot be verified eight at a time: {error}");
+        eprintln!("simulate: signatures cannot be verified eight at a time: {error:#}");
         return ExitCode::FAILURE;
     }
     let minutes = arguments.minutes;

@@ -1,11 +1,13 @@
 //! What a terminator has done: a JSON document a second, and a line at the end.
 
 use crate::cli::output::Failure;
+use crate::cli::verifying;
 use hwshim::acceptor::Handshakes;
 use hwshim::clock::{Clock as _, Instant, SystemClock};
 use hwshim::router::Router;
 use hwshim::router::breaker::State;
 use hwshim::router::core::{LaneStatus, Requests};
+use hwshim::router::verify::eights::{Counts, Eights};
 use hwshim::terminator::{Connections, Watch};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -18,6 +20,8 @@ pub(super) struct Reporter {
     began: Instant,
     last: (Instant, u64),
     in_trouble: bool,
+    eights: Option<&'static Eights>,
+    told_of_mistake: bool,
 }
 
 #[derive(Serialize)]
@@ -32,8 +36,30 @@ struct Report {
     /// Where the router's signatures came from.
     signatures: Requests,
     accelerators: Vec<Accelerator>,
+    /// Of signatures that are verified eight at a time; `null` where each is by itself.
+    eights: Option<VerifiedInEights>,
     /// Documents that were dropped before this one, as nobody read them.
     reports_dropped: u64,
+}
+
+#[derive(Serialize)]
+struct VerifiedInEights {
+    signatures: u64,
+    /// Of crypto_mb, with up to eight signatures each.
+    calls: u64,
+    /// It called a right signature wrong, and is not asked any more.
+    mistaken: bool,
+}
+
+impl From<&Eights> for VerifiedInEights {
+    fn from(eights: &Eights) -> Self {
+        let Counts { calls, signatures } = eights.counts();
+        Self {
+            signatures,
+            calls,
+            mistaken: eights.is_mistaken(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -64,7 +90,12 @@ impl From<LaneStatus> for Accelerator {
 }
 
 impl Reporter {
-    pub(super) fn new(listening: SocketAddr, watch: Watch, router: Router) -> Self {
+    pub(super) fn new(
+        listening: SocketAddr,
+        watch: Watch,
+        router: Router,
+        eights: Option<&'static Eights>,
+    ) -> Self {
         let began = SystemClock.now();
         Self {
             listening,
@@ -73,6 +104,8 @@ impl Reporter {
             began,
             last: (began, 0),
             in_trouble: false,
+            eights,
+            told_of_mistake: false,
         }
     }
 
@@ -96,6 +129,7 @@ impl Reporter {
             handshakes_per_second: rate(handshakes.completed - completed, before, now),
             signatures: self.router.requests(),
             accelerators: self.router.status().into_iter().map(Into::into).collect(),
+            eights: self.eights.map(Into::into),
             reports_dropped,
         }
     }
@@ -105,6 +139,13 @@ impl Reporter {
         let trouble = self.watch.take_trouble();
         let known = std::mem::replace(&mut self.in_trouble, trouble.is_some());
         trouble.filter(|_| !known)
+    }
+
+    /// That what verifies eight at a time was found to miscalculate: once.
+    pub(super) fn mistake(&mut self) -> Option<&'static str> {
+        let is_mistaken = self.eights.is_some_and(Eights::is_mistaken);
+        let known = std::mem::replace(&mut self.told_of_mistake, is_mistaken);
+        (is_mistaken && !known).then_some(verifying::MISTAKEN)
     }
 
     /// All there was.
