@@ -1,6 +1,6 @@
 //! Whether a series of numbers rises, how fast, and how sure one can be of it.
 //!
-//! It knows no units, no clock and nothing of leaks: [`leak`](crate::leak) does. Numbers that are
+//! It knows no units, no clock and nothing of leaks: the module `leak` of the monitor does. Numbers that are
 //! not finite are taken for missing, never for evidence, and no input makes any of this panic.
 //!
 //! ```text
@@ -51,7 +51,8 @@ impl Point {
 }
 
 /// A count as a number. Counts here are lengths of slices, far below 2^53.
-pub(crate) fn float(count: usize) -> f64 {
+#[must_use]
+pub fn float(count: usize) -> f64 {
     count as f64
 }
 
