@@ -514,7 +514,7 @@ impl Card {
     fn assessment(&self) -> AssessmentFigures {
         let diagnosis = self.judge.diagnosis();
         let (weighings, prospects) = (diagnosis.weighings(), diagnosis.prospects());
-        AssessmentFigures::new(diagnosis.assessment(), weighings, &prospects)
+        AssessmentFigures::new(diagnosis.assessment(), weighings, prospects)
     }
 
     fn owner_figures(&self, look: &Look) -> Option<ProcessFigures> {
