@@ -18,7 +18,7 @@ const UNSAFE_FENCE: [&str; 4] = [
 ];
 
 /// Crates, where their sources are, and which of ours each may depend on.
-const CRATES: [(&str, &str, &[&str]); 10] = [
+const CRATES: [(&str, &str, &[&str]); 11] = [
     ("card-spec", "hwshim/spec", &[]),
     ("card-device", "firmware-sim/device", &["card-spec"]),
     (
@@ -35,8 +35,9 @@ const CRATES: [(&str, &str, &[&str]); 10] = [
     (
         "monitor",
         "monitor",
-        &["card-spec", "firmware-sim", "hwshim"],
+        &["card-spec", "firmware-sim", "hwshim", "trend"],
     ),
+    ("trend", "monitor/trend", &[]),
     ("xtask", "tests/xtask", &[]),
     (
         "fuzz",

@@ -38,6 +38,7 @@ pub use weighing::{Prospect, Weighing};
 
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -97,7 +98,8 @@ struct Sight {
     at: Instant,
     /// From 0 to 1.
     strength: f64,
-    detail: String,
+    /// The same words in most polls, of which no copy is made.
+    detail: Cow<'static, str>,
 }
 
 /// Something was done to find out, and how it was before and after.
@@ -123,7 +125,13 @@ impl Dossier {
     }
 
     /// Something was seen. `strength` says how clearly, from 0 to 1.
-    pub fn seen(&mut self, kind: Kind, strength: f64, detail: impl Into<String>, at: Instant) {
+    pub fn seen(
+        &mut self,
+        kind: Kind,
+        strength: f64,
+        detail: impl Into<Cow<'static, str>>,
+        at: Instant,
+    ) {
         let strength = if strength.is_nan() { 0.0 } else { strength };
         let sight = Sight {
             at,
@@ -134,7 +142,7 @@ impl Dossier {
     }
 
     /// Something was looked for and not seen, by who would have seen it.
-    pub fn not_seen(&mut self, kind: Kind, detail: impl Into<String>, at: Instant) {
+    pub fn not_seen(&mut self, kind: Kind, detail: impl Into<Cow<'static, str>>, at: Instant) {
         let sight = Sight {
             at,
             strength: 1.0,
@@ -144,7 +152,7 @@ impl Dossier {
     }
 
     /// A card's counter was read twice, and has moved: it does not stand still, and is no all-ones.
-    pub(crate) fn counter_moved(&mut self, detail: &str, at: Instant) {
+    pub(crate) fn counter_moved(&mut self, detail: &'static str, at: Instant) {
         self.not_seen(Kind::CounterFrozen, detail, at);
         self.not_seen(Kind::ConfigAllOnes, detail, at);
     }
@@ -181,8 +189,8 @@ impl Dossier {
 
     /// Whether a sight of `kind` was of a state that was looked for since, and not seen.
     fn is_over(&self, kind: Kind, sight: &Sight) -> bool {
-        let refuted = self.not_seen.get(&kind).is_some_and(|it| it.at > sight.at);
-        kind.is_state() && refuted
+        let is_refuted = || self.not_seen.get(&kind).is_some_and(|it| it.at > sight.at);
+        kind.is_state() && is_refuted()
     }
 
     /// How strong a sight of `kind` is now, if it is still any.
@@ -194,10 +202,15 @@ impl Dossier {
 
     /// How much it counts that `kind` was not seen, if it still does.
     fn absence(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
+        let looked_for = self.looked_for(kind, now)?;
+        self.strength(kind, now).is_none().then_some(looked_for)
+    }
+
+    /// The same, whether or not it was seen meanwhile.
+    fn looked_for(&self, kind: Kind, now: Instant) -> Option<(f64, &Sight)> {
         let sight = self.not_seen.get(&kind)?;
         let strength = faded(sight, kind, now);
-        (strength >= STRENGTH_MIN && self.strength(kind, now).is_none())
-            .then_some((strength, sight))
+        (strength >= STRENGTH_MIN).then_some((strength, sight))
     }
 
     /// Whether it is known whether there is anything of the row that `kind` is in.
@@ -232,6 +245,10 @@ fn faded(sight: &Sight, kind: Kind, now: Instant) -> f64 {
 
 /// What is left of 1 after `age`.
 fn after(age: Duration, half_life: Duration) -> f64 {
+    // Most of what is known was seen in this very poll.
+    if age.is_zero() {
+        return 1.0;
+    }
     (-age.as_secs_f64() / half_life.as_secs_f64()).exp2()
 }
 
@@ -394,6 +411,21 @@ fn softmax(nats: &Weights) -> Weights {
     odds.map(|odds| odds / sum)
 }
 
+/// The first of [`ranked`].
+fn likeliest(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
+    let is_vetoed = |cause: Cause| vetoes.iter().any(|veto| veto.rules_out() == cause);
+    let mut taken = (Cause::Undetermined, 0.0);
+    let mut first = (HYPOTHESES[0], f64::NEG_INFINITY);
+    for (cause, confidence) in HYPOTHESES.into_iter().zip(*posterior) {
+        if is_vetoed(cause) {
+            taken.1 += confidence;
+        } else if confidence > first.1 {
+            first = (cause, confidence);
+        }
+    }
+    if taken.1 > first.1 { taken } else { first }
+}
+
 /// Causes by likelihood, those that are out of the question left with none. Equals stay in the order
 /// of the table.
 fn ranked(posterior: &Weights, vetoes: &[Veto]) -> Vec<(Cause, f64)> {
@@ -425,7 +457,7 @@ fn allowed(posterior: &Weights, vetoes: &[Veto]) -> Weights {
 }
 
 /// Information in bits that is lacking.
-fn entropy(posterior: &Weights) -> f64 {
+fn entropy(posterior: &[f64]) -> f64 {
     let bits = posterior.iter().filter(|chance| **chance > 0.0);
     bits.map(|chance| -chance * chance.log2()).sum()
 }

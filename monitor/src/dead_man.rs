@@ -261,12 +261,14 @@ impl DeadMan {
     pub fn sign(&self, sign: &SignOfLife) -> io::Result<()> {
         let mut text = serde_json::to_vec(sign)?;
         text.push(b'\n');
-        // One that a killed monitor left, or a link that somebody put there, is not written to.
-        match fs::remove_file(&self.fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = File::create_new(&self.fresh)?;
+        let mut file = match File::create_new(&self.fresh) {
+            // One that a killed monitor left, or a link that somebody put there, is not written to.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&self.fresh)?;
+                File::create_new(&self.fresh)?
+            }
+            created => created?,
+        };
         file.write_all(&text)?;
         drop(file);
         fs::rename(&self.fresh, &self.path)

@@ -89,7 +89,7 @@ impl Diagnosis {
     /// What would tell more, as of the last poll, the cheapest for what it tells first; nothing
     /// where nothing is wrong.
     #[must_use]
-    pub fn prospects(&self) -> Vec<Prospect> {
+    pub fn prospects(&self) -> &[Prospect] {
         self.scales.prospects()
     }
 

@@ -36,8 +36,9 @@ pub mod rules;
 pub mod services;
 pub mod status;
 pub mod text;
-pub mod trend;
 pub mod tune;
 pub mod unknown;
 pub mod verdict;
 pub mod watch;
+
+pub use trend;

@@ -26,9 +26,9 @@ mod service;
 mod tree;
 
 pub use allocinfo::{Allocated, Allocations, AllocinfoProbe};
-pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory, Throttling};
+pub use cgroup::{Cgroup, CgroupEvents, CgroupMemory, CgroupProbe, KernelMemory};
 pub use heartbeat::{Heartbeat, HeartbeatProbe};
-pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Schedule, Shortages, Softnet};
+pub use host::{CpuTimes, Host, HostProbe, Memory, Pressure, Shortages, Softnet};
 pub use hwmon::{Chip, HwmonProbe, Sensor, Sensors, Standing as SensorStanding};
 #[cfg(test)]
 pub(crate) use link::tests::host as tree_of_a_downtrained_card;

@@ -7,6 +7,7 @@ mod at_function;
 mod driver;
 mod host;
 mod modules;
+mod pages;
 mod qat_cards;
 
 use crate::attribution::RecentChanges;
@@ -33,8 +34,9 @@ use card_spec::telemetry::{Page, card_state};
 use driver::Driver;
 use host::HostJudge;
 use hwshim::clock::Instant;
-use hwshim::telemetry;
+use hwshim::telemetry::file_name;
 use modules::Modules;
+use pages::Pages;
 use qat_cards::QatCards;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -57,6 +59,8 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 const SENSORS_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take. A bus that hangs holds up whoever reads for as long.
 const SENSORS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two looks at what this very process takes, which nothing is judged by.
+const OWN_INTERVAL: Duration = Duration::from_secs(5);
 /// A fatal error of a link is news for so long, as its evidence is.
 const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 
@@ -103,6 +107,7 @@ pub struct Watch {
     host_changes: HostChanges,
     host_judge: HostJudge,
     services: Services,
+    pages: Pages,
     cards: BTreeMap<PathBuf, Card>,
     qat: QatCards,
     modules: Modules,
@@ -113,7 +118,16 @@ pub struct Watch {
     polled_at: Option<Instant>,
     polls: u64,
     polls_late: u64,
-    this_process: Option<(OwnerId, ProcessProbe)>,
+    this_process: Option<ThisProcess>,
+}
+
+/// This very process, to show what watching costs.
+#[derive(Debug)]
+struct ThisProcess {
+    id: OwnerId,
+    probe: ProcessProbe,
+    /// What was seen of it, and when.
+    seen: Option<(Instant, ProcessFigures)>,
 }
 
 /// One card, what looks at it and what judges it.
@@ -186,6 +200,7 @@ impl Watch {
             host_judge: HostJudge::new(settings.limits.poll_interval),
             services: Services::new(&settings.services, &settings.root, settings.service_time),
             settings,
+            pages: Pages::default(),
             cards: BTreeMap::new(),
             qat: QatCards::default(),
             modules: Modules::default(),
@@ -195,8 +210,11 @@ impl Watch {
             polled_at: None,
             polls: 0,
             polls_late: 0,
-            this_process: OwnerId::of_this_process()
-                .map(|id| (id, ProcessProbe::new(Path::new("/")))),
+            this_process: OwnerId::of_this_process().map(|id| ThisProcess {
+                id,
+                probe: ProcessProbe::new(Path::new("/")),
+                seen: None,
+            }),
         }
     }
 
@@ -222,7 +240,7 @@ impl Watch {
         let host_sample = self.host_changes.look(host, now);
         // A page that is new was not there in the poll before, and it is from then on that we wait.
         let since = self.polled_at.replace(now).unwrap_or(now);
-        let (telemetry_error, pages_not_watched) = self.discover(since);
+        let (telemetry_error, pages_not_watched) = self.discover(since, now);
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
@@ -288,9 +306,9 @@ impl Watch {
     }
 
     /// Takes up pages that are new, and tells what kept it from seeing all.
-    fn discover(&mut self, since: Instant) -> (Option<Refused>, usize) {
+    fn discover(&mut self, since: Instant, now: Instant) -> (Option<Refused>, usize) {
         let directory = &self.settings.telemetry;
-        let pages = match telemetry::pages(directory) {
+        let pages = match self.pages.look(directory, now) {
             Ok(pages) => pages,
             Err(error) => {
                 let why = format!("{} could not be read: {error}", directory.display());
@@ -303,10 +321,10 @@ impl Watch {
             .retain(|path, card| !card.released || pages.binary_search(path).is_ok());
         let mut not_watched = 0;
         for path in pages {
-            if self.cards.contains_key(&path) {
+            if self.cards.contains_key(path) {
             } else if self.cards.len() < PAGES_MAX {
                 let card = Card::new(path.clone(), &self.settings, since);
-                self.cards.insert(path, card);
+                self.cards.insert(path.clone(), card);
             } else {
                 not_watched += 1;
             }
@@ -340,9 +358,15 @@ impl Watch {
     }
 
     fn look_at_this_process(&mut self, now: Instant) -> Option<ProcessFigures> {
-        let (id, probe) = self.this_process.as_mut()?;
-        let seen = probe.observe(id, now).ok()?;
-        Some(ProcessFigures::new(id.pid, &seen))
+        let ThisProcess { id, probe, seen } = self.this_process.as_mut()?;
+        if seen
+            .as_ref()
+            .is_none_or(|(at, _)| now >= at.plus(OWN_INTERVAL))
+        {
+            let owner = probe.observe(id, now).ok()?;
+            *seen = Some((now, ProcessFigures::new(id.pid, &owner)));
+        }
+        seen.as_ref().map(|(_, figures)| figures.clone())
     }
 }
 
@@ -514,7 +538,7 @@ impl Card {
     fn assessment(&self) -> AssessmentFigures {
         let diagnosis = self.judge.diagnosis();
         let (weighings, prospects) = (diagnosis.weighings(), diagnosis.prospects());
-        AssessmentFigures::new(diagnosis.assessment(), weighings, &prospects)
+        AssessmentFigures::new(diagnosis.assessment(), weighings, prospects)
     }
 
     fn owner_figures(&self, look: &Look) -> Option<ProcessFigures> {
@@ -575,7 +599,7 @@ fn name(page: &Page, path: &Path) -> String {
     let address = page.address();
     let own = path
         .file_name()
-        .is_some_and(|found| found == &*telemetry::file_name(&address));
+        .is_some_and(|found| found == &*file_name(&address));
     if own { address } else { stem(path) }
 }
 

@@ -4,11 +4,12 @@
 use super::inquiry;
 use super::table::{self, Action, HYPOTHESES, Kind, Weights};
 use super::{
-    Assessment, CONFIDENCE_MIN, Circumstances, Dossier, Intervention, Priors, Sight,
-    TRIED_HALF_LIFE, Veto, WORTH_TELLING, Weighed, after, allowed, ranked, softmax,
+    Assessment, CONFIDENCE_MIN, Circumstances, Dossier, Intervention, Priors, Prospect, Sight,
+    TRIED_HALF_LIFE, Veto, WORTH_TELLING, Weighed, after, allowed, likeliest, ranked, softmax,
 };
 use crate::verdict::Cause;
 use hwshim::clock::Instant;
+use std::sync::OnceLock;
 
 /// A case that was weighed. It has no words: those stand in the dossier.
 #[derive(Clone, Debug)]
@@ -19,8 +20,10 @@ pub struct Balance {
     /// Who is at fault besides, by what does not count for the cause.
     besides: Option<(Cause, f64)>,
     pub(super) vetoes: Vec<Veto>,
-    pub(super) priors: Priors,
-    pub(super) at: Instant,
+    priors: Priors,
+    at: Instant,
+    /// What would tell more, once somebody has asked.
+    prospects: OnceLock<Vec<Prospect>>,
 }
 
 /// What one piece of evidence adds to each hypothesis.
@@ -28,9 +31,11 @@ pub struct Balance {
 pub(super) struct Contribution {
     pub(super) piece: Piece,
     pub(super) was_seen: bool,
-    pub(super) nats: Weights,
+    nats: Weights,
     /// Whether it has a say in who is at fault.
     pub(super) counts: bool,
+    /// By how much it raises the odds of each hypothesis against all other faults.
+    pub(super) against_all_others: Weights,
 }
 
 /// What was seen, or looked for, or done.
@@ -91,13 +96,14 @@ impl Dossier {
         };
         let seen = strongest(Self::strength);
         let was_seen = seen.is_some();
-        let (kind, strength) = seen.or_else(|| strongest(Self::absence))?;
+        let (kind, strength) = seen.or_else(|| strongest(Self::looked_for))?;
         let weights = if was_seen { row.weights } else { *absent };
         Some(Contribution {
             piece: Piece::Sight(kind),
             was_seen,
             nats: weights.map(|weight| weight * strength),
             counts: true,
+            against_all_others: [0.0; HYPOTHESES.len()],
         })
     }
 }
@@ -114,6 +120,7 @@ fn of_intervention(intervention: &Intervention, now: Instant) -> Contribution {
         was_seen: true,
         nats: nats.map(|weight| weight * strength),
         counts: true,
+        against_all_others: [0.0; HYPOTHESES.len()],
     }
 }
 
@@ -126,12 +133,32 @@ impl Balance {
         priors: &Priors,
         now: Instant,
     ) -> Self {
+        Self::after(None, dossier, circumstances, priors, now)
+    }
+
+    /// Weighs what is known, of which most is as it was `before`, a poll ago.
+    pub(super) fn after(
+        before: Option<&Self>,
+        dossier: &Dossier,
+        circumstances: &Circumstances,
+        priors: &Priors,
+        now: Instant,
+    ) -> Self {
+        let before = before.filter(|it| it.priors == *priors);
         let mut contributions = dossier.contributions(now);
+        for (index, contribution) in contributions.iter_mut().enumerate() {
+            let before = before.and_then(|it| it.contributions.get(index));
+            let nats = &contribution.nats;
+            contribution.against_all_others = match before {
+                Some(same) if same.nats == *nats => same.against_all_others,
+                _ => against_all_others(priors, nats),
+            };
+        }
         let vetoes = Veto::applying(circumstances);
         let all = Pieces {
             contributions: &contributions,
             vetoes: &vetoes,
-            priors,
+            priors: priors.0.map(f64::ln),
         };
         let (part, besides) = match all.told_apart(circumstances) {
             Some((part, besides)) => (part, Some(besides)),
@@ -147,6 +174,7 @@ impl Balance {
             vetoes,
             priors: *priors,
             at: now,
+            prospects: OnceLock::new(),
         }
     }
 
@@ -154,11 +182,11 @@ impl Balance {
     #[must_use]
     pub fn assessment(&self, dossier: &Dossier) -> Assessment {
         let (cause, _) = named(&self.posterior, &self.vetoes);
-        let leading = ranked(&self.posterior, &[])[0].0;
+        let leading = likeliest(&self.posterior, &[]).0;
         let (evidence_for, evidence_against) = self.told(leading, dossier);
         let next_test = (cause == Cause::Undetermined).then(|| {
-            let open = allowed(&self.posterior, &self.vetoes);
-            inquiry::next(dossier, &open, self.at)
+            let prospects = self.prospects(dossier);
+            prospects.first().map(|prospect| prospect.test)
         });
         Assessment {
             cause,
@@ -177,19 +205,8 @@ impl Balance {
         let Some(this) = HYPOTHESES.iter().position(|it| *it == cause) else {
             return (Vec::new(), Vec::new());
         };
-        let is_other = |other: usize| other != this && HYPOTHESES[other] != Cause::None;
-        let others: Vec<_> = (0..HYPOTHESES.len()).filter(|it| is_other(*it)).collect();
-        let Priors(priors) = &self.priors;
-        let chance: f64 = others.iter().map(|other| priors[*other]).sum();
-        let weigh = |contribution: &Contribution| {
-            let nats = &contribution.nats;
-            let odds = others
-                .iter()
-                .map(|other| priors[*other] * nats[*other].exp());
-            nats[this] - (odds.sum::<f64>() / chance).ln()
-        };
         let counting = self.contributions.iter().filter(|it| it.counts);
-        let weighed = counting.map(|contribution| (contribution, weigh(contribution)));
+        let weighed = counting.map(|it| (it, it.against_all_others[this]));
         let weighed = weighed.filter(|(_, nats)| nats.abs() >= WORTH_TELLING);
         let mut weighed: Vec<_> = weighed
             .map(|(contribution, nats)| Weighed {
@@ -202,6 +219,37 @@ impl Balance {
         weighed.sort_by(|one, other| other.nats.abs().total_cmp(&one.nats.abs()));
         weighed.into_iter().partition(|weighed| weighed.nats > 0.0)
     }
+
+    /// The tests that would tell something, the one that tells most for what it costs first, by the
+    /// dossier that was weighed.
+    #[must_use]
+    pub fn prospects(&self, dossier: &Dossier) -> &[Prospect] {
+        self.prospects.get_or_init(|| {
+            let open = allowed(&self.posterior, &self.vetoes);
+            inquiry::open(dossier, &open, self.at)
+        })
+    }
+}
+
+/// The weight of evidence for each hypothesis against all other faults together.
+fn against_all_others(priors: &Priors, nats: &Weights) -> Weights {
+    let Priors(priors) = priors;
+    let odds: Weights = std::array::from_fn(|it| priors[it] * nats[it].exp());
+    let is_fault = |index: usize| HYPOTHESES[index] != Cause::None;
+    let of_faults = |of: &Weights| -> f64 {
+        let faults = of.iter().enumerate().filter(|(index, _)| is_fault(*index));
+        faults.map(|(_, number)| number).sum()
+    };
+    let all = (of_faults(&odds), of_faults(priors));
+    // Odds in the table differ by a hundred thousand at most, so what is left after taking one off
+    // the sum has digits enough.
+    std::array::from_fn(|this| {
+        let own = match is_fault(this) {
+            true => (odds[this], priors[this]),
+            false => (0.0, 0.0),
+        };
+        nats[this] - ((all.0 - own.0) / (all.1 - own.1)).ln()
+    })
 }
 
 /// All that is known, to be weighed in parts.
@@ -209,7 +257,8 @@ impl Balance {
 struct Pieces<'a> {
     contributions: &'a [Contribution],
     vetoes: &'a [Veto],
-    priors: &'a Priors,
+    /// In nats.
+    priors: Weights,
 }
 
 /// A part of what is known, weighed by itself.
@@ -233,7 +282,7 @@ impl Pieces<'_> {
     fn count(&self, counts: impl Fn(&Contribution) -> bool) -> Part {
         let counting = self.contributions.iter().filter(|it| counts(it));
         Part {
-            posterior: posterior(self.priors, counting),
+            posterior: posterior(&self.priors, counting),
             counts: self.contributions.iter().map(&counts).collect(),
         }
     }
@@ -291,18 +340,18 @@ struct Apart {
 
 /// What is likely enough to be named, and how likely that is.
 fn named(posterior: &Weights, vetoes: &[Veto]) -> (Cause, f64) {
-    match ranked(posterior, vetoes)[0] {
+    match likeliest(posterior, vetoes) {
         (top, confidence) if confidence >= CONFIDENCE_MIN => (top, confidence),
         (_, confidence) => (Cause::Undetermined, confidence),
     }
 }
 
-/// How likely each hypothesis is.
+/// How likely each hypothesis is, with priors in nats.
 pub(super) fn posterior<'a>(
-    priors: &Priors,
+    priors: &Weights,
     contributions: impl IntoIterator<Item = &'a Contribution>,
 ) -> Weights {
-    let mut nats = priors.0.map(f64::ln);
+    let mut nats = *priors;
     for contribution in contributions {
         for (nats, more) in nats.iter_mut().zip(contribution.nats) {
             *nats += more;

@@ -65,43 +65,34 @@ const fn test(reveals: Kind, seconds: u64, name: &'static str, how: &'static str
     }
 }
 
-/// What to find out next, if anything would help.
-pub(super) fn next(dossier: &Dossier, posterior: &Weights, now: Instant) -> Option<&'static Test> {
-    let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
-    open(dossier, posterior, now)
-        .into_iter()
-        .max_by(|one, other| worth(one).total_cmp(&worth(other)))
-        .map(|prospect| prospect.test)
-}
-
-/// The tests that nobody has made yet and that would tell something.
+/// The tests that nobody has made yet and that would tell something, the one that tells most for what
+/// it costs first.
 pub(super) fn open(dossier: &Dossier, posterior: &Weights, now: Instant) -> Vec<Prospect> {
     let open = TESTS
         .iter()
         .filter(|test| !dossier.is_answered(test.reveals, now));
+    let lacking = entropy(posterior);
     let prospects = open.map(|test| Prospect {
         test,
-        bits: information(test.reveals, posterior),
+        bits: lacking - lacking_after(test.reveals, posterior),
     });
-    prospects
+    let mut prospects: Vec<_> = prospects
         .filter(|prospect| prospect.bits >= INFORMATION_MIN)
-        .collect()
+        .collect();
+    let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
+    prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
+    prospects
 }
 
-/// How many bits less are lacking, on average, when it is known whether `kind` is there.
-fn information(kind: Kind, posterior: &Weights) -> f64 {
-    let chances = kind.row().chances();
-    let joint = |there: bool| -> Weights {
-        let chance = chances.map(|chance| if there { chance } else { 1.0 - chance });
-        std::array::from_fn(|hypothesis| posterior[hypothesis] * chance[hypothesis])
-    };
-    let lacking = |joint: Weights| {
+/// How many bits are lacking, on average, when it is known whether `kind` is there.
+fn lacking_after(kind: Kind, posterior: &Weights) -> f64 {
+    let chances = kind.chances();
+    let there: Weights = std::array::from_fn(|it| posterior[it] * chances[it]);
+    let not_there: Weights = std::array::from_fn(|it| posterior[it] - there[it]);
+    let lacking = |joint: &Weights| {
         let sum: f64 = joint.iter().sum();
-        if sum > 0.0 {
-            sum * entropy(&joint.map(|chance| chance / sum))
-        } else {
-            0.0
-        }
+        // That of what is left when divided by its sum, times the sum.
+        entropy(joint) - entropy(&[sum])
     };
-    entropy(posterior) - lacking(joint(true)) - lacking(joint(false))
+    lacking(&there) + lacking(&not_there)
 }

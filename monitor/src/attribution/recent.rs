@@ -147,8 +147,8 @@ mod tests {
         changes.weigh(&[subject], &mut dossier, now);
         let seen = dossier.strength(Kind::RecentChange, now);
         let absent = dossier.absence(Kind::RecentChange, now);
-        let told = seen.map(|(_, sight)| (true, sight.detail.clone()));
-        told.or_else(|| absent.map(|(_, sight)| (false, sight.detail.clone())))
+        let told = seen.map(|(_, sight)| (true, sight.detail.to_string()));
+        told.or_else(|| absent.map(|(_, sight)| (false, sight.detail.to_string())))
     }
 
     #[test]

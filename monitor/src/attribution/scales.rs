@@ -30,7 +30,8 @@ impl Scales {
 
     /// Weighs what is known now.
     pub fn weigh(&mut self, circumstances: &Circumstances, now: Instant) {
-        self.balance = Balance::of(&self.dossier, circumstances, &self.priors, now);
+        let before = Some(&self.balance);
+        self.balance = Balance::after(before, &self.dossier, circumstances, &self.priors, now);
         self.assessment = self.balance.assessment(&self.dossier);
     }
 
@@ -48,9 +49,9 @@ impl Scales {
 
     /// What would tell more, the cheapest for what it tells first; nothing where nothing is wrong.
     #[must_use]
-    pub fn prospects(&self) -> Vec<Prospect> {
+    pub fn prospects(&self) -> &[Prospect] {
         match self.assessment.cause {
-            Cause::None => Vec::new(),
+            Cause::None => &[],
             _ => self.balance.prospects(&self.dossier),
         }
     }

@@ -233,6 +233,10 @@ static ROW_OF: LazyLock<[usize; Kind::ALL.len()]> = LazyLock::new(|| {
     })
 });
 
+/// How likely each of [`ROWS`] is seen under each hypothesis.
+static CHANCES: LazyLock<[Weights; ROWS.len()]> =
+    LazyLock::new(|| ROWS.each_ref().map(Row::chances));
+
 /// What each of [`ROWS`] adds to each hypothesis if it was looked for and not seen. Monitors weigh
 /// every second, and logarithms are most of the work.
 pub(super) static ABSENT: LazyLock<[Weights; ROWS.len()]> =
@@ -395,6 +399,11 @@ impl Kind {
     #[must_use]
     pub fn row(self) -> &'static Row {
         &ROWS[ROW_OF[self as usize]]
+    }
+
+    /// How likely any of its row is seen under each hypothesis.
+    pub(super) fn chances(self) -> &'static Weights {
+        &CHANCES[ROW_OF[self as usize]]
     }
 
     /// It tells half as much when it was seen so long ago.

@@ -639,7 +639,7 @@ proptest! {
         }
         let mut after = before.clone();
         after.seen(kind, 1.0, "", at(NOW));
-        let nats = |dossier: &Dossier| balance::posterior(&Priors::default(), &dossier.contributions(at(NOW))).map(f64::ln);
+        let nats = |dossier: &Dossier| balance::posterior(&table::PRIORS.map(f64::ln), &dossier.contributions(at(NOW))).map(f64::ln);
         let (before, after) = (nats(&before), nats(&after));
         for one in 0..HYPOTHESES.len() {
             for other in 0..HYPOTHESES.len() {

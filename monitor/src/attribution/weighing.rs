@@ -2,9 +2,9 @@
 //! that is left would tell. It weighs by the same numbers as the assessment, and decides nothing.
 
 use super::balance::{Balance, Contribution};
-use super::inquiry::{self, Test};
+use super::inquiry::Test;
 use super::table::HYPOTHESES;
-use super::{Dossier, Priors, WORTH_TELLING, allowed};
+use super::{Dossier, WORTH_TELLING};
 use crate::verdict::Cause;
 
 /// A piece of evidence, with what it does to each hypothesis.
@@ -37,10 +37,10 @@ impl Balance {
     #[must_use]
     pub fn weighings(&self, dossier: &Dossier) -> Vec<Weighing> {
         let weighing = |contribution: &Contribution| {
-            let nats = match contribution.counts {
-                true => against_all_others(&self.priors, &contribution.nats),
-                false => Vec::new(),
-            };
+            let weights = HYPOTHESES.into_iter().zip(contribution.against_all_others);
+            let weights =
+                weights.filter(|(_, nats)| contribution.counts && nats.abs() >= WORTH_TELLING);
+            let nats: Vec<_> = weights.collect();
             let is_told = !nats.is_empty() || (contribution.was_seen && !contribution.counts);
             is_told.then(|| Weighing {
                 code: contribution.code(),
@@ -51,41 +51,11 @@ impl Balance {
         };
         self.contributions.iter().filter_map(weighing).collect()
     }
-
-    /// The tests that would tell something, the one that tells most for what it costs first.
-    #[must_use]
-    pub fn prospects(&self, dossier: &Dossier) -> Vec<Prospect> {
-        let open = allowed(&self.posterior, &self.vetoes);
-        let mut prospects = inquiry::open(dossier, &open, self.at);
-        let worth = |it: &Prospect| it.bits / it.test.takes.as_secs_f64();
-        prospects.sort_by(|one, other| worth(other).total_cmp(&worth(one)));
-        prospects
-    }
-}
-
-/// The weight of evidence for each hypothesis against all other faults together, as
-/// [`Weighed`](super::Weighed) has it for the leading one.
-fn against_all_others(priors: &Priors, nats: &[f64; HYPOTHESES.len()]) -> Vec<(Cause, f64)> {
-    let is_fault = |index: &usize| HYPOTHESES[*index] != Cause::None;
-    let odds: [f64; HYPOTHESES.len()] =
-        std::array::from_fn(|other| priors.0[other] * nats[other].exp());
-    let of_others = |this: usize| {
-        let others = (0..HYPOTHESES.len()).filter(|it| *it != this && is_fault(it));
-        let (odds, chance) = others.fold((0.0, 0.0), |(sum, chance), other| {
-            (sum + odds[other], chance + priors.0[other])
-        });
-        f64::ln(odds / chance)
-    };
-    let weights =
-        (0..HYPOTHESES.len()).map(|this| (HYPOTHESES[this], nats[this] - of_others(this)));
-    weights
-        .filter(|(_, weight)| weight.abs() >= WORTH_TELLING)
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Assessment, Circumstances, Kind};
+    use super::super::{Assessment, Circumstances, Kind, Priors};
     use super::*;
     use hwshim::clock::Instant;
 

@@ -7,7 +7,7 @@
 use super::record::{EPOCH, Epoch};
 use super::rules::{Finding, per_hour};
 use super::{Gate, Resource, Sample};
-use crate::trend::{Point, sen};
+use crate::trend::{Point, float, sen};
 use std::collections::VecDeque;
 
 /// Recycle time of what has none of its own, in seconds: the longest that is known in use, the
@@ -177,11 +177,7 @@ impl IdleFloors {
             rate_per_hour: per_hour(&sen, 1.0),
             p: None,
             gates: vec![
-                Gate::at_least(
-                    "idle floors that rose",
-                    crate::trend::float(rising.len()),
-                    3.0,
-                ),
+                Gate::at_least("idle floors that rose", float(rising.len()), 3.0),
                 Gate::at_least("growth", growth, negligible),
                 Gate::at_most("largest step, of the growth", largest / growth, STEP_MAX),
             ],

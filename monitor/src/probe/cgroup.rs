@@ -10,11 +10,10 @@
 
 use super::file::{Directory, TextFile, number};
 use super::process::OwnerId;
-use super::{Limit, Pressure, Probe, ProbeError, file};
+use super::{Limit, Probe, ProbeError, file};
 use hwshim::clock::Instant;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where the hierarchies are mounted (systemd's and everybody's convention).
 const MOUNT: &str = "sys/fs/cgroup";
@@ -126,10 +125,6 @@ pub struct CgroupMemory {
     pub kernel: Result<KernelMemory, ProbeError>,
     /// How often it hit its limits.
     pub events: Result<CgroupEvents, ProbeError>,
-    /// Time its processes waited for memory; version 2.
-    pub pressure: Result<Pressure, ProbeError>,
-    /// How often it was kept from running; version 2.
-    pub throttling: Result<Throttling, ProbeError>,
 }
 
 /// What the kernel holds for a control group. `None` is what this kernel does not say.
@@ -209,31 +204,6 @@ impl CgroupEvents {
     }
 }
 
-/// How often a control group was kept from running although there were CPUs: it had used up its
-/// quota.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Throttling {
-    /// Periods in which that was so.
-    pub periods: u64,
-    /// For how long, over all CPUs.
-    pub time: Duration,
-}
-
-impl Throttling {
-    /// `None` where no quota can be set: then these lines are not there.
-    fn parse(text: &str) -> Option<Self> {
-        let value = |wanted| {
-            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-            let (_, value) = lines.find(|(name, _)| *name == wanted)?;
-            value.parse().ok()
-        };
-        Some(Self {
-            periods: value("nr_throttled")?,
-            time: Duration::from_micros(value("throttled_usec")?),
-        })
-    }
-}
-
 /// Looks at one control group.
 #[derive(Debug)]
 pub struct CgroupProbe {
@@ -266,8 +236,6 @@ struct FilesV2 {
     max: TextFile,
     stat: TextFile,
     events: TextFile,
-    pressure: TextFile,
-    cpu_stat: TextFile,
 }
 
 impl CgroupProbe {
@@ -381,8 +349,6 @@ impl FilesV1 {
             }),
             kernel,
             events,
-            pressure: Err(not_in_v1("the pressure on memory")),
-            throttling: Err(not_in_v1("throttling")),
         }
     }
 }
@@ -395,8 +361,6 @@ impl FilesV2 {
             max: directory.file("memory.max"),
             stat: directory.file("memory.stat"),
             events: directory.file("memory.events"),
-            pressure: directory.file("memory.pressure"),
-            cpu_stat: directory.file("cpu.stat"),
         }
     }
 
@@ -417,14 +381,6 @@ impl FilesV2 {
             events: self
                 .events
                 .parse(buffer, "events of a control group", CgroupEvents::parse),
-            pressure: self
-                .pressure
-                .parse(buffer, "the pressure on a resource", Pressure::parse),
-            throttling: self.cpu_stat.parse(
-                buffer,
-                "the quota of a control group: it has no controller of CPUs",
-                Throttling::parse,
-            ),
         }
     }
 }
@@ -439,12 +395,6 @@ fn if_there<T>(seen: Result<T, ProbeError>) -> Result<Option<T>, ProbeError> {
         Ok(seen) => Ok(Some(seen)),
         Err(ProbeError::Absent { .. }) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn not_in_v1(what: &str) -> ProbeError {
-    ProbeError::Absent {
-        what: format!("{what} of control groups of version 1"),
     }
 }
 
@@ -494,14 +444,6 @@ mod tests {
                 oom_kills: Some(1),
             }
         );
-        assert_eq!(memory.pressure.unwrap().some, Duration::from_micros(9001));
-        assert_eq!(
-            memory.throttling.unwrap(),
-            Throttling {
-                periods: 12,
-                time: Duration::from_millis(340),
-            }
-        );
     }
 
     #[test]
@@ -518,7 +460,6 @@ mod tests {
         assert_eq!(kernel.slab_unreclaimable_bytes, None, "it does not say");
         let events = memory.events.unwrap();
         assert_eq!((events.max, events.oom_kills), (Some(5), Some(1)));
-        assert_eq!(memory.pressure.unwrap_err().kind(), "absent");
     }
 
     #[test]

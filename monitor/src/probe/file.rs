@@ -21,6 +21,10 @@ use std::sync::Arc;
 const TEXT_LEN_MAX: usize = 1 << 20;
 /// Buffers start with this length and grow to what a file takes.
 const BUFFER_LEN: usize = 4096;
+/// A first read that returned no more has taken all of a file. The kernel writes a page at a time, and
+/// breaks off before its end only where the next record, a line as a rule, no longer fits into it; no
+/// record of what is read here is half as long as a page.
+const SURELY_ALL_LEN: usize = 2048;
 /// Files that are read line by line are taken in pieces of this length, which no line exceeds.
 const PIECE_LEN: usize = 64 << 10;
 
@@ -103,7 +107,7 @@ impl TextFile {
     pub(super) fn read<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Cow<'b, str>, ProbeError> {
         self.retrying(|file| read_whole(file, buffer))
             .and_then(|len| match len {
-                Some(len) => Ok(String::from_utf8_lossy(&buffer[..len])),
+                Some(len) => Ok(text(&buffer[..len])),
                 None => Err(nonsense(
                     &self.path,
                     format!("is longer than {TEXT_LEN_MAX} bytes"),
@@ -140,7 +144,7 @@ impl TextFile {
         mut line: impl FnMut(&str) -> Option<()>,
     ) -> Result<u64, ProbeError> {
         grow(buffer, PIECE_LEN);
-        let mut take = |bytes: &[u8]| line(&String::from_utf8_lossy(bytes));
+        let mut take = |bytes: &[u8]| line(&text(bytes));
         let (mut kept, mut offset) = (0, 0);
         loop {
             let got = self.retrying_at(offset, |file| {
@@ -227,6 +231,7 @@ fn read_whole(file: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Option<usize>, Err
         let offset = u64::try_from(len).expect("a text is shorter than 2^64 bytes");
         match read_some(file, &mut buffer[len..], offset)? {
             0 => return Ok(Some(len)),
+            all if len == 0 && all <= SURELY_ALL_LEN => return Ok(Some(all)),
             more => len += more,
         }
     }
@@ -238,6 +243,14 @@ fn read_some(file: &OwnedFd, into: &mut [u8], offset: u64) -> Result<usize, Errn
             Err(Errno::INTR) => {}
             outcome => return outcome,
         }
+    }
+}
+
+/// Bytes as text. Nearly all are, and to see that takes less than to look for what is not.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 
@@ -320,6 +333,27 @@ mod tests {
         assert_eq!(read(&mut file).unwrap(), "up\n");
         fs::write(&path, "down\n").unwrap();
         assert_eq!(read(&mut file).unwrap(), "down\n");
+    }
+
+    #[test]
+    fn a_file_is_read_whole_in_one_piece_or_in_several() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("long");
+        let mut file = TextFile::new(path.clone());
+        for len in [0, 1, SURELY_ALL_LEN, SURELY_ALL_LEN + 1, BUFFER_LEN, 50_000] {
+            let letters = (b'a'..=b'y').map(char::from).cycle();
+            let text: String = letters.take(len).collect();
+            fs::write(&path, &text).unwrap();
+            assert_eq!(read(&mut file).unwrap(), text);
+        }
+        // This one is given out in pieces, a line or many at a time.
+        let pieces = read(&mut TextFile::new("/proc/vmstat".into())).unwrap();
+        let names = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter_map(|line| line.split_once(' '));
+            lines.map(|(name, _)| name.to_owned()).collect()
+        };
+        let whole = fs::read_to_string("/proc/vmstat").unwrap();
+        assert_eq!(names(&pieces), names(&whole));
     }
 
     #[test]

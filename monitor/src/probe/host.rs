@@ -13,6 +13,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+/// Time between two looks at the range of ports, which an administrator changes if anybody does.
+const PORTS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What the host gave and lost.
 #[derive(Debug)]
 pub struct Host {
@@ -26,8 +29,6 @@ pub struct Host {
     pub memory_pressure: Result<Pressure, ProbeError>,
     /// Time somebody waited for storage (`/proc/pressure/io`).
     pub io_pressure: Result<Pressure, ProbeError>,
-    /// How the main thread of this very process was scheduled (`/proc/self/schedstat`).
-    pub own_schedule: Result<Schedule, ProbeError>,
     /// Who has the memory (`/proc/meminfo`).
     pub memory: Result<Memory, ProbeError>,
     /// How often memory was short (`/proc/vmstat`).
@@ -165,29 +166,6 @@ impl Pressure {
     }
 }
 
-/// How a thread was scheduled since it began (Linux `Documentation/scheduler/sched-stats.rst`,
-/// "/proc/PID/schedstat").
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Schedule {
-    /// Time on a CPU.
-    pub ran: Duration,
-    /// Time it could have run, and had to wait for a CPU.
-    pub waited: Duration,
-    /// How often it was given a CPU.
-    pub timeslices: u64,
-}
-
-impl Schedule {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_ascii_whitespace();
-        Some(Self {
-            ran: Duration::from_nanos(next(&mut words)?),
-            waited: Duration::from_nanos(next(&mut words)?),
-            timeslices: next(&mut words)?,
-        })
-    }
-}
-
 /// Who has the memory of the host (proc_meminfo(5)). `None` is what this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Memory {
@@ -307,12 +285,15 @@ pub struct Shortages {
 impl Shortages {
     fn parse(text: &str) -> Option<Self> {
         let mut shortages = Self::default();
+        // There are two hundred lines, all of one kind, of which these few are looked into.
+        let (_, first) = text.lines().next()?.split_once(' ')?;
+        let _: u64 = first.parse().ok()?;
         for line in text.lines() {
-            let (name, value) = line.split_once(' ')?;
-            if name == "oom_kill" {
+            if let Some(value) = line.strip_prefix("oom_kill ") {
                 shortages.oom_kills = Some(value.parse().ok()?);
-            } else if name.starts_with("allocstall") {
+            } else if line.starts_with("allocstall") {
                 // One counter per zone, and before Linux 4.8 one for all.
+                let (_, value) = line.split_once(' ')?;
                 let stalls: u64 = value.parse().ok()?;
                 let sum = shortages.allocation_stalls.unwrap_or(0);
                 shortages.allocation_stalls = Some(sum.saturating_add(stalls));
@@ -330,10 +311,11 @@ pub struct HostProbe {
     cpu_pressure: TextFile,
     memory_pressure: TextFile,
     io_pressure: TextFile,
-    own_schedule: TextFile,
     meminfo: TextFile,
     vmstat: TextFile,
     port_range: TextFile,
+    /// What it was, and until when that is taken for granted.
+    ports: Option<(Instant, Result<RangeInclusive<u16>, ProbeError>)>,
     is_live: bool,
     buffer: Vec<u8>,
 }
@@ -349,13 +331,31 @@ impl HostProbe {
             cpu_pressure: file("pressure/cpu"),
             memory_pressure: file("pressure/memory"),
             io_pressure: file("pressure/io"),
-            own_schedule: file("self/schedstat"),
             meminfo: file("meminfo"),
             vmstat: file("vmstat"),
             port_range: file("sys/net/ipv4/ip_local_port_range"),
+            ports: None,
             is_live: root == Path::new("/"),
             buffer: Vec::new(),
         }
+    }
+}
+
+impl HostProbe {
+    fn ephemeral_ports(&mut self, now: Instant) -> Result<RangeInclusive<u16>, ProbeError> {
+        if let Some((until, ports)) = &self.ports
+            && now < *until
+        {
+            return ports.clone();
+        }
+        let ports = self
+            .port_range
+            .parse(&mut self.buffer, "a range of ports", |text| {
+                let mut words = text.split_ascii_whitespace();
+                Some(next(&mut words)?..=next(&mut words)?)
+            });
+        self.ports = Some((now.plus(PORTS_INTERVAL), ports.clone()));
+        ports
     }
 }
 
@@ -367,8 +367,9 @@ impl Probe for HostProbe {
         "host"
     }
 
-    fn observe(&mut self, (): &(), _now: Instant) -> Result<Host, ProbeError> {
+    fn observe(&mut self, (): &(), now: Instant) -> Result<Host, ProbeError> {
         const PRESSURE: &str = "the pressure on a resource";
+        let ephemeral_ports = self.ephemeral_ports(now);
         let buffer = &mut self.buffer;
         Ok(Host {
             cpus: self.stat.parse(buffer, "the times of CPUs", parse_cpus),
@@ -380,21 +381,13 @@ impl Probe for HostProbe {
                 .memory_pressure
                 .parse(buffer, PRESSURE, Pressure::parse),
             io_pressure: self.io_pressure.parse(buffer, PRESSURE, Pressure::parse),
-            own_schedule: self.own_schedule.parse(
-                buffer,
-                "how a thread was scheduled",
-                Schedule::parse,
-            ),
             memory: self
                 .meminfo
                 .parse(buffer, "who has the memory", Memory::parse),
             shortages: self
                 .vmstat
                 .parse(buffer, "counters of memory", Shortages::parse),
-            ephemeral_ports: self.port_range.parse(buffer, "a range of ports", |text| {
-                let mut words = text.split_ascii_whitespace();
-                Some(next(&mut words)?..=next(&mut words)?)
-            }),
+            ephemeral_ports,
             suspended: self.is_live.then(suspended),
         })
     }
@@ -470,14 +463,6 @@ mod tests {
             host.memory_pressure.unwrap().some,
             Duration::from_micros(41)
         );
-        assert_eq!(
-            host.own_schedule.unwrap(),
-            Schedule {
-                ran: Duration::from_nanos(208_278),
-                waited: Duration::from_nanos(901),
-                timeslices: 3,
-            }
-        );
         let memory = host.memory.unwrap();
         assert_eq!(memory.total_bytes, 24_684_096 << 10);
         assert_eq!(memory.secondary_page_tables_bytes, Some(0));
@@ -499,7 +484,6 @@ mod tests {
     fn what_an_old_kernel_does_not_count_is_not_zero() {
         let host = look(&Tree::captured("host-3.10"));
         assert_eq!(host.cpu_pressure.unwrap_err().kind(), "absent");
-        assert_eq!(host.own_schedule.unwrap_err().kind(), "absent");
         assert_eq!(
             host.shortages.unwrap(),
             Shortages {

@@ -1,7 +1,9 @@
 //! Finds the process of a host service, by the way in which it can be known.
 //!
 //! Of several processes that fit, the one that has run the longest is taken: services start
-//! helpers, and not the other way round. It does not follow a process it has found.
+//! helpers, and not the other way round. As long as the one that was found by its name is there under
+//! that name, none that came later can take its place: then all processes are looked through once a
+//! minute only, in case an older one has taken the name.
 
 use super::file::{self, Directory, bare};
 use super::process::Stat;
@@ -13,6 +15,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The kernel keeps so many bytes of a program's name (`TASK_COMM_LEN` less the end).
 const NAME_LEN_MAX: usize = 15;
@@ -25,6 +28,9 @@ const HIERARCHIES: [&str; 4] = [
     "sys/fs/cgroup/memory",
     "sys/fs/cgroup/systemd",
 ];
+
+/// Time between two looks through all processes, as long as the one that was found by its name is there.
+const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How the process of a service can be known.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,6 +47,8 @@ pub enum Whereabouts {
 #[derive(Debug)]
 pub struct LocateProbe {
     root: PathBuf,
+    /// Who was found by a name, and until when that holds as long as it lives.
+    named: Option<(OwnerId, Instant)>,
     buffer: Vec<u8>,
 }
 
@@ -50,6 +58,7 @@ impl LocateProbe {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            named: None,
             buffer: Vec::new(),
         }
     }
@@ -69,10 +78,24 @@ impl LocateProbe {
         Ok(id)
     }
 
-    fn by_name(&mut self, name: &str) -> Result<OwnerId, ProbeError> {
+    fn by_name(&mut self, name: &str, now: Instant) -> Result<OwnerId, ProbeError> {
         // What the kernel has cut off cannot be compared.
         let name = name.as_bytes();
         let wanted = &name[..name.len().min(NAME_LEN_MAX)];
+        if let Some((known, until)) = self.named
+            && now < until
+            && let Ok((id, name)) = self.identify(known.pid)
+            && id == known
+            && name.as_bytes() == wanted
+        {
+            return Ok(known);
+        }
+        let found = self.oldest_named(wanted)?;
+        self.named = Some((found, now.plus(SCAN_INTERVAL)));
+        Ok(found)
+    }
+
+    fn oldest_named(&mut self, wanted: &[u8]) -> Result<OwnerId, ProbeError> {
         let proc = self.proc();
         let entries = fs::read_dir(&proc).map_err(|source| unreadable(&proc, source))?;
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -133,10 +156,10 @@ impl Probe for LocateProbe {
         "locate"
     }
 
-    fn observe(&mut self, subject: &Whereabouts, _now: Instant) -> Result<OwnerId, ProbeError> {
+    fn observe(&mut self, subject: &Whereabouts, now: Instant) -> Result<OwnerId, ProbeError> {
         match subject {
             Whereabouts::PidFile(path) => self.by_pid_file(path),
-            Whereabouts::Program(name) => self.by_name(name),
+            Whereabouts::Program(name) => self.by_name(name, now),
             Whereabouts::Cgroup(path) => self.by_cgroup(path),
         }
     }
@@ -243,6 +266,31 @@ mod tests {
         ] {
             assert_eq!(find(&tree, &whereabouts), Ok(expected), "{whereabouts:?}");
         }
+    }
+
+    #[test]
+    fn who_was_found_by_name_is_looked_for_among_all_once_a_minute_or_when_it_has_gone() {
+        let tree = tree();
+        let mut probe = LocateProbe::new(tree.root());
+        let hardserver = Whereabouts::Program("hardserver".to_owned());
+        let mut find = |second| {
+            let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+            probe.observe(&hardserver, now).unwrap().pid
+        };
+        let is_named = |pid, name, start| {
+            let zeros = "0 ".repeat(16);
+            let stat = format!("{pid} ({name}) S {zeros}1 0 {start} 0 0\n");
+            tree.write(&format!("proc/{pid}/stat"), &stat);
+        };
+        assert_eq!(find(0), 11);
+        is_named(13, "hardserver", 200);
+        assert_eq!(find(59), 11);
+        assert_eq!(find(60), 13, "it is older");
+        // It runs another program, and then its number is another's.
+        is_named(13, "other", 200);
+        assert_eq!(find(61), 11);
+        is_named(11, "hardserver", 600);
+        assert_eq!(find(62), 10);
     }
 
     #[test]

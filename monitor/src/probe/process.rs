@@ -18,7 +18,7 @@
 use super::{Probe, ProbeError};
 use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
-use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::fs::{Dir, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, pread};
 use std::fs;
 use std::io;
@@ -28,12 +28,12 @@ use std::time::Duration;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// `f_type` of a mounted `/proc` (`PROC_SUPER_MAGIC`, statfs(2)).
-pub(super) const PROC_MAGIC: u64 = 0x9fa0;
+const PROC_MAGIC: u64 = 0x9fa0;
 /// Longest `stat` line that can be: 52 numbers of 20 digits and a name of 64 bytes.
 const STAT_LEN_MAX: usize = 2048;
 /// Time between two readings of memory and processor time. They take more than all the rest of a
 /// look together, and what they are for, leaks, shows over minutes.
-const USAGE_INTERVAL: Duration = Duration::from_secs(5);
+const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Which process: its number, and when it started so that the number cannot mislead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,6 +123,7 @@ struct Followed {
     id: OwnerId,
     stat: OwnedFd,
     path: PathBuf,
+    descriptors: DescriptorCount,
     usage: Option<(Instant, Usage)>,
 }
 
@@ -155,6 +156,7 @@ impl ProcessProbe {
             id,
             stat,
             path,
+            descriptors: DescriptorCount::default(),
             usage: None,
         });
         Ok(now)
@@ -188,11 +190,14 @@ impl Probe for ProcessProbe {
             self.follow(id)?;
         }
         let usage = self.usage(id.pid, now);
-        let fds = count_fds(&self.proc.join(id.pid.to_string()).join("fd"));
         let known = self
             .followed
-            .as_ref()
+            .as_mut()
             .expect("followed above, or the look has ended there");
+        let directory = self.proc.join(id.pid.to_string()).join("fd");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = || open(&directory, flags, Mode::empty());
+        let fds = known.descriptors.count(opened, |errno| errno).ok();
         // Read last: if the process is alive now, its number was its own all the while, and what
         // was read through that number above is of this process.
         match read_stat(&known.stat, &known.path)? {
@@ -270,18 +275,45 @@ fn read_usage(system: &mut System, pid: u32) -> Option<Usage> {
     })
 }
 
-/// Counts the descriptors in a `fd` directory.
-fn count_fds(directory: &Path) -> Option<u64> {
-    // Since Linux 6.2 the directory's size is its number of descriptors. Counting them one by one
-    // would cost most when there are most of them: in a process that leaks them.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = open(directory, flags, Mode::empty()).ok()?;
-    let size = u64::try_from(fstat(&opened).ok()?.st_size).ok()?;
-    let on_proc = rustix::fs::fstatfs(&opened).is_ok_and(|fs| is_proc(&fs));
-    if on_proc && size > 0 {
-        return Some(size);
+/// Counts the descriptors of a process.
+///
+/// Since Linux 6.2 the size of its directory `fd` is their number. Counting them one by one would cost
+/// most when there are most of them: in a process that leaks them. The directory is kept open, so that
+/// a count is one question to the kernel and not four.
+#[derive(Debug, Default)]
+pub(super) struct DescriptorCount(Option<OwnedFd>);
+
+impl DescriptorCount {
+    /// How many there are in the directory that `open` opens, if it has to be; `failed` says what the
+    /// kernel's reason means.
+    pub(super) fn count<E>(
+        &mut self,
+        open: impl FnOnce() -> Result<OwnedFd, E>,
+        failed: impl Fn(Errno) -> E,
+    ) -> Result<u64, E> {
+        if let Some(count) = self.0.as_ref().and_then(size) {
+            return Ok(count);
+        }
+        self.0 = None;
+        let opened = open()?;
+        let on_proc = rustix::fs::fstatfs(&opened).is_ok_and(|fs| is_proc(&fs));
+        if let Some(count) = size(&opened).filter(|_| on_proc) {
+            self.0 = Some(opened);
+            return Ok(count);
+        }
+        let mut count = 0;
+        for entry in Dir::read_from(&opened).map_err(&failed)? {
+            let entry = entry.map_err(&failed)?;
+            count += u64::from(!entry.file_name().to_bytes().starts_with(b"."));
+        }
+        Ok(count)
     }
-    u64::try_from(fs::read_dir(directory).ok()?.count()).ok()
+}
+
+/// The size of a directory, if it has one.
+fn size(directory: &OwnedFd) -> Option<u64> {
+    let size = u64::try_from(fstat(directory).ok()?.st_size).ok()?;
+    (size > 0).then_some(size)
 }
 
 fn is_proc(fs: &rustix::fs::StatFs) -> bool {

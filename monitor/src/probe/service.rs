@@ -8,8 +8,9 @@
 //!
 //! Lists cost most when they are longest, in a process that leaks what is listed. So descriptors
 //! are counted at each look, but told apart only every five seconds, and more rarely in proportion
-//! when there are many. Sockets are looked up every thirty: to list them the kernel walks its whole
-//! hash table, which takes milliseconds on a host with much memory and no sockets at all.
+//! when there are many. Sockets are looked up every thirty, and as long as they are the same every
+//! two minutes: to list them the kernel walks its whole hash table, which takes milliseconds on a host
+//! with much memory and no sockets at all. What its network has turned away is read with them.
 //!
 //! ```text
 //! /proc/PID/fd:  3 -> socket:[50001]          /proc/PID/net/tcp:  0: 0100007F:1F90 ... 50001
@@ -17,11 +18,11 @@
 //! ```
 
 use super::file::{self, Directory, TextFile, bare};
-use super::host::{Schedule, kibibytes};
-use super::process::{OwnerId, PROC_MAGIC, Stat};
+use super::host::kibibytes;
+use super::process::{DescriptorCount, OwnerId, Stat};
 use super::{Probe, ProbeError};
 use hwshim::clock::Instant;
-use rustix::fs::{Dir, fstat, fstatfs, readlinkat};
+use rustix::fs::{Dir, readlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +36,9 @@ const HOLDINGS_INTERVAL: Duration = Duration::from_secs(5);
 const DESCRIPTORS_PER_INTERVAL: u64 = 4096;
 /// Time between two looks at the tables of sockets, if they are short.
 const SOCKETS_INTERVAL: Duration = Duration::from_secs(30);
+/// The same, as long as the process has the same sockets as before. What it leaks are others, and how
+/// those that it has have fared shows soon enough.
+const SAME_SOCKETS_INTERVAL: Duration = Duration::from_secs(120);
 /// Bytes of them that are read for each such interval: about 10,000 sockets.
 const TABLE_BYTES_PER_INTERVAL: u64 = 3 << 19;
 /// Descriptors that are told apart at all.
@@ -56,8 +60,6 @@ pub struct Service {
     pub descriptor_count: Result<u64, ProbeError>,
     /// Its memory, and what the kernel holds for it.
     pub memory: Result<ServiceMemory, ProbeError>,
-    /// How its main thread was scheduled.
-    pub main_thread: Result<Schedule, ProbeError>,
     /// What it holds, as seen within the last seconds.
     pub holdings: Arc<Holdings>,
 }
@@ -91,7 +93,7 @@ pub struct Holdings {
     pub descriptors: Result<Descriptors, ProbeError>,
     /// Its sockets, by state.
     pub sockets: Result<Sockets, ProbeError>,
-    /// When these were read.
+    /// When these were read, and what follows.
     pub sockets_read_at: Instant,
     /// All sockets of its network namespace.
     pub network: Result<Network, ProbeError>,
@@ -298,11 +300,6 @@ impl Probe for ServiceProbe {
             memory: followed
                 .status
                 .parse(buffer, "the status of a process", ServiceMemory::parse),
-            main_thread: followed.schedstat.parse(
-                buffer,
-                "how a thread was scheduled",
-                Schedule::parse,
-            ),
             holdings: followed.holdings(&descriptor_count, now, buffer),
             descriptor_count,
         };
@@ -316,9 +313,9 @@ impl Probe for ServiceProbe {
 struct Followed {
     id: OwnerId,
     directory: Directory,
+    descriptor_count: DescriptorCount,
     stat: TextFile,
     status: TextFile,
-    schedstat: TextFile,
     limits: TextFile,
     tcp: [TextFile; 2],
     udp: [TextFile; 2],
@@ -329,6 +326,8 @@ struct Followed {
     holdings: Option<(Instant, Arc<Holdings>)>,
     /// When to look for its sockets again.
     sockets_again_at: Instant,
+    /// The sockets that it had when they were looked for.
+    known_inodes: Vec<u64>,
 }
 
 impl Followed {
@@ -339,7 +338,6 @@ impl Followed {
             id,
             stat: file("stat"),
             status: file("status"),
-            schedstat: file("schedstat"),
             limits: file("limits"),
             tcp: [file("net/tcp"), file("net/tcp6")],
             udp: [file("net/udp"), file("net/udp6")],
@@ -348,6 +346,8 @@ impl Followed {
             snmp: file("net/snmp"),
             holdings: None,
             sockets_again_at: Instant::ORIGIN,
+            known_inodes: Vec::new(),
+            descriptor_count: DescriptorCount::default(),
             directory,
         };
         if followed.stat(buffer)?.start_time_ticks == id.start_time_ticks {
@@ -367,23 +367,14 @@ impl Followed {
         }
     }
 
-    /// Since Linux 6.2 the directory's length is its number of descriptors.
-    fn count_descriptors(&self) -> Result<u64, ProbeError> {
-        let (list, path) = self.descriptors()?;
-        let len = fstat(&list).map_err(|errno| file::error(&path, errno))?;
-        let is_proc = fstatfs(&list).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(PROC_MAGIC));
-        match u64::try_from(len.st_size) {
-            Ok(count) if is_proc && count > 0 => Ok(count),
-            _ => {
-                let mut count = 0;
-                entries(list, &path, |_, _| count += 1)?;
-                Ok(count)
-            }
-        }
-    }
-
-    fn descriptors(&self) -> Result<(OwnedFd, PathBuf), ProbeError> {
-        Ok((self.directory.list("fd")?, self.directory.path().join("fd")))
+    fn count_descriptors(&mut self) -> Result<u64, ProbeError> {
+        let Self {
+            directory,
+            descriptor_count,
+            ..
+        } = self;
+        let failed = |errno| file::error(&directory.path().join("fd"), errno);
+        descriptor_count.count(|| directory.list("fd"), failed)
     }
 
     fn holdings(
@@ -404,14 +395,11 @@ impl Followed {
             // Without them nobody knows whose the sockets are.
             Err(error) => (Err(error.clone()), Err(error)),
         };
-        let (sockets_read_at, sockets) = match last {
-            Some(last) if now < self.sockets_again_at => {
-                (last.sockets_read_at, last.sockets.clone())
+        let network = match last {
+            Some(last) if now < self.sockets_due_at(&inodes, last.sockets_read_at) => {
+                SocketsSeen::again(&last)
             }
-            _ => (
-                now,
-                inodes.and_then(|inodes| self.sockets(&inodes, now, buffer)),
-            ),
+            _ => self.look_at_sockets(inodes, now, buffer),
         };
         let holdings = Arc::new(Holdings {
             read_at: now,
@@ -419,12 +407,10 @@ impl Followed {
                 .limits
                 .parse(buffer, "the limits of a process", ServiceLimits::parse),
             descriptors,
-            sockets,
-            sockets_read_at,
-            network: self
-                .sockstat
-                .parse(buffer, "totals of sockets", Network::parse),
-            rejects: self.rejects(buffer),
+            sockets: network.sockets,
+            sockets_read_at: network.read_at,
+            network: network.network,
+            rejects: network.rejects,
         });
         let count = *count.as_ref().unwrap_or(&0);
         let again_at = now.plus(stretched(
@@ -436,9 +422,44 @@ impl Followed {
         holdings
     }
 
+    /// When to look for its sockets again, of which these are there now.
+    fn sockets_due_at(&self, inodes: &Result<Vec<u64>, ProbeError>, read_at: Instant) -> Instant {
+        let are_known = inodes.as_ref().is_ok_and(|it| *it == self.known_inodes);
+        let same_again_at = read_at.plus(SAME_SOCKETS_INTERVAL);
+        match are_known {
+            true => self.sockets_again_at.max(same_again_at),
+            false => self.sockets_again_at,
+        }
+    }
+
+    fn look_at_sockets(
+        &mut self,
+        inodes: Result<Vec<u64>, ProbeError>,
+        now: Instant,
+        buffer: &mut Vec<u8>,
+    ) -> SocketsSeen {
+        let sockets = match inodes {
+            Ok(inodes) => {
+                self.sockets_again_at = now.plus(SOCKETS_INTERVAL);
+                let sockets = self.sockets(&inodes, now, buffer);
+                self.known_inodes = inodes;
+                sockets
+            }
+            Err(error) => Err(error),
+        };
+        SocketsSeen {
+            read_at: now,
+            sockets,
+            network: self
+                .sockstat
+                .parse(buffer, "totals of sockets", Network::parse),
+            rejects: self.rejects(buffer),
+        }
+    }
+
     /// Tells what the descriptors are, and gives the inodes of the sockets.
     fn tell_descriptors(&self) -> Result<(Descriptors, Vec<u64>), ProbeError> {
-        let (list, path) = self.descriptors()?;
+        let (list, path) = (self.directory.list("fd")?, self.directory.path().join("fd"));
         let mut told = Descriptors::default();
         let mut inodes = Vec::new();
         entries(list, &path, |list, name| {
@@ -467,7 +488,6 @@ impl Followed {
         if inodes.is_empty() {
             return Ok(sockets);
         }
-        self.sockets_again_at = now.plus(SOCKETS_INTERVAL);
         let (mut found, mut table_bytes) = (0, 0);
         let Self { tcp, udp, .. } = self;
         for table in tcp {
@@ -621,6 +641,26 @@ impl Network {
     }
 }
 
+/// What is looked at with the sockets.
+struct SocketsSeen {
+    read_at: Instant,
+    sockets: Result<Sockets, ProbeError>,
+    network: Result<Network, ProbeError>,
+    rejects: Result<NetworkRejects, ProbeError>,
+}
+
+impl SocketsSeen {
+    /// What was seen before.
+    fn again(last: &Holdings) -> Self {
+        Self {
+            read_at: last.sockets_read_at,
+            sockets: last.sockets.clone(),
+            network: last.network.clone(),
+            rejects: last.rejects.clone(),
+        }
+    }
+}
+
 /// One socket of a table (proc_pid_net(5), "tcp").
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -757,7 +797,6 @@ mod tests {
                 swapped_bytes: Some(8 << 10),
             }
         );
-        assert_eq!(service.main_thread.unwrap().timeslices, 77);
         let limits = *service.holdings.limits.as_ref().unwrap();
         assert_eq!(limits.descriptors, Limit::At(1024), "the soft one");
         assert_eq!(limits.locked_bytes, Limit::Unlimited);
@@ -887,14 +926,22 @@ mod tests {
         assert_eq!(read_at(0), (at(0), at(0)));
         assert_eq!(read_at(4), (at(0), at(0)));
         assert_eq!(read_at(5), (at(5), at(0)));
+        // The same sockets are there, and then one more.
+        assert_eq!(read_at(119), (at(119), at(0)));
+        assert_eq!(read_at(124), (at(124), at(124)));
+        tree.link("proc/4321/fd/99", "socket:[777]");
+        assert_eq!(read_at(153), (at(153), at(124)));
+        assert_eq!(read_at(158), (at(158), at(158)));
+        tree.link("proc/4321/fd/98", "socket:[778]");
         let tcp = fs::read_to_string(tree.root().join("proc/4321/net/tcp")).unwrap();
         let row = tcp.lines().last().unwrap();
         let rows = format!("{row}\n").repeat(12_000);
         tree.write("proc/4321/net/tcp", tcp.clone() + &rows);
         // 12,000 rows of 150 bytes are more than is read in an interval.
-        assert_eq!(read_at(30), (at(30), at(30)));
-        assert_eq!(read_at(89), (at(89), at(30)));
-        assert_eq!(read_at(94), (at(94), at(94)));
+        assert_eq!(read_at(188), (at(188), at(188)));
+        tree.link("proc/4321/fd/97", "socket:[779]");
+        assert_eq!(read_at(247), (at(247), at(188)));
+        assert_eq!(read_at(252), (at(252), at(252)));
     }
 
     /// A process that lives until its standard input ends, and is past its own start.

@@ -79,7 +79,7 @@ impl Evidences {
     pub(super) fn figures(&self) -> AssessmentFigures {
         let Self { scales } = self;
         let (weighings, prospects) = (scales.weighings(), scales.prospects());
-        AssessmentFigures::new(scales.assessment(), weighings, &prospects)
+        AssessmentFigures::new(scales.assessment(), weighings, prospects)
     }
 
     fn process(&mut self, facts: &Facts<'_>, now: Instant) {

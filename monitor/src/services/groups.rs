@@ -270,8 +270,6 @@ pub(super) mod tests {
             limit: Err(torn()),
             kernel: Err(torn()),
             events: Err(torn()),
-            pressure: Err(torn()),
-            throttling: Err(torn()),
         }
     }
 

@@ -10,9 +10,7 @@ use hwshim::pci::{LinkState, PowerState, Presence};
 use hwshim::spec::pci::{
     Bdf, CapabilityHeader, ExpressCapability, LinkCapabilities, LinkStatus, capability,
 };
-use monitor::probe::{
-    CpuTimes, ErrorTotals, Host, Link, Pressure, ProbeError, Schedule, Shortages, Softnet,
-};
+use monitor::probe::{CpuTimes, ErrorTotals, Host, Link, Pressure, ProbeError, Shortages, Softnet};
 use std::mem::offset_of;
 use std::time::Duration;
 use zerocopy::FromBytes as _;
@@ -140,11 +138,6 @@ impl Kernel {
             cpu_pressure: pressure(spent.waiting_for_cpu),
             memory_pressure: pressure(spent.waiting_for_memory),
             io_pressure: pressure(spent.waiting_for_storage),
-            own_schedule: Ok(Schedule {
-                ran: Duration::ZERO,
-                waited: Duration::ZERO,
-                timeslices: 0,
-            }),
             memory: Err(ProbeError::Absent {
                 what: "memory of a simulated host".to_owned(),
             }),

@@ -9,9 +9,9 @@ use fastrand::Rng;
 use hwshim::clock::Instant;
 use monitor::probe::{
     Cgroup, CgroupEvents, CgroupMemory, Descriptors, Enquiry, EnquiryModule, Holdings,
-    KernelMemory, Limit, Listening, ModuleStatistics, Network, NetworkRejects, OwnerId, Pressure,
-    ProbeError, Reach, Schedule, ServerStatistics, Service, ServiceAnswer, ServiceLimits,
-    ServiceMemory, Sockets, Statistics, Throttling, Whereabouts,
+    KernelMemory, Limit, Listening, ModuleStatistics, Network, NetworkRejects, OwnerId, ProbeError,
+    Reach, ServerStatistics, Service, ServiceAnswer, ServiceLimits, ServiceMemory, Sockets,
+    Statistics, Whereabouts,
 };
 use monitor::services::{ConfiguredLimits, Located, Reached, Senses, ServiceSettings};
 use std::collections::BTreeMap;
@@ -485,11 +485,6 @@ impl State {
                 rss_anon_bytes: Some(whole(memory)),
                 ..ServiceMemory::default()
             }),
-            main_thread: Ok(Schedule {
-                ran: Duration::ZERO,
-                waited: Duration::ZERO,
-                timeslices: 0,
-            }),
             holdings: Arc::new(holdings),
         }
     }
@@ -509,14 +504,6 @@ impl State {
                 ..KernelMemory::default()
             }),
             events: Ok(CgroupEvents::default()),
-            pressure: Ok(Pressure {
-                some: Duration::ZERO,
-                full: None,
-            }),
-            throttling: Ok(Throttling {
-                periods: 0,
-                time: Duration::ZERO,
-            }),
         }
     }
 }

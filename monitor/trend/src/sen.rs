@@ -3,7 +3,7 @@
 //! A quarter of the points may be wrong by any amount without moving it far. All slopes are held
 //! at once, half the square of the number of points.
 
-use super::{Point, float, median, normal};
+use super::{Point, float, median, normal, nth};
 
 /// A slope and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,17 +73,16 @@ fn fit(points: &[Point], mut slopes: Vec<f64>, deviation: f64, confidence: f64) 
     if slopes.is_empty() {
         return None;
     }
-    slopes.sort_by(f64::total_cmp);
     let (count, last) = (float(slopes.len()), slopes.len() - 1);
     let spread = normal::quantile(f64::midpoint(1.0, confidence.clamp(0.0, 1.0))) * deviation;
     let lower = place(((count - spread) / 2.0).round_ties_even() - 1.0, last);
     let upper = place(((count + spread) / 2.0).round_ties_even(), last);
-    let slope = median(&slopes);
+    let slope = median(&mut slopes);
     let sen = Sen {
         slope,
         intercept: middle(points, |point| point.value) - slope * middle(points, |point| point.at),
-        lower: slopes[lower],
-        upper: slopes[upper],
+        lower: nth(&mut slopes, lower),
+        upper: nth(&mut slopes, upper),
     };
     [slope, sen.intercept, sen.lower, sen.upper]
         .iter()
@@ -93,9 +92,8 @@ fn fit(points: &[Point], mut slopes: Vec<f64>, deviation: f64, confidence: f64) 
 
 /// The median of times or of values.
 fn middle(points: &[Point], number: fn(&Point) -> f64) -> f64 {
-    let mut sorted: Vec<_> = points.iter().map(number).collect();
-    sorted.sort_by(f64::total_cmp);
-    median(&sorted)
+    let mut numbers: Vec<_> = points.iter().map(number).collect();
+    median(&mut numbers)
 }
 
 /// Standard deviation of the score of Kendall's test, with ties in time and in value.

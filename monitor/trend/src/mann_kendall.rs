@@ -152,8 +152,7 @@ fn detrended(values: &[f64]) -> Vec<f64> {
         let later = values[index + 1..].iter().zip(1..);
         slopes.extend(later.map(|(later, apart)| (later - earlier) / f64::from(apart)));
     }
-    slopes.sort_by(f64::total_cmp);
-    let slope = median(&slopes);
+    let slope = median(&mut slopes);
     let places = values.iter().zip(1..);
     places
         .map(|(value, place)| value - f64::from(place) * slope)
