@@ -73,6 +73,9 @@ pub struct Sample {
     /// that copies files has some; it is a sign only together with lateness of our own, which it
     /// then explains.
     pub psi_io_some: Option<f64>,
+    /// Share of the time in which this program itself waited for a CPU, from 0 to 1, where the kernel
+    /// does not tell in which some task did.
+    pub own_wait_share: Option<f64>,
     /// Share of its time that the CPU with most of them spent in soft interrupts, from 0 to 1.
     pub softirq_share_max: Option<f64>,
     /// Packets dropped for lack of room in a CPU's backlog.
@@ -127,6 +130,7 @@ impl Sample {
         psi_cpu_some: Some(0.0),
         psi_memory_some: Some(0.0),
         psi_io_some: Some(0.0),
+        own_wait_share: None,
         softirq_share_max: Some(0.0),
         softnet_dropped: Some(0),
         steal_share: Some(0.0),
@@ -144,6 +148,7 @@ impl Sample {
             psi_cpu_some,
             psi_memory_some,
             psi_io_some,
+            own_wait_share,
             softirq_share_max,
             softnet_dropped,
             steal_share,
@@ -151,7 +156,7 @@ impl Sample {
         } = *self;
         let over = |share: Option<f64>, limit: f64| share.is_some_and(|share| share > limit);
         let late = own_lateness.as_secs_f64() > limits.lateness * poll_interval.as_secs_f64();
-        let pressed = over(psi_cpu_some, limits.pressure)
+        let pressed = over(psi_cpu_some.or(own_wait_share), limits.pressure)
             || over(psi_memory_some, limits.pressure)
             || (late && over(psi_io_some, limits.pressure));
         let interrupted =
@@ -341,12 +346,29 @@ mod tests {
             psi_cpu_some: Some(0.20),
             psi_memory_some: Some(0.0),
             psi_io_some: Some(0.20),
+            own_wait_share: None,
             softirq_share_max: Some(0.30),
             softnet_dropped: Some(0),
             steal_share: Some(0.0),
             own_lateness: Duration::from_millis(800),
             vm_pause: Duration::from_millis(10),
         }
+    }
+
+    #[test]
+    fn who_waits_for_a_cpu_itself_is_under_pressure_where_the_kernel_does_not_tell_of_others() {
+        let signs = |psi_cpu_some, own_wait_share| {
+            let sample = Sample {
+                psi_cpu_some,
+                own_wait_share,
+                ..clean()
+            };
+            sample.signs(&Limits::default())
+        };
+        assert_eq!(signs(None, Some(0.21)), [Sign::Pressure]);
+        assert_eq!(signs(None, Some(0.20)), []);
+        assert_eq!(signs(Some(0.0), Some(0.21)), []);
+        assert_eq!(signs(None, None), []);
     }
 
     struct Host {

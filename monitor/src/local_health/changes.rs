@@ -40,6 +40,8 @@ fn between(before: &Host, now: &Host, passed: Duration) -> Sample {
         psi_cpu_some: pressure(&before.cpu_pressure, &now.cpu_pressure, passed),
         psi_memory_some: pressure(&before.memory_pressure, &now.memory_pressure, passed),
         psi_io_some: pressure(&before.io_pressure, &now.io_pressure, passed),
+        own_wait_share: (before.own_wait.zip(now.own_wait))
+            .and_then(|(before, now)| share_of(now.saturating_sub(before), passed)),
         softirq_share_max: cpus.and_then(|(before, now)| softirq_share_max(before, now)),
         softnet_dropped: softnet.map(|(before, now)| {
             let pairs = before.iter().zip(now);
@@ -60,8 +62,11 @@ fn pressure(
     passed: Duration,
 ) -> Option<f64> {
     let (before, now) = (before.as_ref().ok()?, now.as_ref().ok()?);
-    let waited = now.some.saturating_sub(before.some).as_secs_f64();
-    (!passed.is_zero()).then(|| (waited / passed.as_secs_f64()).min(1.0))
+    share_of(now.some.saturating_sub(before.some), passed)
+}
+
+fn share_of(part: Duration, passed: Duration) -> Option<f64> {
+    (!passed.is_zero()).then(|| (part.as_secs_f64() / passed.as_secs_f64()).min(1.0))
 }
 
 /// Each CPU that was there before and is there now: ticks in between, of one kind and of all.

@@ -29,6 +29,10 @@ pub struct Host {
     pub memory_pressure: Result<Pressure, ProbeError>,
     /// Time somebody waited for storage (`/proc/pressure/io`).
     pub io_pressure: Result<Pressure, ProbeError>,
+    /// Time that this program's main thread could have run, and had to wait for a CPU
+    /// (`/proc/self/schedstat`, Linux `Documentation/scheduler/sched-stats.rst`). Read where the kernel
+    /// does not tell the pressure on CPUs, which says more.
+    pub own_wait: Option<Duration>,
     /// Who has the memory (`/proc/meminfo`).
     pub memory: Result<Memory, ProbeError>,
     /// How often memory was short (`/proc/vmstat`).
@@ -311,6 +315,7 @@ pub struct HostProbe {
     cpu_pressure: TextFile,
     memory_pressure: TextFile,
     io_pressure: TextFile,
+    own_schedule: TextFile,
     meminfo: TextFile,
     vmstat: TextFile,
     port_range: TextFile,
@@ -331,6 +336,7 @@ impl HostProbe {
             cpu_pressure: file("pressure/cpu"),
             memory_pressure: file("pressure/memory"),
             io_pressure: file("pressure/io"),
+            own_schedule: file("self/schedstat"),
             meminfo: file("meminfo"),
             vmstat: file("vmstat"),
             port_range: file("sys/net/ipv4/ip_local_port_range"),
@@ -359,6 +365,13 @@ impl HostProbe {
     }
 }
 
+/// The second of three numbers, in nanoseconds.
+fn parse_wait(text: &str) -> Option<Duration> {
+    let mut words = text.split_ascii_whitespace();
+    let (_ran, waited): (u64, u64) = (next(&mut words)?, next(&mut words)?);
+    Some(Duration::from_nanos(waited))
+}
+
 impl Probe for HostProbe {
     type Subject = ();
     type Observation = Host;
@@ -371,12 +384,21 @@ impl Probe for HostProbe {
         const PRESSURE: &str = "the pressure on a resource";
         let ephemeral_ports = self.ephemeral_ports(now);
         let buffer = &mut self.buffer;
+        let cpu_pressure = self.cpu_pressure.parse(buffer, PRESSURE, Pressure::parse);
+        let own_wait = match &cpu_pressure {
+            Ok(_) => None,
+            Err(_) => self
+                .own_schedule
+                .parse(buffer, "how a thread was scheduled", parse_wait)
+                .ok(),
+        };
         Ok(Host {
             cpus: self.stat.parse(buffer, "the times of CPUs", parse_cpus),
             softnet: self.softnet.parse(buffer, "what CPUs received", |text| {
                 text.lines().map(Softnet::parse).collect()
             }),
-            cpu_pressure: self.cpu_pressure.parse(buffer, PRESSURE, Pressure::parse),
+            cpu_pressure,
+            own_wait,
             memory_pressure: self
                 .memory_pressure
                 .parse(buffer, PRESSURE, Pressure::parse),
@@ -477,6 +499,26 @@ mod tests {
         );
         assert_eq!(host.ephemeral_ports.unwrap(), 32_768..=60_999);
         assert_eq!(host.suspended, None, "a tree has no clock");
+        assert_eq!(host.own_wait, None, "pressure says more");
+    }
+
+    #[test]
+    fn where_no_pressure_is_told_our_own_wait_is_read() {
+        let tree = Tree::captured("host-3.10");
+        tree.write("proc/self/schedstat", "208278 901 3\n");
+        let (then, second) = (Instant::ORIGIN, Duration::from_secs(1));
+        let mut changes = crate::local_health::HostChanges::default();
+        let before = look(&tree);
+        assert_eq!(before.own_wait, Some(Duration::from_nanos(901)));
+        assert_eq!(changes.look(Some(before), then), None);
+        tree.write("proc/self/schedstat", "208278 250000901 3\n");
+        let sample = changes.look(Some(look(&tree)), then.plus(second));
+        assert_eq!(sample.unwrap().own_wait_share, Some(0.25));
+        tree.write("proc/self/schedstat", "208278\n");
+        assert_eq!(look(&tree).own_wait, None);
+        let tree = Tree::captured("host-6.18");
+        tree.write("proc/self/schedstat", "208278 901 3\n");
+        assert_eq!(look(&tree).own_wait, None);
     }
 
     /// Linux 3.10: no pressure, no oom_kill, no column of CPU numbers, one allocstall.
@@ -484,6 +526,7 @@ mod tests {
     fn what_an_old_kernel_does_not_count_is_not_zero() {
         let host = look(&Tree::captured("host-3.10"));
         assert_eq!(host.cpu_pressure.unwrap_err().kind(), "absent");
+        assert_eq!(host.own_wait, None);
         assert_eq!(
             host.shortages.unwrap(),
             Shortages {

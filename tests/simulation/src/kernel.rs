@@ -138,6 +138,7 @@ impl Kernel {
             cpu_pressure: pressure(spent.waiting_for_cpu),
             memory_pressure: pressure(spent.waiting_for_memory),
             io_pressure: pressure(spent.waiting_for_storage),
+            own_wait: None,
             memory: Err(ProbeError::Absent {
                 what: "memory of a simulated host".to_owned(),
             }),
