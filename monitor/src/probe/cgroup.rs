@@ -178,7 +178,8 @@ impl KernelMemory {
 pub struct CgroupEvents {
     /// Slowed down because it was above `memory.high`.
     pub high: Option<u64>,
-    /// At its limit (`max`; in version 1 `memory.failcnt`).
+    /// At its limit (`max`; in version 1 `memory.failcnt`, and `memory.memsw.failcnt` where swap is
+    /// accounted for: who may have no swap is at that limit first, which Linux 6.18 does not count).
     pub max: Option<u64>,
     /// Could not get below its limit.
     pub oom: Option<u64>,
@@ -214,7 +215,7 @@ pub struct CgroupProbe {
 
 #[derive(Debug)]
 enum Files {
-    V1(FilesV1),
+    V1(Box<FilesV1>),
     V2(FilesV2),
 }
 
@@ -224,6 +225,7 @@ struct FilesV1 {
     max_usage: TextFile,
     limit: TextFile,
     failcnt: TextFile,
+    memsw_failcnt: TextFile,
     oom_control: TextFile,
     kmem_usage: TextFile,
     kmem_tcp_usage: TextFile,
@@ -253,7 +255,7 @@ impl CgroupProbe {
         Ok(match cgroup {
             Cgroup::V1(path) => {
                 let directory = Directory::open(&self.mount.join(V1_MEMORY).join(path))?;
-                Files::V1(FilesV1::open(&directory))
+                Files::V1(Box::new(FilesV1::open(&directory)))
             }
             Cgroup::V2(path) => {
                 let beside = self.mount.join(V2_BESIDE_V1);
@@ -316,6 +318,7 @@ impl FilesV1 {
             max_usage: directory.file("memory.max_usage_in_bytes"),
             limit: directory.file("memory.limit_in_bytes"),
             failcnt: directory.file("memory.failcnt"),
+            memsw_failcnt: directory.file("memory.memsw.failcnt"),
             oom_control: directory.file("memory.oom_control"),
             kmem_usage: directory.file("memory.kmem.usage_in_bytes"),
             kmem_tcp_usage: directory.file("memory.kmem.tcp.usage_in_bytes"),
@@ -334,8 +337,10 @@ impl FilesV1 {
             .oom_control
             .parse(buffer, "events of a control group", CgroupEvents::parse)
             .and_then(|events| {
+                let with_swap = if_there(bytes(&mut self.memsw_failcnt, buffer))?;
+                let of_memory = bytes(&mut self.failcnt, buffer)?;
                 Ok(CgroupEvents {
-                    max: Some(bytes(&mut self.failcnt, buffer)?),
+                    max: Some(of_memory.saturating_add(with_swap.unwrap_or(0))),
                     ..events
                 })
             });
@@ -460,6 +465,10 @@ mod tests {
         assert_eq!(kernel.slab_unreclaimable_bytes, None, "it does not say");
         let events = memory.events.unwrap();
         assert_eq!((events.max, events.oom_kills), (Some(5), Some(1)));
+        let with_swap = "sys/fs/cgroup/memory/services/hardserver/memory.memsw.failcnt";
+        tree.write(with_swap, "2\n");
+        let memory = look(&tree, &cgroup).unwrap();
+        assert_eq!(memory.events.unwrap().max, Some(7), "of either limit");
     }
 
     #[test]

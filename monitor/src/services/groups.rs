@@ -195,6 +195,9 @@ impl Rises {
 }
 
 #[cfg(test)]
+mod real;
+
+#[cfg(test)]
 pub(super) mod tests {
     use super::super::ServiceSettings;
     use super::super::senses::Kernel;
@@ -273,7 +276,7 @@ pub(super) mod tests {
         }
     }
 
-    fn at(seconds: u64) -> Instant {
+    pub(in super::super) fn at(seconds: u64) -> Instant {
         Instant::ORIGIN.plus(Duration::from_secs(seconds))
     }
 
