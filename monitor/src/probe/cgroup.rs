@@ -216,7 +216,7 @@ pub struct CgroupProbe {
 #[derive(Debug)]
 enum Files {
     V1(Box<FilesV1>),
-    V2(FilesV2),
+    V2(Box<FilesV2>),
 }
 
 #[derive(Debug)]
@@ -264,7 +264,9 @@ impl CgroupProbe {
                 } else {
                     &self.mount
                 };
-                Files::V2(FilesV2::open(&Directory::open(&mount.join(path))?))
+                Files::V2(Box::new(FilesV2::open(&Directory::open(
+                    &mount.join(path),
+                )?)))
             }
         })
     }
