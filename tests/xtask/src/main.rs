@@ -19,6 +19,7 @@ mod test;
 mod tls_faults;
 mod tls_judges;
 mod tls_stage;
+mod unit;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -90,6 +91,12 @@ enum Command {
     /// installed there by pip. Nothing on the machine is changed. What the terminator makes of each
     /// handshake is compared with what rustls without it does. Needs openssl and python3.
     TlsJudges,
+    /// Has a real systemd run monitor/cardmon.service as it ships, and judges what the confined monitor does.
+    ///
+    /// As root, on Linux with systemd's and util-linux's programs: each case boots a systemd in namespaces of its
+    /// own, with a file system in memory, where only /usr is the host's. Nothing is left behind but the journals,
+    /// in target/unit. A table at the end says how each case went.
+    Unit,
     /// Has our driver and our card judged by parts nobody here wrote, in guests of QEMU.
     ///
     /// On Debian. What it takes is downloaded by apt and unpacked below target/vm: nothing on the
@@ -111,6 +118,7 @@ fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::TlsFaults(arguments) => tls_faults::run(&arguments),
         Command::TlsJudges => tls_judges::run(),
+        Command::Unit => unit::run(),
         Command::Vm(arguments) => vm::run(&arguments),
     };
     if let Err(error) = result {

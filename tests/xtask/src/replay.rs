@@ -19,7 +19,7 @@ mod cost;
 mod group;
 mod s1;
 mod s4;
-mod stage;
+pub(crate) mod stage;
 
 use crate::process::root;
 use clap::ValueEnum;

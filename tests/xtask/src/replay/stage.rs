@@ -231,7 +231,7 @@ impl Drop for Stage {
 
 /// Lets time pass: the processes on the stage are real, and take it.
 #[expect(clippy::disallowed_methods, reason = "real processes take real time")]
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
 }
 
@@ -246,7 +246,7 @@ pub(super) fn now() -> anyhow::Result<String> {
 /// # Errors
 ///
 /// That it is not.
-pub(super) fn expect(what: &str, is_so: bool) -> anyhow::Result<()> {
+pub(crate) fn expect(what: &str, is_so: bool) -> anyhow::Result<()> {
     if !is_so {
         bail!("not so: {what}");
     }
@@ -255,12 +255,12 @@ pub(super) fn expect(what: &str, is_so: bool) -> anyhow::Result<()> {
 }
 
 /// Text at a place of a status.
-pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 /// A list at a place of a status; none is empty.
-pub(super) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     let list = value.pointer(pointer).and_then(Value::as_array);
     list.map_or(&[], Vec::as_slice)
 }
