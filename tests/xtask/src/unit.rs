@@ -41,8 +41,6 @@ const STEPS: [Step; 5] = [
     },
 ];
 
-/// As the shipped unit has it.
-const ANCHORS: &str = "/var/log/cardmon/anchors";
 /// `CAP_DAC_READ_SEARCH` and `CAP_SYS_PTRACE`, by their numbers (`linux/capability.h`).
 const CAPABILITIES: u64 = 1 << 2 | 1 << 19;
 /// The monitor itself makes this one, within its confinement.
@@ -271,7 +269,7 @@ fn one_that_hangs_is_killed_and_started_anew(machine: &Machine) -> anyhow::Resul
         starts == [Some(&Value::Null), Some(&Value::Bool(false))],
     )
     .with_context(|| format!("{starts:?}"))?;
-    let verify = ["cardmon", "audit", "verify", "--anchors", ANCHORS];
+    let verify = ["cardmon", "audit", "verify"];
     expect(
         "the record of both is whole",
         machine.told(&verify)?.contains("anchors up to"),
@@ -312,7 +310,7 @@ fn a_killed_card_and_an_end_are_on_record(machine: &Machine) -> anyhow::Result<S
         last == "stop" && sign.status.success(),
     )?;
     let to = "/backup/end";
-    machine.told(&["cardmon", "snapshot", "--to", to, "--anchors", ANCHORS])?;
+    machine.told(&["cardmon", "snapshot", "--to", to])?;
     proven(machine, to)?;
     Ok(format!("killed card seen after {seconds:.1} s"))
 }
@@ -347,7 +345,7 @@ fn recorded(machine: &Machine) -> anyhow::Result<Vec<Value>> {
 
 /// Has a snapshot audited, against anchors that were written outside of it: without, it would be said.
 fn proven(machine: &Machine, snapshot: &str) -> anyhow::Result<()> {
-    let restore = ["cardmon", "restore", "--anchors", ANCHORS, "--verify"];
+    let restore = ["cardmon", "restore", "--verify"];
     let proof = machine.ask(&[&restore[..], &[snapshot]].concat())?;
     let said = String::from_utf8_lossy(&proof.stderr).into_owned();
     expect(

@@ -15,7 +15,8 @@ pub(crate) struct HistoryPlace {
     /// XDG_STATE_HOME].
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
-    /// File that is told where the history ends [default: DIR.anchors].
+    /// File that is told where the history ends [default: DIR.anchors; of root's own history that of
+    /// cardmon.service, /var/log/cardmon/anchors, where only that is there].
     #[arg(long, value_name = "FILE")]
     anchors: Option<PathBuf>,
 }
@@ -35,14 +36,26 @@ impl HistoryPlace {
         let directory = named.map_or_else(state_directory, Clone::clone);
         let directory = absolute(&directory).context("--history names no directory")?;
         let anchors = self.anchors.as_ref().or(config.anchors.as_ref());
+        let by_default = named.is_none();
+        let of_unit = Path::new(UNIT_ANCHORS);
+        let of_unit = Some(of_unit).filter(|_| by_default && rustix::process::geteuid().is_root());
         Ok(Found {
-            anchors: anchors.map_or_else(
-                || PathBuf::from(format!("{}.anchors", directory.display())),
-                Clone::clone,
-            ),
-            by_default: named.is_none(),
+            anchors: anchors.map_or_else(|| usual_anchors(&directory, of_unit), Clone::clone),
+            by_default,
             directory,
         })
+    }
+}
+
+/// Where `cardmon.service` puts its anchors.
+const UNIT_ANCHORS: &str = "/var/log/cardmon/anchors";
+
+/// Beside the history, unless only those that `of_unit` names are there.
+fn usual_anchors(directory: &Path, of_unit: Option<&Path>) -> PathBuf {
+    let beside = PathBuf::from(format!("{}.anchors", directory.display()));
+    match of_unit {
+        Some(of_unit) if of_unit.exists() && !beside.exists() => of_unit.to_owned(),
+        Some(_) | None => beside,
     }
 }
 
@@ -163,6 +176,20 @@ mod tests {
             assert_eq!(directory, "/data/h");
             assert_eq!(anchors, Path::new("/data/h.anchors"));
         }
+    }
+
+    #[test]
+    fn the_units_anchors_are_found_where_there_are_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let (history, of_unit) = (root.path().join("h"), root.path().join("anchors"));
+        let beside = root.path().join("h.anchors");
+        let found = || usual_anchors(&history, Some(&of_unit));
+        assert_eq!(found(), beside);
+        fs::write(&of_unit, "").unwrap();
+        assert_eq!(found(), of_unit);
+        assert_eq!(usual_anchors(&history, None), beside);
+        fs::write(&beside, "").unwrap();
+        assert_eq!(found(), beside);
     }
 
     #[test]
