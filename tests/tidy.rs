@@ -18,7 +18,7 @@ const UNSAFE_FENCE: [&str; 4] = [
 ];
 
 /// Crates, where their sources are, and which of ours each may depend on.
-const CRATES: [(&str, &str, &[&str]); 11] = [
+const CRATES: [(&str, &str, &[&str]); 12] = [
     ("card-spec", "hwshim/spec", &[]),
     ("card-device", "firmware-sim/device", &["card-spec"]),
     (
@@ -35,8 +35,15 @@ const CRATES: [(&str, &str, &[&str]); 11] = [
     (
         "monitor",
         "monitor",
-        &["card-spec", "firmware-sim", "hwshim", "trend"],
+        &[
+            "attribution",
+            "card-spec",
+            "firmware-sim",
+            "hwshim",
+            "trend",
+        ],
     ),
+    ("attribution", "monitor/attribution", &["hwshim"]),
     ("trend", "monitor/trend", &[]),
     ("xtask", "tests/xtask", &[]),
     (

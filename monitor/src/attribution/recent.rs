@@ -145,10 +145,8 @@ mod tests {
     fn weighed(changes: &RecentChanges, subject: &str, now: Instant) -> Option<(bool, String)> {
         let mut dossier = Dossier::new();
         changes.weigh(&[subject], &mut dossier, now);
-        let seen = dossier.strength(Kind::RecentChange, now);
-        let absent = dossier.absence(Kind::RecentChange, now);
-        let told = seen.map(|(_, sight)| (true, sight.detail.to_string()));
-        told.or_else(|| absent.map(|(_, sight)| (false, sight.detail.to_string())))
+        let sight = dossier.sight(Kind::RecentChange, now);
+        sight.map(|(was_seen, detail)| (was_seen, detail.to_owned()))
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! It is weighed once a poll, whatever is asked about it.
 
 use super::{Assessment, Balance, Circumstances, Dossier, Priors, Prospect, Weighing};
-use crate::verdict::Cause;
+use crate::Cause;
 use hwshim::clock::Instant;
 
 /// A case, with what was last made of it.
 #[derive(Debug)]
 pub struct Scales {
-    pub(crate) dossier: Dossier,
+    /// What is known.
+    pub dossier: Dossier,
     priors: Priors,
     balance: Balance,
     assessment: Assessment,

@@ -5,7 +5,7 @@
 //! and nothing is only if nothing is anywhere. Of two things that are wrong at once, both then stand
 //! at the top.
 
-use crate::verdict::Cause;
+use crate::Cause;
 use std::collections::BTreeMap;
 
 /// How likely each cause is at work anywhere, the likeliest first; they sum up to 1.

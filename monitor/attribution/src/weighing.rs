@@ -5,7 +5,7 @@ use super::balance::{Balance, Contribution};
 use super::inquiry::Test;
 use super::table::HYPOTHESES;
 use super::{Dossier, WORTH_TELLING};
-use crate::verdict::Cause;
+use crate::Cause;
 
 /// A piece of evidence, with what it does to each hypothesis.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@
 //! signs are a factor of 20, one is a factor of 4.5. Numbers are not fitted to anything yet;
 //! [`Calibration`](super::Calibration) says how good they are.
 
-use crate::verdict::Cause;
+use crate::Cause;
 use std::sync::LazyLock;
 use std::time::Duration;
 

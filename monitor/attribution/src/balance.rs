@@ -7,7 +7,7 @@ use super::{
     Assessment, CONFIDENCE_MIN, Circumstances, Dossier, Intervention, Priors, Prospect, Sight,
     TRIED_HALF_LIFE, Veto, WORTH_TELLING, Weighed, after, allowed, likeliest, ranked, softmax,
 };
-use crate::verdict::Cause;
+use crate::Cause;
 use hwshim::clock::Instant;
 use std::sync::OnceLock;
 

@@ -1,7 +1,7 @@
 //! Holds assessments against the truth, where that is known: in simulations, and after repairs.
 
 use super::Assessment;
-use crate::verdict::Cause;
+use crate::Cause;
 
 /// Brier's score of a forecast (G. W. Brier, "Verification of forecasts expressed in terms of
 /// probability", 1950): the sum of squared differences to what was true. 0 is certain and right, 2 is
