@@ -36,8 +36,8 @@ const HOLDINGS_INTERVAL: Duration = Duration::from_secs(5);
 const DESCRIPTORS_PER_INTERVAL: u64 = 4096;
 /// Time between two looks at the tables of sockets, if they are short.
 const SOCKETS_INTERVAL: Duration = Duration::from_secs(30);
-/// The same, as long as the process has the same sockets as before. What it leaks are others, and how
-/// those that it has have fared shows soon enough.
+/// The same, as long as the process has the same sockets as before: what it leaks are others. In which
+/// states they are is for people to read, and may be as old as this.
 const SAME_SOCKETS_INTERVAL: Duration = Duration::from_secs(120);
 /// Bytes of them that are read for each such interval: about 10,000 sockets.
 const TABLE_BYTES_PER_INTERVAL: u64 = 3 << 19;
@@ -60,7 +60,7 @@ pub struct Service {
     pub descriptor_count: Result<u64, ProbeError>,
     /// Its memory, and what the kernel holds for it.
     pub memory: Result<ServiceMemory, ProbeError>,
-    /// What it holds, as seen within the last seconds.
+    /// What it holds, and when that was read.
     pub holdings: Arc<Holdings>,
 }
 
@@ -442,7 +442,8 @@ impl Followed {
             Ok(inodes) => {
                 self.sockets_again_at = now.plus(SOCKETS_INTERVAL);
                 let sockets = self.sockets(&inodes, now, buffer);
-                self.known_inodes = inodes;
+                // What could not be read is not known to be the same.
+                self.known_inodes = if sockets.is_ok() { inodes } else { Vec::new() };
                 sockets
             }
             Err(error) => Err(error),

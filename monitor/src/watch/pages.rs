@@ -97,8 +97,8 @@ mod tests {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
     use std::fs;
 
-    /// A directory whose last change was an hour ago.
-    struct Quiet(tempfile::TempDir);
+    /// A directory whose last change was an hour before it was made, which was then: in seconds.
+    struct Quiet(tempfile::TempDir, i64);
 
     impl Quiet {
         fn with(names: &[&str]) -> Self {
@@ -106,16 +106,15 @@ mod tests {
             for name in names {
                 fs::write(directory.path().join(name), "").unwrap();
             }
-            let quiet = Self(directory);
+            let quiet = Self(directory, clock_gettime(ClockId::Realtime).tv_sec);
             quiet.changed(3600);
             quiet
         }
 
-        /// It is as if its last change was so many seconds ago.
+        /// It is as if its last change was so many seconds before it was made: the same each time.
         fn changed(&self, seconds_ago: i64) {
-            let now = clock_gettime(ClockId::Realtime).tv_sec;
             let time = Timespec {
-                tv_sec: now - seconds_ago,
+                tv_sec: self.1 - seconds_ago,
                 tv_nsec: 7,
             };
             let times = Timestamps {

@@ -80,13 +80,13 @@ fn case(name: &str, judge: fn(&Machine) -> anyhow::Result<String>) -> anyhow::Re
     let journal = journal.unwrap_or_else(|error| format!("{error:#}"));
     let kept = directory().join(format!("{name}.journal"));
     fs::write(&kept, &journal)?;
+    let found = judged.with_context(|| format!("the journal is {}", kept.display()))?;
     let killed = killed_by_a_filter(&journal).next();
     expect(
         "the journal tells of no system call that killed anybody",
         killed.is_none() && journal.contains("cardmon.service"),
     )
     .with_context(|| killed.unwrap_or(&journal).to_owned())?;
-    let found = judged.with_context(|| format!("the journal is {}", kept.display()))?;
     Ok(Outcome::Passed(found))
 }
 

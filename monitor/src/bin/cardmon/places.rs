@@ -16,7 +16,7 @@ pub(crate) struct HistoryPlace {
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
     /// File that is told where the history ends [default: DIR.anchors; of root's own history that of
-    /// cardmon.service, /var/log/cardmon/anchors, where only that is there].
+    /// cardmon.service, /var/log/cardmon/anchors, where that was written to last].
     #[arg(long, value_name = "FILE")]
     anchors: Option<PathBuf>,
 }
@@ -50,11 +50,14 @@ impl HistoryPlace {
 /// Where `cardmon.service` puts its anchors.
 const UNIT_ANCHORS: &str = "/var/log/cardmon/anchors";
 
-/// Beside the history, unless only those that `of_unit` names are there.
+/// Beside the history, unless those that `of_unit` names were written to last: the same history may have
+/// been kept by hand before, or be since.
 fn usual_anchors(directory: &Path, of_unit: Option<&Path>) -> PathBuf {
     let beside = PathBuf::from(format!("{}.anchors", directory.display()));
+    let written_at = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
     match of_unit {
-        Some(of_unit) if of_unit.exists() && !beside.exists() => of_unit.to_owned(),
+        // None is earlier than any time.
+        Some(of_unit) if written_at(of_unit) > written_at(&beside) => of_unit.to_owned(),
         Some(_) | None => beside,
     }
 }
@@ -160,6 +163,7 @@ mod tests {
     use super::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn a_slash_at_the_end_of_a_history_puts_nothing_of_it_elsewhere() {
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_units_anchors_are_found_where_there_are_no_others() {
+    fn the_units_anchors_are_found_where_they_were_written_to_last() {
         let root = tempfile::tempdir().unwrap();
         let (history, of_unit) = (root.path().join("h"), root.path().join("anchors"));
         let beside = root.path().join("h.anchors");
@@ -188,8 +192,17 @@ mod tests {
         fs::write(&of_unit, "").unwrap();
         assert_eq!(found(), of_unit);
         assert_eq!(usual_anchors(&history, None), beside);
-        fs::write(&beside, "").unwrap();
+        let (earlier, later) = (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        let written_at = |path: &Path, time| {
+            let file = fs::File::create(path).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        written_at(&beside, later);
+        written_at(&of_unit, earlier);
         assert_eq!(found(), beside);
+        written_at(&beside, earlier);
+        written_at(&of_unit, later);
+        assert_eq!(found(), of_unit, "one that was kept by hand before");
     }
 
     #[test]

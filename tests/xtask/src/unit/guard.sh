@@ -18,7 +18,7 @@ wait $! 2> /dev/null
 
 # Whoever was killed is in its group until the kernel has cleaned up, of which it tells nobody.
 tries=250
-while find /sys/fs/cgroup -depth -type d -path "*/$group*" -exec rmdir {} + 2> /dev/null
+while find /sys/fs/cgroup -depth -type d \( -path "*/$group" -o -path "*/$group/*" \) -exec rmdir {} + 2> /dev/null
     [ -n "$(find /sys/fs/cgroup -type d -name "$group")" ]; do
     tries=$((tries - 1))
     if [ $tries = 0 ]; then
