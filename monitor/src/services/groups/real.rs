@@ -77,6 +77,10 @@ impl RealGroup {
 }
 
 impl Drop for RealGroup {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody tells when a group has become empty"
+    )]
     fn drop(&mut self) {
         // Whoever was killed is in its group until the kernel has cleaned up, of which it tells nobody.
         for _ in 0..250 {
