@@ -215,7 +215,7 @@ fn the_monitor_cannot_reach_a_card() {
     for file in files().iter().filter(|file| file.is_rust()) {
         let inside = file.path.strip_prefix("monitor/src/");
         let weighs = file.path.starts_with("monitor/attribution/src/");
-        let Some(inside) = inside.or(weighs.then_some(&file.path)) else {
+        let Some(inside) = inside.or_else(|| weighs.then_some(&*file.path)) else {
             continue;
         };
         let sees = if weighs {
