@@ -134,26 +134,31 @@ impl Stage {
         what: &str,
         mut look: impl FnMut(&Self) -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        let mut waited = Duration::ZERO;
-        while waited < patience {
-            if let Some(found) = look(self)? {
-                return Ok(found);
+        let found = wait_until(patience, || {
+            let found = look(self)?;
+            if found.is_none() {
+                self.expect_all_running()?;
             }
-            for (name, process) in &mut self.processes {
-                if let Some(status) = process.try_wait()? {
-                    let errors = self.directory.join(format!("{name}.err"));
-                    let said = fs::read_to_string(errors).unwrap_or_default();
-                    bail!("{name} has ended ({status}): {said}");
-                }
+            Ok(found)
+        })?;
+        found.with_context(|| {
+            format!(
+                "{what} did not come within {} s; see {}",
+                patience.as_secs(),
+                self.directory.display()
+            )
+        })
+    }
+
+    fn expect_all_running(&mut self) -> anyhow::Result<()> {
+        for (name, process) in &mut self.processes {
+            if let Some(status) = process.try_wait()? {
+                let errors = self.directory.join(format!("{name}.err"));
+                let said = fs::read_to_string(errors).unwrap_or_default();
+                bail!("{name} has ended ({status}): {said}");
             }
-            pause(LOOK);
-            waited += LOOK;
         }
-        bail!(
-            "{what} did not come within {} s; see {}",
-            patience.as_secs(),
-            self.directory.display()
-        )
+        Ok(())
     }
 
     /// Everything that was polled so far.
@@ -233,6 +238,22 @@ impl Drop for Stage {
 #[expect(clippy::disallowed_methods, reason = "real processes take real time")]
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
+}
+
+/// Waits until `look` finds something, and no longer than `patience` for that; `None` if it did not come.
+pub(crate) fn wait_until<T>(
+    patience: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
+    let mut waited = Duration::ZERO;
+    while waited < patience {
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        pause(LOOK);
+        waited += LOOK;
+    }
+    Ok(None)
 }
 
 /// Now, by the calendar and in UTC, as `cardmon explain` reads it.

@@ -11,7 +11,7 @@
 
 use crate::outcome::Unavailable;
 use crate::process::{answers, bound, build_directory, program, root};
-use crate::replay::stage::pause;
+use crate::replay::stage::wait_until;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::fs;
@@ -22,8 +22,6 @@ use std::time::Duration;
 
 /// Where the two scripts are.
 const SCRIPTS: &str = "tests/xtask/src/unit";
-/// How often what is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(200);
 /// What has not begun by then never will. It is longer than systemd gives a unit to start.
 const BEGIN: Duration = Duration::from_secs(100);
 /// Of util-linux, all of them.
@@ -176,15 +174,8 @@ impl Machine {
         what: &str,
         mut look: impl FnMut(&Self) -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        let mut waited = Duration::ZERO;
-        while waited < patience {
-            if let Some(found) = look(self)? {
-                return Ok(found);
-            }
-            pause(LOOK);
-            waited += LOOK;
-        }
-        bail!("{what} did not come within {} s", patience.as_secs())
+        let found = wait_until(patience, || look(self))?;
+        found.with_context(|| format!("{what} did not come within {} s", patience.as_secs()))
     }
 }
 
