@@ -25,8 +25,8 @@ pub(super) struct Pages {
 
 #[derive(Debug)]
 struct Listed {
-    /// As it was before it was listed.
-    directory: Directory,
+    /// As it was before it was listed; `None` if there is no time to go by.
+    directory: Option<Directory>,
     again_at: Instant,
     pages: Vec<PathBuf>,
 }
@@ -51,15 +51,14 @@ impl Pages {
         let known = self
             .listed
             .take()
-            .filter(|listed| directory == Some(listed.directory) && now < listed.again_at);
+            .filter(|it| directory.is_some() && it.directory == directory && now < it.again_at);
         if let Some(known) = known {
             return Ok(&self.listed.insert(known).pages);
         }
         let settled = directory.filter(Directory::is_settled);
         let pages = telemetry::pages(path)?;
         let listed = Listed {
-            // Without a time to go by it is equal to none, and listed at each look.
-            directory: settled.unwrap_or(Directory::UNKNOWN),
+            directory: settled,
             again_at: now.plus(LIST_INTERVAL),
             pages,
         };
@@ -68,13 +67,6 @@ impl Pages {
 }
 
 impl Directory {
-    /// No file has the number 0.
-    const UNKNOWN: Self = Self {
-        device: 0,
-        inode: 0,
-        changed: (0, 0),
-    };
-
     fn at(path: &Path) -> Option<Self> {
         let found = stat(path).ok()?;
         Some(Self {
