@@ -1,5 +1,5 @@
-//! EMSA-PKCS1-v1_5 encoding (RFC 8017 §9.2 "EMSA-PKCS1-v1_5"), for an accelerator that pads nothing, and to compare
-//! with what a signature opens to.
+//! EMSA-PKCS1-v1_5 encoding (RFC 8017 §9.2 "EMSA-PKCS1-v1_5"), for an accelerator that pads nothing,
+//! and to compare with what a signature opens to.
 
 use crate::key::HashAlgorithm;
 

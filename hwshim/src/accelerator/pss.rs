@@ -62,29 +62,26 @@ pub(crate) fn is_encoding_of(hash: HashAlgorithm, message: &[u8], encoded: &[u8]
     let Some((&0xbc, rest)) = encoded.split_last() else {
         return false;
     };
-    let Some((masked, h)) = rest
-        .len()
-        .checked_sub(digest_len)
-        .and_then(|masked_len| rest.split_at_checked(masked_len))
-    else {
+    let Some((masked, h)) = split_tail(rest, digest_len) else {
         return false;
     };
-    let mut unmasked = masked.to_vec();
-    xor_mgf1(hash, h, &mut unmasked);
     // The topmost bit was cleared after masking.
     if masked.first().is_none_or(|first| first & 0x80 != 0) {
         return false;
     }
+    let mut unmasked = masked.to_vec();
+    xor_mgf1(hash, h, &mut unmasked);
     unmasked[0] &= 0x7f;
-    let Some((padding, salt)) = unmasked
-        .len()
-        .checked_sub(digest_len)
-        .and_then(|salt_start| unmasked.split_at_checked(salt_start))
-    else {
+    let Some((padding, salt)) = split_tail(&unmasked, digest_len) else {
         return false;
     };
     let is_padding = matches!(padding, [zeros @ .., 1] if zeros.iter().all(|&byte| byte == 0));
     is_padding && salted(hash, message, salt).as_ref() == h
+}
+
+/// What comes before the last `tail_len` bytes, and those; `None` if there are not so many.
+fn split_tail(bytes: &[u8], tail_len: usize) -> Option<(&[u8], &[u8])> {
+    bytes.split_at_checked(bytes.len().checked_sub(tail_len)?)
 }
 
 /// The hash of a message's hash and a salt, which is encoded.

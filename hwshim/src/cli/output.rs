@@ -320,10 +320,8 @@ impl fmt::Display for Failure {
             Self::Said => f.write_str("it failed, as was said"),
             Self::Reported { what, cause, hint } => {
                 f.write_str(what)?;
-                let mut cause: Option<&dyn Error> = cause.as_deref().map(|cause| cause as _);
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
+                if let Some(cause) = cause.as_deref() {
+                    write!(f, ": {}", with_causes(cause))?;
                 }
                 match hint {
                     Some(hint) => write!(f, "\nhint: {hint}"),
@@ -335,7 +333,6 @@ impl fmt::Display for Failure {
 }
 
 /// An error with its causes, for one line.
-#[cfg(feature = "tls")]
 pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     let texts: Vec<_> = causes.map(ToString::to_string).collect();

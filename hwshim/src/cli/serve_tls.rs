@@ -314,7 +314,7 @@ async fn serve(
     let watch = shown.get_or_init(|| terminator.watch()).clone();
     let mut voice =
         Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
-    let mut reporter = Reporter::new(address, watch, router.clone(), router.options().eights);
+    let mut reporter = Reporter::new(address, watch, router.clone());
     let outcome = match greet(args, address, &mut reporter, &mut voice) {
         Ok(()) => {
             let reloads = Reloads::of(certificates);

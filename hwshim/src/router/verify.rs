@@ -1,7 +1,7 @@
 //! Nothing leaves unverified.
 //!
-//! The only way to obtain a [`Verified`] value is [`check`], or `check_shared` in here, and callers of the router are given
-//! nothing else, so "forgot to verify" does not compile. One faulty RSA-CRT signature gives the
+//! The only way to obtain a [`Verified`] value is [`check`], or `check_shared` in here, and callers of
+//! the router are given nothing else, so "forgot to verify" does not compile. One faulty RSA-CRT signature gives the
 //! private key away (Boneh, DeMillo and Lipton, "On the Importance of Checking Cryptographic
 //! Protocols for Faults"); so do two ECDSA signatures that share a nonce, which verify perfectly.
 //!

@@ -20,7 +20,6 @@ pub(super) struct Reporter {
     began: Instant,
     last: (Instant, u64),
     in_trouble: bool,
-    eights: Option<&'static Eights>,
     told_of_mistake: bool,
 }
 
@@ -90,12 +89,7 @@ impl From<LaneStatus> for Accelerator {
 }
 
 impl Reporter {
-    pub(super) fn new(
-        listening: SocketAddr,
-        watch: Watch,
-        router: Router,
-        eights: Option<&'static Eights>,
-    ) -> Self {
+    pub(super) fn new(listening: SocketAddr, watch: Watch, router: Router) -> Self {
         let began = SystemClock.now();
         Self {
             listening,
@@ -104,7 +98,6 @@ impl Reporter {
             began,
             last: (began, 0),
             in_trouble: false,
-            eights,
             told_of_mistake: false,
         }
     }
@@ -129,7 +122,7 @@ impl Reporter {
             handshakes_per_second: rate(handshakes.completed - completed, before, now),
             signatures: self.router.requests(),
             accelerators: self.router.status().into_iter().map(Into::into).collect(),
-            eights: self.eights.map(Into::into),
+            eights: self.router.options().eights.map(Into::into),
             reports_dropped,
         }
     }
@@ -143,7 +136,11 @@ impl Reporter {
 
     /// That what verifies eight at a time was found to miscalculate: once.
     pub(super) fn mistake(&mut self) -> Option<&'static str> {
-        let is_mistaken = self.eights.is_some_and(Eights::is_mistaken);
+        let is_mistaken = self
+            .router
+            .options()
+            .eights
+            .is_some_and(Eights::is_mistaken);
         let known = std::mem::replace(&mut self.told_of_mistake, is_mistaken);
         (is_mistaken && !known).then_some(verifying::MISTAKEN)
     }
