@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -106,6 +107,15 @@ impl Service {
 
     fn seen(&self) -> Seen {
         Seen::of(self.child.id())
+    }
+
+    /// Waits for as many threads as `before`: of a thread that ends, the kernel wakes who joins it
+    /// first, and takes it off the count of its process afterwards.
+    fn wait_for_threads_of(&self, before: &Seen) {
+        let deadline = clock::now() + PATIENT;
+        while self.seen().threads != before.threads && clock::now() < deadline {
+            thread::yield_now();
+        }
     }
 
     fn end(mut self) -> std::process::ExitStatus {
@@ -458,6 +468,7 @@ fn descriptors_threads_and_ports_leak_each_alone_and_come_back_when_freed() {
         service.wait_for_leak(what, 50);
         service.seen().is_but_for(&before, leak);
         service.ordered(&format!(r#"{{"clear": "{fault}", "free": true}}"#));
+        service.wait_for_threads_of(&before);
         service.seen().is_but_for(&before, |_| {});
     }
 }
