@@ -46,6 +46,15 @@ impl From<anyhow::Error> for Outcome {
     }
 }
 
+/// An error that was met before, for somebody else.
+pub(crate) fn again(error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if error.is::<Unavailable>() {
+        return Unavailable(text).into();
+    }
+    anyhow::Error::msg(text)
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,12 +5,14 @@
 //! `cargo build` leaves. The binary for libFuzzer is left to `cargo xtask fuzz`, because its
 //! runtime changes how C is compiled for everybody. Benchmarks are linted, not run.
 
-use crate::outcome::{Outcome, Step, run_all};
+use crate::outcome::{Outcome, Step, again, run_all};
 use crate::process::{answers, cargo, program, root, run as run_command, typed};
 use crate::{multi_buffer, openssl, vm};
 use anyhow::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
 
 /// Another version may know other rules; raise it together with deny.toml.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -62,6 +64,12 @@ const STEPS: [Step; 9] = [
 ///
 /// Names the steps that failed.
 pub(crate) fn run() -> anyhow::Result<()> {
+    // What is downloaded, unpacked and built by one thread: to wait for it would keep the others idle.
+    thread::spawn(|| {
+        vm::get_parts();
+        // Who needs it is told what came of it.
+        let _ = cargo_deny();
+    });
     run_all("step", &STEPS)?;
     println!("\nNo step failed.");
     Ok(())
@@ -163,8 +171,14 @@ fn advisories() -> anyhow::Result<Outcome> {
     passes(deny)
 }
 
-/// Finds cargo-deny, or builds it.
-fn cargo_deny() -> anyhow::Result<PathBuf> {
+/// Finds cargo-deny, or builds it, the first time.
+fn cargo_deny() -> anyhow::Result<&'static Path> {
+    static CARGO_DENY: OnceLock<anyhow::Result<PathBuf>> = OnceLock::new();
+    let found = CARGO_DENY.get_or_init(find_cargo_deny).as_ref();
+    found.map(PathBuf::as_path).map_err(again)
+}
+
+fn find_cargo_deny() -> anyhow::Result<PathBuf> {
     let tools = root().join("target/tools");
     for candidate in ["cargo-deny".into(), tools.join("bin/cargo-deny")] {
         let mut version = program(&candidate);

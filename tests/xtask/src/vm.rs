@@ -26,7 +26,7 @@ mod q5;
 mod qemu;
 mod report;
 
-use crate::outcome::{Outcome, Unavailable};
+use crate::outcome::{Outcome, again};
 use crate::process::{build_directory, built, root, timed};
 use anyhow::{Context, bail};
 use backports::Backports;
@@ -34,9 +34,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use guest::{Guest, Machine};
 use packages::{Kernel, Packages};
 use qemu::Qemu;
-use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -83,25 +84,33 @@ static QUALIFICATIONS: [Qualification; 6] = [
     q5::QUALIFICATION,
 ];
 
+/// The parts nobody here wrote.
+#[derive(Debug)]
+struct Parts {
+    packages: Packages,
+    qemu: Qemu,
+    busybox: PathBuf,
+    kernel: Kernel,
+    /// What came of the one attempt to get them.
+    backports: OnceLock<anyhow::Result<Backports>>,
+}
+
 /// What all guests are made of.
 #[derive(Debug)]
 struct Bench {
     directory: PathBuf,
     /// Where our programs are.
     programs: PathBuf,
-    packages: Packages,
-    qemu: Qemu,
-    busybox: PathBuf,
-    kernel: Kernel,
+    parts: &'static Parts,
     initramfs: PathBuf,
     /// What came of the one attempt to make it.
-    newest: OnceCell<anyhow::Result<Newest>>,
+    newest: OnceLock<anyhow::Result<Newest>>,
 }
 
 /// What guests of the newest QEMU are made of.
 #[derive(Debug)]
 struct Newest {
-    backports: Backports,
+    qemu: Qemu,
     kernel: Kernel,
     initramfs: PathBuf,
     /// For the kernel of this machine's release.
@@ -117,26 +126,56 @@ enum Linux {
     Newest,
 }
 
+impl Parts {
+    /// Gets what is not there yet, the first time.
+    fn get() -> anyhow::Result<&'static Self> {
+        static PARTS: OnceLock<anyhow::Result<Parts>> = OnceLock::new();
+        let parts = PARTS.get_or_init(|| {
+            let packages = Packages::new(directory().join("packages"))?;
+            Ok(Self {
+                qemu: packages.qemu()?,
+                kernel: packages.kernel()?,
+                busybox: packages.busybox()?,
+                packages,
+                backports: OnceLock::new(),
+            })
+        });
+        parts.as_ref().map_err(again)
+    }
+
+    /// What only some qualifications need, had when the first of them asks.
+    fn backports(&self) -> anyhow::Result<&Backports> {
+        let get = || Backports::get(&directory().join("backports"), &self.packages);
+        self.backports.get_or_init(get).as_ref().map_err(again)
+    }
+}
+
+/// Gets what all qualifications are made of, while there is something else to do.
+pub(crate) fn get_parts() {
+    // Who needs them is told what came of it.
+    let _ = Parts::get().and_then(Parts::backports);
+}
+
+/// Where everything is kept.
+fn directory() -> PathBuf {
+    root().join("target/vm")
+}
+
 impl Bench {
     /// Gets what is not there yet, and puts our `programs` in.
     fn prepare(programs: PathBuf) -> anyhow::Result<Self> {
-        let directory = root().join("target/vm");
-        let packages = Packages::new(directory.join("packages"))?;
-        let qemu = packages.qemu()?;
-        let kernel = packages.kernel()?;
-        let busybox = packages.busybox()?;
+        let directory = directory();
+        let parts = Parts::get()?;
+        let (kernel, busybox) = (&parts.kernel, &parts.busybox);
         println!("building an initramfs for Linux {}", kernel.release);
         let hwshim = programs.join("hwshim");
-        let initramfs = initramfs::build(&directory, &kernel, &busybox, &hwshim, &[])?;
+        let initramfs = initramfs::build(&directory, kernel, busybox, &hwshim, &[])?;
         Ok(Self {
             directory,
             programs,
-            packages,
-            qemu,
-            busybox,
-            kernel,
+            parts,
             initramfs,
-            newest: OnceCell::new(),
+            newest: OnceLock::new(),
         })
     }
 
@@ -152,23 +191,18 @@ impl Bench {
 
     fn prepare_newest(&self) -> anyhow::Result<Newest> {
         let directory = self.directory.join("backports");
-        let backports = Backports::get(&directory, &self.packages)?;
+        let backports = self.parts.backports()?;
         let kernel = backports.kernel()?;
         println!("building an initramfs for Linux {}", kernel.release);
         let build = |kernel: &Kernel, name: &str| {
             let (directory, hwshim) = (directory.join(name), self.programs.join("hwshim"));
-            initramfs::build(
-                &directory,
-                kernel,
-                &self.busybox,
-                &hwshim,
-                &backports.keyctl(),
-            )
+            let keyctl = backports.keyctl();
+            initramfs::build(&directory, kernel, &self.parts.busybox, &hwshim, &keyctl)
         };
         Ok(Newest {
             initramfs: build(&kernel, "newest")?,
-            stable_initramfs: build(&self.kernel, "stable")?,
-            backports,
+            stable_initramfs: build(&self.parts.kernel, "stable")?,
+            qemu: backports.qemu(),
             kernel,
         })
     }
@@ -176,12 +210,12 @@ impl Bench {
     /// Boots a guest for the case `name`.
     fn boot(&self, name: &str, parameters: &str, options: &[&str]) -> anyhow::Result<Guest> {
         let machine = Machine {
-            kernel: &self.kernel.image,
+            kernel: &self.parts.kernel.image,
             initramfs: &self.initramfs,
             parameters,
             options,
         };
-        Guest::boot(self.qemu.command(), machine, &self.logs(name))
+        Guest::boot(self.parts.qemu.command(), machine, &self.logs(name))
     }
 
     /// Boots a guest of the newest QEMU, which can have our card.
@@ -195,7 +229,7 @@ impl Bench {
         let options: Vec<_> = options.iter().map(String::as_str).collect();
         let newest = self.newest()?;
         let (kernel, initramfs) = match linux {
-            Linux::Stable => (&self.kernel, &newest.stable_initramfs),
+            Linux::Stable => (&self.parts.kernel, &newest.stable_initramfs),
             Linux::Newest => (&newest.kernel, &newest.initramfs),
         };
         let machine = Machine {
@@ -204,22 +238,13 @@ impl Bench {
             parameters,
             options: &options,
         };
-        Guest::boot(newest.backports.qemu().command(), machine, &self.logs(name))
+        Guest::boot(newest.qemu.command(), machine, &self.logs(name))
     }
 
     /// Where the case `name` leaves its logs.
     fn logs(&self, name: &str) -> PathBuf {
         self.directory.join("logs").join(name)
     }
-}
-
-/// An error that was met before, for somebody else.
-fn again(error: &anyhow::Error) -> anyhow::Error {
-    let text = format!("{error:#}");
-    if error.is::<Unavailable>() {
-        return Unavailable(text).into();
-    }
-    anyhow::Error::msg(text)
 }
 
 /// A line of the table.
@@ -281,12 +306,7 @@ fn qualify(qualifications: &[&Qualification], programs: PathBuf) -> anyhow::Resu
         }
     };
     println!("prepared in {:.1} s", took.as_secs_f64());
-    let mut lines = Vec::new();
-    for Qualification { judged, cases, .. } in qualifications {
-        for case in *cases {
-            lines.push(run_case(&bench, judged, case));
-        }
-    }
+    let lines = run_cases(&bench, qualifications);
     print_table(&lines);
     let outcomes: Vec<_> = lines
         .iter()
@@ -316,6 +336,31 @@ fn sum_up(cases: &[(&str, &Outcome)]) -> Outcome {
     } else {
         Outcome::Passed(skipped.join("; "))
     }
+}
+
+/// Runs all cases, two at a time: a guest keeps one processor busy. The lines come in the order of
+/// the cases.
+fn run_cases(bench: &Bench, qualifications: &[&Qualification]) -> Vec<Line> {
+    const AT_A_TIME: usize = 2;
+    let mut lines: Vec<(&'static str, &Case, Option<Line>)> = Vec::new();
+    for Qualification { judged, cases, .. } in qualifications {
+        lines.extend(cases.iter().map(|case| (*judged, case, None)));
+    }
+    let next = Mutex::new(lines.iter_mut());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let case = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((judged, case, line)) = case else {
+                        break;
+                    };
+                    *line = Some(run_case(bench, judged, case));
+                }
+            });
+        }
+    });
+    lines.into_iter().filter_map(|(.., line)| line).collect()
 }
 
 fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
@@ -431,6 +476,7 @@ fn qualification() -> impl TypedValueParser<Value = &'static Qualification> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Unavailable;
 
     fn summed_up(outcomes: &[Outcome]) -> String {
         let cases: Vec<_> = ["q1", "q2"].into_iter().zip(outcomes).collect();

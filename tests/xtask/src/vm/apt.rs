@@ -13,10 +13,10 @@
 use crate::outcome::Unavailable;
 use crate::process::{program, run};
 use anyhow::{Context, bail};
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 /// Seconds that one of apt's programs may take. The most that is asked of one is to download some
 /// tens of megabytes.
@@ -48,8 +48,8 @@ pub(crate) enum Wanted<'a> {
 #[derive(Debug)]
 pub(crate) struct Apt {
     directory: PathBuf,
-    /// Whether the lists have been fetched, which takes time and is done once at most.
-    updated: Cell<bool>,
+    /// The lists are fetched, which takes time, once at most.
+    updated: Once,
 }
 
 impl Apt {
@@ -70,7 +70,7 @@ impl Apt {
         )?;
         Ok(Self {
             directory,
-            updated: Cell::new(false),
+            updated: Once::new(),
         })
     }
 
@@ -134,11 +134,11 @@ impl Apt {
 
     /// Fetches the lists of packages. If that fails there may still be good ones.
     fn update(&self) {
-        if !self.updated.replace(true)
-            && let Err(error) = self.run("apt-get", &["update", "--error-on=any"])
-        {
-            println!("{error}");
-        }
+        self.updated.call_once(|| {
+            if let Err(error) = self.run("apt-get", &["update", "--error-on=any"]) {
+                println!("{error}");
+            }
+        });
     }
 
     /// Runs one of apt's programs where packages are downloaded to, and returns what it printed.
@@ -283,7 +283,7 @@ mod tests {
     fn packages_that_an_interrupted_run_left_are_not_unpacked() {
         let directory = tempfile::tempdir().unwrap();
         let apt = Apt::new(directory.path().join("apt"), Sources::Machine).unwrap();
-        apt.updated.set(true);
+        apt.updated.call_once(|| {});
         let left = apt.directory.join("archives/linux-image-6.12.90.deb");
         fs::write(&left, "").unwrap();
         let to = directory.path().join("unpacked");
