@@ -9,6 +9,7 @@ use crate::outcome::{Outcome, Step, again, run_all};
 use crate::process::{answers, cargo, program, root, run as run_command, typed};
 use crate::{multi_buffer, openssl, vm};
 use anyhow::Context;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -107,6 +108,8 @@ fn doc_tests() -> anyhow::Result<Outcome> {
 /// Unit tests, tests across crates, and the short form of fuzzing.
 fn tests() -> anyhow::Result<Outcome> {
     let nextest = answers(cargo(["nextest", "--version"]));
+    // A quarter of the tests' time is spent waiting, for programs and for clocks.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let mut tests = if nextest {
         cargo([
             "nextest",
@@ -114,6 +117,8 @@ fn tests() -> anyhow::Result<Outcome> {
             "--locked",
             "--workspace",
             "--no-fail-fast",
+            "--test-threads",
+            &threads.to_string(),
         ])
     } else {
         cargo([
