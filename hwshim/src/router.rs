@@ -648,19 +648,25 @@ impl Guard<'_> {
             share,
             ..
         } = arrival;
-        let begun = self.shared.clock.now();
+        let begun = self.begin(&operation);
         let released = release(&operation, answer, share.as_ref(), |rule| self.reject(rule));
         self.end(begun, released)
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
-        let begun = self.shared.clock.now();
+        let begun = self.begin(operation);
         self.end(begun, in_software(operation))
     }
 
-    fn end(self, begun: Instant, released: Released) -> Result<Vec<u8>, OperationError> {
+    /// The time, if it is to be measured how long it takes to end `operation`.
+    fn begin(&self, operation: &Operation) -> Option<Instant> {
+        let is_measured = Class::of(operation).is_measured();
+        is_measured.then(|| self.shared.clock.now())
+    }
+
+    fn end(self, begun: Option<Instant>, released: Released) -> Result<Vec<u8>, OperationError> {
         let now = self.shared.clock.now();
-        let took = released.took(now.since(begun));
+        let took = begun.and_then(|begun| released.took(now.since(begun)));
         let Released { output, ending, .. } = released;
         if let Some(mut inner) = self.shared.lock() {
             if let Some(took) = took {

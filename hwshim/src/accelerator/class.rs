@@ -72,6 +72,12 @@ impl Class {
         }
     }
 
+    /// Whether what one costs is measured. What is verified by doing it again costs what it is long.
+    #[must_use]
+    pub(crate) const fn is_measured(self) -> bool {
+        !matches!(self, Self::Repeated)
+    }
+
     /// Its place in a table of all.
     #[must_use]
     pub const fn index(self) -> usize {

@@ -221,9 +221,12 @@ impl Outlook {
     /// How many the core has not heard of, that were told to stay in software before one that was to
     /// be tried.
     pub(super) fn take_unheard(&self, class: Class) -> u32 {
-        self.classes[class.index()]
-            .unheard
-            .swap(0, Ordering::Relaxed)
+        let unheard = &self.classes[class.index()].unheard;
+        // Most often there are none, and to look costs less than to take.
+        match unheard.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => unheard.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// Where a request would go by what was written down last.

@@ -138,8 +138,7 @@ impl Costs {
         }
     }
 
-    /// Takes note of what software took. What is verified by doing it again has no cost of its own:
-    /// that depends on how long it is.
+    /// Takes note of what software took.
     pub(super) fn record_software(&mut self, class: Class, took: Duration) {
         record(&mut self.software[class.index()], class, took);
     }
@@ -163,7 +162,7 @@ impl Costs {
 
 /// A clock that stands still, as in tests, has measured nothing.
 fn record(least: &mut Least, class: Class, took: Duration) {
-    if class != Class::Repeated && !took.is_zero() {
+    if class.is_measured() && !took.is_zero() {
         least.record(took);
     }
 }

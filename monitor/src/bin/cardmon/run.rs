@@ -372,9 +372,11 @@ impl History {
         if let Ok(mut desk) = self.orders.desk.try_lock() {
             events.extend(desk.tick(now, true));
         }
-        let (rest, lost) = record.map_or_else(Default::default, |record| record.end(polls, now));
+        let (rest, lost, figures) =
+            record.map_or_else(Default::default, |record| record.end(polls, now));
         events.extend(rest);
-        let closed = time::timeout(PARTING, self.keeping.close(events, lost, now)).await;
+        let closed = self.keeping.close(events, lost, figures, now);
+        let closed = time::timeout(PARTING, closed).await;
         let Ok(Ok(history)) = closed else {
             crate::complain(
                 "ALARM: the history's disk does not answer; the end of this run is not on record",

@@ -17,12 +17,19 @@ pub(super) struct Keeping(Sender<Job>);
 /// Why events are lost before they come here.
 const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
 
+/// The figures of a poll, by series.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) at: Stamp,
+    pub(super) values: Vec<(String, f64)>,
+}
+
 #[derive(Debug)]
 enum Job {
     Keep {
         events: Vec<Event>,
         lost: u64,
-        figures: Vec<(String, f64)>,
+        figures: Vec<Figures>,
         now: Stamp,
         kept: oneshot::Sender<Kept>,
     },
@@ -42,6 +49,7 @@ enum Job {
     Close {
         events: Vec<Event>,
         lost: u64,
+        figures: Vec<Figures>,
         now: Stamp,
         closed: oneshot::Sender<HistoryFigures>,
     },
@@ -56,13 +64,13 @@ impl Keeping {
         Ok(Self(asks))
     }
 
-    /// Keeps what a poll brought; answered when the events are on record, or cannot be. `lost` is
+    /// Keeps what polls brought; answered when the events are on record, or cannot be. `lost` is
     /// how many before them never will be.
     pub(super) fn keep(
         &self,
         events: Vec<Event>,
         lost: u64,
-        figures: Vec<(String, f64)>,
+        figures: Vec<Figures>,
         now: Stamp,
     ) -> oneshot::Receiver<Kept> {
         let (kept, answer) = oneshot::channel();
@@ -103,17 +111,19 @@ impl Keeping {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Ends the history with these events, after all that was asked before; how it is then.
+    /// Ends the history with these, after all that was asked before; how it is then.
     pub(super) fn close(
         &self,
         events: Vec<Event>,
         lost: u64,
+        figures: Vec<Figures>,
         now: Stamp,
     ) -> oneshot::Receiver<HistoryFigures> {
         let (closed, answer) = oneshot::channel();
         let _ = self.0.send(Job::Close {
             events,
             lost,
+            figures,
             now,
             closed,
         });
@@ -138,7 +148,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 kept,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
-                keeper.sample(&figures, now);
+                sample(&mut keeper, &figures);
                 let _ = kept.send(keeper.keep(events, now));
             }
             Job::LookUp { found } => {
@@ -160,13 +170,21 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
             Job::Close {
                 events,
                 lost,
+                figures,
                 now,
                 closed,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
+                sample(&mut keeper, &figures);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }
         }
+    }
+}
+
+fn sample(keeper: &mut Keeper, figures: &[Figures]) {
+    for Figures { at, values } in figures {
+        keeper.sample(values, *at);
     }
 }

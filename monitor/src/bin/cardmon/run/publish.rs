@@ -6,7 +6,7 @@
 //!                      +--the disk has not answered for 5 s: shown all the same, with an alarm
 //! ```
 
-use super::keeping::{self, Keeping};
+use super::keeping::{self, Figures, Keeping};
 use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
@@ -28,6 +28,10 @@ use tokio::time;
 const HOLD: Duration = Duration::from_secs(5);
 /// Events that wait while the disk does not answer.
 const WAITING_MAX: usize = 10_000;
+
+/// Polls that brought no event and whose figures are handed over at once: each time, the thread that keeps
+/// the history is woken up for it, and this one for its answer.
+const TOGETHER: usize = 5;
 
 /// One poll, on its way to be shown.
 #[derive(Debug)]
@@ -153,6 +157,8 @@ pub(super) struct Record {
     waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
+    /// Of polls that brought no event: handed over with those of the next.
+    figures: Vec<Figures>,
     /// Tells whoever looks for causes what was changed.
     changes: watch::Sender<Arc<RecentChanges>>,
 }
@@ -215,15 +221,16 @@ impl Record {
             stuck: None,
             waiting,
             lost: 0,
+            figures: Vec::new(),
             changes,
         }
     }
 
     /// What is still to be recorded when the program ends, and how many events are lost.
-    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64) {
+    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64, Vec<Figures>) {
         let mut events = self.waiting;
         events.extend(self.recorder.end(polls, now));
-        (events, self.lost)
+        (events, self.lost, self.figures)
     }
 
     /// Puts on record what a poll brought, and what time did; how the history is, if that is news.
@@ -255,7 +262,17 @@ impl Record {
                 Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.stuck = None,
             }
         }
-        let figures = self.recorder.samples(&poll.status, late);
+        self.figures.push(Figures {
+            at: now,
+            values: self.recorder.samples(&poll.status, late),
+        });
+        let is_well = |history: &HistoryFigures| history.kept && history.troubles.is_empty();
+        let can_wait =
+            events.is_empty() && self.lost == 0 && self.history.as_ref().is_some_and(is_well);
+        if can_wait && self.figures.len() < TOGETHER {
+            return None;
+        }
+        let figures = std::mem::take(&mut self.figures);
         let lost = std::mem::take(&mut self.lost);
         let mut answer = self.keeping.keep(events, lost, figures, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
