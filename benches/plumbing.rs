@@ -35,8 +35,9 @@ use hwshim::router::core::{Offload, Options};
 use hwshim::virtio;
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -173,24 +174,27 @@ struct CardArguments {
 fn run_card(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let CardArguments { config } = CardArguments::parse_from(arguments);
     let stop = firmware_sim::stop_on_signals()?;
-    Ok(SimulatedCard::listen(&config)?.serve(std::os::fd::AsFd::as_fd(&stop))?)
+    let card = SimulatedCard::listen(&config)?;
+    println!("listening");
+    Ok(card.serve(std::os::fd::AsFd::as_fd(&stop))?)
 }
 
 struct Running(Child);
 
 impl Running {
+    /// Starts it, and waits until it listens.
     fn start(socket: &Path) -> Result<Self, Box<dyn Error>> {
-        let child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(std::env::current_exe()?)
             .arg("card")
             .arg("--socket")
             .arg(socket)
             .args(["--engine", "memoised", "--engines", "1"])
+            .stdout(Stdio::piped())
             .spawn()?;
+        let output = child.stdout.take();
         let running = Self(child);
-        let clock = SystemClock;
-        let deadline = clock.now().plus(Duration::from_secs(10));
-        while !socket.exists() && clock.now() < deadline {
-            std::thread::yield_now();
+        if let Some(output) = output {
+            BufReader::new(output).read_line(&mut String::new())?;
         }
         Ok(running)
     }
