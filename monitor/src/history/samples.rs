@@ -339,7 +339,12 @@ impl Samples {
         flushed
     }
 
-    fn flush_if_due(&mut self, now: WallTime) -> Result<(), HistoryError> {
+    /// Commits what waits if it is time to, or would be at `now`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Self::flush).
+    pub fn flush_if_due(&mut self, now: WallTime) -> Result<(), HistoryError> {
         match self.times {
             Some((first, last)) if self.is_due(first, last, kept_at(now)) => self.flush(),
             _ => Ok(()),

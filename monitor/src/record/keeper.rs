@@ -33,6 +33,20 @@ const WAITING_MAX: usize = 10_000;
 /// For so long it is said that events were lost: who looks each five minutes is to see it.
 const LOST_FOR: Duration = Duration::from_secs(5 * 60);
 
+/// Longest time that figures are held back, to be handed over with those of the polls after.
+pub const HELD_BACK: Duration = Duration::from_secs(4);
+/// Time between polls, as a rule.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The figures of a poll, by series.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// When it was.
+    pub at: Stamp,
+    /// What it found.
+    pub values: Vec<(String, f64)>,
+}
+
 /// Keeps a history.
 #[derive(Debug)]
 pub struct Keeper {
@@ -256,13 +270,19 @@ impl Keeper {
             .map_err(|error| said(&error))
     }
 
-    /// Puts figures on record, within ten seconds.
-    pub fn sample(&mut self, figures: &[(String, f64)], now: Stamp) {
-        let Some(samples) = &mut self.samples else {
+    /// Puts figures on record, within ten seconds of their poll if they and the next are not
+    /// [held back](HELD_BACK) for longer than they may.
+    pub fn sample(&mut self, polls: &[Figures]) {
+        let (Some(samples), Some(last)) = (&mut self.samples, polls.last()) else {
             return;
         };
         self.lesser.retain(|lesser| !lesser.starts_with("samples:"));
-        if let Err(error) = samples.record_all(figures, now.wall) {
+        let mut outcome = Ok(());
+        for Figures { at, values } in polls {
+            outcome = outcome.and(samples.record_all(values, at.wall));
+        }
+        let next = last.at.wall.plus(HELD_BACK + POLL_INTERVAL);
+        if let Err(error) = outcome.and_then(|()| samples.flush_if_due(next)) {
             self.lesser.push(format!("samples: {}", said(&error)));
         }
     }

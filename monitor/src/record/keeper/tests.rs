@@ -82,13 +82,14 @@ fn what_was_lost_and_said_to_be_is_counted_until_the_end_of_the_run() {
 fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
     let root = tempfile::tempdir().unwrap();
     let mut keeper = keeper(&root);
-    let figures = ["a", "b", "c"].map(|name| (name.to_owned(), 1.0));
+    let names = ["a", "b", "c"];
+    let figures = |seconds| [figures(&names, seconds)];
     let samples = root.path().join("history").join(SAMPLES_FILE);
     let other = rusqlite::Connection::open(samples).unwrap();
-    keeper.sample(&figures, at(0));
+    keeper.sample(&figures(0));
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // A commit is due, and cannot be had.
-    keeper.sample(&figures, at(11));
+    keeper.sample(&figures(11));
     assert!(
         keeper.lesser.iter().any(|it| it.starts_with("samples: ")),
         "{:?}",
@@ -96,16 +97,50 @@ fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
     );
     other.execute_batch("ROLLBACK").unwrap();
     keeper.close(Vec::new(), at(12));
-    let reader = SampleReader::open(&root.path().join("history")).unwrap();
-    for name in ["a", "b", "c"] {
-        let mut count = 0;
-        let found = reader.range(name, at(0).wall, at(100).wall, Tier::Second, |point| {
-            count += usize::from(matches!(point.value, Value::Sample(_)));
-            true
-        });
-        found.unwrap();
-        assert_eq!(count, 2, "{name}");
+    for name in names {
+        assert_eq!(sampled(&root, name), 2, "{name}");
     }
+}
+
+#[test]
+fn a_kill_takes_ten_seconds_of_figures_that_are_held_back() {
+    for killed in 20..40 {
+        let root = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(&root);
+        let mut held: Vec<Figures> = Vec::new();
+        for second in 0..=killed {
+            held.push(figures(&["a"], second));
+            let waited = at(second).monotonic.since(held[0].at.monotonic);
+            if waited >= HELD_BACK {
+                keeper.sample(&held);
+                held.clear();
+            }
+        }
+        // Without `close`: what a killed process leaves.
+        drop(keeper);
+        let kept = sampled(&root, "a") as u64;
+        assert!(kept + 10 > killed, "{kept} of {killed}");
+    }
+}
+
+fn figures(names: &[&str], seconds: u64) -> Figures {
+    let of = |name: &&str| ((*name).to_owned(), 1.0);
+    Figures {
+        at: at(seconds),
+        values: names.iter().map(of).collect(),
+    }
+}
+
+/// How many samples of a series are on record.
+fn sampled(root: &TempDir, name: &str) -> usize {
+    let reader = SampleReader::open(&root.path().join("history")).unwrap();
+    let mut count = 0;
+    let found = reader.range(name, at(0).wall, at(100).wall, Tier::Second, |point| {
+        count += usize::from(matches!(point.value, Value::Sample(_)));
+        true
+    });
+    found.unwrap();
+    count
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use hwshim::clock::SystemClock;
 use monitor::history::{Event, Seq, Snapshot, Stamp};
-use monitor::record::{Keeper, Kept, Past};
+use monitor::record::{Figures, Keeper, Kept, Past};
 use monitor::status::HistoryFigures;
 use std::io;
 use std::path::PathBuf;
@@ -16,13 +16,6 @@ pub(super) struct Keeping(Sender<Job>);
 
 /// Why events are lost before they come here.
 const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
-
-/// The figures of a poll, by series.
-#[derive(Debug)]
-pub(super) struct Figures {
-    pub(super) at: Stamp,
-    pub(super) values: Vec<(String, f64)>,
-}
 
 #[derive(Debug)]
 enum Job {
@@ -148,7 +141,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 kept,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
-                sample(&mut keeper, &figures);
+                keeper.sample(&figures);
                 let _ = kept.send(keeper.keep(events, now));
             }
             Job::LookUp { found } => {
@@ -175,16 +168,10 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 closed,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
-                sample(&mut keeper, &figures);
+                keeper.sample(&figures);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }
         }
-    }
-}
-
-fn sample(keeper: &mut Keeper, figures: &[Figures]) {
-    for Figures { at, values } in figures {
-        keeper.sample(values, *at);
     }
 }

@@ -6,7 +6,7 @@
 //!                      +--the disk has not answered for 5 s: shown all the same, with an alarm
 //! ```
 
-use super::keeping::{self, Figures, Keeping};
+use super::keeping::{self, Keeping};
 use super::orders::Orders;
 use super::screen::Screen;
 use hwshim::clock::Instant;
@@ -14,7 +14,7 @@ use monitor::api::Published;
 use monitor::attribution::RecentChanges;
 use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
-use monitor::record::{Beside, Kept, Recorder};
+use monitor::record::{Beside, Figures, HELD_BACK, Kept, Recorder};
 use monitor::status::HistoryFigures;
 use monitor::watch::Poll;
 use std::collections::BTreeMap;
@@ -28,10 +28,6 @@ use tokio::time;
 const HOLD: Duration = Duration::from_secs(5);
 /// Events that wait while the disk does not answer.
 const WAITING_MAX: usize = 10_000;
-
-/// Polls that brought no event and whose figures are handed over at once: each time, the thread that keeps
-/// the history is woken up for it, and this one for its answer.
-const TOGETHER: usize = 5;
 
 /// One poll, on its way to be shown.
 #[derive(Debug)]
@@ -266,10 +262,7 @@ impl Record {
             at: now,
             values: self.recorder.samples(&poll.status, late),
         });
-        let is_well = |history: &HistoryFigures| history.kept && history.troubles.is_empty();
-        let can_wait =
-            events.is_empty() && self.lost == 0 && self.history.as_ref().is_some_and(is_well);
-        if can_wait && self.figures.len() < TOGETHER {
+        if events.is_empty() && self.lost == 0 && self.may_hold_back(now) {
             return None;
         }
         let figures = std::mem::take(&mut self.figures);
@@ -304,6 +297,15 @@ impl Record {
                 troubles,
             },
         })
+    }
+
+    /// Whether figures may wait for those of the next poll: to hand them over, the thread that keeps the
+    /// history is woken up, and this one for its answer.
+    fn may_hold_back(&self, now: Stamp) -> bool {
+        let is_well = |history: &HistoryFigures| history.kept && history.troubles.is_empty();
+        let first = self.figures.first();
+        let waited = first.map(|first| now.monotonic.since(first.at.monotonic));
+        self.history.as_ref().is_some_and(is_well) && waited.is_none_or(|waited| waited < HELD_BACK)
     }
 
     /// A history that records nothing, and why. Of its lesser troubles nobody has said that they are over.
