@@ -21,10 +21,10 @@ use std::sync::Arc;
 const TEXT_LEN_MAX: usize = 1 << 20;
 /// Buffers start with this length and grow to what a file takes.
 const BUFFER_LEN: usize = 4096;
-/// A first read that returned no more has taken all of a file. The kernel writes a page at a time, and
-/// breaks off before its end only where the next record, a line as a rule, no longer fits into it; no
-/// record of what is read here is half as long as a page.
-const SURELY_ALL_LEN: usize = 2048;
+/// The kernel writes a page at a time, and breaks off before its end only where the next record, a line
+/// as a rule, no longer fits into it. No record of what is read here is longer than this, and so a first
+/// read that leaves as much of its page has taken all of a file.
+const RECORD_LEN_MAX: usize = 2048;
 /// Files that are read line by line are taken in pieces of this length, which no line exceeds.
 const PIECE_LEN: usize = 64 << 10;
 
@@ -55,6 +55,7 @@ impl Directory {
             path: self.path.join(name),
             place: Some((self.clone(), name.to_owned())),
             open: None,
+            record_len_max: RECORD_LEN_MAX,
         }
     }
 
@@ -79,6 +80,7 @@ pub(super) struct TextFile {
     /// The directory it is opened from, with its name there; `None` for what stays where it is.
     place: Option<(Directory, String)>,
     open: Option<OwnedFd>,
+    record_len_max: usize,
 }
 
 impl TextFile {
@@ -88,7 +90,15 @@ impl TextFile {
             path,
             place: None,
             open: None,
+            record_len_max: RECORD_LEN_MAX,
         }
+    }
+
+    /// The same, which has no record longer than `len_max` bytes: so one is read once that nearly fills
+    /// its page.
+    pub(super) const fn with_records_up_to(mut self, len_max: usize) -> Self {
+        self.record_len_max = len_max;
+        self
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -105,7 +115,8 @@ impl TextFile {
 
     /// Reads it whole.
     pub(super) fn read<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Cow<'b, str>, ProbeError> {
-        self.retrying(|file| read_whole(file, buffer))
+        let surely_all = BUFFER_LEN - self.record_len_max;
+        self.retrying(|file| read_whole(file, buffer, surely_all))
             .and_then(|len| match len {
                 Some(len) => Ok(text(&buffer[..len])),
                 None => Err(nonsense(
@@ -217,8 +228,13 @@ impl TextFile {
     }
 }
 
-/// Reads until the end of the file and returns how much that was; `None` if it is too much.
-fn read_whole(file: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Option<usize>, Errno> {
+/// Reads until the end of the file and returns how much that was; `None` if it is too much. A first read
+/// of no more than `surely_all` bytes was all of it.
+fn read_whole(
+    file: &OwnedFd,
+    buffer: &mut Vec<u8>,
+    surely_all: usize,
+) -> Result<Option<usize>, Errno> {
     grow(buffer, BUFFER_LEN);
     let mut len = 0;
     loop {
@@ -231,7 +247,7 @@ fn read_whole(file: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Option<usize>, Err
         let offset = u64::try_from(len).expect("a text is shorter than 2^64 bytes");
         match read_some(file, &mut buffer[len..], offset)? {
             0 => return Ok(Some(len)),
-            all if len == 0 && all <= SURELY_ALL_LEN => return Ok(Some(all)),
+            all if len == 0 && all <= surely_all => return Ok(Some(all)),
             more => len += more,
         }
     }
@@ -340,14 +356,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("long");
         let mut file = TextFile::new(path.clone());
-        for len in [0, 1, SURELY_ALL_LEN, SURELY_ALL_LEN + 1, BUFFER_LEN, 50_000] {
+        for len in [0, 1, RECORD_LEN_MAX, RECORD_LEN_MAX + 1, BUFFER_LEN, 50_000] {
             let letters = (b'a'..=b'y').map(char::from).cycle();
             let text: String = letters.take(len).collect();
             fs::write(&path, &text).unwrap();
             assert_eq!(read(&mut file).unwrap(), text);
         }
         // This one is given out in pieces, a line or many at a time.
-        let pieces = read(&mut TextFile::new("/proc/vmstat".into())).unwrap();
+        let vmstat = TextFile::new("/proc/vmstat".into());
+        let pieces = read(&mut vmstat.with_records_up_to(128)).unwrap();
         let names = |text: &str| -> Vec<String> {
             let lines = text.lines().filter_map(|line| line.split_once(' '));
             lines.map(|(name, _)| name.to_owned()).collect()

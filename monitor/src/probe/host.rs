@@ -338,7 +338,8 @@ impl HostProbe {
             io_pressure: file("pressure/io"),
             own_schedule: file("self/schedstat"),
             meminfo: file("meminfo"),
-            vmstat: file("vmstat"),
+            // A name and a number a line.
+            vmstat: file("vmstat").with_records_up_to(128),
             port_range: file("sys/net/ipv4/ip_local_port_range"),
             ports: None,
             is_live: root == Path::new("/"),

@@ -9,6 +9,7 @@ mod orders;
 mod output;
 mod publish;
 mod screen;
+mod ticks;
 
 use crate::places::{self, Found, HistoryPlace};
 use crate::simulation::Simulation;
@@ -28,15 +29,17 @@ use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
 use publish::{Publisher, Record, Seen, Troubles};
 use screen::Screen;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use ticks::Ticks;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time;
 
 pub(crate) const HELP: &str = "\
 Exit status:
@@ -188,21 +191,19 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let boot = BootId::of_this_boot();
     let mut watch = Watch::new(settings).begun(Stamp::now(&*clock, boot).monotonic);
     let (seen, polls) = mpsc::unbounded_channel();
+    let mut ticks =
+        Ticks::start(config.limits.poll_interval).context("there is no timer for polls")?;
     let watching = async {
-        let mut ticks = time::interval(config.limits.poll_interval);
-        // A poll that was missed is not made up for: two looks in a row show nothing new.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = ticks.tick().await;
+            let late = ticks.tick().await?;
             if let Some(simulation) = &mut simulation {
                 simulation.reap();
             }
             let now = Stamp::now(&*clock, boot);
-            let late = due.elapsed();
             watch.were_changed(Arc::clone(&were_changed.borrow()));
             let poll = watch.poll(now.monotonic);
             if seen.send(Seen { poll, now, late }).is_err() {
-                break;
+                return Ok(());
             }
             alive.poll_has_ended(Stamp::now(&*clock, boot));
         }
@@ -210,7 +211,10 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let mut publishing = Box::pin(publisher.run(polls));
     let mut is_read = true;
     tokio::select! {
-        () = watching => {}
+        outcome = watching => {
+            let outcome: io::Result<()> = outcome;
+            outcome.context("the timer of polls failed")?;
+        }
         () = &mut publishing => is_read = false,
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
         () = take_orders(socket.as_ref(), history.as_ref()) => {}

@@ -1,5 +1,5 @@
-//! What cardmon costs, with one card and one service at one poll a second, beside node_exporter in
-//! the same run and with the same scrapes.
+//! What cardmon costs, with one card at one poll a second, and with a service as well, beside
+//! node_exporter in the same run and with the same scrapes. The budget is for one card.
 //!
 //! CPU time is the scheduler's own account, in nanoseconds: a clock tick would be a third of what
 //! cardmon may take in a minute.
@@ -50,29 +50,27 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
     stage.wait_for(&socket)?;
     let owner = stage.owner();
     stage.start("owner", owner)?;
-    let config = format!(
+    let exporter_listen = "127.0.0.1:19100";
+    let mut exporter = crate::process::bound(&exporter);
+    exporter.arg(format!("--web.listen-address={exporter_listen}"));
+    let exporter = stage.start("node_exporter", exporter)?;
+    let theirs = (exporter, exporter_listen.to_owned());
+    let service = format!(
         "[[service]]\nname = \"hardserver\"\nprocess = \"firmware-sim\"\nsocket = \"{}\"\n",
         service_socket.display()
     );
-    let monitor = stage.monitor(&config)?;
-    let ours = stage.start("cardmon", monitor)?;
-    let mut theirs = crate::process::bound(&exporter);
-    let listen = "127.0.0.1:19100";
-    theirs.arg(format!("--web.listen-address={listen}"));
-    let theirs = stage.start("node_exporter", theirs)?;
-    let answers = [(ours, stage.listen()), (theirs, listen.to_owned())];
-    for (_, address) in &answers {
-        stage.wait(Duration::from_secs(30), address, |_| {
-            Ok(scrape(address).ok())
-        })?;
-    }
-    pause(Duration::from_secs(10));
-    let [ours, theirs] = costs(&answers)?;
+    let [ours, _] = beside(&mut stage, "", &theirs)?;
+    stage.end_last();
+    let [ours_with_service, theirs] = beside(&mut stage, &service, &theirs)?;
     println!(
-        "\n{:<16} {:>12} {:>10} {:>12} {:>12}",
+        "\n{:<24} {:>12} {:>10} {:>12} {:>12}",
         "program", "% of a core", "RSS, MiB", "scrape, ms", "answer, KiB"
     );
-    for (name, cost) in [("cardmon", &ours), ("node_exporter", &theirs)] {
+    for (name, cost) in [
+        ("cardmon", &ours),
+        ("cardmon with a service", &ours_with_service),
+        ("node_exporter", &theirs),
+    ] {
         let Cost {
             share,
             rss_kib,
@@ -80,7 +78,7 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
             bytes,
         } = cost;
         println!(
-            "{name:<16} {:>12.3} {:>10.1} {:>12.3} {:>12}",
+            "{name:<24} {:>12.3} {:>10.1} {:>12.3} {:>12}",
             share * 100.0,
             *rss_kib as f64 / 1024.0,
             scrape.as_secs_f64() * 1000.0,
@@ -103,6 +101,20 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
         "the budget is enough for a scrape",
         ours.scrape <= scrape_max,
     )
+}
+
+/// What a monitor of such a configuration costs, and node_exporter beside it.
+fn beside(stage: &mut Stage, config: &str, theirs: &(u32, String)) -> anyhow::Result<[Cost; 2]> {
+    let monitor = stage.monitor(config)?;
+    let ours = stage.start("cardmon", monitor)?;
+    let answers = [(ours, stage.listen()), theirs.clone()];
+    for (_, address) in &answers {
+        stage.wait(Duration::from_secs(30), address, |_| {
+            Ok(scrape(address).ok())
+        })?;
+    }
+    pause(Duration::from_secs(10));
+    costs(&answers)
 }
 
 /// Each of both, over the same minute.

@@ -209,22 +209,29 @@ impl Stage {
 
     /// Ends everybody, the last to come first: whoever watches must not see the others leave.
     pub(super) fn end(&mut self) {
-        while let Some((_, mut process)) = self.processes.pop() {
-            let pid = process.id().to_string();
-            // A process that has ended by itself is none to complain of.
-            let _ = program("kill")
-                .args(["-TERM", &pid])
-                .stderr(Stdio::null())
-                .status();
-            for _ in 0..50 {
-                if !matches!(process.try_wait(), Ok(None)) {
-                    break;
-                }
-                pause(LOOK);
+        while self.end_last() {}
+    }
+
+    /// Ends the one that came last, if there is one.
+    pub(super) fn end_last(&mut self) -> bool {
+        let Some((_, mut process)) = self.processes.pop() else {
+            return false;
+        };
+        let pid = process.id().to_string();
+        // A process that has ended by itself is none to complain of.
+        let _ = program("kill")
+            .args(["-TERM", &pid])
+            .stderr(Stdio::null())
+            .status();
+        for _ in 0..50 {
+            if !matches!(process.try_wait(), Ok(None)) {
+                break;
             }
-            let _ = process.kill();
-            let _ = process.wait();
+            pause(LOOK);
         }
+        let _ = process.kill();
+        let _ = process.wait();
+        true
     }
 }
 
