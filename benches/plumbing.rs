@@ -35,7 +35,7 @@ use hwshim::router::core::{Offload, Options};
 use hwshim::virtio;
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -164,6 +164,9 @@ fn submit(card: &mut dyn Accelerator, request: Request, now: Instant) -> Result<
         .map_err(|rejected| format!("rejected: {:?}", rejected.reason))
 }
 
+/// What the card's process says when it listens.
+const LISTENING: &str = "listening\n";
+
 /// The card's process.
 #[derive(Parser)]
 struct CardArguments {
@@ -175,7 +178,8 @@ fn run_card(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let CardArguments { config } = CardArguments::parse_from(arguments);
     let stop = firmware_sim::stop_on_signals()?;
     let card = SimulatedCard::listen(&config)?;
-    println!("listening");
+    print!("{LISTENING}");
+    std::io::stdout().flush()?;
     Ok(card.serve(std::os::fd::AsFd::as_fd(&stop))?)
 }
 
@@ -191,10 +195,12 @@ impl Running {
             .args(["--engine", "memoised", "--engines", "1"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let output = child.stdout.take();
+        let output = child.stdout.take().expect("it was asked for");
         let running = Self(child);
-        if let Some(output) = output {
-            BufReader::new(output).read_line(&mut String::new())?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        if line != LISTENING {
+            return Err("the card has ended before it listened".into());
         }
         Ok(running)
     }

@@ -32,7 +32,7 @@ mod warnings;
 
 pub use casebook::Casebook;
 pub use host::HostWatch;
-pub use keeper::{Figures, HELD_BACK, Keeper, Kept, said};
+pub use keeper::{Figures, Held, Keeper, Kept, said};
 
 use crate::attribution::RecentChanges;
 use crate::control::Drained;

@@ -7,6 +7,7 @@ use super::choice::Caller;
 use super::core::{Arrival, Core, Ending, Placed};
 use super::events::Events;
 use super::release::{Released, in_software, release};
+use crate::accelerator::class::Class;
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{Operation, RequestId};
 use crate::clock::{Clock, Instant};
@@ -101,7 +102,7 @@ impl Direct {
         match self.core.submit_for(Caller::Task, operation, deadline, now) {
             Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
-                let begun = self.clock.now();
+                let begun = self.begin(&operation);
                 Submitted::Done(self.end(id, begun, in_software(&operation)))
             }
             Placed::Refused(id, error) => Submitted::Done(Done {
@@ -112,9 +113,15 @@ impl Direct {
         }
     }
 
-    fn end(&mut self, id: RequestId, begun: Instant, released: Released) -> Done {
+    /// The time, if it is to be measured how long it takes to end `operation`.
+    fn begin(&self, operation: &Operation) -> Option<Instant> {
+        let is_measured = Class::of(operation).is_measured();
+        is_measured.then(|| self.clock.now())
+    }
+
+    fn end(&mut self, id: RequestId, begun: Option<Instant>, released: Released) -> Done {
         let now = self.clock.now();
-        if let Some(took) = released.took(now.since(begun)) {
+        if let Some(took) = begun.and_then(|begun| released.took(now.since(begun))) {
             self.core.took(id, took);
         }
         let Released { output, ending, .. } = released;
@@ -153,7 +160,7 @@ impl Direct {
             share,
         } in arrivals.drain(..)
         {
-            let begun = self.clock.now();
+            let begun = self.begin(&operation);
             let released = release(&operation, answer, share.as_ref(), |rule| {
                 self.core.reject(id, rule, self.clock.now());
             });

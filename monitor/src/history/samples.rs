@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// Name of the file in its directory.
 pub const SAMPLES_FILE: &str = "samples.db";
-/// Time between commits, which is what can be lost.
+/// Time between commits, which is what can be lost of what was recorded.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Samples that wait in memory at most, while the disk takes none: ten minutes of a hundred series.
@@ -339,7 +339,7 @@ impl Samples {
         flushed
     }
 
-    /// Commits what waits if it is time to, or would be at `now`.
+    /// Commits what waits if at `now`, which may be yet to come, it would be due.
     ///
     /// # Errors
     ///

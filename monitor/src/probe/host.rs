@@ -16,6 +16,10 @@ use std::time::Duration;
 /// Time between two looks at the range of ports, which an administrator changes if anybody does.
 const PORTS_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Time between two looks at how often memory was short while nobody waits for memory. To write
+/// `/proc/vmstat` takes the kernel as long as all the rest.
+const SHORTAGES_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What the host gave and lost.
 #[derive(Debug)]
 pub struct Host {
@@ -321,6 +325,8 @@ pub struct HostProbe {
     port_range: TextFile,
     /// What it was, and until when that is taken for granted.
     ports: Option<(Instant, Result<RangeInclusive<u16>, ProbeError>)>,
+    /// How often memory was short, likewise, as long as this is the pressure on it.
+    shortages: Option<(Instant, Pressure, Result<Shortages, ProbeError>)>,
     is_live: bool,
     buffer: Vec<u8>,
 }
@@ -342,6 +348,7 @@ impl HostProbe {
             vmstat: file("vmstat").with_records_up_to(128),
             port_range: file("sys/net/ipv4/ip_local_port_range"),
             ports: None,
+            shortages: None,
             is_live: root == Path::new("/"),
             buffer: Vec::new(),
         }
@@ -364,6 +371,28 @@ impl HostProbe {
         self.ports = Some((now.plus(PORTS_INTERVAL), ports.clone()));
         ports
     }
+
+    /// Whoever has to wait for memory, or is killed for want of it, has waited first: while the
+    /// `pressure` on it is what it was, there was no shortage.
+    fn shortages(
+        &mut self,
+        pressure: Option<Pressure>,
+        now: Instant,
+    ) -> Result<Shortages, ProbeError> {
+        if let Some((until, before, shortages)) = &self.shortages
+            && now < *until
+            && pressure == Some(*before)
+        {
+            return shortages.clone();
+        }
+        let buffer = &mut self.buffer;
+        let shortages = self
+            .vmstat
+            .parse(buffer, "counters of memory", Shortages::parse);
+        let until = now.plus(SHORTAGES_INTERVAL);
+        self.shortages = pressure.map(|pressure| (until, pressure, shortages.clone()));
+        shortages
+    }
 }
 
 /// The second of three numbers, in nanoseconds.
@@ -384,6 +413,10 @@ impl Probe for HostProbe {
     fn observe(&mut self, (): &(), now: Instant) -> Result<Host, ProbeError> {
         const PRESSURE: &str = "the pressure on a resource";
         let ephemeral_ports = self.ephemeral_ports(now);
+        let memory_pressure =
+            self.memory_pressure
+                .parse(&mut self.buffer, PRESSURE, Pressure::parse);
+        let shortages = self.shortages(memory_pressure.as_ref().ok().copied(), now);
         let buffer = &mut self.buffer;
         let cpu_pressure = self.cpu_pressure.parse(buffer, PRESSURE, Pressure::parse);
         let own_wait = match &cpu_pressure {
@@ -400,16 +433,12 @@ impl Probe for HostProbe {
             }),
             cpu_pressure,
             own_wait,
-            memory_pressure: self
-                .memory_pressure
-                .parse(buffer, PRESSURE, Pressure::parse),
+            memory_pressure,
             io_pressure: self.io_pressure.parse(buffer, PRESSURE, Pressure::parse),
             memory: self
                 .meminfo
                 .parse(buffer, "who has the memory", Memory::parse),
-            shortages: self
-                .vmstat
-                .parse(buffer, "counters of memory", Shortages::parse),
+            shortages,
             ephemeral_ports,
             suspended: self.is_live.then(suspended),
         })
@@ -562,6 +591,35 @@ mod tests {
         assert_eq!(host.softnet.unwrap_err().kind(), "nonsense");
         host.memory.unwrap();
         host.memory_pressure.unwrap();
+    }
+
+    #[test]
+    fn shortages_are_seen_at_once_under_pressure_and_else_within_their_time() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let tree = Tree::captured("host-6.18");
+        let mut probe = HostProbe::new(tree.root());
+        let mut kills_at = |seconds| {
+            let host = probe.observe(&(), Instant::ORIGIN.plus(seconds * SECOND));
+            host.unwrap().shortages.unwrap().oom_kills
+        };
+        let killed = |count| tree.write("proc/vmstat", &format!("oom_kill {count}\n"));
+        let pressed = |micros| {
+            let text = format!("some total={micros}\nfull total=0\n");
+            tree.write("proc/pressure/memory", &text);
+        };
+        pressed(7);
+        killed(1);
+        assert_eq!(kills_at(0), Some(1));
+        killed(2);
+        assert_eq!(kills_at(1), Some(1), "nobody waited for memory");
+        pressed(8);
+        assert_eq!(kills_at(2), Some(2));
+        killed(3);
+        assert_eq!(kills_at(6), Some(2));
+        assert_eq!(kills_at(7), Some(3));
+        killed(4);
+        tree.write("proc/pressure/memory", "");
+        assert_eq!(kills_at(8), Some(4), "whether anybody waited is not known");
     }
 
     #[test]

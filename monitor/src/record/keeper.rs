@@ -34,9 +34,7 @@ const WAITING_MAX: usize = 10_000;
 const LOST_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// Longest time that figures are held back, to be handed over with those of the polls after.
-pub const HELD_BACK: Duration = Duration::from_secs(4);
-/// Time between polls, as a rule.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const HELD_BACK: Duration = Duration::from_secs(4);
 
 /// The figures of a poll, by series.
 #[derive(Clone, Debug)]
@@ -45,6 +43,31 @@ pub struct Figures {
     pub at: Stamp,
     /// What it found.
     pub values: Vec<(String, f64)>,
+}
+
+/// Figures that wait for those of the next polls, so that a [`Keeper`] is given all of them at once.
+#[derive(Debug, Default)]
+pub struct Held(Vec<Figures>);
+
+impl Held {
+    /// Adds those of the latest poll.
+    pub fn push(&mut self, figures: Figures) {
+        self.0.push(figures);
+    }
+
+    /// Whether they may wait at `now` for those of the next poll, which comes after `interval`.
+    #[must_use]
+    pub fn may_wait(&self, now: Instant, interval: Duration) -> bool {
+        self.0
+            .first()
+            .is_none_or(|first| now.since(first.at.monotonic) + interval <= HELD_BACK)
+    }
+
+    /// Takes them, to be given to [`Keeper::sample`].
+    #[must_use]
+    pub fn take(&mut self) -> Vec<Figures> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 /// Keeps a history.
@@ -270,18 +293,20 @@ impl Keeper {
             .map_err(|error| said(&error))
     }
 
-    /// Puts figures on record, within ten seconds of their poll if they and the next are not
-    /// [held back](HELD_BACK) for longer than they may.
-    pub fn sample(&mut self, polls: &[Figures]) {
+    /// Puts figures on record, within ten seconds of their poll if they and the next were
+    /// [held](Held) no longer than they may. `interval` is the time between polls.
+    pub fn sample(&mut self, polls: &[Figures], interval: Duration) {
         let (Some(samples), Some(last)) = (&mut self.samples, polls.last()) else {
             return;
         };
         self.lesser.retain(|lesser| !lesser.starts_with("samples:"));
         let mut outcome = Ok(());
         for Figures { at, values } in polls {
-            outcome = outcome.and(samples.record_all(values, at.wall));
+            // All of them: what one commit did not take waits with the others for the next.
+            let recorded = samples.record_all(values, at.wall);
+            outcome = outcome.and(recorded);
         }
-        let next = last.at.wall.plus(HELD_BACK + POLL_INTERVAL);
+        let next = last.at.wall.plus(HELD_BACK + interval);
         if let Err(error) = outcome.and_then(|()| samples.flush_if_due(next)) {
             self.lesser.push(format!("samples: {}", said(&error)));
         }

@@ -65,13 +65,16 @@ const STEPS: [Step; 9] = [
 ///
 /// Names the steps that failed.
 pub(crate) fn run() -> anyhow::Result<()> {
-    // What is downloaded, unpacked and built by one thread: to wait for it would keep the others idle.
-    thread::spawn(|| {
-        vm::get_parts();
-        // Who needs it is told what came of it.
-        let _ = cargo_deny();
-    });
-    run_all("step", &STEPS)?;
+    thread::scope(|scope| {
+        // What is downloaded, unpacked and built by one thread: to wait for it would keep the others idle.
+        // Whatever comes of the steps, it is not left half done.
+        scope.spawn(|| {
+            vm::get_parts();
+            // Who needs it is told what came of it.
+            let _ = cargo_deny();
+        });
+        run_all("step", &STEPS)
+    })?;
     println!("\nNo step failed.");
     Ok(())
 }

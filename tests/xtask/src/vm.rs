@@ -34,7 +34,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use guest::{Guest, Machine};
 use packages::{Kernel, Packages};
 use qemu::Qemu;
+use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -183,7 +185,10 @@ impl Bench {
     fn newest(&self) -> anyhow::Result<&Newest> {
         let newest = self.newest.get_or_init(|| {
             let (newest, took) = timed(|| self.prepare_newest());
-            println!("prepared that in {:.1} s", took.as_secs_f64());
+            println!(
+                "prepared guests of the newest QEMU in {:.1} s",
+                took.as_secs_f64()
+            );
             newest
         });
         newest.as_ref().map_err(again)
@@ -338,17 +343,19 @@ fn sum_up(cases: &[(&str, &Outcome)]) -> Outcome {
     }
 }
 
-/// Runs all cases, two at a time: a guest keeps one processor busy. The lines come in the order of
-/// the cases.
+/// Runs all cases, two at a time where there are as many processors: a guest keeps one busy. The lines
+/// come in the order of the cases.
 fn run_cases(bench: &Bench, qualifications: &[&Qualification]) -> Vec<Line> {
-    const AT_A_TIME: usize = 2;
+    let at_a_time = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(2);
     let mut lines: Vec<(&'static str, &Case, Option<Line>)> = Vec::new();
     for Qualification { judged, cases, .. } in qualifications {
         lines.extend(cases.iter().map(|case| (*judged, case, None)));
     }
     let next = Mutex::new(lines.iter_mut());
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..at_a_time {
             scope.spawn(|| {
                 loop {
                     let case = next.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -360,7 +367,8 @@ fn run_cases(bench: &Bench, qualifications: &[&Qualification]) -> Vec<Line> {
             });
         }
     });
-    lines.into_iter().filter_map(|(.., line)| line).collect()
+    let line = |(.., line): (_, _, Option<Line>)| line.expect("every case was taken and run");
+    lines.into_iter().map(line).collect()
 }
 
 fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
@@ -380,7 +388,8 @@ fn run_case(bench: &Bench, judged: &'static str, case: &Case) -> Line {
     };
     println!("{name}: {outcome}");
     if outcome.is_failed() {
-        print_ends(&logs);
+        // In one piece: another case may be printing as well.
+        print!("{}", ends(&logs));
     }
     Line {
         name,
@@ -401,19 +410,21 @@ fn with_logs(outcome: Outcome, logs: &Path) -> Outcome {
     }
 }
 
-/// Shows how the logs end.
-fn print_ends(logs: &Path) {
+/// How the logs end.
+fn ends(logs: &Path) -> String {
     const LINES: usize = 12;
+    let mut ends = String::new();
     for name in ["qemu.log", "console.log", "commands.log"] {
         let path = logs.join(name);
         let Ok(log) = fs::read(&path) else { continue };
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
-        println!("  {} ends:", path.display());
+        let _ = writeln!(ends, "  {} ends:", path.display());
         for line in &lines[lines.len().saturating_sub(LINES)..] {
-            println!("    {line}");
+            let _ = writeln!(ends, "    {line}");
         }
     }
+    ends
 }
 
 /// Prints a line for each case; what was found has been printed in full.

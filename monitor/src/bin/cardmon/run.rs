@@ -343,7 +343,9 @@ impl History {
             drill_service_time: settings.service_time.figures().map(|it| it.service_time),
         };
         keeper.keep(vec![record::started(&body, now)], now);
-        let keeping = Keeping::start(keeper).context("there is no thread for the history")?;
+        let interval = settings.limits.poll_interval;
+        let keeping =
+            Keeping::start(keeper, interval).context("there is no thread for the history")?;
         let orders = Orders {
             desk: Arc::new(Mutex::new(desk)),
             keeping: keeping.clone(),
@@ -376,11 +378,9 @@ impl History {
         if let Ok(mut desk) = self.orders.desk.try_lock() {
             events.extend(desk.tick(now, true));
         }
-        let (rest, lost, figures) =
-            record.map_or_else(Default::default, |record| record.end(polls, now));
+        let (rest, lost) = record.map_or_else(Default::default, |record| record.end(polls, now));
         events.extend(rest);
-        let closed = self.keeping.close(events, lost, figures, now);
-        let closed = time::timeout(PARTING, closed).await;
+        let closed = time::timeout(PARTING, self.keeping.close(events, lost, now)).await;
         let Ok(Ok(history)) = closed else {
             crate::complain(
                 "ALARM: the history's disk does not answer; the end of this run is not on record",

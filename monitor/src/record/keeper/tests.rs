@@ -13,6 +13,8 @@ fn at(seconds: u64) -> Stamp {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 fn event(kind: &'static str, subject: &str, seconds: u64) -> Event {
     Event::new(at(seconds), kind, subject, &"body")
 }
@@ -86,10 +88,10 @@ fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
     let figures = |seconds| [figures(&names, seconds)];
     let samples = root.path().join("history").join(SAMPLES_FILE);
     let other = rusqlite::Connection::open(samples).unwrap();
-    keeper.sample(&figures(0));
+    keeper.sample(&figures(0), SECOND);
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // A commit is due, and cannot be had.
-    keeper.sample(&figures(11));
+    keeper.sample(&figures(11), SECOND);
     assert!(
         keeper.lesser.iter().any(|it| it.starts_with("samples: ")),
         "{:?}",
@@ -103,23 +105,35 @@ fn figures_that_the_disk_does_not_take_at_once_wait_all_of_them() {
 }
 
 #[test]
-fn a_kill_takes_ten_seconds_of_figures_that_are_held_back() {
-    for killed in 20..40 {
+fn a_kill_takes_ten_seconds_of_figures_although_they_are_held_or_one_poll() {
+    let of = |seconds| (20..=30).map(move |polls| (seconds, polls));
+    for (seconds, polls) in [1, 2, 3, 5, 60].into_iter().flat_map(of) {
+        let interval = Duration::from_secs(seconds);
         let root = tempfile::tempdir().unwrap();
         let mut keeper = keeper(&root);
-        let mut held: Vec<Figures> = Vec::new();
-        for second in 0..=killed {
-            held.push(figures(&["a"], second));
-            let waited = at(second).monotonic.since(held[0].at.monotonic);
-            if waited >= HELD_BACK {
-                keeper.sample(&held);
-                held.clear();
+        let mut held = Held::default();
+        let mut given = 0;
+        for poll in 0..polls {
+            let now = at(poll * seconds);
+            held.push(figures(&["a"], poll * seconds));
+            if !held.may_wait(now.monotonic, interval) {
+                keeper.sample(&held.take(), interval);
+                given += 1;
             }
         }
         // Without `close`: what a killed process leaves.
         drop(keeper);
-        let kept = sampled(&root, "a") as u64;
-        assert!(kept + 10 > killed, "{kept} of {killed}");
+        let lost = polls - sampled(&root, "a") as u64;
+        assert!(
+            lost <= (10 / seconds).max(1),
+            "{lost} of {polls} each {seconds} s"
+        );
+        let together = polls / given;
+        assert_eq!(
+            together > 1,
+            seconds < 4,
+            "{together} together each {seconds} s"
+        );
     }
 }
 
@@ -135,7 +149,7 @@ fn figures(names: &[&str], seconds: u64) -> Figures {
 fn sampled(root: &TempDir, name: &str) -> usize {
     let reader = SampleReader::open(&root.path().join("history")).unwrap();
     let mut count = 0;
-    let found = reader.range(name, at(0).wall, at(100).wall, Tier::Second, |point| {
+    let found = reader.range(name, at(0).wall, at(10_000).wall, Tier::Second, |point| {
         count += usize::from(matches!(point.value, Value::Sample(_)));
         true
     });

@@ -2,17 +2,24 @@
 
 use hwshim::clock::SystemClock;
 use monitor::history::{Event, Seq, Snapshot, Stamp};
-use monitor::record::{Figures, Keeper, Kept, Past};
+use monitor::record::{Figures, Held, Keeper, Kept, Past};
 use monitor::status::HistoryFigures;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Asks the thread that keeps the history of this monitor. It ends when nobody can ask any more.
 #[derive(Clone, Debug)]
-pub(super) struct Keeping(Sender<Job>);
+pub(super) struct Keeping {
+    jobs: Sender<Job>,
+    /// What goes with the next of them.
+    held: Arc<Mutex<Held>>,
+    interval: Duration,
+}
 
 /// Why events are lost before they come here.
 const NO_ROOM: &str = "the disk did not answer, and more was to be recorded than there is room for";
@@ -35,6 +42,7 @@ enum Job {
         now: Stamp,
     },
     Snapshot {
+        figures: Vec<Figures>,
         to: PathBuf,
         made: oneshot::Sender<Result<Snapshot, String>>,
         now: Stamp,
@@ -49,29 +57,46 @@ enum Job {
 }
 
 impl Keeping {
-    pub(super) fn start(keeper: Keeper) -> io::Result<Self> {
+    /// `interval` is the time between polls.
+    pub(super) fn start(keeper: Keeper, interval: Duration) -> io::Result<Self> {
         let (asks, jobs) = channel();
         thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || serve(keeper, &jobs))?;
-        Ok(Self(asks))
+            .spawn(move || serve(keeper, &jobs, interval))?;
+        Ok(Self {
+            jobs: asks,
+            held: Arc::default(),
+            interval,
+        })
     }
 
-    /// Keeps what polls brought; answered when the events are on record, or cannot be. `lost` is
-    /// how many before them never will be.
+    /// Holds the figures of a poll, to be kept with what comes. Whether they may wait for the next poll:
+    /// to hand them over, the thread is woken up, and who waits for its answer.
+    pub(super) fn hold(&self, figures: Figures) -> bool {
+        let now = figures.at.monotonic;
+        let mut held = self.held();
+        held.push(figures);
+        held.may_wait(now, self.interval)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps these events and what is held; answered when the events are on record, or cannot be. `lost`
+    /// is how many before them never will be.
     pub(super) fn keep(
         &self,
         events: Vec<Event>,
         lost: u64,
-        figures: Vec<Figures>,
         now: Stamp,
     ) -> oneshot::Receiver<Kept> {
         let (kept, answer) = oneshot::channel();
         // If the thread is gone, so is the other end of the answer, which is the answer.
-        let _ = self.0.send(Job::Keep {
+        let _ = self.jobs.send(Job::Keep {
             events,
             lost,
-            figures,
+            figures: self.held().take(),
             now,
             kept,
         });
@@ -81,7 +106,7 @@ impl Keeping {
     /// What is on record of runs before, of a history that was opened late.
     pub(super) fn look_up(&self) -> oneshot::Receiver<Result<Past, String>> {
         let (found, answer) = oneshot::channel();
-        let _ = self.0.send(Job::LookUp { found });
+        let _ = self.jobs.send(Job::LookUp { found });
         answer
     }
 
@@ -89,7 +114,7 @@ impl Keeping {
     pub(super) async fn order(&self, event: Event, now: Stamp) -> Result<Seq, String> {
         let (recorded, answer) = oneshot::channel();
         let event = Box::new(event);
-        let _ = self.0.send(Job::Order {
+        let _ = self.jobs.send(Job::Order {
             event,
             recorded,
             now,
@@ -100,23 +125,28 @@ impl Keeping {
     /// Makes a snapshot while nothing is written.
     pub(super) async fn snapshot(&self, to: PathBuf, now: Stamp) -> Result<Snapshot, String> {
         let (made, answer) = oneshot::channel();
-        let _ = self.0.send(Job::Snapshot { to, made, now });
+        let _ = self.jobs.send(Job::Snapshot {
+            figures: self.held().take(),
+            to,
+            made,
+            now,
+        });
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Ends the history with these, after all that was asked before; how it is then.
+    /// Ends the history with these events and what is held, after all that was asked before; how it is
+    /// then.
     pub(super) fn close(
         &self,
         events: Vec<Event>,
         lost: u64,
-        figures: Vec<Figures>,
         now: Stamp,
     ) -> oneshot::Receiver<HistoryFigures> {
         let (closed, answer) = oneshot::channel();
-        let _ = self.0.send(Job::Close {
+        let _ = self.jobs.send(Job::Close {
             events,
             lost,
-            figures,
+            figures: self.held().take(),
             now,
             closed,
         });
@@ -129,7 +159,7 @@ pub(super) fn gone() -> String {
     "the thread that keeps the history has ended; start the monitor anew".to_owned()
 }
 
-fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
+fn serve(mut keeper: Keeper, jobs: &Receiver<Job>, interval: Duration) {
     // Whoever does not wait for an answer any more does not want it.
     while let Ok(job) = jobs.recv() {
         match job {
@@ -141,7 +171,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 kept,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
-                keeper.sample(&figures);
+                keeper.sample(&figures, interval);
                 let _ = kept.send(keeper.keep(events, now));
             }
             Job::LookUp { found } => {
@@ -157,7 +187,13 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
             } => {
                 let _ = recorded.send(keeper.order(&event, now));
             }
-            Job::Snapshot { to, made, now } => {
+            Job::Snapshot {
+                figures,
+                to,
+                made,
+                now,
+            } => {
+                keeper.sample(&figures, interval);
                 let _ = made.send(keeper.snapshot(&to, &SystemClock, now));
             }
             Job::Close {
@@ -168,7 +204,7 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>) {
                 closed,
             } => {
                 keeper.lose(lost, NO_ROOM, now);
-                keeper.sample(&figures);
+                keeper.sample(&figures, interval);
                 let _ = closed.send(keeper.close(events, now));
                 return;
             }

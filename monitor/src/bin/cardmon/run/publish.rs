@@ -14,7 +14,7 @@ use monitor::api::Published;
 use monitor::attribution::RecentChanges;
 use monitor::control::Drained;
 use monitor::history::{Event, Stamp};
-use monitor::record::{Beside, Figures, HELD_BACK, Kept, Recorder};
+use monitor::record::{Beside, Figures, Kept, Recorder};
 use monitor::status::HistoryFigures;
 use monitor::watch::Poll;
 use std::collections::BTreeMap;
@@ -153,8 +153,6 @@ pub(super) struct Record {
     waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
-    /// Of polls that brought no event: handed over with those of the next.
-    figures: Vec<Figures>,
     /// Tells whoever looks for causes what was changed.
     changes: watch::Sender<Arc<RecentChanges>>,
 }
@@ -217,16 +215,15 @@ impl Record {
             stuck: None,
             waiting,
             lost: 0,
-            figures: Vec::new(),
             changes,
         }
     }
 
     /// What is still to be recorded when the program ends, and how many events are lost.
-    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64, Vec<Figures>) {
+    pub(super) fn end(mut self, polls: u64, now: Stamp) -> (Vec<Event>, u64) {
         let mut events = self.waiting;
         events.extend(self.recorder.end(polls, now));
-        (events, self.lost, self.figures)
+        (events, self.lost)
     }
 
     /// Puts on record what a poll brought, and what time did; how the history is, if that is news.
@@ -258,16 +255,17 @@ impl Record {
                 Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.stuck = None,
             }
         }
-        self.figures.push(Figures {
+        let may_wait = self.keeping.hold(Figures {
             at: now,
             values: self.recorder.samples(&poll.status, late),
         });
-        if events.is_empty() && self.lost == 0 && self.may_hold_back(now) {
+        let is_well = |history: &HistoryFigures| history.kept && history.troubles.is_empty();
+        let is_well = self.history.as_ref().is_some_and(is_well);
+        if may_wait && is_well && events.is_empty() && self.lost == 0 {
             return None;
         }
-        let figures = std::mem::take(&mut self.figures);
         let lost = std::mem::take(&mut self.lost);
-        let mut answer = self.keeping.keep(events, lost, figures, now);
+        let mut answer = self.keeping.keep(events, lost, now);
         let Ok(answered) = time::timeout(HOLD, &mut answer).await else {
             self.stuck = Some(answer);
             return Some(self.not_kept(
@@ -297,15 +295,6 @@ impl Record {
                 troubles,
             },
         })
-    }
-
-    /// Whether figures may wait for those of the next poll: to hand them over, the thread that keeps the
-    /// history is woken up, and this one for its answer.
-    fn may_hold_back(&self, now: Stamp) -> bool {
-        let is_well = |history: &HistoryFigures| history.kept && history.troubles.is_empty();
-        let first = self.figures.first();
-        let waited = first.map(|first| now.monotonic.since(first.at.monotonic));
-        self.history.as_ref().is_some_and(is_well) && waited.is_none_or(|waited| waited < HELD_BACK)
     }
 
     /// A history that records nothing, and why. Of its lesser troubles nobody has said that they are over.

@@ -138,7 +138,8 @@ mod tests {
         runtime().block_on(async {
             let mut ticks = Ticks::start(INTERVAL).unwrap();
             ticks.tick().await.unwrap();
-            std::thread::sleep(10 * INTERVAL);
+            let until = SystemClock.now().plus(10 * INTERVAL);
+            while SystemClock.now() < until {}
             let due = ticks.due;
             let late = ticks.tick().await.unwrap();
             assert!(late > ON_TIME, "{late:?}");
