@@ -72,7 +72,8 @@ impl Class {
         }
     }
 
-    /// Whether what one costs is measured. What is verified by doing it again costs what it is long.
+    /// Whether it is measured what one costs. What is verified by doing it again has no cost of its own:
+    /// that depends on how long it is.
     #[must_use]
     pub(crate) const fn is_measured(self) -> bool {
         !matches!(self, Self::Repeated)

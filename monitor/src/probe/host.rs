@@ -602,7 +602,7 @@ mod tests {
             let host = probe.observe(&(), Instant::ORIGIN.plus(seconds * SECOND));
             host.unwrap().shortages.unwrap().oom_kills
         };
-        let killed = |count| tree.write("proc/vmstat", &format!("oom_kill {count}\n"));
+        let killed = |count| tree.write("proc/vmstat", format!("oom_kill {count}\n"));
         let pressed = |micros| {
             let text = format!("some total={micros}\nfull total=0\n");
             tree.write("proc/pressure/memory", &text);
