@@ -43,7 +43,7 @@ use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
 use driver::{Inner, Waiter};
 use outlook::{Interest, Outlook};
-use release::{Released, in_software, release};
+use release::{Released, begin, in_software, release};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -648,20 +648,14 @@ impl Guard<'_> {
             share,
             ..
         } = arrival;
-        let begun = self.begin(&operation);
+        let begun = begin(&operation, &*self.shared.clock);
         let released = release(&operation, answer, share.as_ref(), |rule| self.reject(rule));
         self.end(begun, released)
     }
 
     fn perform_in_software(self, operation: &Operation) -> Result<Vec<u8>, OperationError> {
-        let begun = self.begin(operation);
+        let begun = begin(operation, &*self.shared.clock);
         self.end(begun, in_software(operation))
-    }
-
-    /// The time, if it is to be measured how long it takes to end `operation`.
-    fn begin(&self, operation: &Operation) -> Option<Instant> {
-        let is_measured = Class::of(operation).is_measured();
-        is_measured.then(|| self.shared.clock.now())
     }
 
     fn end(self, begun: Option<Instant>, released: Released) -> Result<Vec<u8>, OperationError> {

@@ -6,8 +6,7 @@
 use super::choice::Caller;
 use super::core::{Arrival, Core, Ending, Placed};
 use super::events::Events;
-use super::release::{Released, in_software, release};
-use crate::accelerator::class::Class;
+use super::release::{Released, begin, in_software, release};
 use crate::accelerator::software::OperationError;
 use crate::accelerator::{Operation, RequestId};
 use crate::clock::{Clock, Instant};
@@ -102,7 +101,7 @@ impl Direct {
         match self.core.submit_for(Caller::Task, operation, deadline, now) {
             Placed::OnCard(id) => Submitted::InFlight(id),
             Placed::InSoftware(id, operation) => {
-                let begun = self.begin(&operation);
+                let begun = begin(&operation, &*self.clock);
                 Submitted::Done(self.end(id, begun, in_software(&operation)))
             }
             Placed::Refused(id, error) => Submitted::Done(Done {
@@ -111,12 +110,6 @@ impl Direct {
                 ending: Ending::Refused,
             }),
         }
-    }
-
-    /// The time, if it is to be measured how long it takes to end `operation`.
-    fn begin(&self, operation: &Operation) -> Option<Instant> {
-        let is_measured = Class::of(operation).is_measured();
-        is_measured.then(|| self.clock.now())
     }
 
     fn end(&mut self, id: RequestId, begun: Option<Instant>, released: Released) -> Done {
@@ -160,7 +153,7 @@ impl Direct {
             share,
         } in arrivals.drain(..)
         {
-            let begun = self.begin(&operation);
+            let begun = begin(&operation, &*self.clock);
             let released = release(&operation, answer, share.as_ref(), |rule| {
                 self.core.reject(id, rule, self.clock.now());
             });

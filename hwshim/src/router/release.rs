@@ -3,8 +3,10 @@
 
 use super::core::{Ending, Took};
 use super::verify::{self, eights::OpenedBy, eights::Share};
+use crate::accelerator::class::Class;
 use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{DeviceError, DeviceMisbehaved, Operation, Unverified};
+use crate::clock::{Clock, Instant};
 use crate::spec::crypto::Status;
 use std::time::Duration;
 
@@ -32,6 +34,12 @@ impl Released {
             Ending::Software | Ending::Refused | Ending::Abandoned => None,
         }
     }
+}
+
+/// The time, if it is to be measured how long it takes to end `operation`.
+pub(super) fn begin(operation: &Operation, clock: &dyn Clock) -> Option<Instant> {
+    let is_measured = Class::of(operation).is_measured();
+    is_measured.then(|| clock.now())
 }
 
 /// Releases `answer` if it verifies, by itself or by its `share`, else does `operation` in software. A

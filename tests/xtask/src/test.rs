@@ -52,7 +52,7 @@ const STEPS: [Step; 9] = [
         name: "tests",
         run: tests,
     },
-    // Takes longest, and runs the programs that the tests have just been built with.
+    // Runs the programs that the tests have just been built with.
     Step {
         name: "vm",
         run: vm::step,

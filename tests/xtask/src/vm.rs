@@ -100,7 +100,6 @@ struct Parts {
 /// What all guests are made of.
 #[derive(Debug)]
 struct Bench {
-    directory: PathBuf,
     /// Where our programs are.
     programs: PathBuf,
     parts: &'static Parts,
@@ -147,7 +146,7 @@ impl Parts {
 
     /// What only some qualifications need, had when the first of them asks.
     fn backports(&self) -> anyhow::Result<&Backports> {
-        let get = || Backports::get(&directory().join("backports"), &self.packages);
+        let get = || Backports::get(&backports_directory(), &self.packages);
         self.backports.get_or_init(get).as_ref().map_err(again)
     }
 }
@@ -163,17 +162,20 @@ fn directory() -> PathBuf {
     root().join("target/vm")
 }
 
+/// Where what is newer than this machine's release is kept.
+fn backports_directory() -> PathBuf {
+    directory().join("backports")
+}
+
 impl Bench {
     /// Gets what is not there yet, and puts our `programs` in.
     fn prepare(programs: PathBuf) -> anyhow::Result<Self> {
-        let directory = directory();
         let parts = Parts::get()?;
         let (kernel, busybox) = (&parts.kernel, &parts.busybox);
         println!("building an initramfs for Linux {}", kernel.release);
         let hwshim = programs.join("hwshim");
-        let initramfs = initramfs::build(&directory, kernel, busybox, &hwshim, &[])?;
+        let initramfs = initramfs::build(&directory(), kernel, busybox, &hwshim, &[])?;
         Ok(Self {
-            directory,
             programs,
             parts,
             initramfs,
@@ -195,7 +197,7 @@ impl Bench {
     }
 
     fn prepare_newest(&self) -> anyhow::Result<Newest> {
-        let directory = self.directory.join("backports");
+        let directory = backports_directory();
         let backports = self.parts.backports()?;
         let kernel = backports.kernel()?;
         println!("building an initramfs for Linux {}", kernel.release);
@@ -248,7 +250,7 @@ impl Bench {
 
     /// Where the case `name` leaves its logs.
     fn logs(&self, name: &str) -> PathBuf {
-        self.directory.join("logs").join(name)
+        directory().join("logs").join(name)
     }
 }
 

@@ -203,7 +203,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
             watch.were_changed(Arc::clone(&were_changed.borrow()));
             let poll = watch.poll(now.monotonic);
             if seen.send(Seen { poll, now, late }).is_err() {
-                return Ok(());
+                return io::Result::Ok(());
             }
             alive.poll_has_ended(Stamp::now(&*clock, boot));
         }
@@ -211,10 +211,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let mut publishing = Box::pin(publisher.run(polls));
     let mut is_read = true;
     tokio::select! {
-        outcome = watching => {
-            let outcome: io::Result<()> = outcome;
-            outcome.context("the timer of polls failed")?;
-        }
+        outcome = watching => outcome.context("the timer of polls failed")?,
         () = &mut publishing => is_read = false,
         outcome = api::serve(listener, source) => outcome.context("HTTP could not be served")?,
         () = take_orders(socket.as_ref(), history.as_ref()) => {}

@@ -62,9 +62,9 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
         "[[service]]\nname = \"hardserver\"\nprocess = \"firmware-sim\"\nsocket = \"{}\"\n",
         service_socket.display()
     );
-    let [ours, _] = beside(&mut stage, "", &theirs)?;
+    let [ours, beside_ours] = beside(&mut stage, "", &theirs)?;
     stage.end_last();
-    let [ours_with_service, theirs] = beside(&mut stage, &service, &theirs)?;
+    let [ours_with_service, _] = beside(&mut stage, &service, &theirs)?;
     println!(
         "\n{:<24} {:>12} {:>10} {:>12} {:>12}",
         "program", "% of a core", "RSS, MiB", "scrape, ms", "answer, KiB"
@@ -72,7 +72,7 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
     for (name, cost) in [
         ("cardmon", &ours),
         ("cardmon with a service", &ours_with_service),
-        ("node_exporter", &theirs),
+        ("node_exporter", &beside_ours),
     ] {
         let Cost {
             share,
@@ -88,7 +88,7 @@ pub(super) fn measure(mut stage: Stage) -> anyhow::Result<()> {
             bytes / 1024
         );
     }
-    let slowness = theirs.scrape.as_secs_f64() / REFERENCE_SCRAPE.as_secs_f64();
+    let slowness = beside_ours.scrape.as_secs_f64() / REFERENCE_SCRAPE.as_secs_f64();
     let slowness = slowness.min(SLOWNESS_MAX);
     let share_max = SHARE_MAX * slowness;
     let scrape_max = SCRAPE_MAX.mul_f64(slowness);
