@@ -15,12 +15,13 @@ use crate::history::{BootId, Stamp};
 use crate::status::Status;
 use crate::verdict::State;
 use hwshim::clock::{Instant, nanos};
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, fstat, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -208,10 +209,22 @@ pub fn read(path: &Path) -> Result<SignOfLife, DeadManError> {
 }
 
 /// Writes the file, poll after poll. One monitor does for a file.
+///
+/// ```text
+///   alive.json        the latest sign       <--+  exchanged
+///   alive.json.new    the one before, which <--+  when it is written
+///                     becomes the next
+/// ```
+///
+/// Both are kept open: to make a file, and to do away with one, takes several times as long as to write
+/// so little.
 #[derive(Debug)]
 pub struct DeadMan {
     path: PathBuf,
-    fresh: PathBuf,
+    next_path: PathBuf,
+    /// The file at `next_path`, and the one at `path`; `None` of what this has not written yet.
+    next: Option<File>,
+    latest: Option<File>,
     _lock: File,
 }
 
@@ -242,7 +255,9 @@ impl DeadMan {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                fresh: beside(path, ".new"),
+                next_path: beside(path, ".new"),
+                next: None,
+                latest: None,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DeadManError::InUse {
@@ -252,27 +267,55 @@ impl DeadMan {
         }
     }
 
-    /// Replaces the file: whoever reads finds this sign or the one before, never half of one. It
-    /// is not made durable: what it says is over with the host's next boot.
+    /// Replaces the file: whoever reads finds this sign or the one before, and never half of one unless
+    /// they take two polls to read it. It is not made durable: what it says is over with the host's next
+    /// boot.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn sign(&self, sign: &SignOfLife) -> io::Result<()> {
+    pub fn sign(&mut self, sign: &SignOfLife) -> io::Result<()> {
         let mut text = serde_json::to_vec(sign)?;
         text.push(b'\n');
-        let mut file = match File::create_new(&self.fresh) {
-            // One that a killed monitor left, or a link that somebody put there, is not written to.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&self.fresh)?;
-                File::create_new(&self.fresh)?
-            }
-            created => created?,
+        let kept = self.next.take().and_then(|file| Some((len(&file)?, file)));
+        let (len_before, file) = match kept {
+            Some(kept) => kept,
+            None => (0, self.make_next()?),
         };
-        file.write_all(&text)?;
-        drop(file);
-        fs::rename(&self.fresh, &self.path)
+        file.write_all_at(&text, 0)?;
+        let len = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if len < len_before {
+            file.set_len(len)?;
+        }
+        match renameat_with(CWD, &self.next_path, CWD, &self.path, RenameFlags::EXCHANGE) {
+            Ok(()) => self.next = self.latest.replace(file),
+            // There is nothing yet to exchange it for, or this file system cannot.
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                fs::rename(&self.next_path, &self.path)?;
+                self.latest = Some(file);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
     }
+
+    /// Makes the file that is to be written first. One that a killed monitor left, or a link that somebody
+    /// put there, is not written to.
+    fn make_next(&self) -> io::Result<File> {
+        match File::create_new(&self.next_path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&self.next_path)?;
+                File::create_new(&self.next_path)
+            }
+            created => created,
+        }
+    }
+}
+
+/// How long a file is, unless it has no name any more: somebody has removed or replaced it.
+fn len(file: &File) -> Option<u64> {
+    let status = fstat(file).ok().filter(|status| status.st_nlink > 0)?;
+    u64::try_from(status.st_size).ok()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -324,7 +367,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/alive");
         assert!(matches!(read(&path), Err(DeadManError::Absent { .. })));
-        let dead_man = DeadMan::begin(&path).unwrap();
+        let mut dead_man = DeadMan::begin(&path).unwrap();
         let sign = sign(at(1, THIS));
         dead_man.sign(&sign).unwrap();
         assert_eq!(read(&path).unwrap(), sign);
@@ -341,5 +384,54 @@ mod tests {
         assert_eq!(read(&path).unwrap(), sign);
         fs::write(&path, "{\"schema\":2}").unwrap();
         assert!(matches!(read(&path), Err(DeadManError::Nonsense { .. })));
+    }
+
+    #[test]
+    fn a_sign_replaces_the_one_before_whatever_was_done_to_the_files_since() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("alive");
+        let next = beside(&path, ".new");
+        let mut dead_man = DeadMan::begin(&path).unwrap();
+        let mut poll = 0;
+        let mut signs_thrice = |after: &str| {
+            for _ in 0..3 {
+                poll += 1;
+                let mut sign = sign(at(poll, THIS));
+                // Longer, and then shorter than those before.
+                sign.troubles = vec!["x".repeat(usize::try_from(poll % 4).unwrap())];
+                dead_man.sign(&sign).unwrap();
+                assert_eq!(read(&path).unwrap(), sign, "after {after}");
+            }
+        };
+        signs_thrice("nothing");
+        for (is_latest, what) in [(true, "the latest"), (false, "the next")] {
+            let file = if is_latest { &path } else { &next };
+            fs::write(
+                file,
+                "{ something that is much longer than any sign of life is }",
+            )
+            .unwrap();
+            signs_thrice(&format!("{what} is overwritten"));
+            let other = directory.path().join("other");
+            fs::write(&other, "{ other }").unwrap();
+            fs::rename(&other, file).unwrap();
+            signs_thrice(&format!("{what} is replaced"));
+            fs::remove_file(file).unwrap();
+            signs_thrice(&format!("{what} is removed"));
+        }
+    }
+
+    #[test]
+    fn whoever_has_opened_a_sign_reads_that_one_although_there_is_a_newer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("alive");
+        let mut dead_man = DeadMan::begin(&path).unwrap();
+        for poll in 1..5 {
+            dead_man.sign(&sign(at(poll, THIS))).unwrap();
+            let opened = File::open(&path).unwrap();
+            dead_man.sign(&sign(at(poll + 1, THIS))).unwrap();
+            let read: SignOfLife = serde_json::from_reader(opened).unwrap();
+            assert_eq!(read, sign(at(poll, THIS)));
+        }
     }
 }

@@ -434,7 +434,7 @@ impl Alive {
             .map(|it| Arc::clone(&it.status));
         let troubles = self.troubles.list();
         let sign = SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now);
-        let signed = self.dead_man.as_ref().map_or(Ok(()), |it| it.sign(&sign));
+        let signed = self.dead_man.as_mut().map_or(Ok(()), |it| it.sign(&sign));
         if let Err(error) = &signed
             && !self.failed
         {
