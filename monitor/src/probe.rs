@@ -39,7 +39,7 @@ pub use nshield::{
 };
 pub use page::PageProbe;
 pub use periodic::Periodic;
-pub use process::{Owner, OwnerId, Process, ProcessProbe, Usage};
+pub use process::{Owner, OwnerId, Process, ProcessProbe};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
 pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};
 pub use runner::{Blindness, Latest, Runner};

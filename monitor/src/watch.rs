@@ -60,7 +60,7 @@ const SENSORS_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take. A bus that hangs holds up whoever reads for as long.
 const SENSORS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between two looks at what this very process takes, which nothing is judged by.
-const OWN_INTERVAL: Duration = Duration::from_secs(5);
+const OWN_INTERVAL: Duration = Duration::from_secs(10);
 /// A fatal error of a link is news for so long, as its evidence is.
 const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 

@@ -7,7 +7,7 @@ use super::anchor::{Anchor, AnchorSink};
 use super::audit::{self, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
-use super::place::{self, Format, Owned, Place};
+use super::place::{self, AtPowerCut, Format, Owned, Place};
 use super::time::{BootId, Stamp, WallTime};
 use hwshim::clock::Instant;
 use rusqlite::types::Type;
@@ -35,6 +35,7 @@ pub(super) const FORMAT: Format = Format {
     file: EVENTS_FILE,
     application_id: i32::from_be_bytes(*b"cmev"),
     schemas: &[TABLES, BY_KIND],
+    at_power_cut: AtPowerCut::KeepsAll,
 };
 
 /// What is on record, and that it stays. To the blank as it was given out: it is compared with what

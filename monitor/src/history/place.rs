@@ -37,6 +37,27 @@ pub(super) struct Format {
     /// Statements, each of which make a file of one schema one of the next, the first of them an empty
     /// file. How many were done is the `PRAGMA user_version`. What was given a number is never altered.
     pub schemas: &'static [&'static str],
+    /// What of it a power cut may take.
+    pub at_power_cut: AtPowerCut,
+}
+
+/// What a power cut takes of a file; a kill takes nothing that was committed (SQLite, "PRAGMA
+/// synchronous").
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AtPowerCut {
+    /// Nothing that was committed: a commit waits for the disk.
+    KeepsAll,
+    /// The end, as far as the kernel had not written it yet. What is left is whole.
+    LosesTail,
+}
+
+impl AtPowerCut {
+    const fn synchronous(self) -> &'static str {
+        match self {
+            Self::KeepsAll => "full",
+            Self::LosesTail => "normal",
+        }
+    }
 }
 
 impl Format {
@@ -106,7 +127,8 @@ impl Place {
             return Err(HistoryError::ReadOnly { path });
         }
         let version = check_format(&connection, &path, format)?;
-        set_up(&connection).map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
+        set_up(&connection, format)
+            .map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
         if version < format.version() {
             // All of it or nothing: whoever is killed meanwhile leaves a file of the older schema.
             step(&connection, format, version)
@@ -242,9 +264,9 @@ fn step(connection: &Connection, format: &Format, from: i32) -> rusqlite::Result
     transaction.commit()
 }
 
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+fn set_up(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "synchronous", format.at_power_cut.synchronous())?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
 }

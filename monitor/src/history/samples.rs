@@ -7,14 +7,15 @@
 //!                      one commit    small rows   samples packed, coarser tiers made of them
 //! ```
 //!
-//! What a kill or a power cut takes is what was in memory. A file that is damaged is moved aside
+//! What a kill takes is what was in memory; a power cut takes also what the kernel has not written yet,
+//! which is half a minute as a rule (`vm.dirty_expire_centisecs`). A file that is damaged is moved aside
 //! and begun anew: figures are worth less than going on.
 
 mod chunk;
 mod codec;
 
 use super::error::{HistoryError, printable};
-use super::place::{self, Format, Owned, Place};
+use super::place::{self, AtPowerCut, Format, Owned, Place};
 use super::time::WallTime;
 use chunk::{Columns, Entry};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -71,6 +72,7 @@ const FORMAT: Format = Format {
             last   INTEGER NOT NULL,
             closed INTEGER NOT NULL
         ) STRICT;"],
+    at_power_cut: AtPowerCut::LosesTail,
 };
 
 /// How finely the past is known.

@@ -16,9 +16,9 @@ use std::time::Duration;
 /// Time between two looks at the range of ports, which an administrator changes if anybody does.
 const PORTS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time between two looks at how often memory was short while nobody waits for memory. To write
-/// `/proc/vmstat` takes the kernel as long as all the rest.
-const SHORTAGES_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two looks at who has the memory and how often it was short, while nobody waits for
+/// memory. To write `/proc/vmstat` takes the kernel as long as all the rest.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the host gave and lost.
 #[derive(Debug)]
@@ -311,6 +311,13 @@ impl Shortages {
     }
 }
 
+/// Who has the memory and how often it was short.
+#[derive(Clone, Debug)]
+struct MemorySeen {
+    memory: Result<Memory, ProbeError>,
+    shortages: Result<Shortages, ProbeError>,
+}
+
 /// Looks at the host.
 #[derive(Debug)]
 pub struct HostProbe {
@@ -325,8 +332,8 @@ pub struct HostProbe {
     port_range: TextFile,
     /// What it was, and until when that is taken for granted.
     ports: Option<(Instant, Result<RangeInclusive<u16>, ProbeError>)>,
-    /// How often memory was short, likewise, as long as this is the pressure on it.
-    shortages: Option<(Instant, Pressure, Result<Shortages, ProbeError>)>,
+    /// What was seen of memory, likewise, as long as this is the pressure on it.
+    memory: Option<(Instant, Pressure, MemorySeen)>,
     is_live: bool,
     buffer: Vec<u8>,
 }
@@ -348,7 +355,7 @@ impl HostProbe {
             vmstat: file("vmstat").with_records_up_to(128),
             port_range: file("sys/net/ipv4/ip_local_port_range"),
             ports: None,
-            shortages: None,
+            memory: None,
             is_live: root == Path::new("/"),
             buffer: Vec::new(),
         }
@@ -373,25 +380,26 @@ impl HostProbe {
     }
 
     /// Whoever has to wait for memory, or is killed for want of it, has waited first: while the
-    /// `pressure` on it is what it was, there was no shortage.
-    fn shortages(
-        &mut self,
-        pressure: Option<Pressure>,
-        now: Instant,
-    ) -> Result<Shortages, ProbeError> {
-        if let Some((until, before, shortages)) = &self.shortages
+    /// `pressure` on it is what it was, there was no shortage, and who has it is of no hurry.
+    fn memory(&mut self, pressure: Option<Pressure>, now: Instant) -> MemorySeen {
+        if let Some((until, before, seen)) = &self.memory
             && now < *until
             && pressure == Some(*before)
         {
-            return shortages.clone();
+            return seen.clone();
         }
         let buffer = &mut self.buffer;
-        let shortages = self
-            .vmstat
-            .parse(buffer, "counters of memory", Shortages::parse);
-        let until = now.plus(SHORTAGES_INTERVAL);
-        self.shortages = pressure.map(|pressure| (until, pressure, shortages.clone()));
-        shortages
+        let seen = MemorySeen {
+            memory: self
+                .meminfo
+                .parse(buffer, "who has the memory", Memory::parse),
+            shortages: self
+                .vmstat
+                .parse(buffer, "counters of memory", Shortages::parse),
+        };
+        let until = now.plus(MEMORY_INTERVAL);
+        self.memory = pressure.map(|pressure| (until, pressure, seen.clone()));
+        seen
     }
 }
 
@@ -416,7 +424,8 @@ impl Probe for HostProbe {
         let memory_pressure =
             self.memory_pressure
                 .parse(&mut self.buffer, PRESSURE, Pressure::parse);
-        let shortages = self.shortages(memory_pressure.as_ref().ok().copied(), now);
+        let MemorySeen { memory, shortages } =
+            self.memory(memory_pressure.as_ref().ok().copied(), now);
         let buffer = &mut self.buffer;
         let cpu_pressure = self.cpu_pressure.parse(buffer, PRESSURE, Pressure::parse);
         let own_wait = match &cpu_pressure {
@@ -435,9 +444,7 @@ impl Probe for HostProbe {
             own_wait,
             memory_pressure,
             io_pressure: self.io_pressure.parse(buffer, PRESSURE, Pressure::parse),
-            memory: self
-                .meminfo
-                .parse(buffer, "who has the memory", Memory::parse),
+            memory,
             shortages,
             ephemeral_ports,
             suspended: self.is_live.then(suspended),
@@ -594,32 +601,40 @@ mod tests {
     }
 
     #[test]
-    fn shortages_are_seen_at_once_under_pressure_and_else_within_their_time() {
+    fn memory_is_seen_at_once_under_pressure_and_else_within_its_time() {
         const SECOND: Duration = Duration::from_secs(1);
         let tree = Tree::captured("host-6.18");
         let mut probe = HostProbe::new(tree.root());
-        let mut kills_at = |seconds| {
+        let mut seen_at = |seconds| {
             let host = probe.observe(&(), Instant::ORIGIN.plus(seconds * SECOND));
-            host.unwrap().shortages.unwrap().oom_kills
+            let host = host.unwrap();
+            let kills = host.shortages.unwrap().oom_kills;
+            (kills, host.memory.unwrap().free_bytes / 1024)
         };
-        let killed = |count| tree.write("proc/vmstat", format!("oom_kill {count}\n"));
+        let is_now = |kills, free| {
+            tree.write("proc/vmstat", format!("oom_kill {kills}\n"));
+            let text =
+                format!("MemTotal: 99 kB\nMemFree: {free} kB\nBuffers: 0 kB\nCached: 0 kB\n");
+            tree.write("proc/meminfo", text);
+        };
         let pressed = |micros| {
             let text = format!("some total={micros}\nfull total=0\n");
             tree.write("proc/pressure/memory", &text);
         };
         pressed(7);
-        killed(1);
-        assert_eq!(kills_at(0), Some(1));
-        killed(2);
-        assert_eq!(kills_at(1), Some(1), "nobody waited for memory");
+        is_now(1, 90);
+        assert_eq!(seen_at(0), (Some(1), 90));
+        is_now(2, 80);
+        assert_eq!(seen_at(1), (Some(1), 90), "nobody waited for memory");
         pressed(8);
-        assert_eq!(kills_at(2), Some(2));
-        killed(3);
-        assert_eq!(kills_at(6), Some(2));
-        assert_eq!(kills_at(7), Some(3));
-        killed(4);
+        assert_eq!(seen_at(2), (Some(2), 80));
+        is_now(3, 70);
+        assert_eq!(seen_at(6), (Some(2), 80));
+        assert_eq!(seen_at(7), (Some(3), 70));
+        is_now(4, 60);
         tree.write("proc/pressure/memory", "");
-        assert_eq!(kills_at(8), Some(4), "whether anybody waited is not known");
+        let unknown = "whether anybody waited is not known";
+        assert_eq!(seen_at(8), (Some(4), 60), "{unknown}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Looks at the process that owns a card.
 //!
-//! Identity (start time), state and threads come from `/proc/PID/stat`, descriptors from
-//! `/proc/PID/fd`, both under the root directory; memory and processor time from `sysinfo`, which
-//! can look at this host only.
+//! Identity (start time), state, threads and processor time come from `/proc/PID/stat`, descriptors
+//! from `/proc/PID/fd`, both under the root directory; memory from `sysinfo`, which can look at this
+//! host only.
 //!
 //! A process ID is used again after its process has ended. The descriptor of `stat` is kept from
 //! look to look and belongs to the process it was opened on: once that has ended it answers
@@ -20,6 +20,7 @@ use card_spec::telemetry::Page;
 use hwshim::clock::Instant;
 use rustix::fs::{Dir, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, pread};
+use rustix::param::clock_ticks_per_second;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,9 +32,9 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 const PROC_MAGIC: u64 = 0x9fa0;
 /// Longest `stat` line that can be: 52 numbers of 20 digits and a name of 64 bytes.
 const STAT_LEN_MAX: usize = 2048;
-/// Time between two readings of memory and processor time. They take more than all the rest of a
-/// look together, and what they are for, leaks, shows over minutes.
-const USAGE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two readings of memory. They take more than all the rest of a look together, and what
+/// they are for, leaks, shows over minutes.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Which process: its number, and when it started so that the number cannot mislead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -87,9 +88,11 @@ pub struct Process {
     pub threads: u64,
     /// Open descriptors; `None` if this user may not count them.
     pub fds: Option<u64>,
-    /// Memory and processor time, as read within the last seconds; `None` if they could not be
-    /// read, or in a captured tree.
-    pub usage: Option<Usage>,
+    /// Processor time since it started, user and system.
+    pub cpu_time: Duration,
+    /// Resident memory, as read within the last seconds; `None` if it could not be read, or in a
+    /// captured tree.
+    pub rss_bytes: Option<u64>,
 }
 
 impl Process {
@@ -98,15 +101,6 @@ impl Process {
     pub const fn is_stopped(&self) -> bool {
         matches!(self.state, 'T' | 't')
     }
-}
-
-/// What a process uses.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Usage {
-    /// Resident memory.
-    pub rss_bytes: u64,
-    /// Processor time since it started, user and system.
-    pub cpu_time: Duration,
 }
 
 /// Looks at the process that owns a card.
@@ -124,7 +118,8 @@ struct Followed {
     stat: OwnedFd,
     path: PathBuf,
     descriptors: DescriptorCount,
-    usage: Option<(Instant, Usage)>,
+    /// Its memory, and when that was read.
+    rss_bytes: Option<(Instant, u64)>,
 }
 
 impl ProcessProbe {
@@ -157,20 +152,20 @@ impl ProcessProbe {
             stat,
             path,
             descriptors: DescriptorCount::default(),
-            usage: None,
+            rss_bytes: None,
         });
         Ok(now)
     }
 
-    /// Memory and processor time, read anew if that is due.
-    fn usage(&mut self, pid: u32, now: Instant) -> Option<Usage> {
+    /// Resident memory, read anew if that is due.
+    fn rss_bytes(&mut self, pid: u32, now: Instant) -> Option<u64> {
         let followed = self.followed.as_mut()?;
-        match followed.usage {
-            Some((at, usage)) if now.since(at) < USAGE_INTERVAL => Some(usage),
+        match followed.rss_bytes {
+            Some((at, rss_bytes)) if now.since(at) < MEMORY_INTERVAL => Some(rss_bytes),
             _ => {
-                let usage = read_usage(self.system.as_mut()?, pid);
-                followed.usage = usage.map(|usage| (now, usage));
-                usage
+                let rss_bytes = read_rss(self.system.as_mut()?, pid);
+                followed.rss_bytes = rss_bytes.map(|it| (now, it));
+                rss_bytes
             }
         }
     }
@@ -189,7 +184,7 @@ impl Probe for ProcessProbe {
             self.followed = None;
             self.follow(id)?;
         }
-        let usage = self.usage(id.pid, now);
+        let rss_bytes = self.rss_bytes(id.pid, now);
         let known = self
             .followed
             .as_mut()
@@ -206,7 +201,8 @@ impl Probe for ProcessProbe {
                 state: stat.state,
                 threads: stat.threads,
                 fds,
-                usage,
+                cpu_time: Duration::from_secs(stat.cpu_ticks) / ticks_per_second(),
+                rss_bytes,
             })),
             _ => Ok(Owner::Ended),
         }
@@ -218,6 +214,8 @@ impl Probe for ProcessProbe {
 pub(super) struct Stat {
     pub(super) state: char,
     pub(super) threads: u64,
+    /// Processor time, user and system.
+    pub(super) cpu_ticks: u64,
     pub(super) start_time_ticks: u64,
 }
 
@@ -227,13 +225,16 @@ impl Stat {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (_, fields) = text.rsplit_once(')')?;
         let mut fields = fields.split_ascii_whitespace();
-        // Fields 3, 20 and 22 of proc_pid_stat(5); `nth` counts on from the one before.
+        // Fields 3, 14, 15, 20 and 22 of proc_pid_stat(5); `nth` counts on from the one before.
         let state = fields.next()?.chars().next()?;
-        let threads = fields.nth(16)?.parse().ok()?;
+        let user: u64 = fields.nth(10)?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        let threads = fields.nth(4)?.parse().ok()?;
         let start_time_ticks = fields.nth(1)?.parse().ok()?;
         Some(Self {
             state,
             threads,
+            cpu_ticks: user.saturating_add(system),
             start_time_ticks,
         })
     }
@@ -258,21 +259,19 @@ fn read_stat(stat: &OwnedFd, path: &Path) -> Result<Option<Stat>, ProbeError> {
     Ok(Some(stat))
 }
 
-fn read_usage(system: &mut System, pid: u32) -> Option<Usage> {
+fn read_rss(system: &mut System, pid: u32) -> Option<u64> {
     let pid = Pid::from_u32(pid);
     system.refresh_processes_specifics(
         ProcessesToUpdate::Some(&[pid]),
         true,
-        ProcessRefreshKind::nothing()
-            .with_cpu()
-            .with_memory()
-            .without_tasks(),
+        ProcessRefreshKind::nothing().with_memory().without_tasks(),
     );
-    let process = system.process(pid)?;
-    Some(Usage {
-        rss_bytes: process.memory(),
-        cpu_time: Duration::from_millis(process.accumulated_cpu_time()),
-    })
+    Some(system.process(pid)?.memory())
+}
+
+/// Of those in which the kernel counts processor time.
+fn ticks_per_second() -> u32 {
+    u32::try_from(clock_ticks_per_second()).map_or(1, |ticks| ticks.max(1))
 }
 
 /// Counts the descriptors of a process.
@@ -389,7 +388,8 @@ mod tests {
         let process = alive(probe.observe(&id(4321, 987_654), Instant::ORIGIN).unwrap());
         assert_eq!((process.state, process.threads), ('S', 7));
         assert_eq!(process.fds, Some(3));
-        assert_eq!(process.usage, None);
+        assert_eq!(process.cpu_time, Duration::from_millis(580));
+        assert_eq!(process.rss_bytes, None);
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
         let (mut child, id) = child();
         let mut probe = ProcessProbe::new(Path::new("/"));
         let process = alive(probe.observe(&id, Instant::ORIGIN).unwrap());
-        assert!(process.usage.unwrap().rss_bytes > 100_000);
+        assert!(process.rss_bytes.unwrap() > 100_000);
         assert!(process.fds.unwrap() >= 3);
         assert_eq!(process.threads, 1);
 

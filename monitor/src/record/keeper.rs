@@ -34,7 +34,7 @@ const WAITING_MAX: usize = 10_000;
 const LOST_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// Longest time that figures are held back, to be handed over with those of the polls after.
-const HELD_BACK: Duration = Duration::from_secs(4);
+const HELD_BACK: Duration = Duration::from_secs(8);
 
 /// The figures of a poll, by series.
 #[derive(Clone, Debug)]

@@ -100,7 +100,8 @@ impl Scene {
                 state,
                 threads: 1,
                 fds: None,
-                usage: None,
+                cpu_time: Duration::ZERO,
+                rss_bytes: None,
             })),
             Watched::Ended => Ok(Owner::Ended),
             Watched::Hidden => Err(ProbeError::Absent {

@@ -2,8 +2,8 @@
 
 use hwshim::clock::Instant;
 use monitor::history::{
-    Anchor, BootId, Event, Events, FileAnchors, HistoryError, Place, Reader, Severity, Stamp,
-    WallTime,
+    Anchor, BootId, Event, Events, FileAnchors, HistoryError, Place, Reader, SAMPLES_FILE,
+    SampleReader, Samples, Severity, Stamp, Tier, Value, WallTime,
 };
 use std::env;
 use std::io::Write;
@@ -21,7 +21,7 @@ const BOOTS: [&str; 2] = [
 pub(crate) fn event(seq: u64) -> Event {
     let boot: BootId = BOOTS[usize::from(seq > 150)].parse().unwrap();
     let stamp = Stamp {
-        wall: WallTime::from_unix_millis(1_795_000_000_000 + i64::try_from(seq).unwrap() * 977),
+        wall: time(seq),
         monotonic: Instant::from_nanos(seq * 1_000_000),
         boot,
     };
@@ -35,6 +35,11 @@ pub(crate) fn event(seq: u64) -> Event {
         &body,
     )
     .with_severity(severity)
+}
+
+/// When number `seq` is recorded.
+fn time(seq: u64) -> WallTime {
+    WallTime::from_unix_millis(1_795_000_000_000 + i64::try_from(seq).unwrap() * 977)
 }
 
 /// A directory in memory where there is one: what is tested is what a process leaves, or what is
@@ -153,10 +158,13 @@ pub(crate) fn write_if_asked() {
         Ok(events) => events,
         Err(error) => return say(&format!("refused {error}")),
     };
+    let mut samples = env::var_os(WITH_SAMPLES).map(|_| {
+        let place = Place::new(&layout.history);
+        Samples::open(&place, time(0)).unwrap().samples
+    });
     let mut seq = events.head().unwrap().map_or(0, |head| head.seq.0);
     for _ in 0..from_environment("HISTORY_COUNT").unwrap() {
-        // One at a time, and now and then several at once.
-        let count = 1 + (seq % 5 / 4) * 2;
+        let count = appended_after(seq);
         let batch: Vec<_> = (seq + 1..=seq + count).map(event).collect();
         match events.append(&batch) {
             Ok(appended) => {
@@ -165,7 +173,48 @@ pub(crate) fn write_if_asked() {
             }
             Err(error) => say(&format!("refused {error}")),
         }
+        if let Some(samples) = &mut samples {
+            samples.record(SERIES, time(seq), seq as f64).unwrap();
+            samples.flush().unwrap();
+        }
     }
+}
+
+/// Has a writer write samples as well, one with each append.
+pub(crate) const WITH_SAMPLES: &str = "HISTORY_SAMPLES";
+const SERIES: &str = "number";
+
+/// Checks that the samples below a layout are the first of those that a writer recorded, without gaps
+/// between them, and returns how many there are: `None` if there is no file of them yet.
+pub(crate) fn check_samples(layout: &Layout) -> Option<usize> {
+    layout.history.join(SAMPLES_FILE).exists().then(|| {
+        let place = Place::new(&layout.history);
+        // As the next run does, which moves aside what is damaged.
+        let opened = Samples::open(&place, time(0)).unwrap();
+        assert!(opened.damage.is_none(), "{:?}", opened.damage);
+        drop(opened);
+        let reader = SampleReader::open(&layout.history).unwrap();
+        let mut numbers = Vec::new();
+        let found = reader.range(SERIES, time(0), time(10_000), Tier::Second, |point| {
+            match point.value {
+                Value::Sample(number) => numbers.push(number),
+                other => panic!("{other:?} after {numbers:?}"),
+            }
+            true
+        });
+        found.unwrap();
+        let mut seq = 0;
+        for number in &numbers {
+            seq += appended_after(seq);
+            assert_eq!(number.to_bits(), (seq as f64).to_bits(), "in {numbers:?}");
+        }
+        numbers.len()
+    })
+}
+
+/// How many events are appended together: one at a time, and now and then several.
+const fn appended_after(seq: u64) -> u64 {
+    1 + (seq % 5 / 4) * 2
 }
 
 /// One line in one write, so that a line is there whole or not at all.

@@ -283,6 +283,7 @@ fn owner(page: &Page) -> Option<Process> {
         state: 'S',
         threads: 4,
         fds: Some(32),
-        usage: None,
+        cpu_time: Duration::ZERO,
+        rss_bytes: None,
     })
 }
