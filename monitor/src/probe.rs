@@ -18,6 +18,7 @@ mod page;
 mod periodic;
 mod process;
 mod qat;
+mod quota;
 mod reach;
 mod runner;
 mod service;
@@ -41,6 +42,7 @@ pub use page::PageProbe;
 pub use periodic::Periodic;
 pub use process::{Owner, OwnerId, Process, ProcessProbe};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
+pub use quota::{CpuPeriods, QuotaProbe};
 pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};
 pub use runner::{Blindness, Latest, Runner};
 pub use service::{

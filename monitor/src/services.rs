@@ -21,6 +21,7 @@ mod drill;
 mod groups;
 mod harm;
 mod judge;
+mod quota;
 mod resources;
 mod senses;
 mod watched;
@@ -30,6 +31,7 @@ pub use change::ServiceTransition;
 pub use drill::ServiceTime;
 pub(crate) use harm::{harm, leaks};
 pub use judge::{Facts, Found, Judgement, Work, judge};
+pub use quota::Throttled;
 pub use senses::{Located, Reached, Senses};
 
 use crate::attribution::RecentChanges;

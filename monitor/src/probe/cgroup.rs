@@ -16,7 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where the hierarchies are mounted (systemd's and everybody's convention).
-const MOUNT: &str = "sys/fs/cgroup";
+pub(super) const MOUNT: &str = "sys/fs/cgroup";
 /// Where version 1 has the controller of memory, below that.
 const V1_MEMORY: &str = "memory";
 /// Where version 2 stands if version 1 has taken its place.
@@ -40,25 +40,10 @@ impl Cgroup {
     ///
     /// That there is no such process, or none of its groups can be seen from here.
     pub fn of(root: &Path, id: OwnerId) -> Result<Self, ProbeError> {
-        let directory = Directory::open(&root.join("proc").join(id.pid.to_string()))?;
-        let mut buffer = Vec::new();
-        let stat = directory.file("stat").parse(
-            &mut buffer,
-            "the status of a process",
-            super::process::Stat::parse,
-        )?;
-        if stat.start_time_ticks != id.start_time_ticks {
-            return Err(ProbeError::Absent {
-                what: format!("process {} started then", id.pid),
-            });
-        }
-        let mut groups = directory.file("cgroup");
-        let path = groups.path().to_owned();
-        groups
-            .parse(&mut buffer, "a list of control groups", Self::parse)?
-            .ok_or_else(|| ProbeError::Absent {
-                what: format!("a control group for memory in {}", path.display()),
-            })
+        let memberships = Membership::all_of(root, id)?;
+        Self::for_memory(&memberships).ok_or_else(|| ProbeError::Absent {
+            what: format!("a control group for memory of process {}", id.pid),
+        })
     }
 
     /// The control group at `path` in whichever hierarchy has the controller of memory.
@@ -81,25 +66,79 @@ impl Cgroup {
     }
 
     /// Takes the group of version 1 if that has the controller: where both are mounted, only one
-    /// accounts. `Some(None)` if neither can be seen from this namespace.
-    fn parse(text: &str) -> Option<Option<Self>> {
-        let mut found = None;
+    /// accounts.
+    fn for_memory(memberships: &[Membership]) -> Option<Self> {
+        let v1 = memberships.iter().find(|it| it.has("memory"));
+        let v2 = || memberships.iter().find(|it| it.is_v2());
+        match v1 {
+            Some(v1) => Some(Self::V1(v1.path.clone())),
+            None => v2().map(|v2| Self::V2(v2.path.clone())),
+        }
+    }
+}
+
+/// A control group that a process is in, of one of the hierarchies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Membership {
+    /// Controllers of a hierarchy of version 1, with commas between them; none of version 2.
+    controllers: String,
+    /// Its path in the hierarchy.
+    pub path: PathBuf,
+}
+
+impl Membership {
+    /// Those of a process that can be seen from here.
+    pub(super) fn all_of(root: &Path, id: OwnerId) -> Result<Vec<Self>, ProbeError> {
+        let directory = Directory::open(&root.join("proc").join(id.pid.to_string()))?;
+        let mut buffer = Vec::new();
+        let stat = directory.file("stat").parse(
+            &mut buffer,
+            "the status of a process",
+            super::process::Stat::parse,
+        )?;
+        if stat.start_time_ticks != id.start_time_ticks {
+            return Err(ProbeError::Absent {
+                what: format!("process {} started then", id.pid),
+            });
+        }
+        directory
+            .file("cgroup")
+            .parse(&mut buffer, "a list of control groups", Self::parse)
+    }
+
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|one| one == controller)
+    }
+
+    pub(super) const fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    fn parse(text: &str) -> Option<Vec<Self>> {
+        let mut found = Vec::new();
         for line in text.lines() {
             let mut parts = line.splitn(3, ':');
             let (hierarchy, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
             hierarchy.parse::<u32>().ok()?;
             // A path that leads up is one outside of this namespace.
-            if path.split('/').any(|part| part == "..") {
-                continue;
-            }
-            let path = PathBuf::from(path.trim_start_matches('/'));
-            if controllers.split(',').any(|one| one == "memory") {
-                return Some(Some(Self::V1(path)));
-            } else if controllers.is_empty() {
-                found = Some(Self::V2(path));
+            if !path.split('/').any(|part| part == "..") {
+                found.push(Self {
+                    controllers: controllers.to_owned(),
+                    path: PathBuf::from(path.trim_start_matches('/')),
+                });
             }
         }
         Some(found)
+    }
+}
+
+/// Where version 2 is mounted, given where all of them are.
+pub(super) fn v2_mount(mount: &Path) -> PathBuf {
+    let beside = mount.join(V2_BESIDE_V1);
+    if beside.is_dir() {
+        beside
+    } else {
+        mount.to_owned()
     }
 }
 
@@ -258,15 +297,8 @@ impl CgroupProbe {
                 Files::V1(Box::new(FilesV1::open(&directory)))
             }
             Cgroup::V2(path) => {
-                let beside = self.mount.join(V2_BESIDE_V1);
-                let mount = if beside.is_dir() {
-                    &beside
-                } else {
-                    &self.mount
-                };
-                Files::V2(Box::new(FilesV2::open(&Directory::open(
-                    &mount.join(path),
-                )?)))
+                let directory = Directory::open(&v2_mount(&self.mount).join(path))?;
+                Files::V2(Box::new(FilesV2::open(&directory)))
             }
         })
     }
@@ -507,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_list_of_groups_is_understood_or_said_to_be_none() {
-        let parse = |text| Cgroup::parse(text);
+        let parse = |text| Membership::parse(text).map(|all| Cgroup::for_memory(&all));
         let v2 = |path: &str| Some(Some(Cgroup::V2(PathBuf::from(path))));
         assert_eq!(parse("0::/a/b\n"), v2("a/b"));
         assert_eq!(parse("0::/\n1:cpu,cpuacct:/x\n"), v2(""));

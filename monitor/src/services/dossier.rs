@@ -5,6 +5,7 @@
 //! why the host is weighed here too. That its card is away is not: it explains what a service leaks,
 //! and excuses nobody.
 
+use super::judge::sentence_of;
 use super::{CardFacts, Facts, Found, Work};
 use crate::attribution::{Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, Scales};
 use crate::leak::{Level, Scope};
@@ -54,6 +55,7 @@ impl Evidences {
         self.process(facts, now);
         self.answers(facts, now);
         self.work(facts.work, now);
+        self.quota(facts, now);
         self.leaks(facts.leaks, now);
         self.host(host, now);
         if let Some(card) = card {
@@ -155,6 +157,16 @@ impl Evidences {
         }
     }
 
+    /// The longer nothing comes of it, the less a quota explains.
+    fn quota(&mut self, facts: &Facts<'_>, now: Instant) {
+        let strength = 1.0 - facts.silence().max(facts.work.stuck());
+        if let Some(throttled) = facts.held_up_by().filter(|_| strength > 0.0) {
+            let detail = sentence_of(throttled);
+            let dossier = &mut self.scales.dossier;
+            dossier.seen(Kind::QueueLong, strength, detail, now);
+        }
+    }
+
     fn leaks(&mut self, leaks: &[LeakFigures], now: Instant) {
         let own = leaks.iter().filter(|leak| leak.scope == Scope::Service);
         let worst = own.clone().max_by_key(|leak| leak.level);
@@ -220,7 +232,7 @@ mod tests {
     use crate::attribution::Assessment;
     use crate::leak::Speed;
     use crate::probe::{Enquiry, ProbeError, ServiceAnswer, Statistics};
-    use crate::services::judge;
+    use crate::services::{Throttled, judge};
     use crate::status::Unit;
     use crate::verdict::Cause;
     use std::time::Duration;
@@ -264,6 +276,7 @@ mod tests {
             silent_in_a_row: 3,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            throttled: None,
             leaks,
             oom_kills: 0,
         };
@@ -298,6 +311,30 @@ mod tests {
     }
 
     #[test]
+    fn silence_at_a_quota_is_too_much_to_do_until_it_has_lasted() {
+        let silent = Ok(Reach::Silent { received: 0 });
+        let throttled = Throttled {
+            group: "web".into(),
+            share: 0.9,
+        };
+        for (excused_in_a_row, cause) in [(1, Cause::Overload), (4, Cause::ServiceHang)] {
+            let facts = Facts {
+                process: Found::Running,
+                reach: Some(&silent),
+                silent_in_a_row: 0,
+                excused_in_a_row,
+                work: Work::Unknown,
+                throttled: Some(&throttled),
+                leaks: &[leak(Level::Watching)],
+                oom_kills: 0,
+            };
+            let assessment = assessed(&facts, &Sample::QUIET);
+            assert_eq!(judge(&facts).cause, cause);
+            assert_eq!(assessment.cause, cause, "{assessment:#?}");
+        }
+    }
+
+    #[test]
     fn silence_on_a_starved_host_is_not_surely_the_services() {
         let silent = Ok(Reach::Silent { received: 0 });
         let facts = Facts {
@@ -306,6 +343,7 @@ mod tests {
             silent_in_a_row: 3,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            throttled: None,
             leaks: &[leak(Level::Watching)],
             oom_kills: 0,
         };
@@ -328,6 +366,7 @@ mod tests {
             silent_in_a_row: 0,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            throttled: None,
             leaks: &[young],
             oom_kills: 0,
         };

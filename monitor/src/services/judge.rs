@@ -8,6 +8,7 @@
 //! | silence, hung up, a full queue | silent | service-hang from the second time on |
 //! | the same, or answers, and more to do than is done | silent or answers | overload |
 //! | answers, and commands of which none is done | answers | service-hang from the second time on |
+//! | any of these three at a quota of processor time | silent or answers | overload, and service-hang from the fourth time on |
 //! | a leak, at least leaking | answers or runs | service-leak |
 //! | it may not be looked at | unknown | undetermined |
 //! | none of that | answers, declines or runs | none |
@@ -16,6 +17,7 @@
 //! that were killed for want of memory are victims: they are told where memory leaks, and are never
 //! the cause of anything.
 
+use super::Throttled;
 use crate::checks;
 use crate::leak::Level;
 use crate::probe::{ProbeError, Reach};
@@ -40,10 +42,12 @@ pub struct Facts<'a> {
     pub reach: Option<&'a Result<Reach, ProbeError>>,
     /// Looks in a row, the last one included, in which it did not answer and nothing explains that.
     pub silent_in_a_row: u32,
-    /// Looks in a row in which it did not answer and a starved host may be why.
+    /// Looks in a row in which it did not answer and a starved host may be why, or a quota.
     pub excused_in_a_row: u32,
     /// What becomes of the commands given to it, as its last answers tell.
     pub work: Work,
+    /// The control group that had used up its quota of processor time of late, if one had.
+    pub throttled: Option<&'a Throttled>,
     /// What is believed of each resource.
     pub leaks: &'a [LeakFigures],
     /// Processes of the host that were killed for want of memory since it is watched.
@@ -55,6 +59,23 @@ impl Facts<'_> {
     pub(super) fn silence(&self) -> f64 {
         sureness(self.silent_in_a_row, self.excused_in_a_row)
     }
+
+    /// Who held it up, if it gives no answer or does no work.
+    pub(super) fn held_up_by(&self) -> Option<&Throttled> {
+        let is_idle = standing(self) == Standing::Silent
+            || matches!(self.work, Work::Stuck { .. } | Work::Overrun { .. });
+        self.throttled.filter(|_| is_idle)
+    }
+}
+
+/// That a group was held up, for people.
+pub(super) fn sentence_of(throttled: &Throttled) -> String {
+    format!(
+        "the control group /{} had used up its quota of processor time in {:.0} % of its periods \
+         (cpu.max; CPUQuota= of a unit)",
+        throttled.group.display(),
+        throttled.share * 100.0
+    )
 }
 
 /// How surely a service hangs that so many looks in a row have found idle, and so many more that a
@@ -137,6 +158,7 @@ pub fn judge(facts: &Facts<'_>) -> Judgement {
     findings.extend(process(facts));
     findings.extend(reach(facts));
     findings.extend(work(facts));
+    findings.extend(quota(facts));
     findings.extend(leaks(facts));
     // Who is known to be at fault comes before what could not be seen.
     findings.sort_by_key(|finding| match finding.cause {
@@ -281,6 +303,16 @@ fn work(facts: &Facts<'_>) -> Option<Finding> {
     }
 }
 
+/// What it may not do, although there is time for it.
+fn quota(facts: &Facts<'_>) -> Option<Finding> {
+    let cause = match facts.held_up_by() {
+        Some(_) => Cause::Overload,
+        None => Cause::None,
+    };
+    let detail = sentence_of(facts.throttled?);
+    Some(finding(cause, None, "quota", detail))
+}
+
 /// What leaks, the most urgent first, and who suffers from it.
 fn leaks(facts: &Facts<'_>) -> Vec<Finding> {
     let rises = facts
@@ -393,6 +425,7 @@ mod tests {
         silent_in_a_row: 0,
         excused_in_a_row: 0,
         work: Work::Unknown,
+        throttled: None,
         leaks: &[],
         oom_kills: 0,
     };
@@ -443,6 +476,38 @@ mod tests {
         assert_eq!(judged(&answered, 0, overrun), Cause::Overload);
         assert_eq!(judged(&silent, 3, overrun), Cause::Overload);
         assert_eq!(judged(&silent, 3, Work::Done), Cause::ServiceHang);
+    }
+
+    #[test]
+    fn who_is_held_up_by_a_quota_has_too_much_to_do_unless_it_stays_silent() {
+        let (answered, silent) = (answered(), Ok(Reach::Silent { received: 0 }));
+        let throttled = Throttled {
+            group: "shop/web".into(),
+            share: 0.93,
+        };
+        let judged = |reach, excused_in_a_row, work| {
+            judge(&Facts {
+                reach: Some(reach),
+                excused_in_a_row,
+                work,
+                throttled: Some(&throttled),
+                ..WELL
+            })
+        };
+        let well = judged(&answered, 0, Work::Done);
+        assert_eq!(well.cause, Cause::None);
+        assert_eq!(
+            well.evidence[0].detail,
+            "the control group /shop/web had used up its quota of processor time in 93 % of its \
+             periods (cpu.max; CPUQuota= of a unit)"
+        );
+        assert_eq!(judged(&silent, 1, Work::Unknown).cause, Cause::Overload);
+        assert_eq!(judged(&silent, 3, Work::Unknown).cause, Cause::Overload);
+        // It has its share of the time, in which one that is well answers some of those who ask.
+        assert_eq!(judged(&silent, 4, Work::Unknown).cause, Cause::ServiceHang);
+        let stuck = |excused| Work::Stuck { times: 0, excused };
+        assert_eq!(judged(&answered, 0, stuck(1)).cause, Cause::Overload);
+        assert_eq!(judged(&answered, 0, stuck(4)).cause, Cause::ServiceHang);
     }
 
     #[test]

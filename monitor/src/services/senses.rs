@@ -3,8 +3,8 @@
 
 use super::ServiceSettings;
 use crate::probe::{
-    Cgroup, CgroupMemory, CgroupProbe, LocateProbe, OwnerId, Periodic, Probe, ProbeError, Reach,
-    ReachProbe, Service, ServiceAddress, ServiceProbe, Whereabouts,
+    Cgroup, CgroupMemory, CgroupProbe, CpuPeriods, LocateProbe, OwnerId, Periodic, Probe,
+    ProbeError, QuotaProbe, Reach, ReachProbe, Service, ServiceAddress, ServiceProbe, Whereabouts,
 };
 use hwshim::clock::Instant;
 use std::fmt::Debug;
@@ -56,6 +56,9 @@ pub trait Senses: Debug + Send {
     /// Looks at a control group above that of the process. That is done seldom.
     fn look_above(&self, cgroup: &Cgroup) -> Option<CgroupMemory>;
 
+    /// Looks at the quotas of processor time that hold for a process.
+    fn look_at_quotas(&mut self, id: OwnerId, now: Instant) -> Option<Vec<CpuPeriods>>;
+
     /// Waits for all looks under way, for each no longer than `patience`; whether all have ended.
     fn settle(&self, patience: Duration) -> bool;
 }
@@ -69,6 +72,7 @@ pub(super) struct Kernel {
     reach: Option<Result<Periodic<ReachProbe>, ProbeError>>,
     service: ServiceProbe,
     cgroup: CgroupProbe,
+    quota: QuotaProbe,
 }
 
 impl Kernel {
@@ -86,6 +90,7 @@ impl Kernel {
             reach: settings.address.clone().map(ask_at),
             service: ServiceProbe::new(root),
             cgroup: CgroupProbe::new(root),
+            quota: QuotaProbe::new(root),
             root: root.to_owned(),
             whereabouts,
         }
@@ -138,6 +143,10 @@ impl Senses for Kernel {
         // So seldom that its files need not be kept open.
         let mut probe = CgroupProbe::new(&self.root);
         probe.observe(cgroup, Instant::ORIGIN).ok()
+    }
+
+    fn look_at_quotas(&mut self, id: OwnerId, now: Instant) -> Option<Vec<CpuPeriods>> {
+        self.quota.observe(&id, now).ok()
     }
 
     fn settle(&self, patience: Duration) -> bool {

@@ -3,9 +3,10 @@
 use super::dossier::Evidences;
 use super::groups::Groups;
 use super::harm::{Absence, Memory, Party};
+use super::quota::Quotas;
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
-use super::work::Progress;
+use super::work::{Excuse, Progress};
 use super::{
     CardFacts, Facts, Found, Judgement, ServiceSettings, ServiceTime, ServiceTransition,
     Surroundings, judge,
@@ -20,8 +21,8 @@ use hwshim::clock::{Instant, nanos};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A silence that ended so soon after the host was starved may be the host's: the time between two
-/// questions.
+/// A silence that ended so soon after the host was starved may be the host's, and likewise of a quota:
+/// the time between two questions.
 const STARVED_FOR: Duration = Duration::from_secs(10);
 /// What a service has said of itself is not true for longer than that.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
@@ -38,6 +39,7 @@ pub(super) struct Watched {
     host: Option<LocalHealth>,
     process: Process,
     groups: Groups,
+    quotas: Quotas,
     absence: Absence,
     answers: Answers,
     leaks: Vec<Resource>,
@@ -78,7 +80,7 @@ struct Process {
 #[derive(Debug, Default)]
 struct Answers {
     last: Option<Reached>,
-    /// Looks in a row without an answer, but for those that a starved host explains.
+    /// Looks in a row without an answer, but for those that a starved host or a quota explains.
     silent_in_a_row: u32,
     /// Those, since it last answered.
     excused_in_a_row: u32,
@@ -100,6 +102,7 @@ impl Watched {
             host: None,
             process: Process::default(),
             groups: Groups::default(),
+            quotas: Quotas::default(),
             absence: Absence::default(),
             answers: Answers::default(),
             leaks: Vec::new(),
@@ -139,6 +142,7 @@ impl Watched {
         self.look_at_host(around, now);
         self.locate(now);
         let service = self.look(now);
+        self.quotas.poll(self.process.id, &mut *self.senses, now);
         self.ask(now);
         let cgroup = self.look_at_groups(now);
         let answer = self.answers.latest(now);
@@ -272,7 +276,8 @@ impl Watched {
             let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
             let host = self.host.as_ref();
             let starved = host.is_some_and(|host| host.score_max_within(since, now) > 0);
-            self.answers.take(seen, starved, now);
+            let throttled = self.quotas.throttled_within(STARVED_FOR, now).is_some();
+            self.answers.take(seen, Excuse { starved, throttled }, now);
         }
     }
 
@@ -304,6 +309,7 @@ impl Watched {
             silent_in_a_row: self.answers.silent_in_a_row,
             excused_in_a_row: self.answers.excused_in_a_row,
             work: self.answers.progress.work(now),
+            throttled: self.quotas.throttled_within(STARVED_FOR, now),
             leaks,
             oom_kills: around.oom_kills,
         };
@@ -364,8 +370,9 @@ impl Process {
 
 impl Answers {
     /// Takes what the last look saw, once. Who is not let run cannot answer in time, and who asks
-    /// cannot see that it did: on a host that is starved, one silence tells hardly anything.
-    fn take(&mut self, seen: Reached, starved: bool, now: Instant) {
+    /// cannot see that it did: on a host that is starved, and at a quota, one silence tells hardly
+    /// anything.
+    fn take(&mut self, seen: Reached, excuse: Excuse, now: Instant) {
         let is_known = self
             .last
             .as_ref()
@@ -375,7 +382,7 @@ impl Answers {
         }
         match seen.as_ref() {
             Ok(Reach::Silent { .. } | Reach::HungUp { .. } | Reach::Unreachable { .. }) => {
-                let count = match starved {
+                let count = match excuse.is_one() {
                     true => &mut self.excused_in_a_row,
                     false => &mut self.silent_in_a_row,
                 };
@@ -383,7 +390,7 @@ impl Answers {
             }
             Ok(Reach::Answered(answer)) => {
                 (self.silent_in_a_row, self.excused_in_a_row) = (0, 0);
-                self.progress.take(&answer.statistics, starved, now);
+                self.progress.take(&answer.statistics, excuse, now);
                 self.answered_at = Some(now);
             }
             _ => (self.silent_in_a_row, self.excused_in_a_row) = (0, 0),

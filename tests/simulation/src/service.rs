@@ -8,7 +8,7 @@ use crate::trouble::Mishap;
 use fastrand::Rng;
 use hwshim::clock::Instant;
 use monitor::probe::{
-    Cgroup, CgroupEvents, CgroupMemory, Descriptors, Enquiry, EnquiryModule, Holdings,
+    Cgroup, CgroupEvents, CgroupMemory, CpuPeriods, Descriptors, Enquiry, EnquiryModule, Holdings,
     KernelMemory, Limit, Listening, ModuleStatistics, Network, NetworkRejects, OwnerId, ProbeError,
     Reach, ServerStatistics, Service, ServiceAnswer, ServiceLimits, ServiceMemory, Sockets,
     Statistics, Whereabouts,
@@ -239,6 +239,10 @@ impl Senses for Hardserver {
         None
     }
 
+    fn look_at_quotas(&mut self, _id: OwnerId, now: Instant) -> Option<Vec<CpuPeriods>> {
+        Some(vec![self.state().periods(now)])
+    }
+
     fn settle(&self, _patience: Duration) -> bool {
         true
     }
@@ -296,7 +300,7 @@ impl State {
                 | Mishap::AcceptStall,
             ) => {}
             // Of twice as much as it can do, it does half.
-            Some(Mishap::Overload) => {
+            Some(Mishap::Overload | Mishap::CpuQuota) => {
                 self.replies = (self.replies + commands / 2.0).min(self.commands);
             }
             _ => self.replies = self.commands,
@@ -319,6 +323,22 @@ impl State {
         }
     }
 
+    /// Periods of a tenth of a second, of which it needs half as a rule, and all of most of them when
+    /// it may have half.
+    fn periods(&self, now: Instant) -> CpuPeriods {
+        let lived = now.since(self.started);
+        let held_up = match self.trouble {
+            Some((Mishap::CpuQuota, since)) => now.since(since),
+            _ => Duration::ZERO,
+        };
+        CpuPeriods {
+            group: "services/hardserver".into(),
+            periods: whole(lived.as_secs_f64() * 10.0),
+            throttled: whole(held_up.as_secs_f64() * 9.0),
+            throttled_for: held_up.mul_f64(0.85),
+        }
+    }
+
     // Questions.
 
     fn begin_to_ask(&mut self, now: Instant) {
@@ -331,6 +351,11 @@ impl State {
             Some(Mishap::AcceptStall) if is_full => (Outcome::NoConnection, ANSWER_TIMEOUT),
             Some(Mishap::AcceptStall) => (Outcome::Silence, ANSWER_TIMEOUT),
             Some(Mishap::PermissionLost) => (Outcome::NotAllowed, quick),
+            // It runs for a twentieth of a second at a time.
+            Some(Mishap::CpuQuota) => {
+                let took = Duration::from_millis(self.rng.u64(100..4000));
+                (Outcome::Answer, took)
+            }
             // A place in the queue comes free now and then, and whoever has one waits.
             Some(Mishap::Overload) if is_full && self.rng.u8(0..10) < 4 => {
                 (Outcome::NoConnection, ANSWER_TIMEOUT)

@@ -65,6 +65,8 @@ pub enum Mishap {
     DelayedRecycle,
     /// Twice as much is asked of the service as it can do.
     Overload,
+    /// Its control group may have half of the processor time that the service needs.
+    CpuQuota,
     /// Callers use a key that does not fit.
     BadKey,
     /// The monitor may not read any more what it has to.
@@ -79,7 +81,7 @@ pub enum Mishap {
 
 impl Mishap {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ServiceCrash,
         Self::ServiceHang,
         Self::ServiceRefuses,
@@ -93,6 +95,7 @@ impl Mishap {
         Self::LeakWhileAbsent,
         Self::DelayedRecycle,
         Self::Overload,
+        Self::CpuQuota,
         Self::BadKey,
         Self::PermissionLost,
         Self::SlowFsync,
@@ -117,6 +120,7 @@ impl Mishap {
             Self::LeakWhileAbsent => "leak-while-absent",
             Self::DelayedRecycle => "delayed-recycle",
             Self::Overload => "overload",
+            Self::CpuQuota => "cpu-quota",
             Self::BadKey => "bad-key",
             Self::PermissionLost => "permission-lost",
             Self::SlowFsync => "slow-fsync",
@@ -165,7 +169,7 @@ impl Mishap {
             | Self::LeakPortsOnFailure
             | Self::LeakWhileAbsent => Truth::Leak,
             Self::DelayedRecycle => Truth::None,
-            Self::Overload => Truth::Overload,
+            Self::Overload | Self::CpuQuota => Truth::Overload,
             Self::BadKey | Self::PermissionLost => Truth::Configuration,
             Self::SlowFsync | Self::DescriptorsExhausted | Self::MonitorStarved => Truth::Host,
         }
@@ -372,6 +376,7 @@ impl Trouble {
                     | Mishap::AcceptStall
                     | Mishap::WorkersExhausted
                     | Mishap::Overload
+                    | Mishap::CpuQuota
             )
         );
         let is_stopped = matches!(self, Self::Host(HostTrouble::MonitorStopped));
