@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: our driver judged by parts nobody here wrote, in guests of QEMU.
+//! `cargo xtask vm`: driver, card and monitor judged by parts nobody here wrote, in guests of QEMU.
 //!
 //! ```text
 //! target/vm/packages/   Debian's kernel and busybox, and QEMU if none is installed, unpacked
@@ -23,6 +23,7 @@ mod q2;
 mod q3;
 mod q4;
 mod q5;
+mod q6;
 mod qemu;
 mod report;
 
@@ -75,15 +76,16 @@ struct Verdict {
 }
 
 /// What of ours is judged.
-const PROGRAMS: [&str; 2] = ["hwshim", "firmware-sim"];
+const PROGRAMS: [&str; 3] = ["hwshim", "firmware-sim", "cardmon"];
 
-static QUALIFICATIONS: [Qualification; 6] = [
+static QUALIFICATIONS: [Qualification; 7] = [
     q1::QUALIFICATION,
     q2::QUALIFICATION,
     q3::QUALIFICATION,
     q4::QUALIFICATION,
     q4::OBSERVED,
     q5::QUALIFICATION,
+    q6::QUALIFICATION,
 ];
 
 /// The parts nobody here wrote.
@@ -173,7 +175,7 @@ impl Bench {
         let parts = Parts::get()?;
         let (kernel, busybox) = (&parts.kernel, &parts.busybox);
         println!("building an initramfs for Linux {}", kernel.release);
-        let hwshim = programs.join("hwshim");
+        let hwshim = [programs.join("hwshim")];
         let initramfs = initramfs::build(&directory(), kernel, busybox, &hwshim, &[])?;
         Ok(Self {
             programs,
@@ -202,7 +204,7 @@ impl Bench {
         let kernel = backports.kernel()?;
         println!("building an initramfs for Linux {}", kernel.release);
         let build = |kernel: &Kernel, name: &str| {
-            let (directory, hwshim) = (directory.join(name), self.programs.join("hwshim"));
+            let (directory, hwshim) = (directory.join(name), [self.programs.join("hwshim")]);
             let keyctl = backports.keyctl();
             initramfs::build(&directory, kernel, &self.parts.busybox, &hwshim, &keyctl)
         };
@@ -216,9 +218,30 @@ impl Bench {
 
     /// Boots a guest for the case `name`.
     fn boot(&self, name: &str, parameters: &str, options: &[&str]) -> anyhow::Result<Guest> {
+        self.boot_with(&self.initramfs, name, parameters, options)
+    }
+
+    /// Boots one that has these programs of ours in its memory.
+    fn boot_with_programs(&self, name: &str, programs: &[&str]) -> anyhow::Result<Guest> {
+        let programs: Vec<_> = programs.iter().map(|it| self.programs.join(it)).collect();
+        let Parts {
+            kernel, busybox, ..
+        } = self.parts;
+        let directory = directory().join(name);
+        let initramfs = initramfs::build(&directory, kernel, busybox, &programs, &[])?;
+        self.boot_with(&initramfs, name, "", &[])
+    }
+
+    fn boot_with(
+        &self,
+        initramfs: &Path,
+        name: &str,
+        parameters: &str,
+        options: &[&str],
+    ) -> anyhow::Result<Guest> {
         let machine = Machine {
             kernel: &self.parts.kernel.image,
-            initramfs: &self.initramfs,
+            initramfs,
             parameters,
             options,
         };
@@ -345,8 +368,8 @@ fn sum_up(cases: &[(&str, &Outcome)]) -> Outcome {
     }
 }
 
-/// Runs all cases, two at a time where there are as many processors: a guest keeps one busy. The lines
-/// come in the order of the cases.
+/// Runs all cases, two at a time where there are as many processors: a guest keeps one busy. The last
+/// take longest and are begun first; the lines come in the order of the cases.
 fn run_cases(bench: &Bench, qualifications: &[&Qualification]) -> Vec<Line> {
     let at_a_time = thread::available_parallelism()
         .map_or(1, NonZero::get)
@@ -355,7 +378,7 @@ fn run_cases(bench: &Bench, qualifications: &[&Qualification]) -> Vec<Line> {
     for Qualification { judged, cases, .. } in qualifications {
         lines.extend(cases.iter().map(|case| (*judged, case, None)));
     }
-    let next = Mutex::new(lines.iter_mut());
+    let next = Mutex::new(lines.iter_mut().rev());
     thread::scope(|scope| {
         for _ in 0..at_a_time {
             scope.spawn(|| {

@@ -1,8 +1,8 @@
-//! The file system that guests have in memory: busybox, hwshim with its libraries, kernel modules
-//! and the script that answers.
+//! The file system that guests have in memory: busybox, programs of ours with their libraries, kernel
+//! modules and the script that answers.
 //!
-//! hwshim is the program that is used here, with the libraries of this machine beside it.
-//! A static one would be another build of everything.
+//! Ours are the programs that are used here, with the libraries of this machine beside them.
+//! Static ones would be another build of everything.
 
 use super::modules;
 use super::packages::Kernel;
@@ -26,12 +26,13 @@ const MODULES: [&str; 6] = [
 
 const INIT: &str = include_str!("init.sh");
 
-/// Makes it in `directory`, with more programs' files in its `/opt`, and returns its file.
+/// Makes it in `directory`, with `programs` of ours and more programs' files in its `/opt`, and returns
+/// its file.
 pub(crate) fn build(
     directory: &Path,
     kernel: &Kernel,
     busybox: &Path,
-    hwshim: &Path,
+    programs: &[PathBuf],
     files: &[PathBuf],
 ) -> anyhow::Result<PathBuf> {
     let root = directory.join("root");
@@ -46,7 +47,9 @@ pub(crate) fn build(
     }
     executable(&root.join("init"), INIT.as_bytes())?;
     executable(&root.join("bin/busybox"), &fs::read(busybox)?)?;
-    add_program(&root, hwshim)?;
+    for program in programs {
+        add_program(&root, program)?;
+    }
     for file in files {
         let name = file.file_name().context("a file has a name")?;
         fs::copy(file, opt.join(name))
