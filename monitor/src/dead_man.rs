@@ -2,7 +2,7 @@
 //!
 //! After each poll the monitor replaces one small file. It says which poll that was, when, and what
 //! was shown; a reader that finds it older than three polls knows nothing about any card, whatever
-//! the file says. It starts and stops nothing.
+//! the file says, nor does one that finds the monitor to have been stopped. It starts and stops nothing.
 //!
 //! ```text
 //!   {"schema":1,"pid":71,"boot":"...","monotonic_ns":8,"interval_ns":1000000000,"polls":7,
@@ -54,6 +54,9 @@ pub struct SignOfLife {
     pub cards: BTreeMap<String, u64>,
     /// What is wrong with the monitor itself.
     pub troubles: Vec<String>,
+    /// Whether it was the last: somebody had the monitor stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }
 
 impl SignOfLife {
@@ -79,6 +82,16 @@ impl SignOfLife {
             polls,
             cards,
             troubles,
+            stopped: false,
+        }
+    }
+
+    /// The last one: no poll comes after it.
+    #[must_use]
+    pub fn last(self) -> Self {
+        Self {
+            stopped: true,
+            ..self
         }
     }
 
@@ -95,6 +108,9 @@ impl SignOfLife {
             return Freshness::Stale { age: None };
         }
         let age = now.monotonic.since(at);
+        if self.stopped {
+            return Freshness::Stopped { age };
+        }
         let interval = Duration::from_nanos(self.interval_ns).min(INTERVAL_MAX);
         if age > interval * STALE_POLLS {
             Freshness::Stale { age: Some(age) }
@@ -109,7 +125,7 @@ impl SignOfLife {
     pub fn cards(&self, now: Stamp) -> BTreeMap<String, u64> {
         match self.freshness(now) {
             Freshness::Fresh { .. } => self.cards.clone(),
-            Freshness::Stale { .. } => {
+            Freshness::Stale { .. } | Freshness::Stopped { .. } => {
                 let all = self.cards.values().sum();
                 BTreeMap::from([(State::Unknown.name().to_owned(), all)])
             }
@@ -129,6 +145,11 @@ pub enum Freshness {
     Stale {
         /// Time since the poll; `None` if it was before this boot, or cannot have been.
         age: Option<Duration>,
+    },
+    /// Nor does it, as the monitor was stopped.
+    Stopped {
+        /// Time since then.
+        age: Duration,
     },
 }
 
@@ -352,6 +373,18 @@ mod tests {
             let cards = sign.cards(later);
             assert_eq!(cards, BTreeMap::from([("unknown".to_owned(), 3)]));
         }
+    }
+
+    #[test]
+    fn of_a_monitor_that_was_stopped_nothing_is_known_from_then_on() {
+        let last = sign(at(100, THIS)).last();
+        let text = serde_json::to_string(&last).unwrap();
+        let read: SignOfLife = serde_json::from_str(&text).unwrap();
+        let age = Duration::from_secs(1);
+        assert_eq!(read.freshness(at(101, THIS)), Freshness::Stopped { age });
+        assert_eq!(read.cards(at(100, THIS))["unknown"], 3);
+        let of_another_boot = read.freshness(at(101, OTHER));
+        assert_eq!(of_another_boot, Freshness::Stale { age: None });
     }
 
     #[test]

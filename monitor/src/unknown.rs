@@ -5,9 +5,10 @@
 //!   answers, of a recent poll -------------------------> what it says
 //!   answers, of an old poll ---+
 //!   does not answer            |    sign of life
-//!        +---------------------+--> fresh:  it lives, and is not reached  --+
-//!                              +--> stale:  it is dead                      +--> unknown, with age
-//!                              +--> absent: there was none                --+    and what to do
+//!        +---------------------+--> fresh:    it lives, and is not reached  --+
+//!                              +--> stale:    it is dead                      +--> unknown, with age
+//!                              +--> stopped:  somebody had it stopped         |    and what to do
+//!                              +--> absent:   there was none                --+
 //! ```
 //!
 //! It is told what was answered and read, and asks nobody.
@@ -123,7 +124,12 @@ fn of_sign(error: &ClientError, sign: &SignOfLife, now: Stamp) -> Unknown {
         ),
         Freshness::Stale { age } => (
             age,
-            "it is dead or stopped; start it again: systemctl restart cardmon, or `cardmon run`"
+            "it is dead or held up; start it again: systemctl restart cardmon, or `cardmon run`"
+                .to_owned(),
+        ),
+        Freshness::Stopped { age } => (
+            Some(age),
+            "it was stopped; start it when it is wanted: systemctl start cardmon, or `cardmon run`"
                 .to_owned(),
         ),
     };
@@ -211,6 +217,11 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("connected"), "{text}");
+        let last = sign(100).unwrap().map(SignOfLife::last);
+        let stopped = believe(silent(), Some(last), at(101)).unwrap_err();
+        let text = stopped.to_string();
+        assert!(text.contains("it was stopped"), "{text}");
+        assert!(!text.contains("is alive"), "{text}");
         let absent = DeadManError::Absent { path: "/x".into() };
         let absent = believe(silent(), Some(Err(absent)), at(1)).unwrap_err();
         assert_eq!(absent.age_seconds, None);

@@ -907,6 +907,11 @@ fn a_service_manager_is_told_of_the_first_poll_of_each_and_of_the_end() {
     assert_eq!(site.hear(), "WATCHDOG=1");
     kill_process(pid, Signal::TERM).unwrap();
     while site.hear() != "STOPPING=1" {}
+    // Nor does who asks find it alive, however soon.
+    let output = site.cardmon(&["dead-man"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("STOPPED"), "{text}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 pub(crate) const HELP: &str = "\
 Exit status:
   0  fresh    a poll ended within the last three intervals
-  3  stale    none did: nothing is known about any card, whatever was said last
+  3  stale    none did, or the monitor was stopped: nothing is known about any card, whatever was said
+              last
   4  absent   no monitor has left a sign of life there since the host booted";
 
 const STALE: u8 = 3;
@@ -46,6 +47,9 @@ pub(crate) fn check(arguments: &Arguments) -> ExitCode {
                 Freshness::Fresh { age } => (0, format!("alive, {:.1} s ago", age.as_secs_f64())),
                 Freshness::Stale { age: Some(age) } => {
                     (STALE, format!("STALE, {:.1} s ago", age.as_secs_f64()))
+                }
+                Freshness::Stopped { age } => {
+                    (STALE, format!("STOPPED, {:.1} s ago", age.as_secs_f64()))
                 }
                 Freshness::Stale { age: None } => (STALE, "STALE, of another boot".to_owned()),
             };

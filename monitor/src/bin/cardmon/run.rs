@@ -218,7 +218,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         () = stop_signals.told() => {}
         () = time_is_up(arguments.run_for) => {}
     }
-    alive.stopping();
+    alive.stopping(Stamp::now(&*clock, boot));
     // What was seen is shown, unless the disk lets nothing be recorded.
     drop(seen);
     if is_read {
@@ -427,20 +427,8 @@ impl Alive {
     /// To be called when a poll has ended, and by nobody else.
     fn poll_has_ended(&mut self, now: Stamp) {
         self.polls += 1;
-        let shown = self
-            .shown
-            .borrow()
-            .as_ref()
-            .map(|it| Arc::clone(&it.status));
-        let troubles = self.troubles.list();
-        let sign = SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now);
-        let signed = self.dead_man.as_mut().map_or(Ok(()), |it| it.sign(&sign));
-        if let Err(error) = &signed
-            && !self.failed
-        {
-            crate::complain(&format!("the sign of life could not be written: {error}"));
-        }
-        self.failed = signed.is_err();
+        let sign = self.sign_of_life(now);
+        self.sign(&sign);
         if let Some(notify) = &self.notify {
             // A manager that hears nothing does what it is for. One that did not take the first
             // word, which it needs, is told again.
@@ -452,7 +440,30 @@ impl Alive {
         }
     }
 
-    fn stopping(&self) {
+    fn sign_of_life(&self, now: Stamp) -> SignOfLife {
+        let shown = self
+            .shown
+            .borrow()
+            .as_ref()
+            .map(|it| Arc::clone(&it.status));
+        let troubles = self.troubles.list();
+        SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now)
+    }
+
+    fn sign(&mut self, sign: &SignOfLife) {
+        let signed = self.dead_man.as_mut().map_or(Ok(()), |it| it.sign(sign));
+        if let Err(error) = &signed
+            && !self.failed
+        {
+            crate::complain(&format!("the sign of life could not be written: {error}"));
+        }
+        self.failed = signed.is_err();
+    }
+
+    /// To be called when no poll will follow.
+    fn stopping(&mut self, now: Stamp) {
+        let last = self.sign_of_life(now).last();
+        self.sign(&last);
         if let Some(notify) = &self.notify {
             let _ = notify.stopping();
         }
