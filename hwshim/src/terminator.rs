@@ -22,6 +22,7 @@ mod relay;
 pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files};
 pub use self::counts::Connections;
 use self::counts::Counts;
+use self::relay::Patience;
 use crate::acceptor::{self, Handshakes, OffloadAcceptor};
 use crate::clock::{Clock as _, Instant, SystemClock};
 use rustls::ServerConfig;
@@ -54,6 +55,9 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// For connections to end in when no more are accepted.
     pub drain_timeout: Duration,
+    /// Meanwhile, without a byte either way since the backend said something: a client that keeps a
+    /// connection for what it may ask later.
+    pub drain_idle: Duration,
 }
 
 /// What a terminator is to do.
@@ -138,7 +142,7 @@ impl Terminator {
     }
 
     /// Serves until it is told to end, or to drain and has. Returns how many connections it cut
-    /// off. If whoever tells is gone, it ends.
+    /// off, but for those that waited for their clients. If whoever tells is gone, it ends.
     pub async fn serve(self, mut told: watch::Receiver<Phase>) -> usize {
         let Self { listener, shared } = self;
         let mut connections = JoinSet::new();
@@ -149,7 +153,7 @@ impl Terminator {
                 Some(_ended) = connections.join_next() => {}
                 accepted = listener.accept(), if room => match accepted {
                     Ok((client, _)) => {
-                        connections.spawn(serve(Arc::clone(&shared), client));
+                        connections.spawn(serve(Arc::clone(&shared), client, told.clone()));
                     }
                     Err(error) => not_accepted(&shared, &error).await,
                 },
@@ -190,7 +194,7 @@ async fn not_accepted(shared: &Shared, error: &io::Error) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream) {
+async fn serve(shared: Arc<Shared>, client: TcpStream, told: watch::Receiver<Phase>) {
     let Shared {
         acceptor,
         options,
@@ -207,7 +211,13 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
     // From here on it must not take a failure for an end.
     let client = relay::Client::from(client);
     match connect(options).await {
-        Ok(backend) => counts.ended(&relay::relay(client, backend, options.idle_timeout).await),
+        Ok(backend) => {
+            let patience = Patience {
+                idle: options.idle_timeout,
+                draining: options.drain_idle,
+            };
+            counts.ended(&relay::relay(client, backend, patience, told).await);
+        }
         Err(error) => counts.unreachable(format!(
             "the backend {} cannot be reached: {error}",
             options.backend

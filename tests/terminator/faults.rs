@@ -174,3 +174,26 @@ fn a_card_that_hangs_and_recovers_again_and_again_costs_no_handshake() {
     assert!(count(&report, "card") > 0, "{report}");
     assert!(count(&report, "software") > 0, "{report}");
 }
+
+#[test]
+fn an_operator_is_told_when_a_card_is_not_used_why_and_when_it_is_again() {
+    let site = Site::with(Key::Rsa2048);
+    let address = format!(
+        "vfio-user:{}",
+        site.directory.path().join("card.sock").display()
+    );
+    let serving = site.before_echo(&["--card", &address, "--card", "software:multi-buffer"]);
+    let told = serving
+        .wait_for_error(&format!("{address} is not used: "))
+        .unwrap();
+    assert!(told.contains("this CPU signs meanwhile"), "{told}");
+    // Whoever comes is served.
+    site.connect(&serving);
+    let mut card = CardProcess::start(site.directory.path());
+    serving
+        .wait_for_error(&format!("{address} is used"))
+        .unwrap();
+    card.process.kill().unwrap();
+    let is_twice = |errors: &str| errors.matches(&format!("{address} is not used: ")).count() == 2;
+    serving.wait_for_errors(is_twice).unwrap();
+}

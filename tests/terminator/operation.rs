@@ -141,6 +141,54 @@ fn connections_that_do_not_end_are_cut_off_and_counted() {
     assert!(is_reset(&mut stream));
 }
 
+#[test]
+fn a_connection_that_its_client_keeps_for_later_holds_up_no_end_and_one_that_waits_for_an_answer_does()
+ {
+    let site = Site::new();
+    let limits = ["--drain-timeout", "1h", "--drain-idle", "300ms"];
+    let serving = site.before_echo(&limits);
+    let mut stream = site.connect(&serving);
+    exchange(&mut stream, b"before");
+    send(&serving, Signal::TERM);
+    serving.wait_for_error("draining: 1 connections").unwrap();
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(!errors.contains("cut off;"), "{errors}");
+    assert!(is_reset(&mut stream), "it cannot be taken for an end");
+
+    let (backend, answer) = slow_to_answer();
+    let mut command = site.command(backend);
+    command.args(limits);
+    let serving = Serving::start(command).unwrap();
+    let mut stream = site.connect(&serving);
+    stream.write_all(b"request").unwrap();
+    send(&serving, Signal::TERM);
+    serving.wait_for_error("draining: 1 connections").unwrap();
+    // Three times as long as one that nobody waits on is kept.
+    pause(Duration::from_millis(900));
+    answer.send(()).unwrap();
+    let mut received = [0; 6];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"answer");
+    let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+}
+
+/// A backend that answers when it is told to, and keeps the connection.
+fn slow_to_answer() -> (SocketAddr, mpsc::Sender<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        told.recv().unwrap();
+        stream.write_all(b"answer").unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    (address, tell)
+}
+
 /// A backend that says half of what it has to say, and how its connection ends then.
 fn half_an_answer() -> (SocketAddr, mpsc::Receiver<bool>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -97,7 +97,12 @@ impl Serving {
 
     /// All that stands on standard error, once `text` does.
     pub(crate) fn wait_for_error(&self, text: &str) -> io::Result<String> {
-        self.wait(|told| told.errors.contains(text).then(|| told.errors.clone()))
+        self.wait_for_errors(|errors| errors.contains(text))
+    }
+
+    /// All that stands on standard error, once `are_there` is true of it.
+    pub(crate) fn wait_for_errors(&self, are_there: impl Fn(&str) -> bool) -> io::Result<String> {
+        self.wait(|told| are_there(&told.errors).then(|| told.errors.clone()))
     }
 
     fn wait<T>(&self, look: impl Fn(&Told) -> Option<T>) -> io::Result<T> {

@@ -7,6 +7,7 @@ mod cards;
 mod lines;
 mod reloads;
 mod report;
+mod usable;
 
 use super::output::{Failure, Output, with_causes};
 use super::serve::positive_duration;
@@ -42,7 +43,8 @@ Signals:
   SIGHUP           read certificates and keys again; if one is wrong, the old ones stay in use
 
 Exit codes:
-  0  it was told to stop, and every connection had ended by the drain timeout
+  0  it was told to stop, and every connection had ended, or nothing was under way on it, by the
+     drain timeout
   1  it could not start, or cut connections off; standard error says what, why and what to do next
   2  the command line was not understood
 
@@ -114,6 +116,10 @@ pub(crate) struct Args {
     /// Time for connections to end in after SIGTERM, before they are cut off
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     drain_timeout: Duration,
+    /// Time without a byte after which, meanwhile, a connection on which the server behind spoke last is
+    /// ended: its client keeps it for later
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
+    drain_idle: Duration,
     /// Directory for telemetry pages [default: /run/hwshim for root, else one of the user's own]
     #[arg(long, value_name = "DIR")]
     telemetry: Option<PathBuf>,
@@ -360,7 +366,12 @@ async fn attend(
         tokio::select! {
             cut_off = &mut serving => break cut_off,
             told = signals.next() => match told {
-                Told::Stop => tell.send_modify(|phase| *phase = later(*phase)),
+                Told::Stop => {
+                    tell.send_modify(|phase| *phase = later(*phase));
+                    if *tell.borrow() == Phase::Draining {
+                        say_draining(args, reporter, voice);
+                    }
+                }
                 Told::Reload => reloads.ask(SystemClock.now(), voice),
             },
             reloaded = reloads.end() => say_reloaded(reloaded, voice),
@@ -387,7 +398,20 @@ async fn attend(
     .hint("give them longer with --drain-timeout TIME"))
 }
 
+fn say_draining(args: &Args, reporter: &Reporter, voice: &mut Voice) {
+    let left = reporter.connections_left();
+    if left > 0 {
+        voice.tell(format_args!(
+            "draining: {left} connections have {} to end; another signal cuts them off",
+            humantime::format_duration(args.drain_timeout)
+        ));
+    }
+}
+
 fn say_trouble(reporter: &mut Reporter, cards: &Cards, voice: &mut Voice) {
+    for news in reporter.news_of_accelerators() {
+        voice.warn(news);
+    }
     if let Some(trouble) = reporter.trouble() {
         voice.warn(trouble);
     }
@@ -409,6 +433,7 @@ fn options(args: &Args) -> Options {
         connect_timeout: args.connect_timeout,
         idle_timeout: args.idle_timeout,
         drain_timeout: args.drain_timeout,
+        drain_idle: args.drain_idle,
     }
 }
 
@@ -424,11 +449,10 @@ fn greet(
     }
     let signers = match &args.cards[..] {
         [] => "this CPU".to_owned(),
-        cards => cards
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", "),
+        cards => {
+            let names: Vec<_> = cards.iter().map(ToString::to_string).collect();
+            format!("{} or else this CPU", names.join(", "))
+        }
     };
     voice.say(format_args!(
         "hwshim: TLS on {address} for {}, signed by {signers}; stop it with Ctrl-C",

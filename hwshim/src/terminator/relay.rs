@@ -9,15 +9,17 @@
 //!
 //! A backend may answer before it has all of a request, and close: what it said is passed on, and what
 //! its client still sends is read and dropped, as bytes that are left unread would make our end a
-//! reset, which overtakes the answer. Nothing here reads what it passes on.
+//! reset, which overtakes the answer. Nothing here reads what it passes on, so that nobody knows whether
+//! an answer has ended: where the backend spoke last and says nothing more, it may have.
 
+use super::{Phase, reaches};
 use crate::clock::{Clock, Instant, SystemClock};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::server::TlsStream;
 
 /// Passed on at once. Half a TLS record: two of these are all that a connection takes here.
@@ -26,6 +28,15 @@ const BUFFER_LEN: usize = 8 * 1024;
 /// gets otherwise may overtake it. Enough for a slow line; one who waits for more waits so long for
 /// the bad news.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How long nothing may come from either side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// At any time.
+    pub idle: Duration,
+    /// When connections are to end, and the backend waits for its client.
+    pub draining: Duration,
+}
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -84,12 +95,17 @@ impl Drop for Backend {
 }
 
 /// Passes bytes on until the connection has ended.
-pub(super) async fn relay(mut client: Client, backend: TcpStream, idle_timeout: Duration) -> End {
+pub(super) async fn relay(
+    mut client: Client,
+    backend: TcpStream,
+    patience: Patience,
+    told: watch::Receiver<Phase>,
+) -> End {
     let mut backend = Backend {
         stream: backend,
         ended: false,
     };
-    let end = relay_between(&mut client, &mut backend.stream, idle_timeout).await;
+    let end = relay_between(&mut client, &mut backend.stream, patience, told).await;
     backend.ended = matches!(end, End::Closed);
     end
 }
@@ -97,7 +113,8 @@ pub(super) async fn relay(mut client: Client, backend: TcpStream, idle_timeout: 
 async fn relay_between(
     client: &mut Client,
     backend: &mut TcpStream,
-    idle_timeout: Duration,
+    patience: Patience,
+    told: watch::Receiver<Phase>,
 ) -> End {
     let Client {
         stream,
@@ -109,7 +126,7 @@ async fn relay_between(
     let (mut from_backend, mut to_backend) = backend.split();
     let (backend_broke, client_ended) = (AtomicBool::new(false), Notify::new());
     let up = async {
-        let outcome = match pass_on(&mut from_client, &mut to_backend, &activity).await {
+        let outcome = match pass_on(&mut from_client, &mut to_backend, || activity.asked()).await {
             Err(Broken::Writing(error)) => {
                 // Only what had ended before says that the pipe is broken. This is told but once: who
                 // reads next sees an end.
@@ -138,7 +155,7 @@ async fn relay_between(
         }
     };
     let down = async {
-        let broke = match pass_on(&mut from_backend, &mut to_client, &activity).await {
+        let broke = match pass_on(&mut from_backend, &mut to_client, || activity.answered()).await {
             Ok(()) if !backend_broke.load(Ordering::Relaxed) => {
                 to_client.shutdown().await?;
                 answered.store(true, Ordering::Relaxed);
@@ -156,7 +173,8 @@ async fn relay_between(
             Ok(_) => End::Closed,
             Err(_) => End::Broken,
         },
-        () = activity.ceases(idle_timeout) => End::Idle,
+        () = activity.ceases(patience.idle) => End::Idle,
+        () = activity.rests(patience.draining, told) => End::Idle,
     }
 }
 
@@ -173,11 +191,11 @@ enum Broken {
     Writing(io::Error),
 }
 
-/// Passes bytes on until no more come.
+/// Passes bytes on until no more come; `passing` is called when some have come and when they have gone.
 async fn pass_on(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    activity: &Activity,
+    passing: impl Fn(),
 ) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER_LEN];
     loop {
@@ -185,12 +203,12 @@ async fn pass_on(
         if len == 0 {
             return Ok(());
         }
-        activity.touch();
+        passing();
         to.write_all(&buffer[..len])
             .await
             .map_err(Broken::Writing)?;
         to.flush().await.map_err(Broken::Writing)?;
-        activity.touch();
+        passing();
     }
 }
 
@@ -201,28 +219,64 @@ async fn drain(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
-/// When something was last passed on, in nanoseconds.
-struct Activity(AtomicU64);
+/// When something was last passed on, and which way.
+struct Activity {
+    /// In nanoseconds.
+    last: AtomicU64,
+    /// It was for the backend, whose turn it is.
+    is_asked: AtomicBool,
+}
 
 impl Activity {
     fn now() -> Self {
-        Self(AtomicU64::new(SystemClock.now().as_nanos()))
+        Self {
+            last: AtomicU64::new(SystemClock.now().as_nanos()),
+            is_asked: AtomicBool::new(false),
+        }
+    }
+
+    fn asked(&self) {
+        self.is_asked.store(true, Ordering::Relaxed);
+        self.touch();
+    }
+
+    fn answered(&self) {
+        self.is_asked.store(false, Ordering::Relaxed);
+        self.touch();
     }
 
     fn touch(&self) {
-        self.0
+        self.last
             .store(SystemClock.now().as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Time until there has been none for `timeout`.
+    fn left(&self, timeout: Duration) -> Duration {
+        let last = Instant::from_nanos(self.last.load(Ordering::Relaxed));
+        last.plus(timeout).since(SystemClock.now())
     }
 
     /// Returns when there has been none for `timeout`.
     async fn ceases(&self, timeout: Duration) {
         loop {
-            let last = Instant::from_nanos(self.0.load(Ordering::Relaxed));
-            let left = last.plus(timeout).since(SystemClock.now());
+            let left = self.left(timeout);
             if left.is_zero() {
                 return;
             }
             tokio::time::sleep(left).await;
+        }
+    }
+
+    /// Returns when connections are to end, and there has been none for `timeout` since the backend said
+    /// something.
+    async fn rests(&self, timeout: Duration, mut told: watch::Receiver<Phase>) {
+        reaches(&mut told, Phase::Draining).await;
+        loop {
+            self.ceases(timeout).await;
+            if !self.is_asked.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::time::sleep(timeout).await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a terminator has done: a JSON document a second, and a line at the end.
 
+use super::usable::Usability;
 use crate::cli::output::Failure;
 use crate::cli::verifying;
 use hwshim::acceptor::Handshakes;
@@ -21,6 +22,7 @@ pub(super) struct Reporter {
     last: (Instant, u64),
     in_trouble: bool,
     told_of_mistake: bool,
+    usability: Usability,
 }
 
 #[derive(Serialize)]
@@ -99,6 +101,7 @@ impl Reporter {
             last: (began, 0),
             in_trouble: false,
             told_of_mistake: false,
+            usability: Usability::default(),
         }
     }
 
@@ -134,6 +137,11 @@ impl Reporter {
         trouble.filter(|_| !known)
     }
 
+    /// Which accelerators are not used any more, or again.
+    pub(super) fn news_of_accelerators(&mut self) -> Vec<String> {
+        self.usability.news(&self.router.status())
+    }
+
     /// That what verifies eight at a time was found to miscalculate: once.
     pub(super) fn mistake(&mut self) -> Option<&'static str> {
         let is_mistaken = self
@@ -143,6 +151,11 @@ impl Reporter {
             .is_some_and(Eights::is_mistaken);
         let known = std::mem::replace(&mut self.told_of_mistake, is_mistaken);
         (is_mistaken && !known).then_some(verifying::MISTAKEN)
+    }
+
+    /// Connections that have not ended.
+    pub(super) fn connections_left(&self) -> u64 {
+        self.watch.connections().active
     }
 
     /// All there was.
