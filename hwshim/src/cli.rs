@@ -26,12 +26,14 @@ Exit codes:
   2  the command line was not understood
 
 Environment:
-  NO_COLOR  if set, no colour even on a terminal";
+  NO_COLOR             if set, no colour even on a terminal
+  HWSHIM_MULTI_BUFFER  where software:multi-buffer finds Intel's libcrypto_mb.so, if not in the usual
+                       places of libraries";
 
 /// Drives PCI crypto accelerator cards from user space.
 ///
 /// Accelerators have the same address everywhere: pci:0000:3b:00.0, vfio-user:/run/card.sock,
-/// software:ring.
+/// software:ring, software:multi-buffer.
 #[derive(Debug, Parser)]
 #[command(name = "hwshim", version, after_help = EXIT_CODES)]
 struct Cli {

@@ -204,9 +204,10 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, told: watch::Receiver<Pha
     let _active = counts.accepted();
     // Records are written whole, and a handshake has nothing to gain by waiting for more.
     let _ = client.set_nodelay(true);
-    // The acceptor has counted a handshake that failed, and told the client why.
-    let Ok(client) = acceptor.accept(client).await else {
-        return;
+    let client = match acceptor.accept(client).await {
+        Ok(client) => client,
+        // The acceptor has counted it, and told the client.
+        Err(error) => return counts.not_shaken(error.to_string()),
     };
     // From here on it must not take a failure for an end.
     let client = relay::Client::from(client);
@@ -248,6 +249,13 @@ impl Watch {
     #[must_use]
     pub fn handshakes(&self) -> Handshakes {
         self.0.acceptor.handshakes()
+    }
+
+    /// Why the last handshake failed of those that did: of a client that went away as of one that speaks
+    /// no TLS.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<String> {
+        self.0.counts.last_failure()
     }
 
     /// What an operator should know that has happened since this was last asked.

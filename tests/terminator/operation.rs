@@ -248,6 +248,25 @@ fn a_client_that_breaks_the_protocol_gets_an_alert_and_an_end() {
     assert_eq!(stream.sock.read(&mut [0]).unwrap(), 0);
 }
 
+#[test]
+fn why_a_handshake_failed_is_told_with_how_many_did() {
+    let site = Site::new();
+    let serving = site.before_echo(&[]);
+    let first = serving.wait_for_report(|_| true).unwrap();
+    assert_eq!(first["last_failure"], Value::Null, "{first}");
+    let mut stream = TcpStream::connect(serving.address).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let report = serving
+        .wait_for_report(|it| it["handshakes"]["failed"] == 1)
+        .unwrap();
+    let why = report["last_failure"].as_str().unwrap();
+    assert!(why.contains("corrupt message"), "{why}");
+    send(&serving, Signal::TERM);
+    let (_, errors) = serving.end().unwrap();
+    let told = format!("1 handshakes failed (the last: {why})");
+    assert!(errors.contains(&told), "{errors}");
+}
+
 /// A backend that does `what` with one connection after the other.
 fn before(what: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();

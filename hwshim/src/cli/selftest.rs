@@ -121,7 +121,7 @@ fn open(address: &Address) -> Result<Box<dyn Accelerator>, Failure> {
 pub(super) fn hint(address: &Address) -> &'static str {
     match address {
         Address::VfioUser(_) => {
-            "is it running? start a simulated card with: firmware-sim run --socket PATH"
+            "see that its server runs, and what that says; a simulated card is: firmware-sim run --socket PATH"
         }
         _ => "see how it can be used with: hwshim list",
     }

@@ -64,14 +64,15 @@ and the server behind does not learn who its client is. Who is cut off gets a re
 Without --card, this CPU signs. With cards, an RSA signature goes to one when that pays, which it
 does not for one client alone; it is verified before it leaves, and comes from this CPU if the card
 does not answer well. ECDSA and Ed25519 stay with this CPU. Each card has a telemetry page, with
-what becomes of handshakes and connections: see hwshim stats, or let cardmon watch the card.";
+what becomes of handshakes and connections: see hwshim stats, and let cardmon watch the card. Without
+a card, or with software:multi-buffer alone, there is no page: see --json.";
 
 /// Terminate TLS before a server that speaks TCP, with signatures by cards.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Where to listen; only this host can reach the default, 0.0.0.0:443 is for everybody
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443", value_parser = ip_and_port)]
     listen: SocketAddr,
     /// Certificate, with those that lead to an authority after it (PEM); repeat it for more names, or
     /// for keys of another kind
@@ -86,7 +87,7 @@ pub(crate) struct Args {
     /// Card or software:multi-buffer to sign; repeat it for more
     #[arg(long = "card", value_name = "ADDRESS")]
     cards: Vec<Address>,
-    /// Have cards sign whether it pays or not: to try a card
+    /// Have cards sign whether it pays or not, and wait for each as long as it may take: to try a card
     #[arg(long)]
     always: bool,
     #[command(flatten)]
@@ -251,7 +252,9 @@ fn hint(error: &CertificateError) -> &'static str {
         CertificateError::Lacking { .. } => {
             "write it as PEM, which begins with -----BEGIN; decrypt a key with openssl pkey"
         }
-        _ => "give each --cert the --key it was made with, in the same order",
+        _ => {
+            "give each --cert the --key it was made with, in the same order; an RSA key has 2048 bits or more"
+        }
     }
 }
 
@@ -511,6 +514,12 @@ fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
 /// What stands for no protocol at all.
 const NO_PROTOCOL: &str = "none";
 
+/// Parses where to listen. A name is not looked up: it may have several addresses, and others tomorrow.
+fn ip_and_port(text: &str) -> Result<SocketAddr, String> {
+    let hint = "give an IP address of this host and a port, as 127.0.0.1:8443 or [::1]:8443 are";
+    text.parse().map_err(|error| format!("{error}; {hint}"))
+}
+
 /// Parses the name of a protocol (RFC 7301 §3.1 "The Application-Layer Protocol Negotiation
 /// Extension").
 fn protocol(name: &str) -> Result<String, String> {
@@ -553,6 +562,16 @@ mod tests {
             "8080",
         ] {
             host_and_port(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn where_to_listen_is_an_address_and_who_gives_a_name_is_told_so() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 8443));
+        assert_eq!(ip_and_port("127.0.0.1:8443"), Ok(loopback));
+        for wrong in ["localhost:8443", "8443", "127.0.0.1"] {
+            let refused = ip_and_port(wrong).unwrap_err();
+            assert!(refused.contains("give an IP address"), "{refused}");
         }
     }
 

@@ -8,6 +8,7 @@ use card_spec::telemetry::{self as telemetry_page, Page, breaker_state, card_sta
 use hwshim::clock::{Clock, Instant, SystemClock};
 use hwshim::telemetry::{self, Reader};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -155,7 +156,8 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
             "No card is owned on this host: there is no telemetry page in {}.",
             directory.display()
         ))?;
-        return output.line("Own one with: hwshim serve --card ADDRESS");
+        output.line("Own one with: hwshim serve --card ADDRESS")?;
+        return output.line("What hwshim serve-tls does without a card: see its --json");
     }
     let header = [
         "CARD", "STATE", "AGE", "BREAKER", "BY CARD", "SOFTWARE", "REFUSED", "CHECKS",
@@ -178,12 +180,15 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
         ]);
     }
     output.table(&table)?;
+    let mut owners = BTreeSet::new();
     for card in &document.cards {
         if let Some(health) = &card.health {
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
         }
-        if let Some(tls) = describe_tls(card) {
+        // It is the same on the page of each of an owner's cards.
+        let is_told = !owners.insert(card.owner_pid);
+        if let Some(tls) = describe_tls(card).filter(|_| !is_told) {
             let lead = format!("{}: ", card.address);
             output.note(&lead, &tls)?;
         }
@@ -217,13 +222,16 @@ fn describe_tls(card: &CardStats) -> Option<String> {
     let terminates = if is_over { "terminated" } else { "terminates" };
     Some(format!(
         "its owner {terminates} TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
-         timed out; {} connections open, {} ended, {} for which the server behind was not reached",
+         timed out; {} signatures given to accelerators, {} made by the CPU at once; {} connections open, {} ended, {} for \
+         which the server behind was not reached",
         handshakes.completed,
         handshakes.tls13,
         handshakes.tls12,
         handshakes.resumed,
         handshakes.failed,
         handshakes.timed_out,
+        handshakes.offloaded,
+        handshakes.software.saturating_add(handshakes.mismatched),
         connections.active,
         connections.accepted.saturating_sub(connections.active),
         connections.unreachable,
@@ -456,10 +464,15 @@ mod tests {
             page.owner.published_at_ns = PUBLISHED.into();
             page.tls.began_at_ns = PUBLISHED.into();
             page.tls.handshakes.completed = 7.into();
+            page.tls.handshakes.offloaded = 4.into();
+            page.tls.handshakes.software = 2.into();
+            page.tls.handshakes.mismatched = 1.into();
             let card = CardStats::new(&page, Instant::from_nanos(PUBLISHED).plus(age));
             let told = describe_tls(&card).unwrap();
             let wanted = format!("its owner {wanted} TLS: 7 handshakes");
             assert!(told.starts_with(&wanted), "{told}");
+            let signed = "4 signatures given to accelerators, 3 made by the CPU at once";
+            assert!(told.contains(signed), "{told}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::relay::End;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Connections of a terminator.
 ///
@@ -36,6 +36,7 @@ pub(super) struct Counts {
     unreachable: AtomicU64,
     not_accepted: AtomicU64,
     trouble: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
 }
 
 impl Counts {
@@ -76,15 +77,28 @@ impl Counts {
         self.say(why);
     }
 
+    /// Why a handshake failed, which the acceptor counts.
+    pub(super) fn not_shaken(&self, why: String) {
+        *lock(&self.failure) = Some(why);
+    }
+
+    /// Why the last that failed did.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
     /// What went wrong last since this was asked, for the operator.
     pub(super) fn take_trouble(&self) -> Option<String> {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.take()
+        lock(&self.trouble).take()
     }
 
     fn say(&self, why: String) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *lock(&self.trouble) = Some(why);
     }
+}
+
+fn lock(text: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn add(count: &AtomicU64) {

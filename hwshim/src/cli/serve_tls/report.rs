@@ -32,6 +32,8 @@ struct Report {
     uptime_ms: u128,
     connections: Connections,
     handshakes: Handshakes,
+    /// Why the last handshake failed; `null` if none has.
+    last_failure: Option<String>,
     /// Completed since the last report.
     handshakes_per_second: f64,
     /// Where the router's signatures came from.
@@ -122,6 +124,7 @@ impl Reporter {
             uptime_ms: now.since(self.began).as_millis(),
             connections: self.watch.connections(),
             handshakes,
+            last_failure: self.watch.last_failure(),
             handshakes_per_second: rate(handshakes.completed - completed, before, now),
             signatures: self.router.requests(),
             accelerators: self.router.status().into_iter().map(Into::into).collect(),
@@ -165,9 +168,11 @@ impl Reporter {
         let connections = self.watch.connections();
         let signatures = self.router.requests();
         let rate = rate(handshakes.completed, self.began, now);
+        let last = self.watch.last_failure();
+        let last = last.map_or_else(String::new, |why| format!(" (the last: {why})"));
         format!(
             "{} handshakes ({rate:.0}/s): {} RSA signatures by accelerators, {} by software; {} wrong \
-             answers stopped; {} handshakes failed, {} timed out; {} connections, {} for which the \
+             answers stopped; {} handshakes failed{last}, {} timed out; {} connections, {} for which the \
              backend was not reached",
             handshakes.completed,
             signatures.card,
