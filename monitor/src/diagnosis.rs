@@ -43,7 +43,8 @@ use std::time::Duration;
 /// may be read.
 const LIGHT_AT_FAULT: u32 = 3;
 
-/// So long after what no host can bring about, no starved host clears a card.
+/// So long after what no host can bring about, no starved host clears a card. That is also a heartbeat
+/// that stood still while the host let us look on time.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Keeps the evidence about one card.
@@ -61,6 +62,8 @@ pub struct Diagnosis {
     health_reads: u64,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
+    /// When the heartbeat was last found to have stood still in polls that were on time.
+    froze_at: Option<Instant>,
 }
 
 impl Diagnosis {
@@ -77,6 +80,7 @@ impl Diagnosis {
             light_at_fault: 0,
             health_reads: 0,
             lost: None,
+            froze_at: None,
         }
     }
 
@@ -138,23 +142,37 @@ impl Diagnosis {
         };
         let now = case.look.at;
         let remembered = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(REMEMBERED)));
+        let dossier = &self.scales.dossier;
         Circumstances {
             local_health: self.host.worst_of_late(now),
             counter,
-            is_no_matter_of_time: self.scales.dossier.shows_no_matter_of_time(remembered),
+            // A host that let us look on time has not stopped a card's clock either.
+            is_no_matter_of_time: dossier.shows_no_matter_of_time(remembered)
+                || self.froze_lately(now),
             is_warming_up: false,
         }
+    }
+
+    fn froze_lately(&self, now: Instant) -> bool {
+        self.froze_at.is_some_and(|at| now.since(at) < REMEMBERED)
     }
 
     fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
         let now = case.look.at;
         let frozen = case.memory.pulse().unmoved_polls();
+        let froze_lately = self.froze_lately(now);
         let dossier = &mut self.scales.dossier;
         if frozen >= case.limits.frozen_polls {
             let detail = format!("it stood still in {frozen} polls that were on time");
             dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+            self.froze_at = Some(now);
         } else if heartbeat_is_moving(case) {
-            dossier.counter_moved("it moves", now);
+            let is_used = page.breaker.state.get() == breaker_state::CLOSED;
+            // Why a card is out of use is the same as when it came to be: that it moves again is
+            // no more than a beginning.
+            if is_used || !froze_lately {
+                dossier.counter_moved("it moves", now);
+            }
         }
         // The owner drives the card itself: as long as it publishes, no service stands between.
         let detail = "the owner publishes, and drives the card itself";

@@ -1412,6 +1412,36 @@ fn firmware_that_changes_in_no_window_is_on_record_and_a_failed_check() {
 }
 
 #[test]
+fn a_card_that_serves_and_is_at_fault_is_a_warning() {
+    let mut site = Site::new();
+    let monitor = site.start();
+    site.poll_until(became("connected"));
+    site.poll();
+    let url = monitor.url();
+    let check = |site: &Site| {
+        let check = site.cardmon(&["check", "--url", &url]);
+        let line = String::from_utf8(check.stdout).unwrap();
+        (check.status.code().unwrap(), line)
+    };
+    assert_eq!(check(&site).0, 0);
+    // Past the limit that it sets itself.
+    site.card.warning_temperature_k = 358.into();
+    site.card.composite_temperature_k = 360.into();
+    let is_told = (0..100).any(|_| {
+        site.poll();
+        let card = monitor.status()["cards"][0].clone();
+        assert_eq!(card["state"], "connected", "{card}");
+        card["cause"] == "card"
+    });
+    assert!(is_told);
+    let (code, line) = check(&site);
+    assert_eq!(code, 1, "{line}");
+    assert!(line.starts_with("CARDMON WARNING"), "{line}");
+    assert!(line.contains("serves, and card is at fault"), "{line}");
+    monitor.end(Signal::TERM);
+}
+
+#[test]
 fn a_monitor_that_is_dead_or_stands_still_reads_unknown_with_its_age() {
     let mut site = Site::new();
     let monitor = site.start();

@@ -1,7 +1,8 @@
 //! Explains a silence: whether this host was starved while a card or a service was not heard.
 //!
-//! It judges no card. It lays the silence beside what this program knows of itself and of its host
-//! in that time, and measures how much of it they share. Pressure alone starves nobody: tasks that
+//! It judges no card, and acquits none that was found to be at fault within that time. It lays the
+//! silence beside what this program knows of itself and of its host in that time, and measures how much
+//! of it they share. Pressure alone starves nobody: tasks that
 //! wait for a CPU are usual on a busy host whose timers come on time.
 //!
 //! ```text
@@ -14,6 +15,7 @@
 
 use crate::history::WallTime;
 use crate::local_health::Limits;
+use crate::verdict::Cause;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -74,8 +76,21 @@ pub struct Known {
     pub starved: Vec<Span>,
     /// Those of which pressure was the only sign.
     pub pressed: Vec<Span>,
+    /// Who was found to be at fault in the silence, other than the host.
+    pub accused: Vec<Accused>,
     /// Time between polls.
     pub interval: Duration,
+}
+
+/// A card that was found to be at fault, or its link: that stands on record.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Accused {
+    /// Number of the event.
+    pub event: u64,
+    /// The card, as events name it.
+    pub subject: String,
+    /// What is at fault.
+    pub cause: Cause,
 }
 
 /// A figure of the host that can show starvation.
@@ -125,7 +140,7 @@ impl Sign {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// The host was starved for most of it.
+    /// The host was starved for most of it, and nobody else was found to be at fault.
     HostStarved,
     /// We do not know: for most of it nobody looked.
     NotSeen,
@@ -133,7 +148,7 @@ pub enum Answer {
     HostWell,
     /// It was busy, and what had to run did: that explains nothing by itself.
     HostBusy,
-    /// Some of it.
+    /// Some of it; or most, and somebody else was at fault as well.
     Partly,
 }
 
@@ -165,6 +180,8 @@ pub struct Explanation {
     pub tick_late_seconds_max: f64,
     /// The signs, one by one. They may overlap each other.
     pub overlaps: Vec<Overlap>,
+    /// Who was found to be at fault meanwhile, other than the host.
+    pub accused: Vec<Accused>,
 }
 
 /// Explains a silence.
@@ -197,7 +214,10 @@ pub fn explain(silence: Span, known: &Known) -> Explanation {
         .iter()
         .filter(|tick| late_span(tick).within(silence).is_some() || within(tick));
     Explanation {
-        answer: answer(silence.len(), starved_for, pressed_for, unseen),
+        answer: match answer(silence.len(), starved_for, pressed_for, unseen) {
+            Answer::HostStarved if !known.accused.is_empty() => Answer::Partly,
+            answer => answer,
+        },
         seconds: silence.len().as_secs_f64(),
         starved_seconds: starved_for.as_secs_f64(),
         pressed_seconds: pressed_for.as_secs_f64(),
@@ -215,6 +235,7 @@ pub fn explain(silence: Span, known: &Known) -> Explanation {
             })
             .filter(|overlap| overlap.seconds > 0.0)
             .collect(),
+        accused: known.accused.clone(),
     }
 }
 
@@ -342,6 +363,19 @@ mod tests {
         assert_eq!(found.starved_seconds, 9.8);
         assert_eq!(found.not_seen_seconds, 0.0);
         assert_eq!(found.tick_late_seconds_max, 9.8);
+    }
+
+    #[test]
+    fn who_was_found_at_fault_meanwhile_is_not_acquitted() {
+        let mut known = known(vec![tick(0, 1), tick(1_000, 0), tick(11_800, 9_800)]);
+        known.accused = vec![Accused {
+            event: 62,
+            subject: "card/pci:0000:3b:00.0".to_owned(),
+            cause: Cause::Card,
+        }];
+        let found = explain(span(1_000, 11_800), &known);
+        assert_eq!(found.answer, Answer::Partly);
+        assert_eq!((found.starved_seconds, found.accused.len()), (9.8, 1));
     }
 
     #[test]

@@ -842,6 +842,30 @@ fn a_starved_host_clears_no_card_that_answered_wrongly_within_a_minute() {
     assert!(is_cleared(&scene), "what it said is long ago");
 }
 
+#[test]
+fn a_busy_host_clears_no_card_that_stood_still_in_polls_on_time_until_it_has_its_work_again() {
+    let mut scene = on_a_quiet_host();
+    scene.host = Some(pressed(0.5));
+    scene.polls(5);
+    scene.card_beats = false;
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.page.breaker.opened_by = padded("timed-out");
+    scene.polls(8);
+    let cause = |scene: &Scene| scene.judge.diagnosis().assessment().cause;
+    assert_eq!(cause(&scene), Cause::Card);
+    // It moves again, and is not used yet.
+    scene.card_beats = true;
+    for second in 0..40 {
+        scene.polls(1);
+        assert_eq!(cause(&scene), Cause::Card, "after {second} s");
+        let vetoes = &scene.judge.diagnosis().assessment().vetoes;
+        assert_eq!(vetoes, &[]);
+    }
+    scene.page.breaker.state = breaker_state::CLOSED.into();
+    scene.polls(40);
+    assert_ne!(cause(&scene), Cause::Card);
+}
+
 /// Who is at fault with a card on a starved host, and who besides.
 fn at_fault_on_a_starved_host(ail: impl Fn(&mut Scene)) -> (Cause, Option<Cause>) {
     let mut scene = on_a_quiet_host();

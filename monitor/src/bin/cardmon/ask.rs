@@ -30,7 +30,7 @@ Exit status, after the conventions of monitoring plugins; of several cards and s
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives
+               or it serves, and it or its link is at fault all the same; or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives
                no sign of life; a service hangs, leaks or is configured wrongly. With --live also:
                a card answers and is late (--late), too hot, on a link that is slower or narrower
                than it could be, past a limit of a sensor, or on trial (its breaker is half open)
@@ -240,15 +240,24 @@ fn on_qat(card: &QatFigures) -> (u8, u8, &'static str, String) {
     )
 }
 
-/// A card that gives cause for a warning, if it does, as bad as one that is unavailable.
+/// A card that gives cause for a warning, if it does, as bad as one that is unavailable: also one that
+/// serves and is at fault, of which software has stopped the answers so far.
 fn warned(card: &CardStatus) -> Option<(u8, u8, &'static str, String)> {
-    let warning = card.warnings.first()?;
+    let is_at_fault = matches!(card.cause, Cause::Card | Cause::Link);
+    let of_fault = card.evidence.first();
+    let of_fault = of_fault.filter(|_| is_at_fault && card.state == State::Connected);
+    let (what, why) = match (of_fault, card.warnings.first()) {
+        (Some(evidence), _) => (format!("serves, and {} is at fault", card.cause), evidence),
+        (None, warning) => {
+            let warning = warning?;
+            (without_bars(&warning.code), warning)
+        }
+    };
     let (severity, (code, word)) = (
         severity(State::Unavailable),
         plugin_status(State::Unavailable),
     );
-    let (name, what) = (without_bars(&card.card), without_bars(&warning.code));
-    let why = without_bars(&warning.detail);
+    let (name, why) = (without_bars(&card.card), without_bars(&why.detail));
     Some((severity, code, word, format!("; {name} {what}: {why}")))
 }
 

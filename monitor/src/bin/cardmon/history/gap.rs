@@ -4,8 +4,13 @@ use super::{escaped, line, open, time, when};
 use crate::places::ReadPlace;
 use monitor::history::{Filter, Reader, Recorded, SampleReader, Tier, Value, WallTime};
 use monitor::local_health::Sign;
-use monitor::record::gap::{Answer, Explanation, Known, SIGNS, Span, Tick, explain as explained};
-use monitor::record::{self, HOST_STARVED, START, StartBody, StarvedBody, TICK_LATE};
+use monitor::record::gap::{
+    Accused, Answer, Explanation, Known, SIGNS, Span, Tick, explain as explained,
+};
+use monitor::record::{
+    self, HOST_STARVED, START, StartBody, StarvedBody, TICK_LATE, TRANSITION, TransitionBody,
+};
+use monitor::verdict::Cause;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,8 +18,8 @@ use std::time::Duration;
 pub(crate) const EXPLAIN_HELP: &str = "\
 Example: cardmon explain --gap 2026-11-22T19:36:46.531Z..2026-11-22T19:36:57.328Z
 Times are UTC. Ticks are kept by the second for a day; of older times only events tell.
-Exit status: 0 the host was starved for most of it, 10 it was well or merely busy, 11 neither, or
-nobody looked.";
+Exit status: 0 the host was starved for most of it and no card was found at fault, 10 it was well or
+merely busy, 11 neither, or nobody looked.";
 
 /// How far around a silence ticks are looked for: the one after it may come late.
 const AROUND: Duration = Duration::from_secs(120);
@@ -59,6 +64,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
         ..Known::default()
     };
     starved(&events, silence, &mut known)?;
+    known.accused = accused(&events, silence)?;
     match SampleReader::open(&directory) {
         Ok(samples) => figures(&samples, silence, &mut known)?,
         Err(error) => crate::complain(&format!(
@@ -105,6 +111,7 @@ fn told(silence: Span, found: &Explanation) -> String {
         ticks,
         tick_late_seconds_max,
         overlaps,
+        accused,
     } = found;
     let overlap = format!("overlap {starved_seconds:.1} of {seconds:.1} s");
     let says = match answer {
@@ -125,11 +132,14 @@ fn told(silence: Span, found: &Explanation) -> String {
             "nobody looked for most of it: the monitor did not run, or what it saw is not on record"
                 .to_owned()
         }
-        Answer::Partly => {
+        Answer::Partly if *starved_seconds > 0.0 => {
             format!(
                 "the host was starved for some of it ({overlap}), which does not explain the rest"
             )
         }
+        Answer::Partly => format!(
+            "nobody looked for {not_seen_seconds:.1} of {seconds:.1} s, and the host was well in the rest"
+        ),
     };
     let mut lines = vec![
         format!("{} .. {}: {says}", time(silence.from), time(silence.until)),
@@ -137,6 +147,13 @@ fn told(silence: Span, found: &Explanation) -> String {
             "  own ticks: {ticks}, the latest {tick_late_seconds_max:.1} s late; not seen: {not_seen_seconds:.1} s"
         ),
     ];
+    lines.extend(accused.iter().map(|it| {
+        let (subject, cause) = (escaped(&it.subject), it.cause);
+        format!(
+            "  and yet event {} found at fault: {cause}, with {subject}",
+            it.event
+        )
+    }));
     lines.extend(
         overlaps
             .iter()
@@ -188,6 +205,27 @@ fn starved(events: &Reader, silence: Span, known: &mut Known) -> anyhow::Result<
         spans.push(Span { from, until });
     }
     Ok(())
+}
+
+/// Cards that came to be at fault within the silence, or whose links did.
+fn accused(events: &Reader, silence: Span) -> anyhow::Result<Vec<Accused>> {
+    let filter = Filter {
+        kinds: vec![TRANSITION.to_owned()],
+        from_wall: Some(silence.from),
+        until_wall: Some(silence.until),
+        ..Filter::default()
+    };
+    let of_one = |recorded: Recorded| {
+        let body: TransitionBody = serde_json::from_str(&recorded.event.body).ok()?;
+        let is_of_card = matches!(body.cause, Cause::Card | Cause::CardAbsent | Cause::Link);
+        is_of_card.then(|| Accused {
+            event: recorded.seq.0,
+            subject: recorded.event.subject.clone(),
+            cause: body.cause,
+        })
+    };
+    let found = query(events, &filter)?;
+    Ok(found.into_iter().filter_map(of_one).collect())
 }
 
 fn figures(samples: &SampleReader, silence: Span, known: &mut Known) -> anyhow::Result<()> {
