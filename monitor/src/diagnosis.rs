@@ -27,12 +27,12 @@ use crate::led::{Decoder, EdgeLog, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
 use crate::rules::{
-    Case, breaks_a_rule, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause, is_paused,
-    is_silence, was_tested_in_a_pause,
+    Case, breaks_a_rule, has_released, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause,
+    is_paused, is_silence, was_tested_in_a_pause,
 };
 use answers::Answers;
 use card_spec::health::Summary;
-use card_spec::telemetry::{Page, breaker_state, check_result};
+use card_spec::telemetry::{Page, breaker_state, card_state, check_result};
 use host::HostHealth;
 use hwshim::clock::{Instant, nanos};
 use link::LinkDeltas;
@@ -174,6 +174,11 @@ impl Diagnosis {
                 dossier.counter_moved("it moves", now);
             }
         }
+        if page.card.state.get() == card_state::GONE {
+            // It stays so when later attempts to reach it fail in other ways.
+            let detail = "the owner found that the card is gone";
+            dossier.seen(Kind::ConfigAllOnes, 1.0, detail, now);
+        }
         // The owner drives the card itself: as long as it publishes, no service stands between.
         let detail = "the owner publishes, and drives the card itself";
         if case.memory.page_moved() {
@@ -305,6 +310,10 @@ impl Diagnosis {
     fn weigh_owner(&mut self, case: &Case<'_>) {
         let now = case.look.at;
         match &case.look.owner {
+            _ if has_released(case) => {
+                let detail = "the owner let go of the card in an orderly way";
+                self.scales.dossier.not_seen(Kind::OwnerGone, detail, now);
+            }
             Some(Ok(Owner::Ended)) => {
                 let detail = "the owner's process has ended";
                 self.scales.dossier.seen(Kind::OwnerGone, 1.0, detail, now);

@@ -141,9 +141,26 @@ pub struct Incident {
 /// What makes a symptom another: subject and code. Which check fails by it depends on what else is seen.
 type Kind = (String, Cow<'static, str>);
 
+/// What a cause asks for by itself: what has no check that fails, as nothing is there to be checked.
+const fn asked_by(cause: Cause) -> ImmediateAction {
+    match cause {
+        // Nothing that is done here brings it back.
+        Cause::CardAbsent => ImmediateAction::ContactSupport,
+        Cause::ServiceGone | Cause::ServiceHang | Cause::Monitor => ImmediateAction::RestartApp,
+        Cause::Card
+        | Cause::Link
+        | Cause::ServiceLeak
+        | Cause::HostStarvation
+        | Cause::Overload
+        | Cause::Configuration
+        | Cause::None
+        | Cause::Undetermined => ImmediateAction::Ignore,
+    }
+}
+
 impl Incident {
-    /// What to do at once: the strongest that a failed check of the same cause asks for. Checks that
-    /// blame somebody else do not count once the cause is known.
+    /// What to do at once: the strongest that a failed check of the same cause asks for, or the cause
+    /// itself. Checks that blame somebody else do not count once the cause is known.
     #[must_use]
     pub fn recommended(&self) -> ImmediateAction {
         let entries = self.checks.iter().copied().filter_map(code::lookup);
@@ -152,10 +169,11 @@ impl Incident {
                 || self.cause == Cause::Undetermined
                 || entry.cause == Cause::Undetermined
         });
-        of_cause
-            .map(|entry| entry.immediate)
+        let by_checks = of_cause.map(|entry| entry.immediate);
+        by_checks
+            .chain([asked_by(self.cause)])
             .max()
-            .unwrap_or(ImmediateAction::Ignore)
+            .expect("the cause asks for something")
     }
 
     fn takes(&self, cause: Cause, at: Instant) -> bool {
@@ -620,6 +638,19 @@ mod tests {
         incidents.attribute(FIRST, Cause::Overload);
         incidents.symptom(symptom(18, "queue-long", None), Cause::Overload);
         assert_eq!(incidents.open().len(), 1);
+    }
+
+    #[test]
+    fn who_is_gone_asks_for_something_though_no_check_of_it_fails() {
+        for (cause, wanted) in [
+            (Cause::CardAbsent, ImmediateAction::ContactSupport),
+            (Cause::ServiceGone, ImmediateAction::RestartApp),
+            (Cause::Overload, ImmediateAction::Ignore),
+        ] {
+            let mut incidents = Incidents::new();
+            incidents.symptom(symptom(1, "gone", None), cause);
+            assert_eq!(incidents.open()[0].recommended(), wanted, "{cause}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod owner;
 mod page;
 
 pub use memory::{Memory, Pulse};
+pub(crate) use owner::has_released;
 
 use crate::probe::{Heartbeat, Owner};
 use crate::verdict::{Cause, Evidence, Limits, Look, State};

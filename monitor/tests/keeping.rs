@@ -1412,6 +1412,34 @@ fn firmware_that_changes_in_no_window_is_on_record_and_a_failed_check() {
 }
 
 #[test]
+fn a_sign_of_life_is_beside_the_socket_and_of_a_card_that_nobody_knows_there_is_no_report() {
+    let site = Site::new();
+    fs::create_dir(site.path("run")).unwrap();
+    let ran = Command::new(CARDMON)
+        .args(["run", "--json", "--interval", "200ms", "--for", "600ms"])
+        .args(["--listen", "127.0.0.1:0"])
+        .args(["--telemetry", &site.text("nothing")])
+        .args(["--history", &site.text("history")])
+        .args(["--control", &site.text("run/control.sock")])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(site.path("run/alive.json").exists());
+    // Though that the monitor ran is on record.
+    let report = Command::new(CARDMON)
+        .args(["report", "pci:0000:99:00.0"])
+        .args(["--telemetry", &site.text("nothing")])
+        .args(["--history", &site.text("history")])
+        .args(["--out", &site.text("report.tar")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(report.stderr).unwrap();
+    assert_eq!(report.status.code(), Some(1), "{said}");
+    assert!(said.contains("nothing is known of"), "{said}");
+    assert!(!site.path("report.tar").exists());
+}
+
+#[test]
 fn a_card_that_serves_and_is_at_fault_is_a_warning() {
     let mut site = Site::new();
     let monitor = site.start();

@@ -7,7 +7,7 @@ use card_spec::telemetry::card_state;
 
 /// The owner let go of the card. That stands, whether or not the owner has ended since.
 pub(super) fn released(case: &Case<'_>) -> Option<Finding> {
-    (case.page()?.card.state.get() == card_state::RELEASED).then(|| {
+    has_released(case).then(|| {
         Finding::new(
             "card-released",
             "its owner let go of it in an orderly way",
@@ -16,8 +16,17 @@ pub(super) fn released(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
-/// The owner's process is gone.
+/// Whether it has let go of the card in an orderly way.
+pub(crate) fn has_released(case: &Case<'_>) -> bool {
+    let page = case.page();
+    page.is_some_and(|page| page.card.state.get() == card_state::RELEASED)
+}
+
+/// The owner's process is gone, and had the card.
 pub(super) fn gone(case: &Case<'_>) -> Option<Finding> {
+    if has_released(case) {
+        return None;
+    }
     let how = match case.look.owner.as_ref()? {
         Ok(Owner::Alive(_)) => return None,
         Ok(Owner::Ended) => "has ended without letting go of the card".to_owned(),

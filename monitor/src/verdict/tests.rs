@@ -528,6 +528,27 @@ fn an_owner_that_let_go_is_no_fault_even_when_it_has_ended() {
     scene.owner_publishes = false;
     scene.polls(100);
     assert_eq!(scene.verdict(), (State::Disconnected, Cause::None));
+    // Nor is it weighed as one.
+    assert!(!scene.has_evidence("owner-gone"));
+    let assessment = scene.judge.diagnosis().assessment();
+    assert_eq!(assessment.cause, Cause::None, "{assessment:#?}");
+}
+
+#[test]
+fn a_card_that_was_gone_before_it_was_watched_is_weighed_as_gone_on_a_busy_host_too() {
+    let mut scene = Scene::new();
+    scene.host = Some(pressed(0.5));
+    scene.card_beats = false;
+    scene.page.card.state = card_state::GONE.into();
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.page.breaker.opened_by = padded("not-usable");
+    scene.polls(10);
+    assert_eq!(scene.verdict(), (State::Unreachable, Cause::CardAbsent));
+    // Nobody has read its errors, so it may also be the link; and it is not the host.
+    let assessment = scene.judge.diagnosis().assessment();
+    let likely = [Cause::CardAbsent, Cause::Link];
+    assert!(likely.contains(&assessment.leading), "{assessment:#?}");
+    assert_eq!(assessment.cause, Cause::Undetermined, "{assessment:#?}");
 }
 
 #[test]

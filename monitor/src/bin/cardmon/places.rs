@@ -49,6 +49,8 @@ impl HistoryPlace {
 
 /// Where `cardmon.service` puts its anchors.
 const UNIT_ANCHORS: &str = "/var/log/cardmon/anchors";
+/// Its sign of life is beside the control socket.
+const SIGN_OF_LIFE: &str = "alive.json";
 
 /// Beside the history, unless those that `of_unit` names were written to last: the same history may have
 /// been kept by hand before, or be since.
@@ -98,7 +100,12 @@ pub(crate) fn control_socket() -> PathBuf {
 
 /// The dead man's file of the monitor of this user.
 pub(crate) fn sign_of_life() -> PathBuf {
-    runtime_directory().join("alive.json")
+    runtime_directory().join(SIGN_OF_LIFE)
+}
+
+/// The sign of life of a monitor with that control socket.
+pub(crate) fn sign_of_life_beside(control: &Path) -> PathBuf {
+    control.with_file_name(SIGN_OF_LIFE)
 }
 
 /// Makes the directory of both, for whoever is going to write there.

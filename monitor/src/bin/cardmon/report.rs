@@ -71,9 +71,13 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         wall: stamp.wall,
     };
     let report = report::collect(&arguments.card, &sources, now);
-    if report.identity.known().is_none() && report.events.known().is_none_or(Vec::is_empty) {
+    let is_on_record = report.events.known().is_some_and(|events| {
+        let mut subjects = events.iter().map(|event| &event.subject);
+        subjects.any(|subject| *subject == report.card)
+    });
+    if report.identity.known().is_none() && !is_on_record {
         anyhow::bail!(
-            "nothing is known of {}: no page in {} and nothing on record in {}",
+            "nothing is known of {}: no page in {} and nothing on record in {}; `cardmon status` and `cardmon history` name the cards there are",
             arguments.card,
             telemetry.display(),
             found.directory.display()

@@ -280,14 +280,11 @@ impl Keep {
 
     /// The dead man's file. Without one, watching goes on.
     fn dead_man(&self, simulated: bool) -> Option<DeadMan> {
-        let path = match &self.dead_man {
-            Some(path) => path.clone(),
-            None if simulated || self.no_history => return None,
-            None => places::sign_of_life(),
-        };
-        let made = match &self.dead_man {
-            Some(_) => Ok(()),
-            None => places::make_runtime_directory(),
+        let (path, made) = match (&self.dead_man, &self.control) {
+            (Some(path), _) => (path.clone(), Ok(())),
+            (None, _) if simulated || self.no_history => return None,
+            (None, Some(control)) => (places::sign_of_life_beside(control), Ok(())),
+            (None, None) => (places::sign_of_life(), places::make_runtime_directory()),
         };
         match made.and_then(|()| Ok(DeadMan::begin(&path)?)) {
             Ok(dead_man) => Some(dead_man),

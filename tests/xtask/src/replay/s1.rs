@@ -194,7 +194,7 @@ fn judge(polls: &[Value], last: &Value) -> anyhow::Result<()> {
     println!("  as it should be: the web server is a victim of that");
     expect(
         "what to do at once is told",
-        !matches!(text(incident, "/at_once"), "" | "ignore"),
+        !matches!(text(incident, "/at_once"), "" | "IGNORE"),
     )?;
     let blamed = |poll: &Value| {
         service(poll, "web").is_some_and(|it| text(it, "/cause") == "service-leak")
