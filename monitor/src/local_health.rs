@@ -2,8 +2,8 @@
 //!
 //! A host that is starved delays beats, answers and our own polls alike, so it makes every deadline
 //! look missed. The score (as Lifeguard, arXiv 1707.00788, has it for members of a group) goes up
-//! with each sign of starvation and down with each clean second; every timeout for *events* is
-//! longer by it, and no card is blamed for what happened while it was not zero. It says nothing about
+//! with each sign of starvation and down with each clean second; what a service did not do while it was
+//! not zero counts half, and no card is blamed for what a host can bring about. It says nothing about
 //! cards.
 //!
 //! ```text
@@ -290,14 +290,6 @@ impl LocalHealth {
         self.score
     }
 
-    /// What to multiply every timeout for an event with. Counters that a card moves by itself need
-    /// none: a starved host cannot stop them.
-    #[must_use]
-    pub const fn timeout_multiplier(&self) -> u32 {
-        // Widens.
-        1 + self.score as u32
-    }
-
     /// What follows, as of the last sample.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -488,10 +480,8 @@ mod tests {
         };
         assert_eq!(host.pass(1, &starved), 5);
         assert_eq!(host.pass(5, &starved), SCORE_MAX);
-        assert_eq!(host.health.timeout_multiplier(), 8);
         assert_eq!(host.pass(3, &clean()), 4);
         assert_eq!(host.pass(9, &clean()), 0);
-        assert_eq!(host.health.timeout_multiplier(), 1);
         // Half seconds add up.
         host.pass(1, &starved);
         for score in [5, 4, 4, 3] {

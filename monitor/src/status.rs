@@ -29,6 +29,7 @@ use card_spec::health::Summary;
 use card_spec::telemetry::{Breaker, Checks, Page, Requests, breaker_state, check_result};
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -509,6 +510,22 @@ pub struct ServiceFigures {
     pub threads: u64,
     /// Local TCP ports.
     pub tcp_ports: Option<u64>,
+    /// Locked in memory.
+    #[serde(default)]
+    pub locked_bytes: Option<u64>,
+    /// Swapped out.
+    #[serde(default)]
+    pub swapped_bytes: Option<u64>,
+    /// TCP sockets by state, as ss(8) calls these, read within the last two minutes; empty if they could
+    /// not be read.
+    #[serde(default)]
+    pub tcp_states: BTreeMap<String, u64>,
+    /// Connections that waited to be accepted when those were read.
+    #[serde(default)]
+    pub accept_queue: Option<u64>,
+    /// Connections of its network namespace that ever found such a queue full.
+    #[serde(default)]
+    pub listen_overflows: Option<u64>,
 }
 
 /// What the kernel holds for a control group; `null` is what it does not say.

@@ -89,7 +89,7 @@ fn encode_verdicts(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Re
 fn encode_processes(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Result {
     type Figure = fn(&ServiceFigures) -> Option<u64>;
     let bytes = Some(&Unit::Bytes);
-    let figures: [(&str, &str, Option<&Unit>, Figure); 5] = [
+    let figures: [(&str, &str, Option<&Unit>, Figure); 7] = [
         ("resident_memory", "Resident memory", bytes, |it| {
             it.rss_bytes
         }),
@@ -99,6 +99,15 @@ fn encode_processes(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::R
         ("open_fds", "Open descriptors", None, |it| it.descriptors),
         ("threads", "Threads", None, |it| Some(it.threads)),
         ("tcp_ports", "Local TCP ports", None, |it| it.tcp_ports),
+        ("locked_memory", "Memory locked", bytes, |it| {
+            it.locked_bytes
+        }),
+        (
+            "accept_queue",
+            "Connections that wait to be accepted",
+            None,
+            |it| it.accept_queue,
+        ),
     ];
     for (name, what, unit, figure) in figures {
         to.gauge(

@@ -66,6 +66,10 @@ pub struct Service {
 
 /// Memory of a process (proc_pid_status(5)). `None` is what this kernel does not count, or what a
 /// thread of the kernel does not have.
+///
+/// Its share of what it has in common with others (`Pss` of `smaps_rollup`) is not read: the kernel walks
+/// all its page tables for that, and the service cannot map memory meanwhile. What it leaks is its own,
+/// and stands in `RssAnon`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ServiceMemory {
     /// In memory now (`VmRSS`).
@@ -213,6 +217,24 @@ pub enum TcpState {
 }
 
 impl TcpState {
+    /// Its name, as ss(8) has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "estab",
+            Self::SynSent => "syn-sent",
+            Self::SynReceived => "syn-recv",
+            Self::FinWait1 => "fin-wait-1",
+            Self::FinWait2 => "fin-wait-2",
+            Self::TimeWait => "time-wait",
+            Self::Closed => "unconn",
+            Self::CloseWait => "close-wait",
+            Self::LastAck => "last-ack",
+            Self::Listen => "listen",
+            Self::Closing => "closing",
+        }
+    }
+
     const fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => Self::Established,

@@ -476,8 +476,11 @@ impl ServiceFigures {
     fn new(service: &Service) -> Self {
         let memory = service.memory.as_ref().ok();
         let holdings = &service.holdings;
-        let ports = holdings.sockets.as_ref().ok();
-        let ports = ports.and_then(|sockets| u64::try_from(sockets.tcp_ports.len()).ok());
+        let sockets = holdings.sockets.as_ref().ok();
+        let ports = sockets.and_then(|sockets| u64::try_from(sockets.tcp_ports.len()).ok());
+        let states = sockets.into_iter().flat_map(|sockets| &sockets.tcp);
+        let queues = sockets.map(|sockets| sockets.listening.iter());
+        let rejects = holdings.rejects.as_ref().ok();
         Self {
             pid: service.id.pid,
             start_time_ticks: service.id.start_time_ticks,
@@ -489,6 +492,13 @@ impl ServiceFigures {
             sockets: holdings.descriptors.as_ref().ok().map(|all| all.sockets),
             threads: service.threads,
             tcp_ports: ports,
+            locked_bytes: memory.and_then(|memory| memory.locked_bytes),
+            swapped_bytes: memory.and_then(|memory| memory.swapped_bytes),
+            tcp_states: states
+                .map(|(state, count)| (state.name().to_owned(), *count))
+                .collect(),
+            accept_queue: queues.map(|queues| queues.map(|it| it.queued).sum()),
+            listen_overflows: rejects.map(|rejects| rejects.listen_overflows),
         }
     }
 }
