@@ -406,12 +406,12 @@ impl Router {
         if begun.is_none() && !shared.owes_a_look() {
             return Ok(signature);
         }
-        let now = shared.clock.now();
+        let took = begun.map(|begun| shared.clock.now().since(begun));
         if let Some(mut inner) = shared.lock() {
-            if let Some(begun) = begun {
-                inner.core.took_beside(class, now.since(begun));
+            if let Some(took) = took {
+                inner.core.took_beside(class, took);
             }
-            shared.look(inner, now);
+            shared.look(inner);
         }
         Ok(signature)
     }
@@ -612,10 +612,10 @@ impl Shared {
     }
 
     /// Takes the look that is owed, if one is, and lets go of the lock.
-    fn look(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+    fn look(&self, mut inner: MutexGuard<'_, Inner>) {
         let looks = !inner.stopping && self.owes_a_look();
         if looks {
-            inner.poll(now);
+            inner.poll(self.clock.now());
         }
         inner.core.publish(&self.outlook);
         let sleeps = looks && inner.sleeping_until != Instant::ORIGIN;
@@ -659,16 +659,15 @@ impl Guard<'_> {
     }
 
     fn end(self, begun: Option<Instant>, released: Released) -> Result<Vec<u8>, OperationError> {
-        let now = self.shared.clock.now();
-        let took = begun.and_then(|begun| released.took(now.since(begun)));
+        let took = begun.and_then(|begun| released.took(self.shared.clock.now().since(begun)));
         let Released { output, ending, .. } = released;
         if let Some(mut inner) = self.shared.lock() {
             if let Some(took) = took {
                 inner.core.took(self.id, took);
             }
-            inner.core.settle(self.id, &ending, now);
+            inner.core.settle(self.id, &ending);
             if matches!(ending, Ending::Software) {
-                self.shared.look(inner, now);
+                self.shared.look(inner);
             } else {
                 inner.core.publish(&self.shared.outlook);
             }
@@ -691,9 +690,7 @@ impl Drop for Guard<'_> {
         if let Some(mut inner) = self.shared.lock() {
             // Delivered and not looked at is arrived as well.
             let arrived = self.arrived || !inner.stop_waiting(self.id);
-            inner
-                .core
-                .abandon(self.id, arrived, self.shared.clock.now());
+            inner.core.abandon(self.id, arrived);
         }
     }
 }

@@ -153,17 +153,25 @@ impl Breaker {
         permit.epoch == self.epoch
     }
 
+    /// Records that an admitted request ended well. When makes no difference.
+    pub fn succeed(&mut self, permit: Permit) {
+        // Work admitted before the last transition says nothing about the present.
+        if let State::Closed { failures } = &mut self.state
+            && permit.epoch == self.epoch
+        {
+            *failures = 0;
+        }
+    }
+
     /// Records how an admitted request ended.
     pub fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
         let Permit { epoch } = permit;
         match (self.state, outcome) {
+            (_, Outcome::Success) => self.succeed(permit),
             // An accelerator that lied is never to be believed, however late we learn.
             (_, Outcome::Misbehaved(code)) => self.open(code, now),
             // Other work admitted before the last transition says nothing about the present.
             _ if epoch != self.epoch => {}
-            (State::Closed { .. }, Outcome::Success) => {
-                self.state = State::Closed { failures: 0 };
-            }
             (State::Closed { failures }, Outcome::Failure(code)) => {
                 if failures + 1 < self.limits.failures_max {
                     self.state = State::Closed {

@@ -583,7 +583,7 @@ impl Core {
     }
 
     /// Ends a request that [arrived](Self::poll) or was placed in software.
-    pub fn settle(&mut self, id: RequestId, ending: &Ending, now: Instant) {
+    pub fn settle(&mut self, id: RequestId, ending: &Ending) {
         let Some(Pending::Caller(asked)) = self.get_mut(id) else {
             return;
         };
@@ -626,7 +626,7 @@ impl Core {
             if *ending == Ending::Card && lane.breaker.is_current(&permit) {
                 note(&mut lane.proven, algorithm);
             }
-            lane.breaker.record(permit, Outcome::Success, now);
+            lane.breaker.succeed(permit);
         }
     }
 
@@ -646,9 +646,9 @@ impl Core {
 
     /// Says that nobody waits for a request any more. It is refused when the accelerator is done
     /// with it, or now if it is not there.
-    pub fn abandon(&mut self, id: RequestId, arrived: bool, now: Instant) {
+    pub fn abandon(&mut self, id: RequestId, arrived: bool) {
         if arrived {
-            self.settle(id, &Ending::Abandoned, now);
+            self.settle(id, &Ending::Abandoned);
         } else if let Some(Pending::Caller(asked)) = self.get_mut(id) {
             asked.place = Place::GivenUp;
             asked.copy = None;

@@ -113,12 +113,12 @@ impl Direct {
     }
 
     fn end(&mut self, id: RequestId, begun: Option<Instant>, released: Released) -> Done {
-        let now = self.clock.now();
-        if let Some(took) = begun.and_then(|begun| released.took(now.since(begun))) {
+        let took = begun.and_then(|begun| released.took(self.clock.now().since(begun)));
+        if let Some(took) = took {
             self.core.took(id, took);
         }
         let Released { output, ending, .. } = released;
-        self.core.settle(id, &ending, now);
+        self.core.settle(id, &ending);
         Done { id, output, ending }
     }
 

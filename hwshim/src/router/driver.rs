@@ -99,29 +99,30 @@ impl Inner {
 
     /// Whether the driver sleeps longer than it may now.
     pub(super) fn oversleeps(&self) -> bool {
-        self.core.next_wake() < self.sleeping_until
+        // While it is awake there is nothing to look for.
+        self.sleeping_until != Instant::ORIGIN && self.core.next_wake() < self.sleeping_until
     }
 
     /// Returns whether anything has arrived.
     pub(super) fn poll(&mut self, now: Instant) -> bool {
         self.core.poll(now, &mut self.arrivals);
         let arrived = !self.arrivals.is_empty();
-        self.deliver(now);
+        self.deliver();
         arrived
     }
 
     fn take_due_reset(&mut self, now: Instant) -> Option<Reset> {
         let reset = self.core.take_due_reset(now, &mut self.arrivals);
-        self.deliver(now);
+        self.deliver();
         reset
     }
 
     fn restore(&mut self, reset: Reset, now: Instant) {
         self.core.restore(reset, now, &mut self.arrivals);
-        self.deliver(now);
+        self.deliver();
     }
 
-    fn deliver(&mut self, now: Instant) {
+    fn deliver(&mut self) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for arrival in arrivals.drain(..) {
             let id = arrival.id;
@@ -137,7 +138,7 @@ impl Inner {
                 _ => false,
             };
             if !delivered {
-                self.core.abandon(id, true, now);
+                self.core.abandon(id, true);
             }
         }
         self.arrivals = arrivals;
@@ -299,7 +300,7 @@ impl Drop for LastTurn<'_> {
             let mut arrivals = std::mem::take(&mut inner.arrivals);
             inner.core.hand_back_all(now, &mut arrivals);
             inner.arrivals = arrivals;
-            inner.deliver(now);
+            inner.deliver();
             // Requests of an accelerator that is being reset were handed back before.
             inner.waiters.clear();
         }

@@ -359,7 +359,7 @@ impl Desk {
     }
 
     fn settle(&mut self, id: RequestId, ending: &Ending) {
-        self.core.settle(id, ending, self.now);
+        self.core.settle(id, ending);
         assert!(self.open.remove(&key(id)).is_some(), "it ends once");
         self.ended += 1;
         self.check();
@@ -372,7 +372,7 @@ impl Desk {
         }
         open.given_up = true;
         open.waiter = None;
-        self.core.abandon(id, false, self.now);
+        self.core.abandon(id, false);
         self.check();
     }
 }

@@ -264,17 +264,18 @@ impl Core {
     /// Decides, and remembers who was passed over.
     fn route(&mut self, wanted: Wanted, candidates: &[Candidate]) -> Route {
         let best = soonest(candidates);
-        let situation = self.situation(wanted);
-        let prospect = best.map(|best| self.prospect(&best, wanted.class));
         let choice = match best {
             Some(_) if wanted.needs_accelerator || self.options.offload.is_always() => {
                 Choice::Accelerator
             }
-            _ => situation.choose(prospect),
+            _ => {
+                let prospect = best.map(|best| self.prospect(&best, wanted.class));
+                self.situation(wanted).choose(prospect)
+            }
         };
         let chosen = match (choice, best) {
             (Choice::Accelerator, Some(best)) => best.latency,
-            _ => situation.software,
+            _ => self.costs.of(wanted.class).software,
         };
         let worth_trying = match choice {
             Choice::Accelerator
@@ -419,7 +420,7 @@ impl Core {
         requests.in_flight += 1;
         if !has_room {
             requests.overloaded += 1;
-            self.settle(id, &Ending::Refused, now);
+            self.settle(id, &Ending::Refused);
             return Placed::Refused(id, OperationError::Overloaded);
         }
         requests.shed += u64::from(shed);
@@ -526,7 +527,7 @@ impl Core {
                     share: None,
                 });
             }
-            Place::GivenUp => self.settle(id, &Ending::Abandoned, now),
+            Place::GivenUp => self.settle(id, &Ending::Abandoned),
             Place::Hedged => {
                 self.lanes[lane].requests.stragglers += u64::from(output.is_ok());
                 self.is_with_caller(id);

@@ -244,7 +244,7 @@ impl Desk {
     }
 
     fn settle(&mut self, id: RequestId, ending: Ending) {
-        self.core.settle(id, &ending, self.now);
+        self.core.settle(id, &ending);
         self.check();
     }
 
@@ -492,7 +492,7 @@ fn an_answer_in_time_is_not_hedged_and_one_given_up_neither() {
     desk.warm_up(50);
     works.lock().unwrap().service = Duration::from_millis(50);
     let id = desk.submit_to_card();
-    desk.core.abandon(id, false, desk.now);
+    desk.core.abandon(id, false);
     assert!(desk.wait(Duration::from_millis(10)).is_empty());
     assert_eq!(desk.requests().hedged, 0);
     desk.wait(Duration::from_millis(60));
