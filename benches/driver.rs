@@ -65,10 +65,10 @@ fn request(index: u32) -> Request {
             index,
             generation: 0,
         },
-        operation: Operation::Digest {
+        operation: Arc::new(Operation::Digest {
             hash: HashAlgorithm::Sha256,
             message: Secret::from(&[0x20; 16][..]),
-        },
+        }),
         deadline: Instant::NEVER,
     }
 }

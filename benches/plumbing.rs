@@ -154,7 +154,7 @@ fn request(operation: Operation, now: Instant) -> Request {
             index: 0,
             generation: 0,
         },
-        operation,
+        operation: Arc::new(operation),
         deadline: now.plus(Duration::from_secs(60)),
     }
 }

@@ -98,7 +98,7 @@ fn request(index: u32, operation: Operation) -> Request {
             index,
             generation: 0,
         },
-        operation,
+        operation: Arc::new(operation),
         deadline: Instant::NEVER,
     }
 }
@@ -280,7 +280,7 @@ fn what_is_too_long_is_handed_back_untouched(mut subject: Subject) {
         };
         refused = true;
         assert_eq!(rejected.reason, RejectReason::Unsupported);
-        let Operation::Digest { message: back, .. } = &rejected.request.operation else {
+        let Operation::Digest { message: back, .. } = &*rejected.request.operation else {
             panic!("{rejected:?}");
         };
         assert!(**back == message, "{len} bytes came back changed");

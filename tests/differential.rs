@@ -408,7 +408,7 @@ fn perform_all(subject: &mut Subject, operations: Vec<Operation>) -> Vec<Complet
                 index,
                 generation: !index,
             },
-            operation,
+            operation: Arc::new(operation),
             deadline: Instant::NEVER,
         };
         while let Err(rejected) = accelerator.submit(request, SystemClock.now()) {
@@ -436,7 +436,7 @@ fn perform_all(subject: &mut Subject, operations: Vec<Operation>) -> Vec<Complet
 /// Compares an accelerator's answer and software's with AWS-LC's, and returns what is released.
 fn assert_agrees(expected: &Expected, completion: Completion) -> Option<Vec<u8>> {
     let Completion { request, output } = completion;
-    let operation = &request.operation;
+    let operation = &*request.operation;
     let name = operation.algorithm();
     let software = software::perform(operation);
     if let Expected::BadTag = expected {

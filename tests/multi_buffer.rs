@@ -207,10 +207,10 @@ fn it_signs_and_does_nothing_else_and_says_how_many_go_together() {
             index: 1,
             generation: 0,
         },
-        operation: Operation::Digest {
+        operation: Arc::new(Operation::Digest {
             hash: HashAlgorithm::Sha256,
             message: Secret::from(&b"message"[..]),
-        },
+        }),
         deadline: Instant::NEVER,
     };
     assert!(!accelerator.offers(digest.operation.algorithm()));

@@ -348,7 +348,7 @@ impl Accelerator for Silent {
     }
 
     fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
-        match &request.operation {
+        match &*request.operation {
             Operation::Sign { scheme, .. } if *scheme != SignatureScheme::RsaPssSha512 => {
                 self.ring.submit(request, now)
             }

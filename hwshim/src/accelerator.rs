@@ -141,8 +141,9 @@ pub enum State {
 pub struct Request {
     /// Chosen by the submitter, and repeated in the completion.
     pub id: RequestId,
-    /// What to do.
-    pub operation: Operation,
+    /// What to do. It passes through many hands unchanged, and whoever waits may have to do it
+    /// while an accelerator has it still.
+    pub operation: Arc<Operation>,
     /// When the submitter stops waiting.
     pub deadline: Instant,
 }
@@ -578,7 +579,7 @@ mod tests {
                     index: 0,
                     generation: 0,
                 },
-                operation: test.operation(),
+                operation: Arc::new(test.operation()),
                 deadline: Instant::NEVER,
             };
             let (request, operation) = (format!("{request:?}"), format!("{:?}", test.operation()));

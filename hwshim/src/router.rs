@@ -203,9 +203,11 @@ impl Router {
     /// # Errors
     ///
     /// As for [`Router::perform`].
-    pub async fn perform_async(&self, operation: Operation) -> Result<Vec<u8>, OperationError> {
+    pub fn perform_async(
+        &self,
+        operation: Operation,
+    ) -> impl Future<Output = Result<Vec<u8>, OperationError>> {
         self.perform_async_within(operation, self.0.shared.options.timeout)
-            .await
     }
 
     /// Like [`Router::perform_async`], with `timeout` for accelerators instead of the router's own.
@@ -516,7 +518,7 @@ impl Drop for Owner {
 enum Work<'a> {
     /// It concerns no accelerator.
     Inline(Operation),
-    InSoftware(Guard<'a>, Operation),
+    InSoftware(Guard<'a>, Arc<Operation>),
     OnCard(Guard<'a>),
     Refused(OperationError),
 }
@@ -577,6 +579,7 @@ impl Shared {
             .core
             .pass_over(class, self.outlook.take_unheard(class));
         let deadline = now.plus(timeout);
+        let operation = Arc::new(operation);
         let placed = inner.core.submit_for(caller, operation, deadline, now);
         inner.core.publish(&self.outlook);
         let guard = |id| Guard {

@@ -108,7 +108,7 @@ impl Setup {
                 index: self.submitted,
                 generation: 0,
             },
-            operation: test.operation(),
+            operation: test.operation().into(),
             deadline: now.plus(DEADLINE),
         };
         if self.card.submit(request, now).is_ok() {

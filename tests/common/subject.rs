@@ -103,7 +103,7 @@ impl Subject {
         let now = SystemClock.now();
         let request = Request {
             id,
-            operation,
+            operation: Arc::new(operation),
             deadline: Instant::NEVER,
         };
         self.accelerator.submit(request, now).unwrap();

@@ -330,7 +330,7 @@ fn request(index: u32, operation: Operation) -> Request {
             index,
             generation: 0,
         },
-        operation,
+        operation: Arc::new(operation),
         deadline: SystemClock.now().plus(PATIENT),
     }
 }

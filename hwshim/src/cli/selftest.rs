@@ -179,7 +179,7 @@ fn run_test(
             index: 0,
             generation: 0,
         },
-        operation: test.operation(),
+        operation: test.operation().into(),
         deadline: begun.plus(timeout),
     };
     if let Err(rejected) = accelerator.submit(request, begun) {

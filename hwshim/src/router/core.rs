@@ -59,6 +59,7 @@ use placing::{Candidate, Place};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the router decides.
@@ -320,7 +321,7 @@ pub struct Arrival {
     /// Which request.
     pub id: RequestId,
     /// The operation, handed back.
-    pub operation: Operation,
+    pub operation: Arc<Operation>,
     /// What the accelerator produced. One that is late, and is to be hedged, has
     /// [timed out](DeviceError::TimedOut) as far as whoever settles it is concerned.
     pub answer: Result<Unverified<Vec<u8>>, DeviceError>,
@@ -334,7 +335,7 @@ pub enum Placed {
     /// It is in flight, and arrives by its deadline.
     OnCard(RequestId),
     /// No accelerator takes it, or none pays: do it in software.
-    InSoftware(RequestId, Operation),
+    InSoftware(RequestId, Arc<Operation>),
     /// Nobody has room for it, or nobody can do it. It is over, and counted.
     Refused(RequestId, OperationError),
 }
@@ -477,7 +478,7 @@ struct Asked {
     /// What it adds to the work that software has.
     in_software: Option<Duration>,
     /// To be done in software, should the accelerator be late.
-    copy: Option<Operation>,
+    copy: Option<Arc<Operation>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -892,7 +893,7 @@ impl Core {
         });
         let request = Request {
             id,
-            operation,
+            operation: Arc::new(operation),
             deadline: now.plus(self.options.timeout),
         };
         if self.lanes[lane].submit(request, now).is_err() {

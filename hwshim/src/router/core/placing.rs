@@ -22,6 +22,7 @@ use crate::router::choice::{
 use crate::router::outlook::{Interest, Outlook};
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a caller's request is.
@@ -77,7 +78,12 @@ impl Core {
     ///
     /// An accelerator has until `deadline`. The caller's own mistakes are not shown to one:
     /// software finds them as well, and nobody's breaker hears of them.
-    pub fn submit(&mut self, operation: Operation, deadline: Instant, now: Instant) -> Placed {
+    pub fn submit(
+        &mut self,
+        operation: impl Into<Arc<Operation>>,
+        deadline: Instant,
+        now: Instant,
+    ) -> Placed {
         self.submit_for(Caller::Task, operation, deadline, now)
     }
 
@@ -85,10 +91,11 @@ impl Core {
     pub fn submit_for(
         &mut self,
         caller: Caller,
-        operation: Operation,
+        operation: impl Into<Arc<Operation>>,
         deadline: Instant,
         now: Instant,
     ) -> Placed {
+        let mut operation = operation.into();
         let wanted = Wanted {
             algorithm: operation.algorithm(),
             class: Class::of(&operation),
@@ -103,7 +110,6 @@ impl Core {
         }
         let mut candidates = std::mem::take(&mut self.candidates);
         let mut shed = self.gather(&operation, wanted.class, &mut candidates);
-        let mut operation = operation;
         let placed = loop {
             match self.route(wanted, &candidates) {
                 Route::Accelerator(to) => {
@@ -339,7 +345,7 @@ impl Core {
     fn place_on_card(
         &mut self,
         to: Candidate,
-        operation: Operation,
+        operation: Arc<Operation>,
         wanted: Wanted,
         deadline: Instant,
         now: Instant,
@@ -352,12 +358,11 @@ impl Core {
         } = to;
         let speed = &mut self.lanes[index].speeds[wanted.class.index()];
         speed.passed_over = 0;
-        let copy = copy_of(&operation).filter(|_| !self.options.offload.is_always());
-        let hedge = copy.and_then(|copy| {
-            let after = self.options.hedge.wait(speed.p99(), latency)?;
-            Some((after, copy()))
-        });
-        let (hedge_after, copy) = hedge.unzip();
+        let may_be_hedged = is_worth_a_hedge(&operation) && !self.options.offload.is_always();
+        let hedge_after = may_be_hedged
+            .then(|| self.options.hedge.wait(speed.p99(), latency))
+            .flatten();
+        let copy = hedge_after.map(|_| Arc::clone(&operation));
         let id = self.insert(Pending::Caller(Asked {
             lane: index,
             algorithm: wanted.algorithm,
@@ -392,7 +397,7 @@ impl Core {
     /// Counts a request where it would have gone, so that the sum holds for each accelerator.
     fn place_in_software(
         &mut self,
-        operation: Operation,
+        operation: Arc<Operation>,
         wanted: Wanted,
         shed: bool,
         now: Instant,
@@ -496,7 +501,7 @@ impl Core {
     pub(super) fn end_flight(
         &mut self,
         id: RequestId,
-        operation: Operation,
+        operation: Arc<Operation>,
         output: Result<Unverified<Vec<u8>>, DeviceError>,
         now: Instant,
         arrivals: &mut Vec<Arrival>,
@@ -657,20 +662,9 @@ fn is_undecided(operation: &Operation, output: &Result<Unverified<Vec<u8>>, Devi
     )
 }
 
-/// What makes the same operation once more, if it is a signature: the rest is not worth a hedge.
-fn copy_of(operation: &Operation) -> Option<impl FnOnce() -> Operation> {
-    match operation {
-        Operation::Sign {
-            key,
-            scheme,
-            message,
-        } if !key.is_elsewhere() => Some(|| Operation::Sign {
-            key: std::sync::Arc::clone(key),
-            scheme: *scheme,
-            message: message.clone(),
-        }),
-        _ => None,
-    }
+/// Only signatures are, and only those that software can make.
+fn is_worth_a_hedge(operation: &Operation) -> bool {
+    matches!(operation, Operation::Sign { key, .. } if !key.is_elsewhere())
 }
 
 #[cfg(test)]

@@ -375,7 +375,7 @@ mod tests {
             answer: software::perform(&operation)
                 .map(Unverified)
                 .map_err(|_| DeviceError::Gone),
-            operation,
+            operation: Arc::new(operation),
             share: None,
         }
     }

@@ -104,7 +104,7 @@ impl Driver {
         match self.card.submit(
             Request {
                 id,
-                operation,
+                operation: Arc::new(operation),
                 deadline,
             },
             now,
