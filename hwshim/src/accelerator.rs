@@ -386,8 +386,11 @@ impl<T> fmt::Debug for Unverified<T> {
 }
 
 /// An accelerator failed, refused, or lied.
+// Each answer is moved about in one of these or beside it. What follows a tag of one byte is copied across
+// the words that it was written in, for which the processor has to wait.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum DeviceError {
     /// The device reported a failure of its own accord.
     #[error("the device answered with status {0}")]
@@ -452,6 +455,7 @@ impl DeviceError {
 /// Ways in which a device can break the interface, each naming the rule it broke.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum DeviceMisbehaved {
     /// The used index moved by more than there was in flight (virtio 1.3 §2.7.8 "The Virtqueue
     /// Used Ring").
