@@ -44,6 +44,16 @@ impl Output {
         }
     }
 
+    /// A terminal of that width, or none, whose text a test can read.
+    #[cfg(all(test, feature = "tls"))]
+    pub(crate) fn to(writer: impl Write + 'static, terminal_width: Option<usize>) -> Self {
+        Self {
+            writer: Box::new(writer),
+            terminal_width,
+            colour: false,
+        }
+    }
+
     /// Prints a line.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
         Ok(writeln!(self.writer, "{text}")?)
@@ -63,9 +73,16 @@ impl Output {
         Ok(())
     }
 
+    /// Whether nothing of `table` would be cut short or stand out on the right.
+    #[cfg(feature = "tls")]
+    pub(crate) fn has_room_for(&self, table: &Table) -> bool {
+        self.terminal_width
+            .is_none_or(|width| table.widths(None).total() <= width)
+    }
+
     /// Prints a table.
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), Failure> {
-        let widths = table.widths(self.terminal_width);
+        let Widths(widths) = table.widths(self.terminal_width);
         self.row(&table.header, &widths, Some(Style::Heading))?;
         for row in &table.rows {
             self.row(row, &widths, None)?;
@@ -185,12 +202,25 @@ impl<T: Into<String>> From<T> for Cell {
 /// Blanks between two columns.
 const GAP: usize = 2;
 
-/// Rows of aligned columns. Where they do not fit the terminal, one column gives way.
+/// Rows of aligned columns. Where they do not fit the terminal, one column gives way, down to its
+/// title.
 #[derive(Debug)]
 pub(crate) struct Table {
     header: Vec<Cell>,
     rows: Vec<Vec<Cell>>,
-    flexible: usize,
+    /// None of a table that would rather be too wide.
+    flexible: Option<usize>,
+}
+
+/// Of the columns of a table.
+#[derive(Debug, PartialEq)]
+struct Widths(Vec<usize>);
+
+impl Widths {
+    fn total(&self) -> usize {
+        let Self(widths) = self;
+        widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+    }
 }
 
 impl Table {
@@ -199,7 +229,16 @@ impl Table {
         Self {
             header: header.iter().map(|title| Cell::from(*title)).collect(),
             rows: Vec::new(),
-            flexible,
+            flexible: Some(flexible),
+        }
+    }
+
+    /// Starts a table no column of which may be cut short.
+    #[cfg(feature = "tls")]
+    pub(crate) fn rigid(header: &[&str]) -> Self {
+        Self {
+            flexible: None,
+            ..Self::new(header, 0)
         }
     }
 
@@ -208,18 +247,20 @@ impl Table {
         self.rows.push(row);
     }
 
-    fn widths(&self, terminal_width: Option<usize>) -> Vec<usize> {
+    fn widths(&self, terminal_width: Option<usize>) -> Widths {
         let all = || std::iter::once(&self.header).chain(&self.rows);
         let width_of = |row: &Vec<Cell>, column: usize| {
             row.get(column).map_or(0, |cell| cell.text.chars().count())
         };
-        let mut widths: Vec<usize> = (0..self.header.len())
+        let widths = (0..self.header.len())
             .map(|column| all().map(|row| width_of(row, column)).max().unwrap_or(0))
             .collect();
-        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        let excess = terminal_width.map_or(0, |width| total.saturating_sub(width));
-        let least = width_of(&self.header, self.flexible);
-        if let Some(width) = widths.get_mut(self.flexible) {
+        let mut widths = Widths(widths);
+        let excess = terminal_width.map_or(0, |width| widths.total().saturating_sub(width));
+        if let Some(flexible) = self.flexible
+            && let Some(width) = widths.0.get_mut(flexible)
+        {
+            let least = width_of(&self.header, flexible);
             *width = width.saturating_sub(excess).max(least);
         }
         widths
@@ -368,10 +409,11 @@ mod tests {
 
     #[test]
     fn only_the_flexible_column_gives_way() {
-        assert_eq!(table().widths(None), [7, 23, 3]);
-        assert_eq!(table().widths(Some(37)), [7, 23, 3]);
-        assert_eq!(table().widths(Some(30)), [7, 16, 3]);
-        assert_eq!(table().widths(Some(10)), [7, 4, 3]);
+        let widths = |width| table().widths(width).0;
+        assert_eq!(widths(None), [7, 23, 3]);
+        assert_eq!(widths(Some(37)), [7, 23, 3]);
+        assert_eq!(widths(Some(30)), [7, 16, 3]);
+        assert_eq!(widths(Some(10)), [7, 4, 3]);
         assert_eq!(shorten("a card with a long name", 8), "a card …");
         assert_eq!(shorten("ünïcödé", 7), "ünïcödé");
     }

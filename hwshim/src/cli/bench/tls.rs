@@ -94,6 +94,7 @@ pub(super) struct Args {
     #[command(flatten)]
     verifying: Verifying,
     /// Also count the processor time of this process, a simulated card's: for cards that are a core.
+    /// It is added to the server's wherever processor times are compared.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Print one JSON document for programs.
@@ -193,7 +194,13 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         points.push(measure(case, args, &bench, &bar)?);
     }
     bar.finish_and_clear();
-    let report = Report::new(machine, eights.is_some(), bench.states(), points);
+    let report = Report::new(
+        machine,
+        eights.is_some(),
+        args.count.is_some(),
+        bench.states(),
+        points,
+    );
     if let Some(path) = &args.html {
         super::write_page(path, &page::of(&report))?;
     }

@@ -21,6 +21,9 @@ pub(super) struct Report {
     transport: &'static str,
     /// Whether signatures are verified eight at a time.
     verified_in_eights: bool,
+    /// Whether a process that plays the card was counted, whose processor time is then added to the
+    /// server's wherever sides are compared.
+    pub(super) card_counted: bool,
     pub(super) points: Vec<Point>,
     accelerators: Vec<Accelerator>,
 }
@@ -61,10 +64,10 @@ pub(super) struct Side {
     client_cpu_us: OfWindows,
     pub(super) latency_ms: Latency,
     pub(super) answered: Answered,
-    /// How many times as much processor time each library takes by itself, best against best.
+    /// How many times as much processor time each library takes by itself, best against best; the
+    /// card's is in it if that is counted.
     pub(super) saves: Vec<Saving>,
     /// Of both, which in one window are not each at their best.
-    #[serde(skip)]
     pub(super) total_cpu_us: OfWindows,
     #[serde(skip)]
     windows: Vec<Figures>,
@@ -123,6 +126,7 @@ impl Report {
     pub(super) fn new(
         machine: Machine,
         verified_in_eights: bool,
+        card_counted: bool,
         states: Vec<(String, LaneStatus)>,
         points: Vec<Point>,
     ) -> Self {
@@ -137,6 +141,7 @@ impl Report {
             machine,
             transport: "pipes in memory",
             verified_in_eights,
+            card_counted,
             points,
             accelerators: states.into_iter().map(accelerator).collect(),
         }
@@ -145,7 +150,7 @@ impl Report {
     pub(super) fn print(&self, output: &mut Output) -> Result<(), Failure> {
         for point in &self.points {
             output.line(point.title())?;
-            point.print(output)?;
+            point.print(self.card_counted, output)?;
             output.line("")?;
         }
         output.note(
@@ -153,6 +158,17 @@ impl Report {
             "CPU: the server's processor time for each handshake, all counted but the clients' \
              thread; best window, in brackets the median. Latency: from the ClientHello to the \
              first byte of data, of all windows.",
+        )?;
+        output.note(
+            "",
+            match self.card_counted {
+                false => "x: how many times as much CPU a library takes by itself.",
+                true => {
+                    "CARD: processor time of the process that --count names, for each handshake. \
+                     BOTH: CPU and CARD of one window added up, the best window of that. x: how \
+                     many times as much of BOTH a library takes by itself."
+                }
+            },
         )?;
         output.line(self.machine.line())
     }
@@ -251,41 +267,64 @@ impl Point {
         )
     }
 
-    fn print(&self, output: &mut Output) -> Result<(), Failure> {
-        let first = self.sides.first().map_or(&[][..], |side| &side.saves);
-        let against: Vec<_> = first
-            .iter()
-            .map(|saving| format!("x {}", saving.than.to_uppercase()))
-            .collect();
-        let mut header = vec![
-            "", "CPU us", "(MEDIAN)", "HS/S", "P50 ms", "P99 ms", "BY CARD",
-        ];
-        header.extend(against.iter().map(String::as_str));
-        let counts_card = self.sides.iter().any(|side| side.card_cpu_us.best > 0.0);
-        if counts_card {
-            header.push("CARD us");
+    fn print(&self, card_counted: bool, output: &mut Output) -> Result<(), Failure> {
+        let names: Vec<_> = self.sides.iter().map(|side| side.name.as_str()).collect();
+        let against = |than: &str| format!("x {}", than.to_uppercase());
+        let table = self.table(&names, against, card_counted);
+        if output.has_room_for(&table) {
+            return output.table(&table);
         }
-        let mut table = Table::new(&header, 0);
-        for side in &self.sides {
+        // Whose row it is must be told whatever the width, so names get lines of their own.
+        let numbers: Vec<_> = (1..=names.len()).map(|row| format!("[{row}]")).collect();
+        for (number, name) in numbers.iter().zip(&names) {
+            output.note(&format!("{number} "), name)?;
+        }
+        let against = |than: &str| {
+            let row = names.iter().position(|name| *name == than);
+            format!("x{}", row.map_or(than, |row| &numbers[row]))
+        };
+        output.table(&self.table(&numbers, against, card_counted))
+    }
+
+    /// With a row that `names` has a name for of each side.
+    fn table(
+        &self,
+        names: &[impl AsRef<str>],
+        against: impl Fn(&str) -> String,
+        card_counted: bool,
+    ) -> Table {
+        let mut header = vec!["", "CPU us", "(MEDIAN)"];
+        if card_counted {
+            header.extend(["CARD", "BOTH"]);
+        }
+        header.extend(["HS/S", "P50 ms", "P99 ms", "BY CARD"]);
+        let first = self.sides.first().map_or(&[][..], |side| &side.saves);
+        let against: Vec<_> = first.iter().map(|saving| against(&saving.than)).collect();
+        header.extend(against.iter().map(String::as_str));
+        let mut table = Table::rigid(&header);
+        for (side, name) in self.sides.iter().zip(names) {
             let mut row = vec![
-                side.name.clone().into(),
+                name.as_ref().into(),
                 format!("{:.1}", side.server_cpu_us.best).into(),
                 format!("({:.1})", side.server_cpu_us.median).into(),
+            ];
+            if card_counted {
+                row.push(format!("{:.1}", side.card_cpu_us.best).into());
+                row.push(format!("{:.1}", side.total_cpu_us.best).into());
+            }
+            row.extend([
                 format!("{:.0}", side.per_second.best).into(),
                 format!("{:.2}", side.latency_ms.p50).into(),
                 format!("{:.2}", side.latency_ms.p99).into(),
                 side.answered.share().into(),
-            ];
+            ]);
             row.extend(side.saves.iter().map(|saving| match saving.times {
                 Some(times) => format!("{times:.2}").into(),
                 None => "-".to_owned().into(),
             }));
-            if counts_card {
-                row.push(format!("{:.1}", side.card_cpu_us.best).into());
-            }
             table.push(row);
         }
-        output.table(&table)
+        table
     }
 }
 
@@ -446,5 +485,82 @@ mod tests {
         let times = |side: usize| point.sides[side].saves[0].times;
         assert_eq!(times(0), Some(1.0));
         assert_eq!(times(1), None, "neither a number nor none is a figure");
+    }
+
+    /// What is printed of `point`.
+    fn printed(point: &Point, card_counted: bool, width: usize) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut output = Output::to(file.reopen().unwrap(), Some(width));
+        point.print(card_counted, &mut output).unwrap();
+        output.finish().unwrap();
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    /// Two libraries, and an accelerator of long name under each.
+    fn compared() -> Point {
+        let names = ["rustls+ring", "rustls+aws-lc-rs"].map(str::to_owned);
+        let socket = "vfio-user:/run/hwshim/cards/card-0.sock";
+        let with_card = ["ring", "aws-lc-rs"].map(|library| format!("{socket} + {library}"));
+        let side = |name: String, server, card| {
+            let mut side = Side::new(name);
+            side.add(window(server, card));
+            side
+        };
+        let sides = names.into_iter().map(|name| side(name, 1_000, 0));
+        let with_card = with_card.into_iter().map(|name| side(name, 250, 550));
+        let sides = sides.chain(with_card).collect();
+        Point::new(CASE, 1, Duration::from_secs(1), sides)
+    }
+
+    #[test]
+    fn whose_row_it_is_can_be_told_where_the_names_find_no_room() {
+        for card_counted in [false, true] {
+            let wide = printed(&compared(), card_counted, 200);
+            assert!(!wide.contains("[1]"), "{wide}");
+            let text = printed(&compared(), card_counted, 80);
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{text}");
+            }
+            assert!(!text.contains('…'), "{text}");
+            for (row, side) in compared().sides.iter().enumerate() {
+                let number = format!("[{}] ", row + 1);
+                let named = format!("{number}{}", side.name);
+                assert!(text.lines().any(|line| line == named), "{text}");
+                let rows = text.lines().filter(|line| line.starts_with(&number));
+                assert_eq!(rows.count(), 2, "{text}");
+            }
+            assert!(text.contains("x[1]  x[2]"), "{text}");
+        }
+    }
+
+    #[test]
+    fn if_a_card_is_counted_what_is_compared_is_shown_though_the_card_took_nothing() {
+        let header = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        let counted = printed(&compared(), true, 200);
+        assert!(header(&counted).contains("CARD  "), "{counted}");
+        assert!(header(&counted).contains("BOTH  "), "{counted}");
+        assert!(counted.contains("550.0  800.0"), "{counted}");
+        assert!(counted.contains("1.25"), "{counted}");
+
+        let mut idle = Side::new("rustls+ring".to_owned());
+        idle.add(window(100, 0));
+        let idle = Point::new(CASE, 1, Duration::from_secs(1), vec![idle]);
+        assert!(header(&printed(&idle, true, 200)).contains("BOTH  "));
+        assert!(!header(&printed(&idle, false, 200)).contains("BOTH"));
+    }
+
+    #[test]
+    fn the_note_says_of_what_libraries_take_more() {
+        let note = |card_counted| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut output = Output::to(file.reopen().unwrap(), None);
+            let machine = Machine::look();
+            let report = Report::new(machine, false, card_counted, Vec::new(), Vec::new());
+            report.print(&mut output).unwrap();
+            output.finish().unwrap();
+            std::fs::read_to_string(file.path()).unwrap()
+        };
+        assert!(note(false).contains("as much CPU") && !note(false).contains("BOTH"));
+        assert!(note(true).contains("BOTH") && !note(true).contains("as much CPU"));
     }
 }
