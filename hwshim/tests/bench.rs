@@ -145,3 +145,23 @@ fn what_cannot_be_measured_or_written_says_what_to_do() {
         assert!(errors.contains(wanted), "{errors}");
     }
 }
+
+#[cfg(feature = "tls")]
+const OF: [&[&str]; 2] = [&["tls"], &[]];
+#[cfg(not(feature = "tls"))]
+const OF: [&[&str]; 1] = [&[]];
+
+#[test]
+fn a_page_that_cannot_be_written_is_told_of_before_anything_is_measured() {
+    for of in OF {
+        // Were it measured first, nobody would wait for the end of this test.
+        let run = ["software:ring", "--for=1h", "--html=/nowhere/page"];
+        let output = bench(&[of, &run].concat());
+        assert!(!output.status.success() && output.stdout.is_empty());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            errors.contains("/nowhere/page cannot be written"),
+            "{errors}"
+        );
+    }
+}

@@ -13,6 +13,8 @@ mod tls;
 
 use super::output::{Failure, Output};
 use rustix::time::{ClockId, clock_gettime};
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,12 +49,54 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     raw::run(&args.raw, output)
 }
 
-/// Writes `page` to the file that `--html` names.
-fn write_page(path: &Path, page: &page::Page) -> Result<(), Failure> {
-    std::fs::write(path, page.html()).map_err(|error| {
-        Failure::new(format!("{} cannot be written", path.display()), error)
-            .hint("name a file in a directory that exists and may be written to")
-    })
+/// Where `--html` wants a page, found to be possible before anything is measured.
+struct PageFile<'a>(&'a Path);
+
+impl<'a> PageFile<'a> {
+    /// Sees whether a page could be written to `path`. Nothing is left there, so that a run that is
+    /// ended before it has one leaves no empty page, and does not take away an earlier one.
+    fn look(path: &'a Path) -> Result<Self, Failure> {
+        may_be_written(path).map_err(|error| cannot_be_written(path, error))?;
+        Ok(Self(path))
+    }
+
+    /// Writes `page` there.
+    fn write(self, page: &page::Page) -> Result<(), Failure> {
+        let Self(path) = self;
+        fs::write(path, page.html()).map_err(|error| cannot_be_written(path, error))
+    }
+}
+
+fn cannot_be_written(path: &Path, error: io::Error) -> Failure {
+    Failure::new(format!("{} cannot be written", path.display()), error)
+        .hint("name a file in a directory that exists and may be written to")
+}
+
+fn may_be_written(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        // A pipe would take being opened and closed for a page, an empty one.
+        Ok(there) if !there.is_file() && !there.is_dir() => Ok(()),
+        Ok(_) => File::options().write(true).open(path).map(drop),
+        Err(_) => match File::create_new(path) {
+            Ok(_) => fs::remove_file(path),
+            // A link to a file that is not there yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Tells people or programs what was measured by `print`, then writes the page. What was measured is
+/// told if the page cannot be written, and the page written if nobody reads the rest.
+fn hand_over(
+    output: &mut Output,
+    file: Option<PageFile<'_>>,
+    page: impl FnOnce() -> page::Page,
+    print: impl FnOnce(&mut Output) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let printed = print(output).and_then(|()| output.flush());
+    let written = file.map_or(Ok(()), |file| file.write(&page()));
+    written.and(printed)
 }
 
 fn thread_cpu_time() -> Duration {
@@ -75,4 +119,51 @@ fn duration(time: rustix::time::Timespec) -> Duration {
 )]
 const fn to_f64(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> page::Page {
+        page::Page::new("page", "lead", &machine::Machine::look())
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_written_is_refused_before_and_looking_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let within = |name: &str| directory.path().join(name);
+        for path in [within("no/page"), directory.path().to_owned()] {
+            let Err(failure) = PageFile::look(&path) else {
+                panic!("{}", path.display());
+            };
+            assert!(failure.to_string().contains("hint: "), "{failure}");
+        }
+        PageFile::look(&within("page")).unwrap();
+        assert!(!within("page").exists());
+        fs::write(within("earlier"), "earlier").unwrap();
+        PageFile::look(&within("earlier")).unwrap();
+        assert_eq!(fs::read_to_string(within("earlier")).unwrap(), "earlier");
+        std::os::unix::fs::symlink("target", within("link")).unwrap();
+        PageFile::look(&within("link")).unwrap();
+        fs::symlink_metadata(within("link")).unwrap();
+        PageFile::look(Path::new("/dev/null")).unwrap();
+    }
+
+    #[test]
+    fn what_was_measured_is_told_though_its_page_cannot_be_written_and_the_other_way_round() {
+        let directory = tempfile::tempdir().unwrap();
+        let (text, html) = (directory.path().join("text"), directory.path().join("html"));
+        let gone = PageFile(Path::new("/nowhere/page"));
+        let mut output = Output::to(File::create(&text).unwrap(), None);
+        let print = |output: &mut Output| output.line("measured");
+        hand_over(&mut output, Some(gone), page, print).unwrap_err();
+        // Before the program ends: it may be ended by somebody else.
+        assert_eq!(fs::read_to_string(&text).unwrap(), "measured\n");
+
+        let file = PageFile(&html);
+        let failed = |_: &mut Output| Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        hand_over(&mut output, Some(file), page, failed).unwrap_err();
+        assert_eq!(fs::read_to_string(&html).unwrap(), page().html());
+    }
 }

@@ -45,10 +45,10 @@ impl Output {
     }
 
     /// A terminal of that width, or none, whose text a test can read.
-    #[cfg(all(test, feature = "tls"))]
+    #[cfg(test)]
     pub(crate) fn to(writer: impl Write + 'static, terminal_width: Option<usize>) -> Self {
         Self {
-            writer: Box::new(writer),
+            writer: Box::new(BufWriter::new(writer)),
             terminal_width,
             colour: false,
         }

@@ -9,6 +9,7 @@ mod measure;
 mod page;
 
 use super::machine::Machine;
+use super::{PageFile, hand_over};
 use crate::cli::output::{Failure, Output, Table};
 use crate::cli::{selftest, serve};
 use hwshim::accelerator::{Operation, Secret, State};
@@ -219,6 +220,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         );
     };
     let machine = Machine::look();
+    let file = args.html.as_deref().map(PageFile::look).transpose()?;
     let mut router = bring_up(address, args)?;
     let bar = progress_bar(args);
     let mut comparisons = Vec::new();
@@ -247,13 +249,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         lacking: status.lacking.iter().map(|one| one.name()).collect(),
         keys_refused: status.keys_refused,
     };
-    if let Some(path) = &args.html {
-        super::write_page(path, &page::of(&report))?;
-    }
-    if args.json {
-        return output.json(&report);
-    }
-    print(&report, &status, output)
+    let page = || page::of(&report);
+    hand_over(output, file, page, |output| match args.json {
+        true => output.json(&report),
+        false => print(&report, &status, output),
+    })
 }
 
 fn bring_up(address: &Address, args: &Args) -> Result<Direct, Failure> {

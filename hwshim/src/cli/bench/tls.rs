@@ -19,6 +19,7 @@ mod report;
 mod window;
 
 use super::machine::Machine;
+use super::{PageFile, hand_over};
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
 use crate::cli::verifying::{self, Verifying};
@@ -178,6 +179,7 @@ const WINDOW_MIN: Duration = Duration::from_millis(50);
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let machine = Machine::look();
+    let file = args.html.as_deref().map(PageFile::look).transpose()?;
     let eights = args.verifying.eights(output)?;
     let bench = Bench::start(args, eights)?;
     let cases = cases(args);
@@ -201,14 +203,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         bench.states(),
         points,
     );
-    if let Some(path) = &args.html {
-        super::write_page(path, &page::of(&report))?;
-    }
-    if args.json {
-        output.json(&report)?;
-    } else {
-        report.print(output)?;
-    }
+    let page = || page::of(&report);
+    hand_over(output, file, page, |output| match args.json {
+        true => output.json(&report),
+        false => report.print(output),
+    })?;
     verifying::warn_if_mistaken(eights, output)?;
     report.warn(&bench, output)
 }
