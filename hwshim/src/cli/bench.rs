@@ -99,11 +99,11 @@ fn hand_over(
     written.and(printed)
 }
 
+#[cfg(any(feature = "tls", test))]
 fn thread_cpu_time() -> Duration {
     duration(clock_gettime(ClockId::ThreadCPUTime))
 }
 
-#[cfg(feature = "tls")]
 fn process_cpu_time() -> Duration {
     duration(clock_gettime(ClockId::ProcessCPUTime))
 }

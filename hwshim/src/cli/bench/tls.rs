@@ -24,7 +24,7 @@ use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
 use crate::cli::verifying::{self, Verifying};
 use client::Clients;
-use contender::{Bench, Library};
+use contender::{Bench, Chosen, Library};
 use hwshim::address::Address;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Point, Report, Side};
@@ -180,8 +180,10 @@ const WINDOW_MIN: Duration = Duration::from_millis(50);
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
+    let chosen = Chosen::look(args)?;
+    chosen.warn(output)?;
     let eights = args.verifying.eights(output)?;
-    let bench = Bench::start(args, eights)?;
+    let bench = Bench::start(args, chosen, eights)?;
     let cases = cases(args);
     let bar = progress_bar(args, &bench, cases.len());
     let mut points = Vec::new();
@@ -209,7 +211,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         false => report.print(output),
     })?;
     verifying::warn_if_mistaken(eights, output)?;
-    report.warn(&bench, output)
+    report.warn(output)
 }
 
 fn cases(args: &Args) -> Vec<Case> {

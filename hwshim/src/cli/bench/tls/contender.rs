@@ -1,7 +1,7 @@
 //! Who is compared: rustls with each library by itself, and with each accelerator under it.
 
 use super::{Args, Key, cannot};
-use crate::cli::output::Failure;
+use crate::cli::output::{Failure, Output};
 use crate::cli::selftest;
 use hwshim::accelerator::multi_buffer;
 use hwshim::acceptor::OffloadAcceptor;
@@ -198,6 +198,79 @@ pub(super) fn certificate(key: Key) -> CertificateDer<'static> {
     })
 }
 
+/// Who is asked to be compared.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    accelerators: Vec<Address>,
+    libraries: Vec<Library>,
+    /// Why the accelerator that every host might have is not among them, if none was named.
+    absent: Option<String>,
+}
+
+impl Chosen {
+    /// The accelerators and libraries that were named; of what was not, what can be had.
+    ///
+    /// # Errors
+    ///
+    /// If they come to one library by itself, and nobody asked for that.
+    pub(super) fn look(args: &Args) -> Result<Self, Failure> {
+        Self::of(
+            &args.accelerators,
+            &args.libraries,
+            Library::ALL,
+            multi_buffer::look,
+        )
+    }
+
+    fn of(
+        accelerators: &[Address],
+        libraries: &[Library],
+        built_in: &[Library],
+        look: impl FnOnce() -> Result<String, String>,
+    ) -> Result<Self, Failure> {
+        const MULTI_BUFFER: Address = Address::Software(Software::MultiBuffer);
+        let (accelerators, absent) = match accelerators {
+            [] => match look() {
+                Ok(_) => (vec![MULTI_BUFFER], None),
+                Err(reason) => (Vec::new(), Some(reason)),
+            },
+            named => (named.to_vec(), None),
+        };
+        match (absent, libraries, built_in) {
+            (Some(reason), [], [only]) => Err(Failure::new(
+                format!("there is nothing to compare with: {MULTI_BUFFER} is absent"),
+                reason,
+            )
+            .hint(format!(
+                "give the address of an accelerator (hwshim list shows those of this host), or \
+                 --libraries {} to measure that by itself",
+                only.name()
+            ))),
+            (absent, [], built_in) => Ok(Self {
+                accelerators,
+                libraries: built_in.to_vec(),
+                absent,
+            }),
+            (absent, named, _) => Ok(Self {
+                accelerators,
+                libraries: named.to_vec(),
+                absent,
+            }),
+        }
+    }
+
+    /// Says that no accelerator will be compared, if so.
+    pub(super) fn warn(&self, output: &mut Output) -> Result<(), Failure> {
+        let Some(reason) = &self.absent else {
+            return Ok(());
+        };
+        let multi_buffer = Address::Software(Software::MultiBuffer);
+        output.warn(format_args!(
+            "no accelerator is compared: none was named, and {multi_buffer} is absent: {reason}"
+        ))
+    }
+}
+
 /// The server's thread, and all it may be asked to serve as.
 pub(super) struct Bench {
     pub(super) contenders: Vec<Contender>,
@@ -207,7 +280,16 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Starts the server, and waits until every accelerator can be used.
-    pub(super) fn start(args: &Args, eights: Option<&'static Eights>) -> Result<Self, Failure> {
+    pub(super) fn start(
+        args: &Args,
+        chosen: Chosen,
+        eights: Option<&'static Eights>,
+    ) -> Result<Self, Failure> {
+        let Chosen {
+            accelerators: addresses,
+            libraries,
+            ..
+        } = chosen;
         let (server, mut connections) = mpsc::unbounded_channel::<Connection>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -215,7 +297,7 @@ impl Bench {
             .map_err(|error| cannot("server", error))?;
         let accelerators = {
             let _entered = runtime.enter();
-            accelerators(args, eights)?
+            accelerators(addresses, args.always, eights)?
         };
         std::thread::Builder::new()
             .name("server".to_owned())
@@ -235,7 +317,7 @@ impl Bench {
             .map(|(address, router)| (address.to_string(), router.clone()))
             .collect();
         Ok(Self {
-            contenders: contenders(args, &routers)?,
+            contenders: contenders(&libraries, &routers, &args.keys)?,
             accelerators: routers,
             server,
         })
@@ -251,21 +333,21 @@ impl Bench {
     }
 }
 
-fn contenders(args: &Args, routers: &[(String, Router)]) -> Result<Vec<Contender>, Failure> {
-    let libraries = match args.libraries.as_slice() {
-        [] => Library::ALL,
-        chosen => chosen,
-    };
+fn contenders(
+    libraries: &[Library],
+    routers: &[(String, Router)],
+    keys: &[Key],
+) -> Result<Vec<Contender>, Failure> {
     let mut contenders = Vec::new();
     for library in libraries {
         let name = format!("rustls+{}", library.name());
-        contenders.push(Contender::new(name, library.provider(), None, &args.keys)?);
+        contenders.push(Contender::new(name, library.provider(), None, keys)?);
     }
     for (address, router) in routers {
         for library in libraries {
             let name = format!("{address} + {}", library.name());
             let base = library.provider();
-            contenders.push(Contender::new(name, base, Some(router), &args.keys)?);
+            contenders.push(Contender::new(name, base, Some(router), keys)?);
         }
     }
     Ok(contenders)
@@ -273,20 +355,13 @@ fn contenders(args: &Args, routers: &[(String, Router)]) -> Result<Vec<Contender
 
 /// A router for each accelerator, driven by the server's runtime.
 fn accelerators(
-    args: &Args,
+    addresses: Vec<Address>,
+    always: bool,
     eights: Option<&'static Eights>,
 ) -> Result<Vec<(Address, Router)>, Failure> {
-    let mut addresses = args.accelerators.clone();
-    if addresses.is_empty() && multi_buffer::look().is_ok() {
-        addresses.push(Address::Software(Software::MultiBuffer));
-    }
     let offload = Offload::default();
     let options = Options {
-        offload: if args.always {
-            offload.always()
-        } else {
-            offload
-        },
+        offload: if always { offload.always() } else { offload },
         eights,
         ..Options::default()
     };
@@ -328,5 +403,53 @@ fn wait_until_usable(address: &Address, router: &Router) -> Result<(), Failure> 
             );
         }
         std::thread::park_timeout(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABSENT: &str = "the processor lacks what it needs";
+
+    fn absent() -> Result<String, String> {
+        Err(ABSENT.to_owned())
+    }
+
+    #[test]
+    fn one_library_and_no_accelerator_is_nothing_to_compare_and_says_why() {
+        let failure = Chosen::of(&[], &[], &[Library::Ring], absent).unwrap_err();
+        let said = failure.to_string();
+        for wanted in [
+            "software:multi-buffer is absent",
+            ABSENT,
+            "--libraries ring",
+        ] {
+            assert!(said.contains(wanted), "{said}");
+        }
+    }
+
+    #[test]
+    fn whoever_was_asked_for_is_measured_without_an_accelerator() {
+        let two = [Library::Ring, Library::Ring];
+        for (named, built_in) in [(&[Library::Ring][..], &two[..1]), (&[], &two)] {
+            let chosen = Chosen::of(&[], named, built_in, absent).unwrap();
+            assert_eq!(chosen.absent.as_deref(), Some(ABSENT));
+            assert!(chosen.accelerators.is_empty() && !chosen.libraries.is_empty());
+        }
+    }
+
+    #[test]
+    fn eight_at_a_time_is_compared_where_it_is_found_and_nobody_else_was_named() {
+        let found = || Ok("crypto_mb".to_owned());
+        let chosen = Chosen::of(&[], &[], &[Library::Ring], found).unwrap();
+        assert_eq!(
+            chosen.accelerators,
+            [Address::Software(Software::MultiBuffer)]
+        );
+        let ring = [Address::Software(Software::Ring)];
+        let chosen = Chosen::of(&ring, &[], &[Library::Ring], || panic!("named")).unwrap();
+        assert_eq!(chosen.accelerators, ring);
+        assert_eq!(chosen.absent, None);
     }
 }
