@@ -197,7 +197,7 @@ struct Comparison {
     software: Measured,
     /// Operations per second, accelerator against software.
     throughput_ratio: f64,
-    /// Processor time of this thread per operation, accelerator against software.
+    /// Processor time of this process per operation, accelerator against software.
     cpu_ratio: f64,
 }
 

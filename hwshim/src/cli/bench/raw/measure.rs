@@ -1,6 +1,8 @@
-//! The measuring loops: how many operations, how long each, at what cost to this thread.
+//! The measuring loops: how many operations, how long each, at what cost to this process.
+//!
+//! To all of it, because an accelerator that is this CPU works in a thread of its own.
 
-use crate::cli::bench::{thread_cpu_time, to_f64};
+use crate::cli::bench::{process_cpu_time, to_f64};
 use hdrhistogram::Histogram;
 use hwshim::accelerator::{Operation, RequestId, software};
 use hwshim::clock::{Clock, Instant, nanos};
@@ -16,7 +18,7 @@ pub(super) struct Measured {
     pub(super) operations_per_second: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
-    /// Processor time of this thread, verification included.
+    /// Processor time of this process, verification included.
     pub(super) cpu_us_per_operation: f64,
     pub(super) answered_by_card: u64,
     pub(super) answered_by_software: u64,
@@ -106,7 +108,7 @@ pub(super) fn measure_accelerator(
 ) {
     let mut begun = Begun::default();
     let mut in_flight = 0_usize;
-    let (start, cpu_start) = (clock.now(), thread_cpu_time());
+    let (start, cpu_start) = (clock.now(), process_cpu_time());
     let end = start.plus(slice);
     loop {
         // Once a round: whether to submit and whether to stop must not be told different times.
@@ -139,7 +141,7 @@ pub(super) fn measure_accelerator(
         };
     }
     measured.wall += clock.now().since(start);
-    measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
+    measured.cpu += process_cpu_time().saturating_sub(cpu_start);
 }
 
 /// Does operations one after the other for `slice`.
@@ -149,7 +151,7 @@ pub(super) fn measure_software(
     clock: &dyn Clock,
     measured: &mut Measured,
 ) {
-    let (start, cpu_start) = (clock.now(), thread_cpu_time());
+    let (start, cpu_start) = (clock.now(), process_cpu_time());
     let end = start.plus(slice);
     let mut now = start;
     while now < end {
@@ -162,16 +164,20 @@ pub(super) fn measure_software(
         now = done;
     }
     measured.wall += now.since(start);
-    measured.cpu += thread_cpu_time().saturating_sub(cpu_start);
+    measured.cpu += process_cpu_time().saturating_sub(cpu_start);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::thread_cpu_time;
     use hwshim::accelerator::software::Ring;
-    use hwshim::accelerator::{Accelerator, Secret};
+    use hwshim::accelerator::{
+        Accelerator, Algorithm, Completion, Counters, DeviceError, Rejected, Request, Secret, State,
+    };
     use hwshim::key::HashAlgorithm;
     use hwshim::router::core::{Core, Offload, Options};
+    use std::os::fd::BorrowedFd;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -223,5 +229,100 @@ mod tests {
             assert_eq!(requests.in_flight, 0);
             assert_eq!(measured.operations, requests.submitted);
         }
+    }
+
+    /// An accelerator that takes as much of a processor as it says, in a thread of its own.
+    #[derive(Debug, Default)]
+    struct Threaded {
+        ring: Ring,
+        took: Arc<AtomicU64>,
+    }
+
+    impl Threaded {
+        const EACH: Duration = Duration::from_millis(20);
+
+        fn work(&self) {
+            let work = || {
+                let start = thread_cpu_time();
+                while thread_cpu_time() < start + Self::EACH {}
+            };
+            std::thread::scope(|scope| scope.spawn(work).join()).expect("it only counts");
+            self.took.fetch_add(nanos(Self::EACH), Ordering::Relaxed);
+        }
+    }
+
+    impl Accelerator for Threaded {
+        fn name(&self) -> &'static str {
+            "threaded"
+        }
+        fn offers(&self, algorithm: Algorithm) -> bool {
+            self.ring.offers(algorithm)
+        }
+        fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
+            self.ring.submit(request, now)
+        }
+        fn flush(&mut self) {
+            self.ring.flush();
+        }
+        fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
+            if self.in_flight() > 0 {
+                self.work();
+            }
+            self.ring.poll(now, completions);
+        }
+        fn next_deadline(&self) -> Instant {
+            self.ring.next_deadline()
+        }
+        fn in_flight(&self) -> usize {
+            self.ring.in_flight()
+        }
+        fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
+            self.ring.reset(completions)
+        }
+        fn hand_back(&mut self, completions: &mut Vec<Completion>) {
+            self.ring.hand_back(completions);
+        }
+        fn take_fault(&mut self) -> Option<DeviceError> {
+            self.ring.take_fault()
+        }
+        fn arm(&mut self) -> bool {
+            self.ring.arm()
+        }
+        fn events<'a>(&'a self) -> Vec<BorrowedFd<'a>> {
+            self.ring.events()
+        }
+        fn state(&self) -> State {
+            self.ring.state()
+        }
+        fn counters(&self) -> Counters {
+            self.ring.counters()
+        }
+    }
+
+    #[test]
+    fn what_an_accelerator_takes_in_a_thread_of_its_own_is_counted() {
+        let clock = Arc::new(Ticking::default());
+        let threaded = Threaded::default();
+        let took = Arc::clone(&threaded.took);
+        let options = Options {
+            offload: Offload::EVERYTHING,
+            ..Options::default()
+        };
+        let core = Core::new(vec![Box::new(threaded)], options);
+        let mut router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
+        router.settle_accelerators(Instant::NEVER);
+        took.store(0, Ordering::Relaxed);
+        let mut measured = Measured::new();
+        measure_accelerator(
+            &mut router,
+            &mut operation,
+            2,
+            TICK * 20,
+            &*clock,
+            &mut measured,
+        );
+        let took = Duration::from_nanos(took.load(Ordering::Relaxed));
+        assert!(measured.answered_by_card > 0 && took > Duration::ZERO);
+        assert!(measured.cpu >= took, "{:?} of {took:?}", measured.cpu);
     }
 }

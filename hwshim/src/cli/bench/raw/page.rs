@@ -50,7 +50,7 @@ fn section(page: &mut Page, comparison: &Comparison, address: &str) {
         svg: bars_of(&sides, |side| side.operations_per_second),
     });
     page.wide(&Figure {
-        title: "Processor time of the caller's thread".to_owned(),
+        title: "Processor time of this process".to_owned(),
         note: "us per operation, lower is better".to_owned(),
         svg: bars_of(&sides, |side| side.cpu_us_per_operation),
     });
