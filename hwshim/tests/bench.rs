@@ -33,6 +33,32 @@ fn assert_self_contained(page: &str) {
     }
 }
 
+/// Whoever has the page read out is told what a drawing shows and what a cell belongs to.
+fn assert_can_be_read_out(page: &str) {
+    let tags = |name: &str| {
+        let tags: Vec<_> = page
+            .split(&format!("<{name}"))
+            .skip(1)
+            .filter(|rest| rest.starts_with([' ', '>']))
+            .filter_map(|rest| rest.split('>').next())
+            .map(str::to_owned)
+            .collect();
+        assert!(!tags.is_empty(), "{name}");
+        tags
+    };
+    for tag in tags("svg") {
+        let label = tag.split_once(" aria-label=\"").map(|(_, label)| label);
+        assert!(label.is_some_and(|label| !label.starts_with('"')), "{tag}");
+    }
+    for tag in tags("th") {
+        assert!(tag.contains("scope="), "{tag}");
+    }
+    assert_eq!(
+        tags("table").len(),
+        page.matches("<table><caption>").count()
+    );
+}
+
 #[cfg(feature = "tls")]
 const SMALL: [&str; 7] = [
     "tls",
@@ -98,6 +124,7 @@ fn handshakes_leave_a_page_that_needs_nothing_else() {
     report(&[&SMALL[..], &["--html", file.to_str().unwrap()]].concat());
     let page = std::fs::read_to_string(file).unwrap();
     assert_self_contained(&page);
+    assert_can_be_read_out(&page);
     for wanted in [
         "TLS 1.3, RSA-2048, full handshakes",
         "software:ring + ring",
@@ -122,6 +149,7 @@ fn operations_leave_a_page_that_needs_nothing_else() {
     );
     let page = std::fs::read_to_string(file).unwrap();
     assert_self_contained(&page);
+    assert_can_be_read_out(&page);
     assert!(page.contains("p256-sign") && page.contains("Who answered"));
 }
 

@@ -113,6 +113,27 @@ fn duration(time: rustix::time::Timespec) -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// What is told of latency: percentiles, and how many of a thousand take longer.
+const PERCENTILES: [(&str, u64); 4] = [("50", 500), ("90", 100), ("99", 10), ("99.9", 1)];
+
+/// A percentile that few lie beyond is told by whatever disturbed those.
+const BEYOND_MIN: u64 = 10;
+
+/// Whether a percentile that `beyond` of a thousand lie beyond can be told from `samples`. A median is
+/// one whatever it is of.
+const fn is_told(beyond: u64, samples: u64) -> bool {
+    beyond >= 500 || samples * beyond >= BEYOND_MIN * 1000
+}
+
+/// `latency` at each of [`PERCENTILES`], where it can be told from `samples`.
+fn told(latency: [f64; PERCENTILES.len()], samples: u64) -> Vec<Option<f64>> {
+    let told = |(value, (_, beyond))| is_told(beyond, samples).then_some(value);
+    latency.into_iter().zip(PERCENTILES).map(told).collect()
+}
+
+/// Why some may be missing.
+const NOT_TOLD: &str = "percentiles with fewer than 10 beyond them are left out";
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts and times here are far below 2^53"
@@ -127,6 +148,16 @@ mod tests {
 
     fn page() -> page::Page {
         page::Page::new("page", "lead", &machine::Machine::look())
+    }
+
+    #[test]
+    fn a_percentile_with_fewer_than_ten_beyond_it_is_not_told() {
+        let told = |samples| told([1.0, 2.0, 3.0, 4.0], samples);
+        assert_eq!(told(3), [Some(1.0), None, None, None]);
+        assert_eq!(told(100), [Some(1.0), Some(2.0), None, None]);
+        assert_eq!(told(9_999), [Some(1.0), Some(2.0), Some(3.0), None]);
+        assert_eq!(told(10_000), [1.0, 2.0, 3.0, 4.0].map(Some));
+        assert!(NOT_TOLD.contains(&BEYOND_MIN.to_string()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Page {
         }
     }
 
-    /// Begins a section, with what the colours mean.
+    /// Begins a section, with what colours and numbers mean.
     pub(super) fn section(&mut self, heading: &str, names: &[&str]) {
         let _ = writeln!(self.body, "<h2>{}</h2>", escaped(heading));
         if names.is_empty() {
@@ -33,8 +33,11 @@ impl Page {
         }
         self.body.push_str("<p class=\"legend\">");
         for (index, name) in names.iter().enumerate() {
-            let (colour, name) = (index % COLOURS, escaped(name));
-            let _ = write!(self.body, "<span><i class=\"s{colour}\"></i>{name}</span> ");
+            let (colour, number, name) = (index % COLOURS, index + 1, escaped(name));
+            let _ = write!(
+                self.body,
+                "<span><i class=\"s{colour}\"></i><b>{number}</b> {name}</span> "
+            );
         }
         self.body.push_str("</p>\n");
     }
@@ -53,18 +56,27 @@ impl Page {
         figure.write(&mut self.body, " class=\"wide\"");
     }
 
-    /// A table; all columns but the first are numbers.
-    pub(super) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) {
-        self.body
-            .push_str("<div class=\"scroll\"><table><thead><tr>");
+    /// A table; the first column is what rows are called, all others are numbers.
+    pub(super) fn table(&mut self, caption: &str, header: &[&str], rows: &[Vec<String>]) {
+        let caption = escaped(caption);
+        // It can be moved without a mouse where it is wider than the page.
+        let _ = write!(
+            self.body,
+            "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\
+             <table><caption>{caption}</caption><thead><tr>"
+        );
         for title in header {
-            let _ = write!(self.body, "<th>{}</th>", escaped(title));
+            let _ = write!(self.body, "<th scope=\"col\">{}</th>", escaped(title));
         }
         self.body.push_str("</tr></thead><tbody>\n");
         for row in rows {
             self.body.push_str("<tr>");
-            for cell in row {
-                let _ = write!(self.body, "<td>{}</td>", escaped(cell));
+            let mut cells = row.iter().map(|cell| escaped(cell));
+            if let Some(name) = cells.next() {
+                let _ = write!(self.body, "<th scope=\"row\">{name}</th>");
+            }
+            for cell in cells {
+                let _ = write!(self.body, "<td>{cell}</td>");
             }
             self.body.push_str("</tr>\n");
         }
@@ -90,13 +102,27 @@ impl Page {
 
 /// A drawing with what it shows.
 pub(super) struct Figure {
-    pub(super) title: String,
+    title: String,
     /// The unit, and which way is better.
-    pub(super) note: String,
-    pub(super) svg: String,
+    note: String,
+    svg: String,
 }
 
 impl Figure {
+    /// With what `draw` draws, to which it gives what is to be read out of it.
+    pub(super) fn new(
+        title: impl Into<String>,
+        note: impl Into<String>,
+        draw: impl FnOnce(&str) -> String,
+    ) -> Self {
+        let (title, note) = (title.into(), note.into());
+        Self {
+            svg: draw(&format!("{title}: {note}")),
+            title,
+            note,
+        }
+    }
+
     fn write(&self, body: &mut String, class: &str) {
         let (title, note) = (escaped(&self.title), escaped(&self.note));
         let _ = writeln!(
@@ -144,7 +170,7 @@ h2 { margin: 2.6rem 0 .4rem; padding-top: 1rem; border-top: 1px solid var(--line
 .legend span { display: inline-block; margin-right: 1.4rem; white-space: nowrap; }
 .legend i { display: inline-block; width: .8rem; height: .8rem; margin-right: .45rem;
   border-radius: 2px; vertical-align: -1px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr));
   gap: 1rem; }
 figure { margin: 0; padding: .9rem 1rem .6rem; border: 1px solid var(--line); border-radius: 8px;
   background: var(--panel); }
@@ -162,16 +188,22 @@ text.axis { fill: var(--faint); }
 polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); }
 .s4 { --c: var(--s4); } .s5 { --c: var(--s5); } .s6 { --c: var(--s6); } .s7 { --c: var(--s7); }
-polyline { stroke: var(--c); }
+.s1 { --d: 7 3; } .s2 { --d: 2 3; } .s3 { --d: 9 3 2 3; } .s4 { --d: 12 4; } .s5 { --d: 4 2; }
+.s6 { --d: 9 3 2 3 2 3; } .s7 { --d: 1 2; }
+polyline { stroke: var(--c); stroke-dasharray: var(--d, none); }
 circle, rect { fill: var(--c); }
+rect.faint { fill-opacity: .3; stroke: var(--c); stroke-opacity: .6; }
+text.number { font-weight: 600; }
 i { background: var(--c); }
 .scroll { margin-top: 1rem; overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: .87rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
-th { color: var(--faint); font-weight: 600; }
-th:first-child, td:first-child { padding-left: 0; text-align: left; }
+thead th { color: var(--faint); font-weight: 600; }
+tbody th { font-weight: normal; }
+th:first-child { padding-left: 0; text-align: left; }
+caption { padding-bottom: .3rem; text-align: left; font-weight: 600; }
 footer { margin-top: 2.6rem; padding-top: .8rem; border-top: 1px solid var(--line);
   color: var(--faint); font-size: .87rem; }
 footer p { margin: 0; }
@@ -186,13 +218,16 @@ mod tests {
     fn a_page_needs_nothing_else_and_takes_names_for_text() {
         let mut page = Page::new("<t>", "\"lead\"", &Machine::look());
         page.section("a & b", &["<script>"]);
-        page.table(&["x"], &[vec!["<td>".to_owned()]]);
+        page.table("<c>", &["x"], &[vec!["<r>".to_owned(), "<td>".to_owned()]]);
         let html = page.html();
         for wanted in [
             "&lt;t&gt;",
             "a &amp; b",
             "&lt;script&gt;",
             "<td>&lt;td&gt;</td>",
+            "<caption>&lt;c&gt;</caption>",
+            "<th scope=\"col\">x</th>",
+            "<th scope=\"row\">&lt;r&gt;</th>",
         ] {
             assert!(html.contains(wanted), "{wanted}: {html}");
         }

@@ -214,12 +214,15 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     report.warn(output)
 }
 
+/// Each that was asked for, once; how many at once in their order, as they are drawn.
 fn cases(args: &Args) -> Vec<Case> {
+    let mut concurrencies = distinct(&args.concurrency);
+    concurrencies.sort_unstable();
     let mut cases = Vec::new();
-    for &key in &args.keys {
-        for &version in &args.tls {
-            for &kind in &args.handshakes {
-                cases.extend(args.concurrency.iter().map(|&concurrency| Case {
+    for key in distinct(&args.keys) {
+        for version in distinct(&args.tls) {
+            for kind in distinct(&args.handshakes) {
+                cases.extend(concurrencies.iter().map(|&concurrency| Case {
                     key,
                     version,
                     kind,
@@ -229,6 +232,16 @@ fn cases(args: &Args) -> Vec<Case> {
         }
     }
     cases
+}
+
+fn distinct<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(one) {
+            distinct.push(*one);
+        }
+    }
+    distinct
 }
 
 fn progress_bar(args: &Args, bench: &Bench, cases: usize) -> ProgressBar {
@@ -265,4 +278,31 @@ fn measure(case: Case, args: &Args, bench: &Bench, bar: &ProgressBar) -> Result<
 
 fn cannot(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
     Failure::new(format!("the {what} of the bench cannot be set up"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &[&str]) -> Args {
+        Line::parse_from([&["bench"], line].concat()).args
+    }
+
+    #[test]
+    fn each_case_is_measured_once_and_the_most_at_once_last() {
+        let args = args(&["--concurrency=64,1,64,16", "--keys=p256,rsa-2048,p256"]);
+        let cases: Vec<_> = cases(&args)
+            .iter()
+            .map(|case| (case.key, case.concurrency))
+            .collect();
+        let of = |key| [1, 16, 64].map(|concurrency| (key, concurrency));
+        assert_eq!(cases, [of(Key::P256), of(Key::Rsa2048)].concat());
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! To all of it, because an accelerator that is this CPU works in a thread of its own.
 
-use crate::cli::bench::{process_cpu_time, to_f64};
+use crate::cli::bench::{PERCENTILES, process_cpu_time, to_f64};
 use hdrhistogram::Histogram;
 use hwshim::accelerator::{Operation, RequestId, software};
 use hwshim::clock::{Clock, Instant, nanos};
@@ -62,9 +62,10 @@ impl Measured {
         self.cpu_us_per_operation = self.cpu.as_secs_f64() * 1e6 / operations;
     }
 
-    /// At the 50th, 90th, 99th and 99.9th percentile.
-    pub(super) fn latency_us(&self) -> [f64; 4] {
-        [0.5, 0.9, 0.99, 0.999]
+    /// At each of [`PERCENTILES`].
+    pub(super) fn latency_us(&self) -> [f64; PERCENTILES.len()] {
+        PERCENTILES
+            .map(|(_, beyond)| 1.0 - to_f64(beyond) / 1000.0)
             .map(|quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1000.0)
     }
 

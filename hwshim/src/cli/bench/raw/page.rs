@@ -2,8 +2,9 @@
 
 use super::measure::Measured;
 use super::{Comparison, Report};
-use crate::cli::bench::chart::{Bar, Lines, bars, figure};
+use crate::cli::bench::chart::{Bar, Lines, Part, Series, bars, figure};
 use crate::cli::bench::page::{Figure, Page};
+use crate::cli::bench::{NOT_TOLD, PERCENTILES, told};
 
 const LEAD: &str = "Single operations, those of the accelerator verified before they are released. Accelerator and \
     software took turns in one run, so what disturbed one disturbed the other.";
@@ -15,27 +16,48 @@ pub(super) fn of(report: &Report) -> Page {
     for comparison in &report.operations {
         section(&mut page, comparison, &report.address);
     }
-    let requests = &report.requests.requests;
     page.section("Who answered", &[]);
-    page.table(
-        &[
-            "",
-            "operations",
-            "by card",
-            "by software",
-            "failed",
-            "wrong, stopped",
-        ],
-        &[vec![
-            report.address.clone(),
-            requests.submitted.to_string(),
-            requests.card.to_string(),
-            requests.software.to_string(),
-            requests.refused.to_string(),
-            requests.wrong_answers.to_string(),
-        ]],
-    );
+    let header = [
+        "operation",
+        "operations",
+        "by card",
+        "by software",
+        "failed",
+        "wrong, stopped",
+    ];
+    let caption = format!("What {} was asked for", report.address);
+    page.table(&caption, &header, &answered(report));
     page
+}
+
+/// By operation, and of the whole run.
+fn answered(report: &Report) -> Vec<Vec<String>> {
+    let of_one = |Comparison {
+                      operation,
+                      accelerator,
+                      ..
+                  }: &Comparison| {
+        vec![
+            operation.clone(),
+            accelerator.operations.to_string(),
+            accelerator.answered_by_card.to_string(),
+            accelerator.answered_by_software.to_string(),
+            accelerator.failed.to_string(),
+            // Counted for the run only.
+            String::new(),
+        ]
+    };
+    let mut rows: Vec<_> = report.operations.iter().map(of_one).collect();
+    let requests = &report.requests.requests;
+    rows.push(vec![
+        "the whole run".to_owned(),
+        requests.submitted.to_string(),
+        requests.card.to_string(),
+        requests.software.to_string(),
+        requests.refused.to_string(),
+        requests.wrong_answers.to_string(),
+    ]);
+    rows
 }
 
 fn section(page: &mut Page, comparison: &Comparison, address: &str) {
@@ -44,33 +66,53 @@ fn section(page: &mut Page, comparison: &Comparison, address: &str) {
         (address, &comparison.accelerator),
     ];
     page.section(&comparison.operation, &sides.map(|(name, _)| name));
-    page.wide(&Figure {
-        title: "Throughput".to_owned(),
-        note: "operations/s, higher is better".to_owned(),
-        svg: bars_of(&sides, |side| side.operations_per_second),
-    });
-    page.wide(&Figure {
-        title: "Processor time of this process".to_owned(),
-        note: "us per operation, lower is better".to_owned(),
-        svg: bars_of(&sides, |side| side.cpu_us_per_operation),
-    });
-    page.wide(&Figure {
-        title: "Latency".to_owned(),
-        note: "us, lower is better; software does one at a time".to_owned(),
-        svg: Lines {
-            axis: "percentile of operations",
-            places: ["50", "90", "99", "99.9"].map(str::to_owned).to_vec(),
-            series: sides.map(|(_, side)| side.latency_us().to_vec()).to_vec(),
-        }
-        .svg(),
-    });
+    let figure_of = |title, unit: &str, better, of| {
+        let note = format!("{unit}, {better} is better");
+        Figure::new(title, note, |label| bars_of(label, unit, &sides, of))
+    };
+    page.wide(&figure_of("Throughput", "operations/s", "higher", |side| {
+        side.operations_per_second
+    }));
+    page.wide(&figure_of(
+        "Processor time of this process",
+        "us per operation",
+        "lower",
+        |side| side.cpu_us_per_operation,
+    ));
+    let latency = Lines {
+        axis: "percentile of operations",
+        unit: "us",
+        places: PERCENTILES.map(|(name, _)| name.to_owned()).to_vec(),
+        series: sides
+            .map(|(name, side)| Series {
+                name,
+                values: told(side.latency_us(), side.operations),
+            })
+            .into(),
+    };
+    let note = format!("us, lower is better; software does one at a time; {NOT_TOLD}");
+    // Not as wide as the page, where its lines and letters would be twice as large as others'.
+    page.figures(&[Figure::new("Latency", note, |label| latency.svg(label))]);
 }
 
-fn bars_of(sides: &[(&str, &Measured)], of: fn(&Measured) -> f64) -> String {
-    let bar = |(index, (name, side)): (usize, &(&str, &Measured))| Bar {
-        name: (*name).to_owned(),
-        parts: vec![(of(side), index)],
-        value: figure(of(side)),
-    };
-    bars(&sides.iter().enumerate().map(bar).collect::<Vec<_>>())
+fn bars_of(
+    label: &str,
+    unit: &str,
+    sides: &[(&str, &Measured)],
+    of: fn(&Measured) -> f64,
+) -> String {
+    let sides = sides.iter().enumerate();
+    let bars_of_sides: Vec<_> = sides
+        .map(|(index, (name, side))| Bar {
+            name,
+            parts: vec![Part {
+                len: of(side),
+                colour: index,
+                faint: false,
+                title: format!("{} {unit}", figure(of(side))),
+            }],
+            value: figure(of(side)),
+        })
+        .collect();
+    bars(label, &bars_of_sides)
 }

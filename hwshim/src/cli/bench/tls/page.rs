@@ -1,8 +1,9 @@
 //! The report as a page: throughput against concurrency, latency, processor time, who answered.
 
 use super::report::{Point, Report, Side};
-use crate::cli::bench::chart::{Bar, Lines, bars, figure};
-use crate::cli::bench::page::{COLOURS, Figure, Page};
+use crate::cli::bench::chart::{Bar, Lines, Part, Series, bars, figure};
+use crate::cli::bench::page::{Figure, Page};
+use crate::cli::bench::{NOT_TOLD, PERCENTILES, told};
 
 const LEAD: &str = "TLS handshakes between clients and a server in one process, through pipes in memory; every \
     client verifies certificate and signature. Those compared took turns, so what disturbed one \
@@ -16,7 +17,7 @@ pub(super) fn of(report: &Report) -> Page {
         &report.machine,
     );
     for family in families(&report.points) {
-        section(&mut page, family);
+        section(&mut page, family, report.card_counted);
     }
     page
 }
@@ -26,120 +27,134 @@ fn families(points: &[Point]) -> impl Iterator<Item = &[Point]> {
     points.chunk_by(|one, next| one.family() == next.family())
 }
 
-fn section(page: &mut Page, points: &[Point]) {
-    let Some((first, last)) = points.first().zip(points.last()) else {
+fn section(page: &mut Page, points: &[Point], card_counted: bool) {
+    let most = points.iter().max_by_key(|point| point.concurrency);
+    let Some(most) = most else {
         return;
     };
-    let names: Vec<_> = first.sides.iter().map(|side| side.name.as_str()).collect();
-    page.section(&first.family(), &names);
-    let against = |title: &str, note: &str, of: fn(&Side) -> f64| Figure {
-        title: title.to_owned(),
-        note: note.to_owned(),
-        svg: against_concurrency(points, of).svg(),
+    let names: Vec<_> = most.sides.iter().map(|side| side.name.as_str()).collect();
+    page.section(&most.family(), &names);
+    let against = |title: &str, unit, better, of| {
+        let lines = against_concurrency(points, unit, of);
+        let note = format!("{unit}, {better} is better");
+        Figure::new(title, note, |label| lines.svg(label))
     };
     let mut figures = vec![
-        against("Throughput", "handshakes/s, higher is better", |side| {
+        against("Throughput", "handshakes/s", "higher", |side| {
             side.per_second.best
         }),
-        against("Server CPU", "us per handshake, lower is better", |side| {
+        against("Server CPU", "us per handshake", "lower", |side| {
             side.server_cpu_us.best
         }),
     ];
     figures.extend(points.iter().map(latency));
     page.figures(&figures);
-    page.wide(&Figure {
-        title: format!(
-            "Processor time of a handshake, {} at once",
-            last.concurrency
-        ),
-        note: "us, lower is better; as a share of the libraries by themselves".to_owned(),
-        svg: bars(
-            &last
-                .sides
-                .iter()
-                .enumerate()
-                .map(cpu_bar)
-                .collect::<Vec<_>>(),
-        ),
-    });
-    if first.handshakes == "full" {
-        page.wide(&Figure {
-            title: format!("Who signed, {} at once", last.concurrency),
-            note: "coloured: accelerator, verified; grey: software".to_owned(),
-            svg: bars(
-                &last
-                    .sides
-                    .iter()
-                    .enumerate()
-                    .map(signed_bar)
-                    .collect::<Vec<_>>(),
-            ),
-        });
+    page.wide(&cpu(most, card_counted));
+    if most.handshakes == "full" {
+        page.wide(&signed(most));
     }
-    table(page, points);
+    table(page, points, card_counted);
 }
 
-fn against_concurrency(points: &[Point], of: fn(&Side) -> f64) -> Lines<'static> {
-    let sides = points.first().map_or(0, |point| point.sides.len());
-    let series = |side: usize| points.iter().map(|point| of(&point.sides[side])).collect();
+fn against_concurrency<'a>(points: &'a [Point], unit: &'a str, of: fn(&Side) -> f64) -> Lines<'a> {
+    let sides = points.first().map_or(&[][..], |point| &point.sides);
+    let series = |(index, side): (usize, &'a Side)| Series {
+        name: &side.name,
+        values: points
+            .iter()
+            .map(|point| point.sides.get(index).map(of))
+            .collect(),
+    };
     Lines {
         axis: "handshakes under way at once",
+        unit,
         places: points
             .iter()
             .map(|point| point.concurrency.to_string())
             .collect(),
-        series: (0..sides).map(series).collect(),
+        series: sides.iter().enumerate().map(series).collect(),
     }
 }
 
 fn latency(point: &Point) -> Figure {
-    let quantiles = |side: &Side| {
-        let latency = side.latency_ms;
-        vec![latency.p50, latency.p90, latency.p99, latency.p999]
+    let series = point.sides.iter().map(|side| Series {
+        name: &side.name,
+        values: percentiles(side),
+    });
+    let lines = Lines {
+        axis: "percentile of handshakes",
+        unit: "ms",
+        places: PERCENTILES.map(|(name, _)| name.to_owned()).to_vec(),
+        series: series.collect(),
     };
-    Figure {
-        title: format!("Latency, {} at once", point.concurrency),
-        note: "ms, lower is better".to_owned(),
-        svg: Lines {
-            axis: "percentile of handshakes",
-            places: ["50", "90", "99", "99.9"].map(str::to_owned).to_vec(),
-            series: point.sides.iter().map(quantiles).collect(),
-        }
-        .svg(),
-    }
+    let title = format!("Latency, {} at once", point.concurrency);
+    let note = format!("ms, lower is better; {NOT_TOLD}");
+    Figure::new(title, note, |label| lines.svg(label))
 }
 
-fn cpu_bar((index, side): (usize, &Side)) -> Bar {
-    let savings: Vec<_> = side
+fn percentiles(side: &Side) -> Vec<Option<f64>> {
+    let latency = side.latency_ms;
+    let all = [latency.p50, latency.p90, latency.p99, latency.p999];
+    told(all, side.handshakes)
+}
+
+fn cpu(point: &Point, card_counted: bool) -> Figure {
+    let title = format!(
+        "Processor time of a handshake, {} at once",
+        point.concurrency
+    );
+    let mut note = "us, lower is better; in brackets how many times as much as a library takes by \
+                    itself"
+        .to_owned();
+    if card_counted {
+        note.push_str("; full: server, faint: the card, added up");
+    }
+    let bars_of_sides: Vec<_> = point.sides.iter().enumerate().map(cpu_bar).collect();
+    Figure::new(title, note, |label| bars(label, &bars_of_sides))
+}
+
+fn cpu_bar((index, side): (usize, &Side)) -> Bar<'_> {
+    let total = side.total_cpu_us.best;
+    let times: Vec<_> = side
         .saves
         .iter()
-        .filter(|saving| saving.than != side.name)
-        .map(|saving| match saving.times {
-            Some(times) => format!("1/{}", figure(times)),
-            None => "-".to_owned(),
+        .filter_map(|saving| {
+            let times = saving.times?.recip();
+            Some(format!("{} x {}", figure(times), saving.than))
         })
         .collect();
-    let mut value = figure(side.total_cpu_us.best);
-    if !side.name.starts_with("rustls+") {
-        value = format!("{value}  ({})", savings.join(", "));
+    let mut value = figure(total);
+    if !side.name.starts_with("rustls+") && !times.is_empty() {
+        value = format!("{value} ({})", times.join(", "));
+    }
+    // The best of the sum is of one window: what of it was the card's is the rest.
+    let server = side.server_cpu_us.best.min(total);
+    let part = |len, faint, who| Part {
+        len,
+        colour: index,
+        faint,
+        title: format!("{who}: {} us", figure(len)),
+    };
+    let mut parts = vec![part(server, false, "server")];
+    if total > server {
+        parts.push(part(total - server, true, "card"));
     }
     Bar {
-        name: side.name.clone(),
-        parts: vec![(side.server_cpu_us.best, index), (side.card_cpu_us.best, 0)],
+        name: &side.name,
+        parts,
         value,
     }
 }
 
-/// The colour of a side's accelerator: its own, unless that is the grey of software.
-const fn colour_of_card(index: usize) -> usize {
-    match index % COLOURS {
-        0 => 1,
-        colour => colour,
-    }
+fn signed(point: &Point) -> Figure {
+    let title = format!("Who signed, {} at once", point.concurrency);
+    let note = "full: accelerator, verified; faint: software";
+    let bars_of_sides: Vec<_> = point.sides.iter().enumerate().map(signed_bar).collect();
+    Figure::new(title, note, |label| bars(label, &bars_of_sides))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "lengths of a drawing")]
-fn signed_bar((index, side): (usize, &Side)) -> Bar {
+fn signed_bar((index, side): (usize, &Side)) -> Bar<'_> {
     let answered = side.answered;
     let all = (answered.card + answered.software).max(1) as f64;
     let share = answered.card as f64 / all;
@@ -147,59 +162,121 @@ fn signed_bar((index, side): (usize, &Side)) -> Bar {
         0 => String::new(),
         wrong => format!(", {wrong} wrong stopped"),
     };
+    let part = |len, faint, who, number| Part {
+        len,
+        colour: index,
+        faint,
+        title: format!("{who}: {number} signatures"),
+    };
     Bar {
-        name: side.name.clone(),
-        parts: vec![(share, colour_of_card(index)), (1.0 - share, 0)],
+        name: &side.name,
+        parts: vec![
+            part(share, false, "accelerator", answered.card),
+            part(1.0 - share, true, "software", answered.software),
+        ],
         value: format!("{} % by card{wrong}", figure(share * 100.0)),
     }
 }
 
-fn table(page: &mut Page, points: &[Point]) {
-    let header = [
-        "",
+fn table(page: &mut Page, points: &[Point], card_counted: bool) {
+    let mut header = vec![
+        "server",
         "at once",
         "handshakes/s",
-        "median",
+        "median of these",
         "CPU us",
-        "median",
+        "median of these",
+    ];
+    if card_counted {
+        header.extend(["card us", "both us"]);
+    }
+    header.extend([
         "P50 ms",
         "P99 ms",
         "by card",
         "by software",
         "failed",
         "wrong, stopped",
-    ];
+    ]);
     let mut rows = Vec::new();
     for point in points {
-        rows.extend(point.sides.iter().map(|side| {
-            vec![
-                side.name.clone(),
-                point.concurrency.to_string(),
-                figure(side.per_second.best),
-                figure(side.per_second.median),
-                figure(side.server_cpu_us.best),
-                figure(side.server_cpu_us.median),
-                figure(side.latency_ms.p50),
-                figure(side.latency_ms.p99),
-                side.answered.card.to_string(),
-                side.answered.software.to_string(),
-                side.failed.to_string(),
-                side.answered.wrong_answers.to_string(),
-            ]
-        }));
+        rows.extend(
+            point
+                .sides
+                .iter()
+                .map(|side| row(point, side, card_counted)),
+        );
     }
-    page.table(&header, &rows);
+    let family = points.first().map(Point::family).unwrap_or_default();
+    page.table(&family, &header, &rows);
+}
+
+fn row(point: &Point, side: &Side, card_counted: bool) -> Vec<String> {
+    let told = percentiles(side);
+    let percentile = |index: usize| {
+        let value = told.get(index).copied().flatten();
+        value.map_or_else(|| "-".to_owned(), figure)
+    };
+    let mut row = vec![
+        side.name.clone(),
+        point.concurrency.to_string(),
+        figure(side.per_second.best),
+        figure(side.per_second.median),
+        figure(side.server_cpu_us.best),
+        figure(side.server_cpu_us.median),
+    ];
+    if card_counted {
+        row.extend([side.card_cpu_us, side.total_cpu_us].map(|time| figure(time.best)));
+    }
+    row.extend([
+        percentile(0),
+        percentile(2),
+        side.answered.card.to_string(),
+        side.answered.software.to_string(),
+        side.failed.to_string(),
+        side.answered.wrong_answers.to_string(),
+    ]);
+    row
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::{OfWindows, Saving};
     use super::*;
 
+    /// That takes so many microseconds of the server and of the card, and times of ring's as much.
+    fn side(server: f64, card: f64, times: f64) -> Side {
+        let best = |best| OfWindows { best, median: best };
+        let mut side = Side::new("card + ring".to_owned());
+        side.server_cpu_us = best(server);
+        side.card_cpu_us = best(card);
+        side.total_cpu_us = best(server + card);
+        side.saves = vec![Saving {
+            than: "rustls+ring".to_owned(),
+            times: Some(times),
+        }];
+        side
+    }
+
     #[test]
-    fn no_accelerator_has_the_colour_of_software() {
-        for index in 0..3 * COLOURS {
-            assert_ne!(colour_of_card(index) % COLOURS, 0, "{index}");
+    fn what_takes_more_than_a_library_is_said_to() {
+        let side = side(1000.0, 0.0, 0.8);
+        assert!(cpu_bar((1, &side)).value.ends_with("(1.25 x rustls+ring)"));
+    }
+
+    #[test]
+    fn what_a_card_took_or_software_signed_has_the_colour_of_its_side_and_less_of_it() {
+        let side = side(300.0, 500.0, 2.0);
+        for bar in [cpu_bar((3, &side)), signed_bar((3, &side))] {
+            let parts: Vec<_> = bar
+                .parts
+                .iter()
+                .map(|part| (part.colour, part.faint))
+                .collect();
+            assert_eq!(parts, [(3, false), (3, true)]);
         }
-        assert_eq!(colour_of_card(COLOURS + 3), 3);
+        let bar = cpu_bar((3, &side));
+        let titles: Vec<_> = bar.parts.iter().map(|part| part.title.as_str()).collect();
+        assert_eq!(titles, ["server: 300 us", "card: 500 us"]);
     }
 }

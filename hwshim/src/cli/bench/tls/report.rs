@@ -3,7 +3,7 @@
 use super::window::Window;
 use super::{Case, Kind};
 use crate::cli::bench::machine::Machine;
-use crate::cli::bench::to_f64;
+use crate::cli::bench::{is_told, to_f64};
 use crate::cli::output::{Failure, Output, Table};
 use hdrhistogram::Histogram;
 use hwshim::router::breaker;
@@ -156,7 +156,8 @@ impl Report {
             "",
             "CPU: the server's processor time for each handshake, all counted but the clients' \
              thread; best window, in brackets the median. Latency: from the ClientHello to the \
-             first byte of data, of all windows.",
+             first byte of data, of all windows; percentiles with fewer than 10 beyond them are \
+             left out.",
         )?;
         output.note(
             "",
@@ -311,7 +312,7 @@ impl Point {
             row.extend([
                 format!("{:.0}", side.per_second.best).into(),
                 format!("{:.2}", side.latency_ms.p50).into(),
-                format!("{:.2}", side.latency_ms.p99).into(),
+                side.p99().into(),
                 side.answered.share().into(),
             ]);
             row.extend(side.saves.iter().map(|saving| match saving.times {
@@ -354,6 +355,14 @@ impl Side {
             windows: Vec::new(),
             latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3)
                 .expect("three digits up to a minute are possible"),
+        }
+    }
+
+    /// Where so many handshakes were seen that there is one.
+    fn p99(&self) -> String {
+        match is_told(10, self.handshakes) {
+            true => format!("{:.2}", self.latency_ms.p99),
+            false => "-".to_owned(),
         }
     }
 
