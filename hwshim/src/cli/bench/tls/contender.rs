@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivateSec1KeyDer};
 use rustls::server::ServerSessionMemoryCache;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -27,7 +28,7 @@ const BRING_UP: Duration = Duration::from_secs(10);
 const SESSIONS: usize = 1 << 16;
 
 /// What does for rustls what no accelerator does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Library {
     /// ring.
     Ring,
@@ -57,6 +58,23 @@ impl Library {
             #[cfg(feature = "aws-lc-rs")]
             Self::AwsLcRs => rustls::crypto::aws_lc_rs::default_provider(),
         }
+    }
+}
+
+impl FromStr for Library {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(library) = Self::ALL.iter().find(|library| library.name() == text) {
+            return Ok(*library);
+        }
+        let names: Vec<_> = Self::ALL.iter().map(|library| library.name()).collect();
+        Err(match text {
+            "aws-lc-rs" => {
+                "it is not built in: build this program with --features aws-lc-rs".to_owned()
+            }
+            _ => format!("it is not a library that is built in: {}", names.join(", ")),
+        })
     }
 }
 
