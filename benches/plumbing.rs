@@ -38,7 +38,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const WINDOW: Duration = Duration::from_millis(500);
@@ -167,6 +167,9 @@ fn submit(card: &mut dyn Accelerator, request: Request, now: Instant) -> Result<
 /// What the card's process says when it listens.
 const LISTENING: &str = "listening\n";
 
+/// Starting takes it milliseconds; the machine may be busy.
+const LISTENS_WITHIN: Duration = Duration::from_secs(30);
+
 /// The card's process.
 #[derive(Parser)]
 struct CardArguments {
@@ -197,9 +200,18 @@ impl Running {
             .spawn()?;
         let output = child.stdout.take().expect("it was asked for");
         let running = Self(child);
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        if line != LISTENING {
+        // In a thread, as a card that hangs says nothing and does not end. It ends with the card.
+        let (say, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(output).read_line(&mut line);
+            // Nobody is there to be told any more if it took too long.
+            let _ = say.send(read.map(|_| line));
+        });
+        let Ok(line) = said.recv_timeout(LISTENS_WITHIN) else {
+            return Err(format!("the card does not listen after {LISTENS_WITHIN:?}").into());
+        };
+        if line? != LISTENING {
             return Err("the card has ended before it listened".into());
         }
         Ok(running)
