@@ -22,7 +22,6 @@ mod relay;
 pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files};
 pub use self::counts::Connections;
 use self::counts::Counts;
-use self::relay::Patience;
 use crate::acceptor::{self, Handshakes, OffloadAcceptor};
 use crate::clock::{Clock as _, Instant, SystemClock};
 use rustls::ServerConfig;
@@ -34,8 +33,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long to leave a system alone that has no descriptor for another connection: some
-/// connection has to end first.
+/// How long to leave a system alone that has no descriptor for another connection, as some connection has
+/// to end first; and for those to end that are about to.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a terminator does, and what clients may take of time and memory.
@@ -55,9 +54,6 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// For connections to end in when no more are accepted.
     pub drain_timeout: Duration,
-    /// Meanwhile, without a byte either way since the backend said something: a client that keeps a
-    /// connection for what it may ask later.
-    pub drain_idle: Duration,
 }
 
 /// What a terminator is to do.
@@ -142,10 +138,12 @@ impl Terminator {
     }
 
     /// Serves until it is told to end, or to drain and has. Returns how many connections it cut
-    /// off, but for those that waited for their clients. If whoever tells is gone, it ends.
+    /// off, but for those on which nothing was under way: the backend spoke last, and that was some time
+    /// ago. If whoever tells is gone, it ends.
     pub async fn serve(self, mut told: watch::Receiver<Phase>) -> usize {
         let Self { listener, shared } = self;
         let mut connections = JoinSet::new();
+        let (end, ending) = watch::channel(false);
         loop {
             let room = connections.len() < shared.options.connections_max;
             tokio::select! {
@@ -153,7 +151,7 @@ impl Terminator {
                 Some(_ended) = connections.join_next() => {}
                 accepted = listener.accept(), if room => match accepted {
                     Ok((client, _)) => {
-                        connections.spawn(serve(Arc::clone(&shared), client, told.clone()));
+                        connections.spawn(serve(Arc::clone(&shared), client, ending.clone()));
                     }
                     Err(error) => not_accepted(&shared, &error).await,
                 },
@@ -167,7 +165,9 @@ impl Terminator {
             () = tokio::time::sleep(shared.options.drain_timeout) => {}
             () = reaches(&mut told, Phase::Ending) => {}
         }
-        while connections.try_join_next().is_some() {}
+        // Those on which nothing is under way end by themselves, which takes them no time.
+        let _ = end.send(true);
+        while let Ok(Some(_)) = tokio::time::timeout(PAUSE, connections.join_next()).await {}
         let cut_off = connections.len();
         connections.shutdown().await;
         cut_off
@@ -194,7 +194,7 @@ async fn not_accepted(shared: &Shared, error: &io::Error) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream, told: watch::Receiver<Phase>) {
+async fn serve(shared: Arc<Shared>, client: TcpStream, ending: watch::Receiver<bool>) {
     let Shared {
         acceptor,
         options,
@@ -213,11 +213,7 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, told: watch::Receiver<Pha
     let client = relay::Client::from(client);
     match connect(options).await {
         Ok(backend) => {
-            let patience = Patience {
-                idle: options.idle_timeout,
-                draining: options.drain_idle,
-            };
-            counts.ended(&relay::relay(client, backend, patience, told).await);
+            counts.ended(&relay::relay(client, backend, options.idle_timeout, ending).await);
         }
         Err(error) => counts.unreachable(format!(
             "the backend {} cannot be reached: {error}",

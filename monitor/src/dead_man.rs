@@ -44,7 +44,7 @@ pub struct SignOfLife {
     pub pid: u32,
     /// Which boot of the host `monotonic_ns` counts from.
     pub boot: String,
-    /// When the last poll ended, on the host's clock since it booted.
+    /// When the last poll ended, or the monitor was stopped, on the host's clock since it booted.
     pub monotonic_ns: u64,
     /// Time between polls.
     pub interval_ns: u64,
@@ -197,6 +197,14 @@ pub enum DeadManError {
 ///
 /// See [`DeadManError`]; all but the last.
 pub fn read(path: &Path) -> Result<SignOfLife, DeadManError> {
+    match read_once(path) {
+        // It was being written again by the time that it was read.
+        Err(DeadManError::Nonsense { .. }) => read_once(path),
+        read => read,
+    }
+}
+
+fn read_once(path: &Path) -> Result<SignOfLife, DeadManError> {
     let mut text = String::new();
     let opened = OpenOptions::new()
         .read(true)

@@ -62,7 +62,9 @@ pub struct Diagnosis {
     health_reads: u64,
     /// Restarts of the firmware, and sessions, that were lost.
     lost: Option<(u64, u64)>,
-    /// When the heartbeat was last found to have stood still in polls that were on time.
+    /// Polls in a row, on time, in which the heartbeat was found to stand still.
+    frozen_polls: u32,
+    /// When it last was in enough of them.
     froze_at: Option<Instant>,
 }
 
@@ -80,6 +82,7 @@ impl Diagnosis {
             light_at_fault: 0,
             health_reads: 0,
             lost: None,
+            frozen_polls: 0,
             froze_at: None,
         }
     }
@@ -146,7 +149,7 @@ impl Diagnosis {
         Circumstances {
             local_health: self.host.worst_of_late(now),
             counter,
-            // A host that let us look on time has not stopped a card's clock either.
+            // A host that let us look on time has not stopped a card on the bus either.
             is_no_matter_of_time: dossier.shows_no_matter_of_time(remembered)
                 || self.froze_lately(now),
             is_warming_up: false,
@@ -160,12 +163,16 @@ impl Diagnosis {
     fn weigh_card(&mut self, page: &Page, case: &Case<'_>) {
         let now = case.look.at;
         let frozen = case.memory.pulse().unmoved_polls();
+        let was_frozen = std::mem::replace(&mut self.frozen_polls, frozen);
         let froze_lately = self.froze_lately(now);
         let dossier = &mut self.scales.dossier;
         if frozen >= case.limits.frozen_polls {
             let detail = format!("it stood still in {frozen} polls that were on time");
             dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
-            self.froze_at = Some(now);
+            // What an owner that stands still itself has left on its page is no news.
+            if was_frozen < frozen {
+                self.froze_at = Some(now);
+            }
         } else if heartbeat_is_moving(case) {
             let is_used = page.breaker.state.get() == breaker_state::CLOSED;
             // Why a card is out of use is the same as when it came to be: that it moves again is
@@ -174,7 +181,8 @@ impl Diagnosis {
                 dossier.counter_moved("it moves", now);
             }
         }
-        if page.card.state.get() == card_state::GONE {
+        let was_reached = matches!(dossier.sight(Kind::ConfigAllOnes, now), Some((false, _)));
+        if page.card.state.get() == card_state::GONE && !was_reached {
             // It stays so when later attempts to reach it fail in other ways.
             let detail = "the owner found that the card is gone";
             dossier.seen(Kind::ConfigAllOnes, 1.0, detail, now);

@@ -186,12 +186,13 @@ fn an_operator_is_told_when_a_card_is_not_used_why_and_when_it_is_again() {
     let told = serving
         .wait_for_error(&format!("{address} is not used: "))
         .unwrap();
-    assert!(told.contains("this CPU signs meanwhile"), "{told}");
+    assert!(told.contains("no such socket"), "{told}");
+    assert!(told.contains("others sign meanwhile"), "{told}");
     // Whoever comes is served.
     site.connect(&serving);
     let mut card = CardProcess::start(site.directory.path());
     serving
-        .wait_for_error(&format!("{address} is used"))
+        .wait_for_error(&format!("hwshim: {address} is used again"))
         .unwrap();
     card.process.kill().unwrap();
     let is_twice = |errors: &str| errors.matches(&format!("{address} is not used: ")).count() == 2;

@@ -142,36 +142,32 @@ fn connections_that_do_not_end_are_cut_off_and_counted() {
 }
 
 #[test]
-fn a_connection_that_its_client_keeps_for_later_holds_up_no_end_and_one_that_waits_for_an_answer_does()
- {
+fn a_connection_that_its_client_keeps_for_later_is_not_cut_off_and_one_that_waits_for_an_answer_is()
+{
     let site = Site::new();
-    let limits = ["--drain-timeout", "1h", "--drain-idle", "300ms"];
-    let serving = site.before_echo(&limits);
-    let mut stream = site.connect(&serving);
-    exchange(&mut stream, b"before");
-    send(&serving, Signal::TERM);
-    serving.wait_for_error("draining: 1 connections").unwrap();
-    let (status, errors) = serving.end().unwrap();
-    assert_eq!(status.code(), Some(0), "{errors}");
-    assert!(!errors.contains("cut off;"), "{errors}");
-    assert!(is_reset(&mut stream), "it cannot be taken for an end");
-
     let (backend, answer) = slow_to_answer();
     let mut command = site.command(backend);
-    command.args(limits);
+    command.args(["--drain-timeout", "300ms"]);
     let serving = Serving::start(command).unwrap();
-    let mut stream = site.connect(&serving);
-    stream.write_all(b"request").unwrap();
-    send(&serving, Signal::TERM);
-    serving.wait_for_error("draining: 1 connections").unwrap();
-    // Three times as long as one that nobody waits on is kept.
-    pause(Duration::from_millis(900));
-    answer.send(()).unwrap();
-    let mut received = [0; 6];
-    stream.read_exact(&mut received).unwrap();
-    assert_eq!(&received, b"answer");
+    let mut waiting = site.connect(&serving);
+    waiting.write_all(b"request").unwrap();
+    let kept = site.before_echo(&["--drain-timeout", "300ms"]);
+    let mut resting = site.connect(&kept);
+    exchange(&mut resting, b"before");
+    // Longer than anybody takes for a pause.
+    pause(Duration::from_millis(5_100));
+    for serving in [&serving, &kept] {
+        send(serving, Signal::TERM);
+        serving.wait_for_error("draining: 1 connections").unwrap();
+    }
     let (status, errors) = serving.end().unwrap();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(errors.contains("1 connections were cut off"), "{errors}");
+    let (status, errors) = kept.end().unwrap();
     assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(!errors.contains("were cut off"), "{errors}");
+    assert!(is_reset(&mut resting), "it cannot be taken for an end");
+    drop(answer);
 }
 
 /// A backend that answers when it is told to, and keeps the connection.

@@ -36,6 +36,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinError;
+use usable::News;
 
 const AFTER_HELP: &str = "\
 Signals:
@@ -43,8 +44,8 @@ Signals:
   SIGHUP           read certificates and keys again; if one is wrong, the old ones stay in use
 
 Exit codes:
-  0  it was told to stop, and every connection had ended, or nothing was under way on it, by the
-     drain timeout
+  0  it was told to stop, and by the drain timeout every connection had ended, or nothing had passed on
+     it for 5 s since the server behind spoke last
   1  it could not start, or cut connections off; standard error says what, why and what to do next
   2  the command line was not understood
 
@@ -117,10 +118,6 @@ pub(crate) struct Args {
     /// Time for connections to end in after SIGTERM, before they are cut off
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     drain_timeout: Duration,
-    /// Time without a byte after which, meanwhile, a connection on which the server behind spoke last is
-    /// ended: its client keeps it for later
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
-    drain_idle: Duration,
     /// Directory for telemetry pages [default: /run/hwshim for root, else one of the user's own]
     #[arg(long, value_name = "DIR")]
     telemetry: Option<PathBuf>,
@@ -413,7 +410,10 @@ fn say_draining(args: &Args, reporter: &Reporter, voice: &mut Voice) {
 
 fn say_trouble(reporter: &mut Reporter, cards: &Cards, voice: &mut Voice) {
     for news in reporter.news_of_accelerators() {
-        voice.warn(news);
+        match news {
+            News::Bad(news) => voice.warn(news),
+            News::Good(news) => voice.tell(news),
+        }
     }
     if let Some(trouble) = reporter.trouble() {
         voice.warn(trouble);
@@ -436,7 +436,6 @@ fn options(args: &Args) -> Options {
         connect_timeout: args.connect_timeout,
         idle_timeout: args.idle_timeout,
         drain_timeout: args.drain_timeout,
-        drain_idle: args.drain_idle,
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Connections {
     pub active: u64,
     /// Ended by both sides.
     pub closed: u64,
-    /// Ended because nothing came for too long, which is less when connections are to end.
+    /// Ended because nothing came for too long, or nothing was under way when all were to end.
     pub idle: u64,
     /// One side broke off. Many clients do that with a connection that they keep and do not need.
     pub broken: u64,

@@ -9,10 +9,8 @@
 //!
 //! A backend may answer before it has all of a request, and close: what it said is passed on, and what
 //! its client still sends is read and dropped, as bytes that are left unread would make our end a
-//! reset, which overtakes the answer. Nothing here reads what it passes on, so that nobody knows whether
-//! an answer has ended: where the backend spoke last and says nothing more, it may have.
+//! reset, which overtakes the answer. Nothing here reads what it passes on.
 
-use super::{Phase, reaches};
 use crate::clock::{Clock, Instant, SystemClock};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,14 +27,9 @@ const BUFFER_LEN: usize = 8 * 1024;
 /// the bad news.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// How long nothing may come from either side.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// At any time.
-    pub idle: Duration,
-    /// When connections are to end, and the backend waits for its client.
-    pub draining: Duration,
-}
+/// Who has not passed a byte for so long on a connection on which the backend spoke last keeps it for
+/// later: what it asked is answered, as far as anybody can tell who does not look at what passes.
+const AT_REST: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -98,14 +91,14 @@ impl Drop for Backend {
 pub(super) async fn relay(
     mut client: Client,
     backend: TcpStream,
-    patience: Patience,
-    told: watch::Receiver<Phase>,
+    idle_timeout: Duration,
+    ending: watch::Receiver<bool>,
 ) -> End {
     let mut backend = Backend {
         stream: backend,
         ended: false,
     };
-    let end = relay_between(&mut client, &mut backend.stream, patience, told).await;
+    let end = relay_between(&mut client, &mut backend.stream, idle_timeout, ending).await;
     backend.ended = matches!(end, End::Closed);
     end
 }
@@ -113,8 +106,8 @@ pub(super) async fn relay(
 async fn relay_between(
     client: &mut Client,
     backend: &mut TcpStream,
-    patience: Patience,
-    told: watch::Receiver<Phase>,
+    idle_timeout: Duration,
+    ending: watch::Receiver<bool>,
 ) -> End {
     let Client {
         stream,
@@ -126,7 +119,7 @@ async fn relay_between(
     let (mut from_backend, mut to_backend) = backend.split();
     let (backend_broke, client_ended) = (AtomicBool::new(false), Notify::new());
     let up = async {
-        let outcome = match pass_on(&mut from_client, &mut to_backend, || activity.asked()).await {
+        let outcome = match pass_on(&mut from_client, &mut to_backend, |_| activity.asked()).await {
             Err(Broken::Writing(error)) => {
                 // Only what had ended before says that the pipe is broken. This is told but once: who
                 // reads next sees an end.
@@ -155,7 +148,11 @@ async fn relay_between(
         }
     };
     let down = async {
-        let broke = match pass_on(&mut from_backend, &mut to_client, || activity.answered()).await {
+        let broke = match pass_on(&mut from_backend, &mut to_client, |is_under_way| {
+            activity.answers(is_under_way)
+        })
+        .await
+        {
             Ok(()) if !backend_broke.load(Ordering::Relaxed) => {
                 to_client.shutdown().await?;
                 answered.store(true, Ordering::Relaxed);
@@ -173,8 +170,8 @@ async fn relay_between(
             Ok(_) => End::Closed,
             Err(_) => End::Broken,
         },
-        () = activity.ceases(patience.idle) => End::Idle,
-        () = activity.rests(patience.draining, told) => End::Idle,
+        () = activity.ceases(idle_timeout) => End::Idle,
+        () = activity.rests(ending) => End::Idle,
     }
 }
 
@@ -191,11 +188,12 @@ enum Broken {
     Writing(io::Error),
 }
 
-/// Passes bytes on until no more come; `passing` is called when some have come and when they have gone.
+/// Passes bytes on until no more come; `passing` is told when some have come, which are under way then, and
+/// when they have gone.
 async fn pass_on(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    passing: impl Fn(),
+    passing: impl Fn(bool),
 ) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER_LEN];
     loop {
@@ -203,12 +201,12 @@ async fn pass_on(
         if len == 0 {
             return Ok(());
         }
-        passing();
+        passing(true);
         to.write_all(&buffer[..len])
             .await
             .map_err(Broken::Writing)?;
         to.flush().await.map_err(Broken::Writing)?;
-        passing();
+        passing(false);
     }
 }
 
@@ -223,8 +221,10 @@ async fn drain(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 struct Activity {
     /// In nanoseconds.
     last: AtomicU64,
-    /// It was for the backend, whose turn it is.
+    /// The backend was asked something since it last began to speak.
     is_asked: AtomicBool,
+    /// The client has not taken all that the backend said.
+    is_answering: AtomicBool,
 }
 
 impl Activity {
@@ -232,6 +232,7 @@ impl Activity {
         Self {
             last: AtomicU64::new(SystemClock.now().as_nanos()),
             is_asked: AtomicBool::new(false),
+            is_answering: AtomicBool::new(false),
         }
     }
 
@@ -240,8 +241,11 @@ impl Activity {
         self.touch();
     }
 
-    fn answered(&self) {
-        self.is_asked.store(false, Ordering::Relaxed);
+    fn answers(&self, is_under_way: bool) {
+        if is_under_way {
+            self.is_asked.store(false, Ordering::Relaxed);
+        }
+        self.is_answering.store(is_under_way, Ordering::Relaxed);
         self.touch();
     }
 
@@ -267,16 +271,14 @@ impl Activity {
         }
     }
 
-    /// Returns when connections are to end, and there has been none for `timeout` since the backend said
-    /// something.
-    async fn rests(&self, timeout: Duration, mut told: watch::Receiver<Phase>) {
-        reaches(&mut told, Phase::Draining).await;
-        loop {
-            self.ceases(timeout).await;
-            if !self.is_asked.load(Ordering::Relaxed) {
-                return;
-            }
-            tokio::time::sleep(timeout).await;
+    /// Returns when all are to end, if nothing is under way here.
+    async fn rests(&self, mut ending: watch::Receiver<bool>) {
+        // An error is that nobody is left to tell.
+        let is_told = ending.wait_for(|is_ending| *is_ending).await.is_ok();
+        let is_busy = [&self.is_asked, &self.is_answering];
+        let is_busy = is_busy.iter().any(|it| it.load(Ordering::Relaxed));
+        if !is_told || is_busy || !self.left(AT_REST).is_zero() {
+            std::future::pending().await
         }
     }
 }

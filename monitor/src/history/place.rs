@@ -52,7 +52,8 @@ pub(super) enum AtPowerCut {
 }
 
 impl AtPowerCut {
-    const fn synchronous(self) -> &'static str {
+    /// The value of `PRAGMA synchronous` for that.
+    pub(super) const fn synchronous(self) -> &'static str {
         match self {
             Self::KeepsAll => "full",
             Self::LosesTail => "normal",

@@ -210,6 +210,8 @@ pub struct Samples {
     /// Where the gap begins that ends with the next sample, and why there is one.
     gap_since: Option<(i64, GapReason)>,
     hour: Option<i64>,
+    /// The file on the disk may say that it ended in an orderly way, and it goes on.
+    is_closed_on_disk: bool,
 }
 
 /// One series, and its samples that are not in the file yet.
@@ -296,6 +298,7 @@ impl Samples {
         });
         let series = series_of(&connection).map_err(failed)?;
         Ok(Self {
+            is_closed_on_disk: progress.is_none_or(|(_, closed)| closed),
             connection,
             _lock,
             path,
@@ -409,6 +412,10 @@ impl Samples {
     }
 
     fn commit(&mut self, first: i64, last: i64) -> rusqlite::Result<()> {
+        if self.is_closed_on_disk {
+            // That this is no orderly end any more has to be known after a power cut.
+            self.connection.pragma_update(None, "synchronous", "full")?;
+        }
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -441,6 +448,14 @@ impl Samples {
         drop(tail);
         put_progress(&transaction, last, false)?;
         transaction.commit()?;
+        if self.is_closed_on_disk {
+            self.connection.pragma_update(
+                None,
+                "synchronous",
+                FORMAT.at_power_cut.synchronous(),
+            )?;
+            self.is_closed_on_disk = false;
+        }
         for (name, id) in ids {
             self.series.entry(name).or_default().id = Some(id);
         }
@@ -512,6 +527,7 @@ impl Samples {
     /// As [`Self::close`], for now: the next sample ends the pause.
     pub(super) fn pause(&mut self) -> Result<(), HistoryError> {
         self.flush()?;
+        self.is_closed_on_disk = true;
         self.connection
             .execute("UPDATE progress SET closed = 1", [])
             .and_then(|_| {

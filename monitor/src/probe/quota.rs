@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Where version 1 has the controller of processor time: by itself, or by a link (systemd's).
 const V1_CPU: &str = "cpu";
+/// Time between two looks at which groups a process is in, which it may be moved to another of.
+const GROUPS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a group with a quota has counted since it was made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,6 +68,7 @@ pub struct QuotaProbe {
 #[derive(Debug)]
 struct Followed {
     id: OwnerId,
+    again_at: Instant,
     /// Its own group and all above, each with its file.
     groups: Vec<(PathBuf, TextFile)>,
 }
@@ -83,7 +86,7 @@ impl QuotaProbe {
 }
 
 impl Followed {
-    fn open(root: &Path, id: OwnerId) -> Result<Self, ProbeError> {
+    fn open(root: &Path, id: OwnerId, now: Instant) -> Result<Self, ProbeError> {
         let memberships = Membership::all_of(root, id)?;
         let with_cpu = memberships.iter().find(|it| it.has("cpu"));
         let (mount, path) = match with_cpu {
@@ -102,6 +105,7 @@ impl Followed {
         };
         Ok(Self {
             id,
+            again_at: now.plus(GROUPS_INTERVAL),
             groups: path.ancestors().map(group).collect(),
         })
     }
@@ -115,10 +119,11 @@ impl Probe for QuotaProbe {
         "quota"
     }
 
-    fn observe(&mut self, &id: &OwnerId, _now: Instant) -> Result<Vec<CpuPeriods>, ProbeError> {
-        let mut followed = match self.followed.take().filter(|known| known.id == id) {
+    fn observe(&mut self, &id: &OwnerId, now: Instant) -> Result<Vec<CpuPeriods>, ProbeError> {
+        let is_known = |known: &Followed| known.id == id && now < known.again_at;
+        let mut followed = match self.followed.take().filter(is_known) {
             Some(known) => known,
-            None => Followed::open(&self.root, id)?,
+            None => Followed::open(&self.root, id, now)?,
         };
         let mut seen = Vec::new();
         for (group, file) in &mut followed.groups {
@@ -171,6 +176,23 @@ mod tests {
         assert_eq!(seen[1].group, Path::new("system.slice"));
         assert_eq!(seen[1].throttled, 7);
         assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_was_moved_to_another_group_is_looked_for_there_within_a_minute() {
+        let tree = Tree::captured("cgroup-v2");
+        let mut probe = QuotaProbe::new(tree.root());
+        let mut group_at = |seconds| {
+            let now = Instant::ORIGIN.plus(Duration::from_secs(seconds));
+            probe.observe(&ID, now).unwrap()[0].group.clone()
+        };
+        let before = PathBuf::from("system.slice/hardserver.service");
+        assert_eq!(group_at(0), before);
+        tree.write("proc/4321/cgroup", "0::/elsewhere\n");
+        let stat = "nr_periods 4\nnr_throttled 3\nthrottled_usec 5\n";
+        tree.write("sys/fs/cgroup/elsewhere/cpu.stat", stat);
+        assert_eq!(group_at(59), before);
+        assert_eq!(group_at(60), PathBuf::from("elsewhere"));
     }
 
     #[test]

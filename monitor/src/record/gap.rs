@@ -76,7 +76,7 @@ pub struct Known {
     pub starved: Vec<Span>,
     /// Those of which pressure was the only sign.
     pub pressed: Vec<Span>,
-    /// Who was found to be at fault in the silence, other than the host.
+    /// Cards that were found to be at fault in the silence, or their links.
     pub accused: Vec<Accused>,
     /// Time between polls.
     pub interval: Duration,
@@ -180,7 +180,7 @@ pub struct Explanation {
     pub tick_late_seconds_max: f64,
     /// The signs, one by one. They may overlap each other.
     pub overlaps: Vec<Overlap>,
-    /// Who was found to be at fault meanwhile, other than the host.
+    /// Cards that were found to be at fault meanwhile, or their links.
     pub accused: Vec<Accused>,
 }
 

@@ -164,6 +164,12 @@ impl Evidences {
             let detail = sentence_of(throttled);
             let dossier = &mut self.scales.dossier;
             dossier.seen(Kind::QueueLong, strength, detail, now);
+        } else if facts.held_up_by().is_none()
+            && matches!(facts.reach, Some(Ok(Reach::Answered(_))))
+            && !matches!(facts.work, Work::Overrun { .. })
+        {
+            let dossier = &mut self.scales.dossier;
+            dossier.not_seen(Kind::QueueLong, "it answers", now);
         }
     }
 

@@ -79,7 +79,7 @@ pub(super) fn sentence_of(throttled: &Throttled) -> String {
 }
 
 /// How surely a service hangs that so many looks in a row have found idle, and so many more that a
-/// starved host may explain.
+/// starved host or a quota may explain.
 fn sureness(times: u32, excused: u32) -> f64 {
     let looks = f64::from(times) + f64::from(excused) / f64::from(EXCUSED_FOR_ONE);
     // The first may have met a pause, and each one after it makes that less likely.
@@ -98,7 +98,7 @@ pub enum Work {
     Stuck {
         /// Answers in a row of which that is so, and nothing explains it.
         times: u32,
-        /// Those that a starved host may explain.
+        /// Those that a starved host or a quota may explain.
         excused: u32,
     },
     /// They are done, as fast as can be, and more and more wait.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Whoever was held up in so much of the periods, and of the time, may have been silent for that.
+/// Whoever was held up in so much of the periods, and for so much of the time, summed up over CPUs as the
+/// kernel has it, may have been silent for that.
 const SHARE_MIN: f64 = 0.5;
 
 /// A group that had used up its quota again and again.
@@ -37,6 +38,10 @@ impl Quotas {
             return;
         };
         let before = self.before.take().filter(|(of, ..)| *of == id);
+        if before.is_none() {
+            // What held up another process says nothing of this one.
+            self.throttled = None;
+        }
         if let Some((_, at, _)) = &before
             && now < at.plus(INTERVAL)
         {

@@ -1,6 +1,6 @@
 //! What a terminator has done: a JSON document a second, and a line at the end.
 
-use super::usable::Usability;
+use super::usable::{News, Usability};
 use crate::cli::output::Failure;
 use crate::cli::verifying;
 use hwshim::acceptor::Handshakes;
@@ -141,7 +141,7 @@ impl Reporter {
     }
 
     /// Which accelerators are not used any more, or again.
-    pub(super) fn news_of_accelerators(&mut self) -> Vec<String> {
+    pub(super) fn news_of_accelerators(&mut self) -> Vec<News> {
         self.usability.news(&self.router.status())
     }
 

@@ -5,6 +5,15 @@ use crate::cli::output::with_causes;
 use hwshim::router::breaker::State;
 use hwshim::router::core::LaneStatus;
 
+/// What became of an accelerator.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It is used again.
+    Good(String),
+    /// It is not any more, and why.
+    Bad(String),
+}
+
 /// What was told of each accelerator, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Usability {
@@ -13,7 +22,11 @@ pub(super) struct Usability {
 
 impl Usability {
     /// What is news of those, of which this is asked once a second.
-    pub(super) fn news(&mut self, accelerators: &[LaneStatus]) -> Vec<String> {
+    pub(super) fn news(&mut self, accelerators: &[LaneStatus]) -> Vec<News> {
+        let others = match accelerators.len() {
+            1 => "this CPU signs",
+            _ => "others sign",
+        };
         self.out_of_use.resize(accelerators.len(), false);
         let news = |(known, status): (&mut bool, &LaneStatus)| {
             let is_out = match status.breaker {
@@ -26,12 +39,12 @@ impl Usability {
             };
             let is_news = std::mem::replace(known, is_out) != is_out;
             is_news.then(|| match is_out {
-                true => format!(
-                    "{} is not used: {}; this CPU signs meanwhile, and it is tried again",
+                true => News::Bad(format!(
+                    "{} is not used: {}; {others} meanwhile, and it is tried again",
                     status.name,
                     reason(status)
-                ),
-                false => format!("{} is used", status.name),
+                )),
+                false => News::Good(format!("{} is used again", status.name)),
             })
         };
         let each = self.out_of_use.iter_mut().zip(accelerators);

@@ -88,7 +88,7 @@ struct Keep {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
     /// File that is replaced after each poll, for `cardmon dead-man` [default: alive.json beside the
-    /// socket].
+    /// socket; where that is not the usual one, name it there and in `cardmon status`].
     #[arg(long, value_name = "FILE")]
     dead_man: Option<PathBuf>,
 }

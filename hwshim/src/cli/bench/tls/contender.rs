@@ -1,6 +1,6 @@
 //! Who is compared: rustls with each library by itself, and with each accelerator under it.
 
-use super::{Args, Key, cannot};
+use super::{Args, Key, cannot, distinct};
 use crate::cli::output::{Failure, Output};
 use crate::cli::selftest;
 use hwshim::accelerator::multi_buffer;
@@ -271,7 +271,7 @@ impl Chosen {
             }),
             (absent, named, _) => Ok(Self {
                 accelerators,
-                libraries: named.to_vec(),
+                libraries: distinct(named),
                 absent,
             }),
         }

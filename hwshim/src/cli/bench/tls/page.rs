@@ -137,7 +137,7 @@ fn cpu_bar((index, side): (usize, &Side)) -> Bar<'_> {
     };
     let mut parts = vec![part(server, false, "server")];
     if total > server {
-        parts.push(part(total - server, true, "card"));
+        parts.push(part(total - server, true, "the rest of both"));
     }
     Bar {
         name: &side.name,
@@ -277,6 +277,6 @@ mod tests {
         }
         let bar = cpu_bar((3, &side));
         let titles: Vec<_> = bar.parts.iter().map(|part| part.title.as_str()).collect();
-        assert_eq!(titles, ["server: 300 us", "card: 500 us"]);
+        assert_eq!(titles, ["server: 300 us", "the rest of both: 500 us"]);
     }
 }

@@ -132,13 +132,16 @@ fn told(silence: Span, found: &Explanation) -> String {
             "nobody looked for most of it: the monitor did not run, or what it saw is not on record"
                 .to_owned()
         }
+        Answer::Partly if !accused.is_empty() => {
+            format!("the host was starved ({overlap}), and it was not the host alone")
+        }
         Answer::Partly if *starved_seconds > 0.0 => {
             format!(
                 "the host was starved for some of it ({overlap}), which does not explain the rest"
             )
         }
         Answer::Partly => format!(
-            "nobody looked for {not_seen_seconds:.1} of {seconds:.1} s, and the host was well in the rest"
+            "nobody looked for {not_seen_seconds:.1} of {seconds:.1} s, and in the rest the host was well or merely busy"
         ),
     };
     let mut lines = vec![
