@@ -169,11 +169,9 @@ impl Incident {
                 || self.cause == Cause::Undetermined
                 || entry.cause == Cause::Undetermined
         });
-        let by_checks = of_cause.map(|entry| entry.immediate);
-        by_checks
-            .chain([asked_by(self.cause)])
-            .max()
-            .expect("the cause asks for something")
+        of_cause
+            .map(|entry| entry.immediate)
+            .fold(asked_by(self.cause), Ord::max)
     }
 
     fn takes(&self, cause: Cause, at: Instant) -> bool {

@@ -22,6 +22,8 @@ mod groups;
 mod harm;
 mod judge;
 mod quota;
+#[cfg(test)]
+mod real;
 mod resources;
 mod senses;
 mod watched;

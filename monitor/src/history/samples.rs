@@ -412,10 +412,13 @@ impl Samples {
     }
 
     fn commit(&mut self, first: i64, last: i64) -> rusqlite::Result<()> {
-        if self.is_closed_on_disk {
-            // That this is no orderly end any more has to be known after a power cut.
-            self.connection.pragma_update(None, "synchronous", "full")?;
-        }
+        // That there is no orderly end any more has to be known after a power cut.
+        let at_power_cut = match self.is_closed_on_disk {
+            true => AtPowerCut::KeepsAll,
+            false => FORMAT.at_power_cut,
+        };
+        self.connection
+            .pragma_update(None, "synchronous", at_power_cut.synchronous())?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -448,14 +451,7 @@ impl Samples {
         drop(tail);
         put_progress(&transaction, last, false)?;
         transaction.commit()?;
-        if self.is_closed_on_disk {
-            self.connection.pragma_update(
-                None,
-                "synchronous",
-                FORMAT.at_power_cut.synchronous(),
-            )?;
-            self.is_closed_on_disk = false;
-        }
+        self.is_closed_on_disk = false;
         for (name, id) in ids {
             self.series.entry(name).or_default().id = Some(id);
         }

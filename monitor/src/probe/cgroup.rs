@@ -40,10 +40,7 @@ impl Cgroup {
     ///
     /// That there is no such process, or none of its groups can be seen from here.
     pub fn of(root: &Path, id: OwnerId) -> Result<Self, ProbeError> {
-        let memberships = Membership::all_of(root, id)?;
-        Self::for_memory(&memberships).ok_or_else(|| ProbeError::Absent {
-            what: format!("a control group for memory of process {}", id.pid),
-        })
+        Ok(Membership::accounting_for("memory", root, id)?.into())
     }
 
     /// The control group at `path` in whichever hierarchy has the controller of memory.
@@ -64,15 +61,13 @@ impl Cgroup {
             })
         }
     }
+}
 
-    /// Takes the group of version 1 if that has the controller: where both are mounted, only one
-    /// accounts.
-    fn for_memory(memberships: &[Membership]) -> Option<Self> {
-        let v1 = memberships.iter().find(|it| it.has("memory"));
-        let v2 = || memberships.iter().find(|it| it.is_v2());
-        match v1 {
-            Some(v1) => Some(Self::V1(v1.path.clone())),
-            None => v2().map(|v2| Self::V2(v2.path.clone())),
+impl From<Membership> for Cgroup {
+    fn from(membership: Membership) -> Self {
+        match membership.is_v2() {
+            true => Self::V2(membership.path),
+            false => Self::V1(membership.path),
         }
     }
 }
@@ -87,8 +82,28 @@ pub(super) struct Membership {
 }
 
 impl Membership {
+    /// That of a process in the hierarchy that has `controller`.
+    pub(super) fn accounting_for(
+        controller: &str,
+        root: &Path,
+        id: OwnerId,
+    ) -> Result<Self, ProbeError> {
+        let all = Self::all_of(root, id)?;
+        Self::with(controller, all).ok_or_else(|| ProbeError::Absent {
+            what: format!("a control group for {controller} of process {}", id.pid),
+        })
+    }
+
+    /// The one of version 1 if that has the controller: where both are mounted, only one accounts.
+    fn with(controller: &str, mut all: Vec<Self>) -> Option<Self> {
+        let has = |one: &Self| one.controllers.split(',').any(|it| it == controller);
+        let index = all.iter().position(has);
+        let index = index.or_else(|| all.iter().position(Self::is_v2))?;
+        Some(all.swap_remove(index))
+    }
+
     /// Those of a process that can be seen from here.
-    pub(super) fn all_of(root: &Path, id: OwnerId) -> Result<Vec<Self>, ProbeError> {
+    fn all_of(root: &Path, id: OwnerId) -> Result<Vec<Self>, ProbeError> {
         let directory = Directory::open(&root.join("proc").join(id.pid.to_string()))?;
         let mut buffer = Vec::new();
         let stat = directory.file("stat").parse(
@@ -104,10 +119,6 @@ impl Membership {
         directory
             .file("cgroup")
             .parse(&mut buffer, "a list of control groups", Self::parse)
-    }
-
-    pub(super) fn has(&self, controller: &str) -> bool {
-        self.controllers.split(',').any(|one| one == controller)
     }
 
     pub(super) const fn is_v2(&self) -> bool {
@@ -539,7 +550,10 @@ mod tests {
 
     #[test]
     fn a_list_of_groups_is_understood_or_said_to_be_none() {
-        let parse = |text| Membership::parse(text).map(|all| Cgroup::for_memory(&all));
+        let parse = |text| {
+            let all = Membership::parse(text)?;
+            Some(Membership::with("memory", all).map(Cgroup::from))
+        };
         let v2 = |path: &str| Some(Some(Cgroup::V2(PathBuf::from(path))));
         assert_eq!(parse("0::/a/b\n"), v2("a/b"));
         assert_eq!(parse("0::/\n1:cpu,cpuacct:/x\n"), v2(""));

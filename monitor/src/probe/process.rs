@@ -49,9 +49,14 @@ impl OwnerId {
     /// This very process, to watch what watching costs.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
-        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        Self::of_process(std::process::id())
+    }
+
+    /// Whatever process of this host has that number now.
+    pub(crate) fn of_process(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Some(Self {
-            pid: std::process::id(),
+            pid,
             start_time_ticks: Stat::parse(&stat)?.start_time_ticks,
         })
     }
@@ -376,9 +381,7 @@ mod tests {
             .unwrap()
             .read_exact(&mut echo)
             .unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let start = Stat::parse(&stat).unwrap().start_time_ticks;
-        let id = id(child.id(), start);
+        let id = OwnerId::of_process(child.id()).unwrap();
         (child, id)
     }
 

@@ -87,17 +87,11 @@ impl QuotaProbe {
 
 impl Followed {
     fn open(root: &Path, id: OwnerId, now: Instant) -> Result<Self, ProbeError> {
-        let memberships = Membership::all_of(root, id)?;
-        let with_cpu = memberships.iter().find(|it| it.has("cpu"));
-        let (mount, path) = match with_cpu {
-            Some(v1) => (root.join(MOUNT).join(V1_CPU), &v1.path),
-            None => match memberships.iter().find(|it| it.is_v2()) {
-                Some(v2) => (v2_mount(&root.join(MOUNT)), &v2.path),
-                None => {
-                    let what = format!("a control group for processor time of {}", id.pid);
-                    return Err(ProbeError::Absent { what });
-                }
-            },
+        let own = Membership::accounting_for("cpu", root, id)?;
+        let mount = root.join(MOUNT);
+        let mount = match own.is_v2() {
+            true => v2_mount(&mount),
+            false => mount.join(V1_CPU),
         };
         let group = |path: &Path| {
             let file = mount.join(path).join("cpu.stat");
@@ -106,7 +100,7 @@ impl Followed {
         Ok(Self {
             id,
             again_at: now.plus(GROUPS_INTERVAL),
-            groups: path.ancestors().map(group).collect(),
+            groups: own.path.ancestors().map(group).collect(),
         })
     }
 }

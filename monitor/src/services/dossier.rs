@@ -159,17 +159,18 @@ impl Evidences {
 
     /// The longer nothing comes of it, the less a quota explains.
     fn quota(&mut self, facts: &Facts<'_>, now: Instant) {
+        let dossier = &mut self.scales.dossier;
         let strength = 1.0 - facts.silence().max(facts.work.stuck());
-        if let Some(throttled) = facts.held_up_by().filter(|_| strength > 0.0) {
-            let detail = sentence_of(throttled);
-            let dossier = &mut self.scales.dossier;
-            dossier.seen(Kind::QueueLong, strength, detail, now);
-        } else if facts.held_up_by().is_none()
-            && matches!(facts.reach, Some(Ok(Reach::Answered(_))))
-            && !matches!(facts.work, Work::Overrun { .. })
-        {
-            let dossier = &mut self.scales.dossier;
-            dossier.not_seen(Kind::QueueLong, "it answers", now);
+        let answers = matches!(facts.reach, Some(Ok(Reach::Answered(_))));
+        match facts.held_up_by() {
+            Some(throttled) if strength > 0.0 => {
+                let detail = sentence_of(throttled);
+                dossier.seen(Kind::QueueLong, strength, detail, now);
+            }
+            None if answers && !matches!(facts.work, Work::Overrun { .. }) => {
+                dossier.not_seen(Kind::QueueLong, "it answers", now);
+            }
+            _ => {}
         }
     }
 

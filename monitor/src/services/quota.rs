@@ -1,6 +1,7 @@
 //! Whether a service is held up by a quota of processor time, its own group's or one's above: it looks
 //! then as if it hung, and has only more to do than it may.
 
+use super::resources::lossy;
 use super::senses::Senses;
 use crate::probe::{CpuPeriods, OwnerId};
 use hwshim::clock::{Instant, nanos};
@@ -81,15 +82,11 @@ fn held_up(before: &[CpuPeriods], now: &[CpuPeriods], passed: Duration) -> Optio
     throttled.max_by(|a, b| a.share.total_cmp(&b.share))
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a share of periods or of time, for people and thresholds"
-)]
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {
-        part as f64 / whole as f64
+        lossy(part) / lossy(whole)
     }
 }
 

@@ -15,7 +15,7 @@ const BUSY: u64 = 90;
 const AGE_MAX: Duration = Duration::from_secs(45);
 
 /// What may be why a service did nothing, or less than it could.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Excuse {
     /// The host was starved.
     pub starved: bool,

@@ -30,8 +30,9 @@ Exit status, after the conventions of monitoring plugins; of several cards and s
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               or it serves, and it or its link is at fault all the same; or it flaps, or a sensor of it is past a limit, or the firmware of a QAT card gives
-               no sign of life; a service hangs, leaks or is configured wrongly. With --live also:
+               or it serves, and it or its link is at fault all the same; or it flaps, or a sensor
+               of it is past a limit, or the firmware of a QAT card gives no sign of life; a service
+               hangs, leaks or is configured wrongly. With --live also:
                a card answers and is late (--late), too hot, on a link that is slower or narrower
                than it could be, past a limit of a sensor, or on trial (its breaker is half open)
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone,
@@ -244,14 +245,14 @@ fn on_qat(card: &QatFigures) -> (u8, u8, &'static str, String) {
 /// serves and is at fault, of which software has stopped the answers so far.
 fn warned(card: &CardStatus) -> Option<(u8, u8, &'static str, String)> {
     let is_at_fault = matches!(card.cause, Cause::Card | Cause::Link);
-    let of_fault = card.evidence.first();
-    let of_fault = of_fault.filter(|_| is_at_fault && card.state == State::Connected);
-    let (what, why) = match (of_fault, card.warnings.first()) {
-        (Some(evidence), _) => (format!("serves, and {} is at fault", card.cause), evidence),
-        (None, warning) => {
-            let warning = warning?;
-            (without_bars(&warning.code), warning)
-        }
+    let (what, why) = if card.state == State::Connected
+        && is_at_fault
+        && let Some(evidence) = card.evidence.first()
+    {
+        (format!("serves, and {} is at fault", card.cause), evidence)
+    } else {
+        let warning = card.warnings.first()?;
+        (without_bars(&warning.code), warning)
     };
     let (severity, (code, word)) = (
         severity(State::Unavailable),

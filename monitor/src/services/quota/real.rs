@@ -4,63 +4,19 @@
 use super::*;
 use crate::probe::Whereabouts;
 use crate::services::ServiceSettings;
+use crate::services::real::RealGroup;
 use crate::services::senses::Kernel;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-/// A group that may have a tenth of a CPU, which is removed when dropped.
-struct RealGroup {
-    path: PathBuf,
-    name: PathBuf,
-    busy: Option<Child>,
-}
+/// Somebody in a group who never has enough. Ended when dropped, so that the group can be removed.
+struct Busy(Child);
 
-impl RealGroup {
-    /// Says so where none can be had.
-    fn make() -> Option<Self> {
-        Self::try_to_make()
-            .map_err(|error| println!("skipped: no quota can be had here: {error}"))
-            .ok()
-    }
-
-    fn try_to_make() -> io::Result<Self> {
-        let mount = Path::new("/sys/fs/cgroup");
-        let is_v2 = mount.join("cgroup.controllers").exists();
-        let name = PathBuf::from(format!("cardmon-test-quota-{}", std::process::id()));
-        let path = if is_v2 {
-            mount.join(&name)
-        } else {
-            mount.join("cpu").join(&name)
-        };
-        fs::create_dir(&path)?;
-        let group = Self {
-            path,
-            name,
-            busy: None,
-        };
-        match is_v2 {
-            true => group.write("cpu.max", "10000 100000")?,
-            false => group.write("cpu.cfs_quota_us", "10000")?,
-        }
-        Ok(group)
-    }
-
-    /// Writes to a file that is there: where the controller is not, it would be made.
-    fn write(&self, file: &str, value: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(self.path.join(file))?;
-        file.write_all(value.as_bytes())
-    }
-
-    /// Has somebody in it who never has enough; who that is.
-    fn keep_busy(&mut self) -> OwnerId {
-        let procs = self.path.join("cgroup.procs");
-        let script = format!(
-            "echo $$ > {} && echo && while :; do :; done",
-            procs.display()
-        );
+impl Busy {
+    fn within(group: &RealGroup) -> Self {
+        let script = group.script("echo && while :; do :; done");
         let mut child = Command::new("sh")
             .args(["-c", &script])
             .stdout(Stdio::piped())
@@ -68,28 +24,20 @@ impl RealGroup {
             .unwrap();
         // When it says something it is in the group.
         let mut said = [0];
-        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
-        let pid = child.id();
-        self.busy = Some(child);
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let start_time_ticks = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
-        OwnerId {
-            pid,
-            start_time_ticks,
-        }
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        Self(child)
     }
 }
 
-impl Drop for RealGroup {
+impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some(mut busy) = self.busy.take() {
-            let _ = busy.kill();
-            let _ = busy.wait();
-        }
-        if let Err(error) = fs::remove_dir(&self.path) {
-            eprintln!("{} is left behind: {error}", self.path.display());
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -99,10 +47,15 @@ impl Drop for RealGroup {
     reason = "nobody tells when a group is held up"
 )]
 fn a_real_kernel_holds_up_who_has_used_up_a_quota_and_the_group_is_named() {
-    let Some(mut group) = RealGroup::make() else {
+    let a_tenth = |group: &RealGroup| match group.is_v2 {
+        true => group.write("cpu.max", "10000 100000"),
+        false => group.write("cpu.cfs_quota_us", "10000"),
+    };
+    let Some(group) = RealGroup::make("quota", "cpu", a_tenth) else {
         return;
     };
-    let id = Some(group.keep_busy());
+    let busy = Busy::within(&group);
+    let id = OwnerId::of_process(busy.0.id());
     let process = Whereabouts::PidFile("/nonexistent".into());
     let mut senses = Kernel::new(&ServiceSettings::new("web", process), Path::new("/"));
     let mut quotas = Quotas::default();

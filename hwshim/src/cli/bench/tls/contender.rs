@@ -216,12 +216,15 @@ pub(super) fn certificate(key: Key) -> CertificateDer<'static> {
     })
 }
 
+/// The accelerator that every host might have.
+const MULTI_BUFFER: Address = Address::Software(Software::MultiBuffer);
+
 /// Who is asked to be compared.
 #[derive(Debug)]
 pub(super) struct Chosen {
     accelerators: Vec<Address>,
     libraries: Vec<Library>,
-    /// Why the accelerator that every host might have is not among them, if none was named.
+    /// Why [`MULTI_BUFFER`] is not among them, if none was named.
     absent: Option<String>,
 }
 
@@ -246,7 +249,6 @@ impl Chosen {
         built_in: &[Library],
         look: impl FnOnce() -> Result<String, String>,
     ) -> Result<Self, Failure> {
-        const MULTI_BUFFER: Address = Address::Software(Software::MultiBuffer);
         let (accelerators, absent) = match accelerators {
             [] => match look() {
                 Ok(_) => (vec![MULTI_BUFFER], None),
@@ -254,27 +256,26 @@ impl Chosen {
             },
             named => (named.to_vec(), None),
         };
-        match (absent, libraries, built_in) {
-            (Some(reason), [], [only]) => Err(Failure::new(
+        if let (Some(reason), [], [only]) = (&absent, libraries, built_in) {
+            return Err(Failure::new(
                 format!("there is nothing to compare with: {MULTI_BUFFER} is absent"),
-                reason,
+                reason.as_str(),
             )
             .hint(format!(
                 "give the address of an accelerator (hwshim list shows those of this host), or \
                  --libraries {} to measure that by itself",
                 only.name()
-            ))),
-            (absent, [], built_in) => Ok(Self {
-                accelerators,
-                libraries: built_in.to_vec(),
-                absent,
-            }),
-            (absent, named, _) => Ok(Self {
-                accelerators,
-                libraries: distinct(named),
-                absent,
-            }),
+            )));
         }
+        let libraries = match libraries {
+            [] => built_in.to_vec(),
+            named => distinct(named),
+        };
+        Ok(Self {
+            accelerators,
+            libraries,
+            absent,
+        })
     }
 
     /// Says that no accelerator will be compared, if so.
@@ -282,9 +283,8 @@ impl Chosen {
         let Some(reason) = &self.absent else {
             return Ok(());
         };
-        let multi_buffer = Address::Software(Software::MultiBuffer);
         output.warn(format_args!(
-            "no accelerator is compared: none was named, and {multi_buffer} is absent: {reason}"
+            "no accelerator is compared: none was named, and {MULTI_BUFFER} is absent: {reason}"
         ))
     }
 }
