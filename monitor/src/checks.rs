@@ -108,6 +108,23 @@ fn of_evidence(code: &str) -> Option<u8> {
     })
 }
 
+/// The codes of which one may stand for a piece of evidence of a card, a service or the host. Whether
+/// one does was decided where it was judged.
+pub(crate) fn may_fail_by(evidence: &str) -> impl Iterator<Item = u8> {
+    let depending: &[u8] = match evidence {
+        "page-unreadable" | "telemetry-unreadable" | "reach-unseen" => &[0, 1, 6],
+        "declined" => &[4],
+        "oom-kill" => &[6],
+        "no-work" => &[17],
+        "aer" => &[21],
+        "leak" => &[24, 6],
+        _ => &[],
+    };
+    of_evidence(evidence)
+        .into_iter()
+        .chain(depending.iter().copied())
+}
+
 /// The code of something that may not be read.
 #[must_use]
 pub fn of_refusal(error: &ProbeError) -> Option<u8> {

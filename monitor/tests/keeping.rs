@@ -343,6 +343,12 @@ fn a_run_is_on_record_from_its_start_to_its_stop_and_a_kill_is_noticed_by_the_ne
         text.contains("connected -> unreachable (card-absent): gone"),
         "{text}"
     );
+    let mistyped = site.cardmon(&["history", "--kind", "transitions"]);
+    let said = String::from_utf8(mistyped.stderr).unwrap();
+    assert!(mistyped.stdout.is_empty());
+    let named = "no event of the kind transitions is on record; of these kinds there are: ";
+    let known = said.trim_end().strip_prefix(named).expect(&said);
+    assert!(known.split(", ").any(|kind| kind == "transition"), "{said}");
     let audit = site.cardmon(&["audit", "verify"]);
     assert_eq!(audit.status.code(), Some(0));
 }
@@ -1466,6 +1472,20 @@ fn a_card_that_serves_and_is_at_fault_is_a_warning() {
     assert_eq!(code, 1, "{line}");
     assert!(line.starts_with("CARDMON WARNING"), "{line}");
     assert!(line.contains("serves, and card is at fault"), "{line}");
+    // Whether or not it can be tested now, that is told of it as well.
+    let live = site.cardmon(&[
+        "check",
+        "--live",
+        "--url",
+        &url,
+        "--telemetry",
+        &site.text("pages"),
+        "--timeout",
+        "100ms",
+    ]);
+    let line = String::from_utf8(live.stdout).unwrap();
+    let held = "monitor: it holds that card is at fault: ";
+    assert!(line.contains(held), "{line}");
     monitor.end(Signal::TERM);
 }
 

@@ -21,7 +21,7 @@ pub struct Balance {
     besides: Option<(Cause, f64)>,
     pub(super) vetoes: Vec<Veto>,
     priors: Priors,
-    at: Instant,
+    pub(super) at: Instant,
     /// What would tell more, once somebody has asked.
     prospects: OnceLock<Vec<Prospect>>,
 }
@@ -65,6 +65,16 @@ impl Contribution {
             }
         };
         found.unwrap_or_default()
+    }
+
+    /// When.
+    pub(super) fn at(&self, dossier: &Dossier) -> Option<Instant> {
+        let sight = |sight: Option<&Sight>| sight.map(|it| it.at);
+        match self.piece {
+            Piece::Sight(kind) if self.was_seen => sight(dossier.seen.get(&kind)),
+            Piece::Sight(kind) => sight(dossier.not_seen.get(&kind)),
+            Piece::Intervention(action) => dossier.interventions.get(&action).map(|it| it.at),
+        }
     }
 
     fn is_of(&self, kinds: &[Kind]) -> bool {

@@ -6,6 +6,7 @@ use super::inquiry::Test;
 use super::table::HYPOTHESES;
 use super::{Dossier, WORTH_TELLING};
 use crate::Cause;
+use std::time::Duration;
 
 /// A piece of evidence, with what it does to each hypothesis.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Weighing {
     pub was_seen: bool,
     /// What exactly was seen.
     pub detail: String,
+    /// How long ago.
+    pub age: Duration,
     /// By how much it raises the odds of a cause against all other faults, in nats. Where it hardly
     /// does, there is no number, and none at all if it did not count.
     pub nats: Vec<(Cause, f64)>,
@@ -46,6 +49,9 @@ impl Balance {
                 code: contribution.code(),
                 was_seen: contribution.was_seen,
                 detail: contribution.detail(dossier).to_owned(),
+                age: contribution
+                    .at(dossier)
+                    .map_or(Duration::ZERO, |at| self.at.since(at)),
                 nats,
             })
         };

@@ -176,6 +176,19 @@ impl Reader {
         Ok(events)
     }
 
+    /// The kinds of all events on record, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn kinds(&self) -> Result<Vec<String>, HistoryError> {
+        let failed = self.failed("read");
+        let text = "SELECT DISTINCT kind FROM event ORDER BY kind";
+        let mut statement = self.connection.prepare(text).map_err(&failed)?;
+        let kinds = statement.query_map([], |row| row.get(0)).map_err(&failed)?;
+        kinds.collect::<Result<_, _>>().map_err(&failed)
+    }
+
     /// How many steps SQLite takes to find what a filter lets through, whatever the disk is like. Of a
     /// table that is read from end to end it takes several for each row.
     #[cfg(test)]

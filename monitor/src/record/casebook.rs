@@ -11,6 +11,8 @@
 //! | `incident-attributed` | notice | what is at fault became known, or turned out to be something else |
 //! | `incident-closed` | notice | nothing of it was seen for five minutes, it is part of another, or nobody watched any more |
 
+mod symptoms;
+
 use super::changes::age;
 use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, SoftwareBody, StepBody, cut};
 use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED, SOFTWARE};
@@ -22,13 +24,13 @@ use crate::incident::{
 };
 use crate::lock;
 use crate::services::{harm, leaks};
-use crate::status::{CardStatus, IncidentFigures, ServiceStatus, Status};
-use crate::verdict::{Cause, State};
+use crate::status::{IncidentFigures, ServiceStatus, Status};
+use crate::verdict::Cause;
 use hwshim::clock::Instant;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use symptoms::Shown;
 
 /// There is a new incident.
 pub const INCIDENT_OPENED: &str = "incident-opened";
@@ -175,19 +177,12 @@ impl Casebook {
         let mut happened = Vec::new();
         let is_drained = |card: Option<&str>| card.is_some_and(|card| drained.contains(card));
         let cards = status.cards.iter().filter(|it| !is_drained(Some(&it.card)));
-        for card in cards {
-            if let Some((symptom, cause)) = of_card(card, at) {
-                self.take(symptom, cause, &mut happened);
-            }
+        for shown in cards.filter_map(|card| symptoms::of_card(card, at)) {
+            self.take(shown, &mut happened);
         }
         let qat = status.qat.iter().filter(|it| !is_drained(Some(&it.card)));
-        for card in qat.filter(|it| it.cause != Cause::None) {
-            if let Some(first) = card.evidence.first() {
-                let check = most_telling(&card.codes, card.cause);
-                let (code, detail) = (first.code.clone(), &first.detail);
-                let symptom = symptom(at, &card.card, code, check, detail);
-                self.take(symptom, card.cause, &mut happened);
-            }
+        for shown in qat.filter_map(|card| symptoms::of_qat(card, at)) {
+            self.take(shown, &mut happened);
         }
         self.host(status, at, &mut happened);
         let services = status.services.iter();
@@ -196,6 +191,7 @@ impl Casebook {
         }
         self.blame_who_leaks(status, &mut happened);
         happened.extend(self.incidents.poll(at));
+        told_once(&mut happened);
         let events = happened.into_iter();
         events.filter_map(|event| self.event(event, now)).collect()
     }
@@ -211,7 +207,13 @@ impl Casebook {
             .collect()
     }
 
-    fn take(&mut self, symptom: Symptom, cause: Cause, happened: &mut Vec<IncidentEvent>) {
+    fn take(&mut self, shown: Shown, happened: &mut Vec<IncidentEvent>) {
+        for symptom in shown.symptoms {
+            self.take_symptom(symptom, shown.cause, happened);
+        }
+    }
+
+    fn take_symptom(&mut self, symptom: Symptom, cause: Cause, happened: &mut Vec<IncidentEvent>) {
         let subject = symptom.subject.clone();
         if let Some((id, before)) = self.subjects.get(&subject)
             && *before != cause
@@ -254,17 +256,8 @@ impl Casebook {
             happened.extend(self.incidents.victim(victim));
         }
         self.oom_kills = host.oom_kills;
-        if matches!(host.cause, Cause::None | Cause::Undetermined) {
-            return;
-        }
-        if let Some(first) = host.evidence.first() {
-            let check = most_telling(&host.codes, host.cause);
-            let (code, detail) = (first.code.clone(), &first.detail);
-            self.take(
-                symptom(at, "host", code, check, detail),
-                host.cause,
-                happened,
-            );
+        if let Some(shown) = symptoms::of_host(host, at) {
+            self.take(shown, happened);
         }
     }
 
@@ -285,17 +278,8 @@ impl Casebook {
                 happened.extend(self.incidents.victim(victim));
             }
         }
-        // A victim's own trouble is no symptom of its own fault; that of who leaks is.
-        let is_victim = service.victim.is_some();
-        let is_known = service.cause != Cause::Undetermined || service.for_seconds >= UNKNOWN_FOR;
-        if is_victim || service.cause == Cause::None || !is_known {
-            return;
-        }
-        if let Some(first) = service.evidence.first() {
-            let check = most_telling(&service.codes, service.cause);
-            let (code, detail) = (first.code.clone(), &first.detail);
-            let symptom = symptom(at, &service.service, code, check, detail);
-            self.take(symptom, service.cause, happened);
+        if let Some(shown) = symptoms::of_service(service, at) {
+            self.take(shown, happened);
         }
     }
 
@@ -368,6 +352,21 @@ impl Casebook {
     }
 }
 
+/// What becomes of an incident in one poll is told once: one that opens has all of it.
+fn told_once(happened: &mut Vec<IncidentEvent>) {
+    let mut told = BTreeSet::new();
+    happened.retain(|event| match event {
+        IncidentEvent::Opened(id) => {
+            told.insert(*id);
+            true
+        }
+        IncidentEvent::Grew(id) => told.insert(*id),
+        IncidentEvent::Attributed { .. }
+        | IncidentEvent::Merged { .. }
+        | IncidentEvent::Closed(_) => true,
+    });
+}
+
 /// The incidents that events of [`KINDS`] tell of, the latest event first, each as it was told last;
 /// the oldest incident first. How long ago it all was is reckoned to `now`.
 #[must_use]
@@ -432,60 +431,6 @@ fn subject(incident: &Incident) -> String {
     let first = incident.symptoms.first();
     let subject = first.map_or("host", |first| &first.subject);
     super::subject(subject)
-}
-
-/// What is wrong with a card, if anything is, and who is to blame.
-fn of_card(card: &CardStatus, at: Instant) -> Option<(Symptom, Cause)> {
-    let is_wrong = match card.state {
-        // A host that is busy for a moment is its own matter as long as the card serves.
-        State::Connected => !matches!(card.cause, Cause::None | Cause::HostStarvation),
-        State::Unavailable | State::Unreachable => card.cause != Cause::None,
-        State::Unknown => card.for_seconds >= UNKNOWN_FOR,
-        State::Disconnected => false,
-    };
-    if !is_wrong {
-        return None;
-    }
-    let check = most_telling(&card.codes, card.cause);
-    let verdict = card.evidence.first();
-    let verdict = verdict.map(|first| (first.code.clone(), &first.detail));
-    // What is at fault with a card that serves stands in what was weighed.
-    let weighed = card.assessment.as_ref().and_then(|assessment| {
-        let (speaks_for, _) = assessment.for_and_against(card.cause);
-        let first = speaks_for.into_iter().find(|it| it.seen)?;
-        Some((first.code.clone(), &first.detail))
-    });
-    let (code, detail) = match card.state {
-        State::Connected => weighed.or(verdict)?,
-        _ => verdict.or(weighed)?,
-    };
-    Some((symptom(at, &card.card, code, check, detail), card.cause))
-}
-
-fn symptom(
-    at: Instant,
-    subject: &str,
-    code: Cow<'static, str>,
-    check: Option<u8>,
-    detail: &str,
-) -> Symptom {
-    Symptom {
-        at,
-        subject: super::subject(subject),
-        code: match code {
-            Cow::Borrowed(code) => code.into(),
-            Cow::Owned(code) => cut(&code, DETAIL_LEN_MAX).to_owned().into(),
-        },
-        check,
-        detail: cut(detail, DETAIL_LEN_MAX).to_owned(),
-        times: 1,
-    }
-}
-
-/// The code that blames who is to blame, or the first.
-fn most_telling(codes: &[u8], cause: Cause) -> Option<u8> {
-    let blames = |code: &&u8| crate::code::lookup(**code).is_some_and(|it| it.cause == cause);
-    codes.iter().find(blames).or_else(|| codes.first()).copied()
 }
 
 fn named(service: &ServiceStatus) -> String {

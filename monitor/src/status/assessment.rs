@@ -56,6 +56,9 @@ pub struct WeighingFigures {
     pub seen: bool,
     /// What exactly was seen.
     pub detail: String,
+    /// How long ago.
+    #[serde(default)]
+    pub seconds_ago: f64,
     /// By how much it raises the odds of a cause against all other faults, in nats; nothing where
     /// it hardly does, and nothing at all if it did not count.
     pub weights: BTreeMap<Cause, f64>,
@@ -160,6 +163,7 @@ impl From<Weighing> for WeighingFigures {
             code: weighing.code.into(),
             seen: weighing.was_seen,
             detail: weighing.detail,
+            seconds_ago: rounded(weighing.age.as_secs_f64(), 10.0),
             weights: weights
                 .map(|(cause, nats)| (cause, rounded(nats, 1e2)))
                 .collect(),

@@ -7,6 +7,7 @@ use crate::status::{
     AssessmentFigures, CardStatus, HostFigures, ServiceStatus, TestFigures, WeighingFigures,
 };
 use crate::verdict::Cause;
+use std::time::Duration;
 
 /// Hypotheses with less are not worth a line.
 const WORTH_A_LINE: f64 = 0.005;
@@ -50,6 +51,9 @@ pub(super) fn host(host: &HostFigures) -> Vec<String> {
     lines
 }
 
+/// What was seen longer ago is dated.
+const WORTH_DATING: Duration = Duration::from_secs(10);
+
 /// Everything that was weighed of a card.
 #[must_use]
 pub fn card(card: &CardStatus) -> Vec<String> {
@@ -72,6 +76,7 @@ pub fn card(card: &CardStatus) -> Vec<String> {
     }
     lines.extend(card.evidence.iter().map(super::reason));
     lines.extend(advised(&card.advice));
+    lines.extend(otherwise(card.cause, card.assessment.as_ref()));
     lines.extend(weighed(card.assessment.as_ref()));
     lines
 }
@@ -89,6 +94,8 @@ pub fn service(service: &ServiceStatus) -> Vec<String> {
     if service.victim.is_some() {
         let alone = "what follows was weighed of it alone, and does not blame it";
         lines.extend([String::new(), alone.to_owned()]);
+    } else {
+        lines.extend(otherwise(service.cause, service.assessment.as_ref()));
     }
     lines.extend(weighed(service.assessment.as_ref()));
     lines
@@ -149,12 +156,33 @@ fn weighed(assessment: Option<&AssessmentFigures>) -> Vec<String> {
 /// A piece of evidence with its weight for a cause.
 fn piece(evidence: &WeighingFigures, cause: Cause) -> String {
     let seen = if evidence.seen { "" } else { "no " };
+    let ago = match seconds(evidence.seconds_ago) {
+        ago if ago < WORTH_DATING => String::new(),
+        ago => format!(", {} ago", spoken(ago)),
+    };
     format!(
-        "  {:+5.1}  {seen}{}: {}",
+        "  {:+5.1}  {seen}{}: {}{ago}",
         evidence.weight(cause),
         clean(&evidence.code),
         clean(&evidence.detail)
     )
+}
+
+/// That rules and scales name different causes, where they do.
+fn otherwise(judged: Cause, assessment: Option<&AssessmentFigures>) -> Option<String> {
+    let weighed = assessment?.cause;
+    let differ = judged != weighed && judged != Cause::None && judged != Cause::Undetermined;
+    differ.then(|| {
+        let weighed = match weighed {
+            Cause::Undetermined => "is not sure of that".to_owned(),
+            Cause::None => "finds nobody at fault".to_owned(),
+            cause => format!("would name {cause}"),
+        };
+        format!(
+            "{judged} is what the first line decides by itself; all that was seen, weighed in what \
+             follows, {weighed}"
+        )
+    })
 }
 
 /// Who is at fault, or that nobody knows, and how sure that is.
@@ -222,6 +250,43 @@ mod tests {
         let (counted, named) = text.split_once("not counted, as what ").unwrap();
         assert!(!counted.contains("recent-change"), "{text}");
         assert!(named.contains("\n        recent-change: the fan"), "{text}");
+    }
+
+    #[test]
+    fn what_was_seen_a_while_ago_is_dated() {
+        let (now, mut dossier) = (Instant::ORIGIN, Dossier::new());
+        dossier.seen(Kind::WrongAnswer, 1.0, "it was wrong", now);
+        let told = |seconds: u64| {
+            let now = now.plus(Duration::from_secs(seconds));
+            let circumstances = Circumstances::default();
+            let balance = Balance::of(&dossier, &circumstances, &Priors::default(), now);
+            let (assessment, weighings) =
+                (balance.assessment(&dossier), balance.weighings(&dossier));
+            let figures = AssessmentFigures::new(&assessment, weighings, &[]);
+            weighed(Some(&figures)).join("\n")
+        };
+        assert!(told(1).contains("wrong-answer: it was wrong\n"));
+        let told = told(120);
+        assert!(
+            told.contains("wrong-answer: it was wrong, 2m00s ago\n"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn who_is_named_by_a_rule_and_not_by_what_was_weighed_is_told_so() {
+        let (now, mut dossier) = (Instant::ORIGIN, Dossier::new());
+        dossier.seen(Kind::LedFault, 1.0, "SOS", now);
+        let assessment = assess(&dossier, &Circumstances::default(), &Priors::default(), now);
+        assert_ne!(assessment.cause, Cause::Link);
+        let figures = AssessmentFigures::new(&assessment, Vec::new(), &[]);
+        assert_eq!(otherwise(assessment.cause, Some(&figures)), None);
+        assert_eq!(otherwise(Cause::None, Some(&figures)), None);
+        let told = otherwise(Cause::Link, Some(&figures)).unwrap();
+        assert!(
+            told.starts_with("link is what the first line decides"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -117,7 +117,9 @@ pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> 
     };
     let mut out = anstream::stdout().lock();
     let mut written = Ok(());
+    let mut is_empty = true;
     let read = reader.each(&filter, |event| {
+        is_empty = false;
         written = if arguments.json {
             writeln!(out, "{}", plain_json(&as_json(&event)))
         } else {
@@ -131,7 +133,29 @@ pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> 
         _ => {}
     }
     read.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    if is_empty {
+        let kinds = reader.kinds();
+        let kinds = kinds.map_err(|error| anyhow::anyhow!(said(&error)))?;
+        anstream::eprintln!("{}", nothing(arguments, &kinds));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That nothing fits, so that a name that was mistyped does not look like good news.
+fn nothing(arguments: &HistoryArguments, kinds: &[String]) -> String {
+    let asked = arguments.kind.iter();
+    let mut unknown = asked.filter(|kind| !kinds.contains(kind));
+    let on_record = match kinds {
+        [] => "nothing".to_owned(),
+        kinds => escaped(&kinds.join(", ")),
+    };
+    match unknown.next() {
+        Some(kind) => format!(
+            "no event of the kind {} is on record; of these kinds there are: {on_record}",
+            escaped(kind)
+        ),
+        None => "no event on record is what was asked for".to_owned(),
+    }
 }
 
 /// One event for people: number, time, how loud, kind, subject, and what there is to say.

@@ -1,4 +1,5 @@
-//! `cardmon check --live`: has cards tested now by their owners, and says how they are.
+//! `cardmon check --live`: has cards tested now by their owners, and says how they are. Of a monitor that
+//! answers it asks what is wanted of them, and what it holds against them.
 
 use crate::PLUGIN_UNKNOWN;
 use crate::ask::{Service, plugin_status, severity, without_bars};
@@ -12,8 +13,8 @@ use monitor::control::{self, Desk};
 use monitor::history::{Filter, Reader};
 use monitor::live::{self, LiveCheck, Request};
 use monitor::lock;
-use monitor::status::Status;
-use monitor::verdict::State;
+use monitor::status::{CardStatus, Status};
+use monitor::verdict::{Cause, Evidence, State};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -92,6 +93,7 @@ fn found(
                 .iter()
                 .map(|page| {
                     let wish = wishes.of(page);
+                    let held = wishes.watched(page).and_then(held_against);
                     let request = Request {
                         page,
                         is_drained: wish == Some(Wish::Drained),
@@ -104,6 +106,7 @@ fn found(
                         if wish.is_none() && check.state != State::Connected {
                             check.why.push_str(NO_WISH_KNOWN);
                         }
+                        check.warnings.extend(held);
                         check
                     })
                 })
@@ -156,7 +159,6 @@ impl Wishes {
 
     /// What is wanted of the card of a page; `None` if nobody says.
     fn of(&self, page: &Path) -> Option<Wish> {
-        let is_of = |card: &str| page.file_name() == Some(telemetry::file_name(card).as_ref());
         let wish = |is_drained| {
             if is_drained {
                 Wish::Drained
@@ -164,15 +166,39 @@ impl Wishes {
                 Wish::InService
             }
         };
-        let watched = self.monitor.as_ref().and_then(|status| {
-            let card = status.cards.iter().find(|card| is_of(&card.card))?;
-            Some(wish(card.drained.is_some()))
-        });
+        let watched = self.watched(page);
+        let watched = watched.map(|card| wish(card.drained.is_some()));
         watched.or_else(|| {
             let drained = self.drained_on_record.as_ref()?;
-            Some(wish(drained.iter().any(|card| is_of(card))))
+            Some(wish(drained.iter().any(|card| is_of(page, card))))
         })
     }
+
+    /// What the monitor says of the card of a page.
+    fn watched(&self, page: &Path) -> Option<&CardStatus> {
+        let mut cards = self.monitor.as_ref()?.cards.iter();
+        cards.find(|card| is_of(page, &card.card))
+    }
+}
+
+fn is_of(page: &Path, card: &str) -> bool {
+    page.file_name() == Some(telemetry::file_name(card).as_ref())
+}
+
+/// What the monitor holds against a card: one right answer now does not refute what was seen over time.
+fn held_against(card: &CardStatus) -> Option<Evidence> {
+    let is_at_fault = matches!(card.cause, Cause::Card | Cause::Link);
+    if !is_at_fault || card.drained.is_some() {
+        return None;
+    }
+    let why = card.evidence.first()?;
+    Some(Evidence {
+        code: "monitor".into(),
+        detail: format!(
+            "it holds that {} is at fault: {}: {}",
+            card.cause, why.code, why.detail
+        ),
+    })
 }
 
 /// What counts of several: severity, exit status, word.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::history::{BootId, Seq};
-use crate::status::{HostFigures, Standing};
-use crate::verdict::Evidence;
+use crate::status::{CardStatus, HostFigures, Standing, WeighingFigures};
+use crate::verdict::{Evidence, State};
 use crate::watch::{Settings, Watch};
 use std::path::Path;
 
@@ -241,7 +241,7 @@ fn processes_that_were_killed_are_victims_and_join_whoever_leaks() {
     killed(&mut status, 2);
     is_gone(&mut status.services[1]);
     harmed(&mut status.services[1], Harm::OomKilled, None);
-    assert_eq!(case.kinds(&status), "incident-opened,incident-grew");
+    assert_eq!(case.kinds(&status), "incident-opened");
     assert_eq!(case.open()[0].cause, Cause::Undetermined);
     leaks_now(&mut status.services[0]);
     assert_eq!(case.kinds(&status), "incident-grew");
@@ -515,4 +515,57 @@ fn whatever_others_say_an_incident_fits_into_an_event() {
         );
         assert!(event.subject.len() <= Event::SUBJECT_LEN_MAX);
     }
+}
+
+/// What was weighed, and seen so long ago.
+fn weighed(code: &'static str, seconds_ago: f64) -> WeighingFigures {
+    WeighingFigures {
+        code: code.into(),
+        seen: true,
+        detail: "why".to_owned(),
+        seconds_ago,
+        weights: [(Cause::CardAbsent, 1.5)].into(),
+    }
+}
+
+#[test]
+fn each_symptom_has_the_check_that_fails_by_it_and_all_of_a_poll_are_told_once() {
+    let mut case = Case::new();
+    let mut status = status();
+    let card = &mut status.cards[0];
+    becomes(card, State::Unreachable, Cause::CardAbsent);
+    card.evidence = evidence("gone");
+    card.codes = vec![16, 19];
+    let assessment = card.assessment.as_mut().unwrap();
+    assessment.evidence = vec![
+        weighed("led-fault", 2.0),
+        // That it answered wrongly in the last hour is no news of its absence.
+        weighed("wrong-answer", 1_200.0),
+        weighed("config-all-ones", 0.0),
+    ];
+    assert_eq!(case.kinds(&status), "incident-opened");
+    let open = case.open();
+    let symptoms = open[0].symptoms.iter();
+    let symptoms: Vec<_> = symptoms.map(|it| (&*it.code, it.check)).collect();
+    // What no sight of this poll tells of goes with the first.
+    assert_eq!(symptoms, [("gone", Some(16)), ("led-fault", Some(19))]);
+    status.cards[0].codes = vec![19, 20];
+    let assessment = status.cards[0].assessment.as_mut().unwrap();
+    assessment.evidence.push(weighed("degraded-link", 0.0));
+    assert_eq!(case.kinds(&status), "incident-grew");
+    assert_eq!(case.open()[0].symptoms[2].check, Some(20));
+}
+
+#[test]
+fn a_service_that_leaks_and_does_not_answer_has_both_for_symptoms() {
+    let mut case = Case::new();
+    let mut status = status();
+    let service = &mut status.services[0];
+    is(service, Standing::Silent, Cause::ServiceHang, &[17, 24]);
+    service.evidence = [evidence("no-answer"), evidence("quota"), evidence("leak")].concat();
+    assert_eq!(case.kinds(&status), "incident-opened");
+    let open = case.open();
+    let symptoms = open[0].symptoms.iter();
+    let symptoms: Vec<_> = symptoms.map(|it| (&*it.code, it.check)).collect();
+    assert_eq!(symptoms, [("no-answer", Some(17)), ("leak", Some(24))]);
 }
