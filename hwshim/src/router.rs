@@ -33,6 +33,7 @@ mod outlook;
 mod quantile;
 mod release;
 mod speed;
+mod waiting;
 
 use self::choice::{Caller, Choice, Reason};
 use self::core::{Arrival, Core, Ending, LaneStatus, Offload, Options, Placed, Requests};
@@ -41,16 +42,18 @@ use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
 use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
-use driver::{Inner, Waiter};
+use driver::Inner;
 use outlook::{Interest, Outlook};
 use release::{Released, begin, in_software, release};
 use std::cell::RefCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use waiting::Bell;
 
 /// Routes operations to accelerators, with software behind them.
 ///
@@ -181,16 +184,14 @@ impl Router {
         timeout: Duration,
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
-        let (sender, receiver) = mpsc::sync_channel(1);
-        match shared.place(Caller::Thread, operation, timeout, || {
-            Waiter::Thread(sender)
-        }) {
+        let waker = || Waker::from(Bell::of_this_thread());
+        match shared.place(Caller::Thread, operation, timeout, waker) {
             Work::Inline(operation) => shared.perform_inline(&operation),
             Work::Refused(error) => Err(error),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
-            Work::OnCard(guard) => match receiver.recv() {
-                Ok(arrival) => guard.settle(arrival),
-                Err(mpsc::RecvError) => Err(OperationError::RouterStopped),
+            Work::OnCard(guard) => match guard.wait() {
+                Some(arrival) => guard.settle(arrival),
+                None => Err(OperationError::RouterStopped),
             },
         }
     }
@@ -221,15 +222,21 @@ impl Router {
         timeout: Duration,
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
-        let (sender, receiver) = oneshot::channel();
-        let output = match shared.place(Caller::Task, operation, timeout, || Waiter::Task(sender)) {
+        let mut operation = Some(operation);
+        let place = |context: &mut Context<'_>| {
+            let operation = operation.take();
+            let operation = operation.expect("what is ready at once is polled once");
+            let waker = || context.waker().clone();
+            Poll::Ready(shared.place(Caller::Task, operation, timeout, waker))
+        };
+        let output = match poll_fn(place).await {
             Work::Inline(operation) => shared.perform_inline(&operation),
             Work::Refused(error) => Err(error),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
             Work::OnCard(guard) => {
-                return match receiver.await {
-                    Ok(arrival) => guard.settle(arrival),
-                    Err(_) => Err(OperationError::RouterStopped),
+                return match guard.arrival().await {
+                    Some(arrival) => guard.settle(arrival),
+                    None => Err(OperationError::RouterStopped),
                 };
             }
         };
@@ -564,7 +571,7 @@ impl Shared {
         caller: Caller,
         operation: Operation,
         timeout: Duration,
-        waiter: impl FnOnce() -> Waiter,
+        waker: impl FnOnce() -> Waker,
     ) -> Work<'_> {
         let offloaded = self.offloads(operation.algorithm()) || operation.needs_accelerator();
         let inner = offloaded.then(|| self.lock()).flatten();
@@ -595,7 +602,7 @@ impl Shared {
             }
             Placed::Refused(_, error) => Work::Refused(error),
             Placed::OnCard(id) => {
-                inner.wait(id, waiter());
+                inner.waiting.expect(id, waker());
                 inner.core.flush();
                 let overslept = inner.oversleeps();
                 // Woken before, the driver would have to wait for the lock at once.
@@ -642,6 +649,40 @@ struct Guard<'a> {
 }
 
 impl Guard<'_> {
+    /// What arrives; `None` if nothing will, as the driver has ended. To be awaited by the task that
+    /// has placed the request, before it does anything else.
+    async fn arrival(&self) -> Option<Arrival> {
+        let mut was_placed_now = true;
+        poll_fn(|context| {
+            // Who was to be woken is told with the request, and this very poll has placed it.
+            if std::mem::take(&mut was_placed_now) {
+                return Poll::Pending;
+            }
+            self.take(context.waker())
+        })
+        .await
+    }
+
+    /// The same, in the thread that has placed it.
+    fn wait(&self) -> Option<Arrival> {
+        let bell = Bell::of_this_thread();
+        let waker = Waker::from(Arc::clone(&bell));
+        loop {
+            // It may still have been rung for a request before.
+            bell.wait();
+            if let Poll::Ready(arrival) = self.take(&waker) {
+                return arrival;
+            }
+        }
+    }
+
+    fn take(&self, waker: &Waker) -> Poll<Option<Arrival>> {
+        match self.shared.lock() {
+            Some(mut inner) => inner.waiting.take(self.id, waker),
+            None => Poll::Ready(None),
+        }
+    }
+
     /// Verifies the answer, or does the operation in software.
     fn settle(mut self, arrival: Arrival) -> Result<Vec<u8>, OperationError> {
         self.arrived = true;
@@ -692,7 +733,7 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if let Some(mut inner) = self.shared.lock() {
             // Delivered and not looked at is arrived as well.
-            let arrived = self.arrived || !inner.stop_waiting(self.id);
+            let arrived = self.arrived || !inner.waiting.forget(self.id);
             inner.core.abandon(self.id, arrived);
         }
     }

@@ -9,16 +9,15 @@ mod models;
 use super::Shared;
 use super::core::{Arrival, Core, Reset};
 use super::events::Events;
-use crate::accelerator::RequestId;
+use super::waiting::Waiting;
 use crate::clock::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 
 /// Longest wait between two looks at accelerators: bounds what a lost event can cost.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -32,14 +31,9 @@ pub(super) struct Inner {
     pub(super) stopping: bool,
     /// When the driver wakes up by itself. `ORIGIN` while it is awake.
     pub(super) sleeping_until: Instant,
-    waiters: Vec<Option<(RequestId, Waiter)>>,
+    /// Who waits for what is in flight, and what has arrived for them.
+    pub(super) waiting: Waiting,
     arrivals: Vec<Arrival>,
-}
-
-/// Who waits for an arrival.
-pub(super) enum Waiter {
-    Thread(mpsc::SyncSender<Arrival>),
-    Task(oneshot::Sender<Arrival>),
 }
 
 /// Wakes the driver from any thread.
@@ -73,27 +67,8 @@ impl Inner {
             core,
             stopping: false,
             sleeping_until: Instant::ORIGIN,
-            waiters: Vec::new(),
+            waiting: Waiting::new(),
             arrivals: Vec::new(),
-        }
-    }
-
-    /// Remembers who waits for `id`.
-    pub(super) fn wait(&mut self, id: RequestId, waiter: Waiter) {
-        let index = id.index as usize;
-        if self.waiters.len() <= index {
-            self.waiters.resize_with(index + 1, || None);
-        }
-        self.waiters[index] = Some((id, waiter));
-    }
-
-    /// Forgets who waits for `id`. Returns false if nobody did: the arrival was delivered.
-    pub(super) fn stop_waiting(&mut self, id: RequestId) -> bool {
-        match self.waiters.get_mut(id.index as usize) {
-            Some(entry) if entry.as_ref().is_some_and(|(waiting, _)| *waiting == id) => {
-                entry.take().is_some()
-            }
-            _ => false,
         }
     }
 
@@ -126,18 +101,7 @@ impl Inner {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for arrival in arrivals.drain(..) {
             let id = arrival.id;
-            let waiter = self
-                .waiters
-                .get_mut(id.index as usize)
-                .and_then(Option::take);
-            let delivered = match waiter {
-                Some((waiting, waiter)) if waiting == id => match waiter {
-                    Waiter::Thread(sender) => sender.try_send(arrival).is_ok(),
-                    Waiter::Task(sender) => sender.send(arrival).is_ok(),
-                },
-                _ => false,
-            };
-            if !delivered {
+            if !self.waiting.deliver(arrival) {
                 self.core.abandon(id, true);
             }
         }
@@ -302,7 +266,7 @@ impl Drop for LastTurn<'_> {
             inner.arrivals = arrivals;
             inner.deliver();
             // Requests of an accelerator that is being reset were handed back before.
-            inner.waiters.clear();
+            inner.waiting.end();
         }
     }
 }
