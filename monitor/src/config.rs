@@ -1,13 +1,15 @@
 //! The configuration file: parsed once into types, and refused whole if any of it is wrong.
 //!
-//! Two tables, `KEYS` and `SERVICE_KEYS`, say which keys there are, what they mean and what they
-//! are unless somebody says otherwise; the commented default file is printed from them, so file
-//! and tables cannot disagree. The second is for what can stand there several times.
+//! Three tables, `KEYS`, `CARD_KEYS` and `SERVICE_KEYS`, say which keys there are, what they mean and
+//! what they are unless somebody says otherwise; the commented default file is printed from them, so
+//! file and tables cannot disagree. All but the first are for what can stand there several times.
 
 use crate::led::Profile;
 use crate::probe::{ServiceAddress, Whereabouts};
 use crate::services::{ConfiguredLimits, ServiceSettings, ServiceTime};
 use crate::verdict::Limits;
+use crate::watch::CardSettings;
+use card_spec::pci::Bdf;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether `listen` may be an address that other hosts can reach.
     pub allow_remote: bool,
+    /// Cards that are not watched as the others are.
+    pub cards: Vec<CardSettings>,
     /// Host services to watch.
     pub services: Vec<ServiceSettings>,
     /// How fast those live: faster than the clock in a drill.
@@ -45,6 +49,7 @@ impl Default for Config {
             // so. The port is free in Prometheus' list of exporters' ports.
             listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             allow_remote: false,
+            cards: Vec::new(),
             services: Vec::new(),
             service_time: ServiceTime::REAL,
             history: None,
@@ -98,7 +103,7 @@ const KEYS: [Key<Config>; 10] = [
         path: ("watch", "light"),
         help: &[
             "How the cards' status lights are read: \"nfast-500\" (a blink every 3 to 4 seconds),",
-            "\"nshield\" (lit, pulses and Morse code), or \"none\".",
+            "\"nshield\" (lit, pulses and Morse code), or \"none\". A [[card]] may have another.",
         ],
         default: r#""none""#,
         commented: false,
@@ -206,8 +211,40 @@ const KEYS: [Key<Config>; 10] = [
     },
 ];
 
-/// The table of which there may be several.
+/// The tables of which there may be several.
+const CARD: &str = "card";
 const SERVICE: &str = "service";
+
+/// A card as far as its keys have been read.
+#[derive(Default)]
+struct CardDraft {
+    address: Option<String>,
+    /// Of one whose light is not read, it is said that there is none.
+    light: Option<Option<Profile>>,
+}
+
+const CARD_KEYS: [Key<CardDraft>; 2] = [
+    Key {
+        path: (CARD, "address"),
+        help: &["Which card: its address, as `cardmon status` shows it."],
+        default: r#""pci:0000:3b:00.0""#,
+        commented: true,
+        set: |card, value| {
+            card.address = Some(address(string(value)?)?);
+            Ok(())
+        },
+    },
+    Key {
+        path: (CARD, "light"),
+        help: &["How its status light is read, whatever `light` under [watch] says of the others."],
+        default: r#""nshield""#,
+        commented: true,
+        set: |card, value| {
+            card.light = Some(light(string(value)?)?);
+            Ok(())
+        },
+    },
+];
 
 /// A service as far as its keys have been read.
 #[derive(Default)]
@@ -441,10 +478,14 @@ impl Config {
         })?;
         let mut config = Self::default();
         for (table, keys) in document.get_ref() {
-            if table.get_ref() == SERVICE {
-                config
-                    .add_services(table.span().start, keys)
-                    .map_err(|(at, problem)| wrong(at, problem))?;
+            let at = table.span().start;
+            let added = match &**table.get_ref() {
+                CARD => Some(config.add_cards(at, keys)),
+                SERVICE => Some(config.add_services(at, keys)),
+                _ => None,
+            };
+            if let Some(added) = added {
+                added.map_err(|(at, problem)| wrong(at, problem))?;
                 continue;
             }
             check_table(table.get_ref(), keys)
@@ -459,9 +500,20 @@ impl Config {
     }
 
     fn set(&mut self, table: &str, key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), String> {
-        let known = KEYS.iter().find(|known| known.path == (table, key));
-        let known = known.ok_or_else(|| unknown_key(table, key))?;
-        (known.set)(self, value.get_ref()).map_err(|problem| format!("{table}.{key}: {problem}"))
+        set_by(&KEYS, self, (table, key), value)
+    }
+
+    /// Adds every card; an error says where.
+    fn add_cards(
+        &mut self,
+        at: usize,
+        cards: &Spanned<DeValue<'_>>,
+    ) -> Result<(), (usize, String)> {
+        for (at, draft) in drafts(CARD, &CARD_KEYS, at, cards)? {
+            let card = draft.finish(&self.cards).map_err(|problem| (at, problem))?;
+            self.cards.push(card);
+        }
+        Ok(())
     }
 
     /// Adds every service; an error says where.
@@ -470,21 +522,20 @@ impl Config {
         at: usize,
         services: &Spanned<DeValue<'_>>,
     ) -> Result<(), (usize, String)> {
-        let not_a_list = || (at, format!("`{SERVICE}` is a list: write [[{SERVICE}]]"));
-        for service in services.get_ref().as_array().ok_or_else(not_a_list)? {
-            let keys = service.get_ref().as_table().ok_or_else(not_a_list)?;
-            let mut draft = ServiceDraft::default();
-            for (key, value) in keys {
-                draft
-                    .set(key.get_ref(), value)
-                    .map_err(|problem| (key.span().start, problem))?;
-            }
-            let settings = draft
+        for (at, draft) in drafts(SERVICE, &SERVICE_KEYS, at, services)? {
+            let service = draft
                 .finish(&self.services)
-                .map_err(|problem| (service.span().start, problem))?;
-            self.services.push(settings);
+                .map_err(|problem| (at, problem))?;
+            self.services.push(service);
         }
         Ok(())
+    }
+
+    /// Whose lights the light of the card at `address` shines like, if that is known.
+    #[must_use]
+    pub fn light_of(&self, address: &str) -> Option<Profile> {
+        let card = self.cards.iter().find(|card| card.address == address);
+        card.map_or(self.limits.light, |card| card.light)
     }
 
     /// Where to look for telemetry pages.
@@ -511,13 +562,53 @@ impl Config {
     }
 }
 
-impl ServiceDraft {
-    fn set(&mut self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), String> {
-        let known = SERVICE_KEYS.iter().find(|known| known.path.1 == key);
-        let known = known.ok_or_else(|| unknown_key(SERVICE, key))?;
-        (known.set)(self, value.get_ref()).map_err(|problem| format!("{SERVICE}.{key}: {problem}"))
-    }
+/// Sets what is at `path` as its key has it.
+fn set_by<T>(
+    keys: &[Key<T>],
+    of: &mut T,
+    path: (&str, &str),
+    value: &Spanned<DeValue<'_>>,
+) -> Result<(), String> {
+    let (table, key) = path;
+    let known = keys.iter().find(|known| known.path == path);
+    let known = known.ok_or_else(|| unknown_key(table, key))?;
+    (known.set)(of, value.get_ref()).map_err(|problem| format!("{table}.{key}: {problem}"))
+}
 
+/// What the tables of one name say, each with where it stands; an error says where, too.
+fn drafts<T: Default>(
+    table: &str,
+    keys: &[Key<T>],
+    at: usize,
+    tables: &Spanned<DeValue<'_>>,
+) -> Result<Vec<(usize, T)>, (usize, String)> {
+    let not_a_list = || (at, format!("`{table}` is a list: write [[{table}]]"));
+    let mut drafts = Vec::new();
+    for one in tables.get_ref().as_array().ok_or_else(not_a_list)? {
+        let mut draft = T::default();
+        for (key, value) in one.get_ref().as_table().ok_or_else(not_a_list)? {
+            set_by(keys, &mut draft, (table, key.get_ref()), value)
+                .map_err(|problem| (key.span().start, problem))?;
+        }
+        drafts.push((one.span().start, draft));
+    }
+    Ok(drafts)
+}
+
+impl CardDraft {
+    /// Says what is missing, or there already.
+    fn finish(self, others: &[CardSettings]) -> Result<CardSettings, String> {
+        let missing = |key| format!("this [[{CARD}]] has no `{key}`");
+        let address = self.address.ok_or_else(|| missing("address"))?;
+        if others.iter().any(|other| other.address == address) {
+            return Err(format!("there are two cards at {address:?}"));
+        }
+        let light = self.light.ok_or_else(|| missing("light"))?;
+        Ok(CardSettings { address, light })
+    }
+}
+
+impl ServiceDraft {
     /// Says what is missing, or too much.
     fn finish(self, others: &[ServiceSettings]) -> Result<ServiceSettings, String> {
         let name = self
@@ -559,7 +650,8 @@ fn exactly_one<T>(mut all: Vec<T>) -> Result<T, usize> {
 /// Every key there is, with its table.
 fn paths() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
     let keys = KEYS.iter().map(|key| key.path);
-    keys.chain(SERVICE_KEYS.iter().map(|key| key.path))
+    keys.chain(CARD_KEYS.iter().map(|key| key.path))
+        .chain(SERVICE_KEYS.iter().map(|key| key.path))
 }
 
 fn unknown_key(table: &str, key: &str) -> String {
@@ -576,7 +668,7 @@ fn unknown_key(table: &str, key: &str) -> String {
 }
 
 fn heading(table: &str) -> String {
-    if table == SERVICE {
+    if [CARD, SERVICE].contains(&table) {
         format!("[[{table}]]")
     } else {
         format!("[{table}]")
@@ -597,6 +689,11 @@ pub fn default_file() -> String {
         } else {
             text.push('\n');
         }
+        print_key(&mut text, key);
+    }
+    text.push_str("\n# A card that is not as the others of this host; one such table each.\n");
+    let _ = writeln!(text, "# [[{CARD}]]");
+    for key in &CARD_KEYS {
         print_key(&mut text, key);
     }
     text.push_str(
@@ -676,6 +773,22 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let size = number.checked_mul(1 << shift).filter(|&size| size > 0);
     size.ok_or_else(wrong)
+}
+
+/// An address of a card, in the form in which it is shown.
+fn address(text: &str) -> Result<String, String> {
+    let (scheme, rest) = text.split_once(':').unwrap_or_default();
+    let known = match scheme {
+        "pci" => rest.parse().ok().map(|bdf: Bdf| format!("pci:{bdf}")),
+        "vfio-user" => Path::new(rest).is_absolute().then(|| text.to_owned()),
+        "software" => (!rest.is_empty()).then(|| text.to_owned()),
+        _ => None,
+    };
+    known.ok_or_else(|| {
+        format!(
+            "{text:?} is no address of a card, such as pci:0000:3b:00.0 or vfio-user:/run/card.sock"
+        )
+    })
 }
 
 fn light(text: &str) -> Result<Option<Profile>, String> {
@@ -815,6 +928,8 @@ mod tests {
              [judge]\nfrozen_polls = 4\nstale_publications = 5\n\
              [http]\nlisten = '[::1]:80'\nallow_remote = true\n\
              [drill]\nservice_time = 60\n\
+             [[card]]\naddress = 'pci:3b:00.0'\nlight = 'nfast-500'\n\
+             [[card]]\naddress = 'vfio-user:/c'\nlight = 'none'\n\
              [[service]]\nname = 'a'\npid_file = '/p'\nsocket = '/s'\ncard = 'pci:0000:3b:00.0'\n\
              recycle = '60s'\nmemory_max = '1GiB'\nkernel_memory_max = '1MiB'\n\
              descriptors_max = 1\nthreads_max = 2\nports_max = 3\nsessions_max = 4\nobjects_max = 5\n\
@@ -831,6 +946,16 @@ mod tests {
             },
             listen: "[::1]:80".parse().unwrap(),
             allow_remote: true,
+            cards: vec![
+                CardSettings {
+                    address: "pci:0000:3b:00.0".to_owned(),
+                    light: Some(Profile::Nfast500),
+                },
+                CardSettings {
+                    address: "vfio-user:/c".to_owned(),
+                    light: None,
+                },
+            ],
             services: vec![
                 ServiceSettings {
                     name: "a".to_owned(),
@@ -859,6 +984,69 @@ mod tests {
             anchors: None,
         };
         assert_eq!(config.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_card_has_its_own_light_and_all_others_have_that_of_the_watch() {
+        let config = parse(
+            "[watch]\nlight = 'nshield'\n\
+             [[card]]\naddress = 'pci:0000:3b:00.0'\nlight = 'nfast-500'\n\
+             [[card]]\naddress = 'software:ring'\nlight = 'none'\n",
+        )
+        .unwrap();
+        let light = |address| config.light_of(address);
+        assert_eq!(light("pci:0000:3b:00.0"), Some(Profile::Nfast500));
+        assert_eq!(light("software:ring"), None);
+        assert_eq!(light("pci:0000:3c:00.0"), Some(Profile::Nshield));
+    }
+
+    #[test]
+    fn a_card_that_is_none_or_stands_twice_or_has_no_light_is_refused() {
+        let no_address = |text: &str| {
+            format!(
+                "cardmon.toml line 2: card.address: {text:?} is no address of a card, such as \
+                 pci:0000:3b:00.0 or vfio-user:/run/card.sock"
+            )
+        };
+        for text in ["3b:00.0", "pci:3b", "vfio-user:card", "software:", "card"] {
+            let said = parse(&format!("[[card]]\naddress = '{text}'")).unwrap_err();
+            assert_eq!(said, no_address(text));
+        }
+        let one = "[[card]]\naddress = 'pci:0000:3b:00.0'\nlight = 'none'\n";
+        for (text, expected) in [
+            // The same function in another spelling.
+            (
+                format!("{one}[[card]]\naddress = 'pci:3b:00.0'\nlight = 'none'"),
+                "line 4: there are two cards at \"pci:0000:3b:00.0\"",
+            ),
+            (
+                "[card]\nlight = 'none'".to_owned(),
+                "line 1: `card` is a list: write [[card]]",
+            ),
+            (
+                "[[card]]\nlight = 'none'".to_owned(),
+                "line 1: this [[card]] has no `address`",
+            ),
+            (
+                "[[card]]\naddress = 'software:ring'".to_owned(),
+                "line 1: this [[card]] has no `light`",
+            ),
+            (
+                "[[card]]\nlight = 'red'".to_owned(),
+                "line 2: card.light: no light is \"red\"; there are nfast-500, nshield, and none",
+            ),
+            (
+                "[[card]]\naddres = 'software:ring'".to_owned(),
+                "line 2: [[card]] has no key `addres`; did you mean `address`?",
+            ),
+            (
+                "[http]\naddress = '::1'".to_owned(),
+                "line 2: [http] has no key `address`; it belongs under [[card]]",
+            ),
+        ] {
+            let said = parse(&text).unwrap_err();
+            assert_eq!(said, format!("cardmon.toml {expected}"), "in {text:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod answers;
 mod host;
+mod light;
 mod link;
 mod refusals;
 pub(crate) mod sensors;
@@ -23,7 +24,7 @@ pub(crate) mod sensors;
 use crate::attribution::{
     Assessment, Circumstances, Counter, Kind, Priors, Prospect, RecentChanges, Scales, Weighing,
 };
-use crate::led::{Decoder, EdgeLog, Profile, Reading};
+use crate::led::{Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
 use crate::rules::{
@@ -35,13 +36,10 @@ use card_spec::health::Summary;
 use card_spec::telemetry::{Page, breaker_state, card_state, check_result};
 use host::HostHealth;
 use hwshim::clock::{Instant, nanos};
+use light::Light;
 use link::LinkDeltas;
 use refusals::Refusals;
 use std::time::Duration;
-
-/// Polls in a row that must read a fault from the light: between one signal and the next, anything
-/// may be read.
-const LIGHT_AT_FAULT: u32 = 3;
 
 /// So long after what no host can bring about, no starved host clears a card. That is also a heartbeat
 /// that stood still while the host let us look on time.
@@ -55,9 +53,7 @@ pub struct Diagnosis {
     link: LinkDeltas,
     answers: Answers,
     refusals: Refusals,
-    light: Option<(Decoder, EdgeLog)>,
-    /// Polls in a row that read a fault from it.
-    light_at_fault: u32,
+    light: Option<Light>,
     /// How often the card's health had been read when it was weighed last.
     health_reads: u64,
     /// Restarts of the firmware, and sessions, that were lost.
@@ -78,8 +74,7 @@ impl Diagnosis {
             link: LinkDeltas::default(),
             answers: Answers::default(),
             refusals: Refusals::default(),
-            light: light.map(|profile| (Decoder::new(profile), EdgeLog::new())),
-            light_at_fault: 0,
+            light: light.map(Light::new),
             health_reads: 0,
             lost: None,
             frozen_polls: 0,
@@ -112,11 +107,11 @@ impl Diagnosis {
         self.host.local_health()
     }
 
-    /// What the light says, if it is read.
+    /// What the light says, and as whose it is read, if it is.
     #[must_use]
-    pub fn light(&self) -> Option<Reading> {
-        let (decoder, _) = self.light.as_ref()?;
-        Some(decoder.reading())
+    pub fn light(&self) -> Option<(Profile, Reading)> {
+        let light = self.light.as_ref()?;
+        Some((light.profile(), light.reading()))
     }
 
     /// Takes in what was changed in the last day of any of `subjects`.
@@ -299,19 +294,8 @@ impl Diagnosis {
         } else {
             dossier.not_seen(Kind::OutOfRange, "its temperature is in range", now);
         }
-        let Some((decoder, log)) = &mut self.light else {
-            return;
-        };
-        log.take(summary, decoder);
-        let reading = decoder.reading();
-        self.light_at_fault = match reading.is_fault() {
-            true => self.light_at_fault.saturating_add(1),
-            false => 0,
-        };
-        if self.light_at_fault >= LIGHT_AT_FAULT {
-            dossier.seen(Kind::LedFault, 1.0, format!("the light: {reading}"), now);
-        } else if !reading.is_fault() && reading != Reading::Unknown {
-            dossier.not_seen(Kind::LedFault, format!("the light: {reading}"), now);
+        if let Some(light) = &mut self.light {
+            light.poll(summary, now, dossier);
         }
     }
 

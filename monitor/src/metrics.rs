@@ -4,6 +4,7 @@
 //! last poll. What was not seen has no sample, so that it cannot be taken for zero. A card's state
 //! is a state set: one sample per state, 1 for the one it is in.
 
+mod light;
 mod qat;
 mod sensors;
 mod services;
@@ -209,6 +210,7 @@ fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result 
         each(cards, |card| Some(flag(card.heartbeat.as_ref()?.moving))),
     )?;
     sensors::encode(to, cards)?;
+    light::encode(to, cards)?;
     to.counter(
         "cardmon_card_resets",
         "Resets of the card that its owner caused",

@@ -7,6 +7,7 @@
 
 mod assessment;
 mod incidents;
+mod light;
 mod qat;
 mod sensors;
 
@@ -15,6 +16,7 @@ pub use assessment::{
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
 
+pub use light::LightFigures;
 pub use qat::{QatDrained, QatFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
@@ -203,6 +205,9 @@ pub struct CardStatus {
     /// What its kernel driver measures; empty where it measures nothing, or nobody could look.
     #[serde(default)]
     pub sensors: Vec<SensorFigures>,
+    /// What its light says; `null` where nobody has said whose lights it shines like.
+    #[serde(default)]
+    pub light: Option<LightFigures>,
     /// What to be warned of though it decides nothing by itself, one of each code.
     #[serde(default)]
     pub warnings: Vec<Evidence>,

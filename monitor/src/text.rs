@@ -15,7 +15,7 @@ pub use services::{leak_sentence, leaks, top};
 
 use crate::services::ServiceTransition;
 use crate::status::{
-    CardStatus, HistoryFigures, ProcessFigures, SensorFigures, SensorUnit, Status,
+    CardStatus, HistoryFigures, LightFigures, ProcessFigures, SensorFigures, SensorUnit, Status,
 };
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
@@ -185,6 +185,7 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         below.extend(card.evidence.iter().take(reasons).map(reason));
         below.extend(card.warnings.iter().map(warning));
         below.extend(sensors(&card.sensors));
+        below.extend(card.light.as_ref().map(light));
         if (unwell || concerns) && card.drained.is_none() {
             below.extend(diagnosis::advised(&card.advice));
             let assessment = card.assessment.as_ref();
@@ -226,6 +227,12 @@ fn sensors(sensors: &[SensorFigures]) -> Option<String> {
     };
     let readings: Vec<_> = sensors.iter().map(reading).collect();
     (!readings.is_empty()).then(|| format!("    sensors: {}", readings.join(", ")))
+}
+
+/// What the light says, and as whose it was read.
+fn light(light: &LightFigures) -> String {
+    let profile = light.profile.name();
+    format!("    light ({profile}): {}", clean(&light.says))
 }
 
 fn reason(evidence: &Evidence) -> String {

@@ -13,6 +13,7 @@ mod qat_cards;
 use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
 use crate::flap::CardFlaps;
+use crate::led::Profile;
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
     HeartbeatProbe, HostProbe, HwmonProbe, Link, LinkProbe, OwnerId, PageProbe, Probe, ProbeError,
@@ -24,8 +25,8 @@ use crate::services::{
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures, ServiceTransitionRecord,
-    Simulation, Status, TransitionRecord, warnings_of_sensors,
+    LightFigures, ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures,
+    ServiceTransitionRecord, Simulation, Status, TransitionRecord, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use at_function::AtFunction;
@@ -64,6 +65,25 @@ const OWN_INTERVAL: Duration = Duration::from_secs(10);
 /// A fatal error of a link is news for so long, as its evidence is.
 const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
 
+/// A card that is not watched as the others are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CardSettings {
+    /// Its address.
+    pub address: String,
+    /// Whose lights its light shines like; `None` if it is not read.
+    pub light: Option<Profile>,
+}
+
+impl CardSettings {
+    /// Whether it is at an address on the bus at which the host has no function now.
+    #[must_use]
+    pub fn is_missing(&self, root: &Path) -> bool {
+        let devices = root.join("sys/bus/pci/devices");
+        let function = self.address.strip_prefix("pci:");
+        function.is_some_and(|bdf| !devices.join(bdf).exists())
+    }
+}
+
 /// What to watch.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -71,8 +91,10 @@ pub struct Settings {
     pub telemetry: PathBuf,
     /// Root of `/proc`: `/`, or a captured tree.
     pub root: PathBuf,
-    /// How patient to be.
+    /// How patient to be, and how lights are read but for those of `cards`.
     pub limits: Limits,
+    /// Cards that are not watched as the others are.
+    pub cards: Vec<CardSettings>,
     /// Where the status is answered over HTTP, to be said in it.
     pub listen: SocketAddr,
     /// The simulation whose cards these are, if they are.
@@ -83,6 +105,19 @@ pub struct Settings {
     pub service_time: ServiceTime,
 }
 
+impl Settings {
+    /// How the card of this page is judged. A page has its name from the address of its card, so that
+    /// is known before it is read.
+    fn limits_of(&self, page: &Path) -> Limits {
+        let is_of = |card: &&CardSettings| page.ends_with(file_name(&card.address));
+        let own = self.cards.iter().find(is_of);
+        Limits {
+            light: own.map_or(self.limits.light, |card| card.light),
+            ..self.limits
+        }
+    }
+}
+
 #[cfg(test)]
 impl Settings {
     /// As tests have them: pages in one directory, and a host in another.
@@ -91,6 +126,7 @@ impl Settings {
             telemetry: telemetry.to_owned(),
             root: root.to_owned(),
             limits: Limits::default(),
+            cards: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             simulation: None,
             services: Vec::new(),
@@ -386,6 +422,7 @@ fn remember<T: Clone>(kept: &mut VecDeque<T>, more: &[T]) {
 
 impl Card {
     fn new(path: PathBuf, settings: &Settings, since: Instant) -> Self {
+        let limits = settings.limits_of(&path);
         Self {
             name: stem(&path),
             page: PageProbe::new(path),
@@ -396,7 +433,7 @@ impl Card {
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
-            judge: Judge::new(settings.limits, since),
+            judge: Judge::new(limits, since),
             flaps: CardFlaps::new(since),
             transitions: 0,
             errors: BTreeMap::new(),
@@ -531,6 +568,7 @@ impl Card {
             // Asked for beside the look, which is for whoever judges.
             driver: None,
             sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
+            light: LightFigures::of(self.judge.diagnosis()),
             warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }
     }

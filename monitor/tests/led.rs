@@ -3,11 +3,18 @@
 
 use card_spec::health::{self, LED_EDGES_MAX, LedEdge, Summary};
 use card_spec::telemetry::{Page, padded};
+use hwshim::clock::Instant;
 use hwshim::telemetry::Publisher;
+use monitor::config::Config;
+use monitor::services::ServiceTime;
+use monitor::status::Status;
+use monitor::watch::{Settings, Watch};
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use zerocopy::{FromZeros, IntoBytes};
 
 const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
@@ -22,13 +29,17 @@ struct Card {
 
 impl Card {
     fn new(directory: &Path) -> Self {
+        Self::at(directory, CARD)
+    }
+
+    fn at(directory: &Path, address: &str) -> Self {
         let mut health = Summary::new_zeroed();
         health.magic = health::MAGIC.into();
         health.version = health::VERSION.into();
         let mut page = Page::new();
-        page.owner.address = padded(CARD);
+        page.owner.address = padded(address);
         Self {
-            publisher: Publisher::create(directory, CARD).unwrap(),
+            publisher: Publisher::create(directory, address).unwrap(),
             page,
             health,
         }
@@ -249,4 +260,127 @@ fn a_card_without_a_page_or_a_light_says_so() {
     );
     card.publish();
     assert!(led(directory.path(), &[]).status.success());
+}
+
+/// Two cards of one host, of which one has a light of its own.
+const LIGHTS: &str = "[watch]\nlight = 'nshield'\n\
+    [[card]]\naddress = 'software:ring'\nlight = 'nfast-500'\n";
+
+#[test]
+fn each_card_is_led_and_shown_by_the_light_that_the_configuration_has_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("cardmon.toml");
+    // Of a card on the bus it can be told that it is not there.
+    let missing = "pci:fffe:ff:1f.7";
+    let absent = format!("[[card]]\naddress = '{missing}'\nlight = 'none'\n");
+    fs::write(&file, format!("{LIGHTS}{absent}")).unwrap();
+    let pages = directory.path().join("pages");
+    for address in [CARD, "software:other"] {
+        let mut card = Card::at(&pages, address);
+        for _ in 0..6 {
+            card.change(3_300);
+            card.change(200);
+        }
+        card.publish();
+    }
+    let cardmon = |arguments: &[&str]| {
+        let output = Command::new(CARDMON)
+            .args(arguments)
+            .args(["--json", "--config"])
+            .arg(&file)
+            .arg("--telemetry")
+            .arg(&pages)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let last = text.lines().last().unwrap_or_else(|| panic!("{complaint}"));
+        (serde_json::from_str::<Value>(last).unwrap(), complaint)
+    };
+    for (address, profile) in [(CARD, "nfast-500"), ("software:other", "nshield")] {
+        let (led, _) = cardmon(&["led", address]);
+        let read = led["read"].as_array().unwrap();
+        assert_eq!(read.len(), 1, "{led}");
+        assert_eq!(read[0]["profile"], profile, "{led}");
+    }
+    let run = [
+        "run",
+        "--no-history",
+        "--for",
+        "1s",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let (status, complaint) = cardmon(&run);
+    let says = format!("warning: {missing} of a [[card]] is no function of this host");
+    assert!(complaint.contains(&says), "{complaint}");
+    assert!(!complaint.contains(CARD), "{complaint}");
+    let lights = status["cards"].as_array().unwrap().iter();
+    let lights: Vec<_> = lights
+        .map(|it| (&it["card"], &it["light"]["profile"]))
+        .collect();
+    let (ring, other) = (&CARD.into(), &"software:other".into());
+    let (nfast, nshield) = (&"nfast-500".into(), &"nshield".into());
+    assert_eq!(lights, [(other, nshield), (ring, nfast)], "{status}");
+}
+
+/// What is shown after half a minute in which the lights of both cards were lit and nothing else.
+fn lit_for_half_a_minute(directory: &Path) -> Status {
+    let config = Config::parse(LIGHTS, Path::new("cardmon.toml")).unwrap();
+    let mut watch = Watch::new(Settings {
+        telemetry: directory.to_owned(),
+        root: directory.to_owned(),
+        limits: config.limits,
+        cards: config.cards,
+        listen: config.listen,
+        simulation: None,
+        services: Vec::new(),
+        service_time: ServiceTime::REAL,
+    });
+    let mut cards = [CARD, "software:other"].map(|address| {
+        let mut card = Card::at(directory, address);
+        card.change(0);
+        card
+    });
+    let poll = |second| {
+        for card in &mut cards {
+            card.health.uptime_ms += 1_000;
+            card.publish();
+        }
+        let now = Instant::ORIGIN.plus(Duration::from_secs(second));
+        watch.poll(now).status
+    };
+    (1..30).map(poll).last().unwrap()
+}
+
+#[test]
+fn a_light_that_is_lit_and_does_not_blink_is_a_fault_of_the_card_whose_light_should() {
+    let directory = tempfile::tempdir().unwrap();
+    let status = lit_for_half_a_minute(directory.path());
+    let [other, ring] = &status.cards[..] else {
+        panic!("two cards: {status:?}");
+    };
+    for (card, is_fault, says) in [
+        (ring, true, "lit, and does not blink"),
+        (other, false, "operational"),
+    ] {
+        let light = card.light.as_ref().unwrap();
+        assert_eq!((light.is_fault, &*light.says), (is_fault, says));
+        let evidence = &card.assessment.as_ref().unwrap().evidence;
+        let fault = evidence.iter().any(|it| it.code == "led-fault" && it.seen);
+        assert_eq!(fault, is_fault, "{evidence:?}");
+        assert_eq!(card.codes.contains(&19), is_fault, "{:?}", card.codes);
+    }
+    let shown = monitor::text::block(&status).join("\n");
+    assert!(
+        shown.contains("    light (nfast-500): lit, and does not blink"),
+        "{shown}"
+    );
+    let metrics = monitor::metrics::text(&status.into());
+    for line in [
+        "cardmon_card_light_fault{card=\"software:ring\",profile=\"nfast-500\"} 1.0\n",
+        "cardmon_card_light_fault{card=\"software:other\",profile=\"nshield\"} 0.0\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 }

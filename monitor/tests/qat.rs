@@ -66,6 +66,7 @@ fn unresponsive(tree: &TempDir) -> Poll {
             poll_interval: STEP,
             ..Limits::default()
         },
+        cards: Vec::new(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         simulation: None,
         services: Vec::new(),

@@ -39,8 +39,8 @@ pub(crate) struct Arguments {
     /// With --trace: stop after this time, e.g. 30s.
     #[arg(long = "for", value_name = "TIME", requires = "trace", value_parser = config::duration)]
     lasting: Option<Duration>,
-    /// Whose light it is: nfast-500 or nshield. Unless given, the one of the configuration; read as
-    /// each of them if that names none.
+    /// Whose light it is: nfast-500 or nshield. Unless given, what the configuration says of this
+    /// card, or else of all; read as each of them if it names none.
     #[arg(long, value_parser = profile)]
     profile: Option<Profile>,
     /// Configuration file that names the profile and the directory of the telemetry pages.
@@ -71,7 +71,11 @@ pub(crate) fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| config.telemetry());
     let path = directory.join(telemetry::file_name(&arguments.card));
     let reader = Reader::open(&path)?;
-    let mut trace = Trace::new(arguments.profile.or(config.limits.light));
+    let mut trace = Trace::new(
+        arguments
+            .profile
+            .or_else(|| config.light_of(&arguments.card)),
+    );
     let stop = Stop::new().context("signals cannot be waited for")?;
     stop.on_signals().context("signals cannot be handled")?;
     let clock = SystemClock;

@@ -62,7 +62,7 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         root: &arguments.root,
         history: &found.directory,
         anchors: anchors.as_deref().map_err(|why| &**why),
-        light: config.limits.light,
+        light: config.light_of(&arguments.card),
         redactor: &Redactor::new(name),
         services: &services_of(&config, &arguments.card),
     };

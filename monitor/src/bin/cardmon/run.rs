@@ -119,6 +119,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             config.listen
         ));
     }
+    for card in config.cards.iter().filter(|card| card.is_missing(root())) {
+        crate::complain(&format!(
+            "warning: {} of a [[card]] is no function of this host; if the card is not merely pulled out, correct the address",
+            card.address
+        ));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -129,6 +135,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(NOT_RECORDED)
     })
+}
+
+/// Root of the host that is watched.
+fn root() -> &'static Path {
+    Path::new("/")
 }
 
 /// Watches until told to stop; whether all that was to be recorded is on record.
@@ -144,8 +155,9 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         telemetry: simulation
             .as_ref()
             .map_or_else(|| config.telemetry(), Simulation::telemetry),
-        root: Path::new("/").to_owned(),
+        root: root().to_owned(),
         limits: config.limits,
+        cards: config.cards.clone(),
         listen: listener.local_addr()?,
         simulation: simulation.as_ref().map(Simulation::describe),
         services: config.services.clone(),
