@@ -24,7 +24,7 @@ pub(crate) mod sensors;
 use crate::attribution::{
     Assessment, Circumstances, Counter, Kind, Priors, Prospect, RecentChanges, Scales, Weighing,
 };
-use crate::led::{Profile, Reading};
+use crate::led::{Agreement, Load, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::Owner;
 use crate::rules::{
@@ -112,6 +112,34 @@ impl Diagnosis {
     pub fn light(&self) -> Option<(Profile, Reading)> {
         let light = self.light.as_ref()?;
         Some((light.profile(), light.reading()))
+    }
+
+    /// Whether how busy the card is said to be would tell anything.
+    #[must_use]
+    pub fn wants_load(&self) -> bool {
+        self.light.as_ref().is_some_and(Light::wants_load)
+    }
+
+    /// Takes in how busy the card is said to be; `None` if nobody says so.
+    pub fn hear_load(&mut self, load: Option<Load>) {
+        if let Some(light) = &mut self.light {
+            light.hear(load);
+        }
+    }
+
+    /// How busy the card is said to be, and whether its light blinks so.
+    #[must_use]
+    pub fn load(&self) -> Option<(Load, Agreement)> {
+        self.light.as_ref()?.load()
+    }
+
+    /// What was seen of the light while it was said how busy the card is, in words, if its light
+    /// contradicts that.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        let light = self.light.as_ref()?;
+        let (_, agreement) = light.load()?;
+        (agreement == Agreement::Disagrees).then(|| light.seen_under_load())?
     }
 
     /// Takes in what was changed in the last day of any of `subjects`.

@@ -25,7 +25,7 @@ mod signal;
 pub mod trace;
 
 pub use blink::Rule;
-pub use load::{Agreement, LoadCheck};
+pub use load::{Agreement, Load, LoadCheck};
 pub use log::{EdgeLog, NewEdges};
 
 use hwshim::clock::Instant;

@@ -21,6 +21,7 @@ mod drill;
 mod groups;
 mod harm;
 mod judge;
+mod load;
 mod quota;
 #[cfg(test)]
 mod real;
@@ -37,6 +38,7 @@ pub use quota::Throttled;
 pub use senses::{Located, Reached, Senses};
 
 use crate::attribution::RecentChanges;
+use crate::led::Load;
 use crate::local_health::Sample;
 use crate::probe::{Host, ServiceAddress, Whereabouts};
 use crate::status::ServiceStatus;
@@ -188,6 +190,14 @@ impl Services {
     pub fn take_transitions(&mut self) -> Vec<(String, ServiceTransition)> {
         let watched = self.watched.iter_mut();
         watched.filter_map(Watched::take_transition).collect()
+    }
+
+    /// How busy a card is, by what its service has said of it of late. The card may be known by its
+    /// serial number where that service has several.
+    #[must_use]
+    pub fn load_of(&self, card: &str, serial: Option<&str>, now: Instant) -> Option<Load> {
+        let said = |service: &Watched| service.load_of(card, serial, now);
+        self.watched.iter().find_map(said)
     }
 
     /// Waits for all looks under way, for each no longer than `patience`; whether all have ended.

@@ -16,7 +16,7 @@ pub use assessment::{
 };
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
 
-pub use light::LightFigures;
+pub use light::{LightFigures, LoadFigures};
 pub use qat::{QatDrained, QatFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};

@@ -13,6 +13,7 @@ pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagno
 pub use incidents::{incidents, members_counted};
 pub use services::{leak_sentence, leaks, top};
 
+use crate::led::Agreement;
 use crate::services::ServiceTransition;
 use crate::status::{
     CardStatus, HistoryFigures, LightFigures, ProcessFigures, SensorFigures, SensorUnit, Status,
@@ -185,7 +186,8 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         below.extend(card.evidence.iter().take(reasons).map(reason));
         below.extend(card.warnings.iter().map(warning));
         below.extend(sensors(&card.sensors));
-        below.extend(card.light.as_ref().map(light));
+        let light = card.light.as_ref().map(light);
+        below.extend(light.map(|light| format!("    {light}")));
         if (unwell || concerns) && card.drained.is_none() {
             below.extend(diagnosis::advised(&card.advice));
             let assessment = card.assessment.as_ref();
@@ -229,10 +231,22 @@ fn sensors(sensors: &[SensorFigures]) -> Option<String> {
     (!readings.is_empty()).then(|| format!("    sensors: {}", readings.join(", ")))
 }
 
-/// What the light says, and as whose it was read.
-fn light(light: &LightFigures) -> String {
+/// What the light says, as whose it was read, and whether it fits how busy the card is said to be.
+#[must_use]
+pub fn light(light: &LightFigures) -> String {
     let profile = light.profile.name();
-    format!("    light ({profile}): {}", clean(&light.says))
+    let load = light.load.map_or_else(String::new, |load| {
+        let fits = match load.light {
+            Agreement::Unknown => "",
+            Agreement::Agrees => ", as which it blinks",
+            Agreement::Disagrees => ", as which it does not blink",
+        };
+        format!(
+            "; the card is said to be {:.0} % busy{fits}",
+            load.share * 100.0
+        )
+    });
+    format!("light ({profile}): {}{load}", clean(&light.says))
 }
 
 fn reason(evidence: &Evidence) -> String {

@@ -38,7 +38,7 @@ pub use crate::attribution::Cause;
 
 use crate::attribution::RecentChanges;
 use crate::diagnosis::Diagnosis;
-use crate::led::Profile;
+use crate::led::{Load, Profile};
 use crate::local_health::Sample;
 use crate::probe::{Heartbeat, Link, Owner, ProbeError, Sensors};
 use crate::rules::{self, Case, Finding, Memory, Says};
@@ -226,6 +226,12 @@ impl Judge {
     /// Takes in what was changed in the last day of any of `subjects`, which the next poll weighs.
     pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
         self.diagnosis.weigh_changes(changes, subjects, now);
+    }
+
+    /// Takes in how busy the card is said to be, which the next poll holds its light against; `None` if
+    /// nobody says so.
+    pub fn hear_load(&mut self, load: Option<Load>) {
+        self.diagnosis.hear_load(load);
     }
 
     /// Takes in what a poll saw, and returns the transition it caused.

@@ -6,6 +6,7 @@
 mod at_function;
 mod driver;
 mod host;
+mod load;
 mod modules;
 mod pages;
 mod qat_cards;
@@ -36,6 +37,7 @@ use driver::Driver;
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry::file_name;
+use load::SaidLoad;
 use modules::Modules;
 use pages::Pages;
 use qat_cards::QatCards;
@@ -176,6 +178,7 @@ struct Card {
     link: AtFunction<LinkProbe>,
     sensors: AtFunction<HwmonProbe>,
     driver: Driver,
+    load: SaidLoad,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
@@ -281,6 +284,8 @@ impl Watch {
         let mut transitions = Vec::new();
         let mut late = false;
         for card in self.cards.values_mut() {
+            card.load
+                .tell(&mut card.judge, &card.name, &self.services, now);
             let (status, transition) = card.poll(&self.settings, &self.changes, host_sample, now);
             late |= card.judge.memory().late_since().is_some();
             transitions.extend(transition.map(|transition| (card.name.clone(), transition)));
@@ -430,6 +435,7 @@ impl Card {
             link: AtFunction::new(LinkProbe::new, LINK_INTERVAL, LINK_TIMEOUT),
             sensors: AtFunction::new(HwmonProbe::new, SENSORS_INTERVAL, SENSORS_TIMEOUT),
             driver: Driver::default(),
+            load: SaidLoad::default(),
             owner: None,
             released: false,
             fatal: FatalErrors::default(),
@@ -458,7 +464,9 @@ impl Card {
         self.transitions += u64::from(transition.is_some());
         let flaps = self.flaps.poll(self.judge.verdict().state, now);
         let mut status = self.status(settings, &look, fatal_on_link);
+        self.load.is_of(status.identity.as_ref());
         status.warnings.extend(flaps);
+        status.warnings.extend(load::warning(&self.judge));
         let bdf = self.bdf();
         status.driver = bdf.and_then(|bdf| self.driver.poll(&settings.root, bdf, now));
         (status, transition)

@@ -3,17 +3,22 @@
 
 use card_spec::health::{self, LED_EDGES_MAX, LedEdge, Summary};
 use card_spec::telemetry::{Page, padded};
-use hwshim::clock::Instant;
+use hwshim::clock::{Clock, Instant, SystemClock};
 use hwshim::telemetry::Publisher;
+use monitor::api::{self, Published, Source};
 use monitor::config::Config;
+use monitor::led::Agreement;
 use monitor::services::ServiceTime;
-use monitor::status::Status;
+use monitor::status::{LoadFigures, Status};
 use monitor::watch::{Settings, Watch};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -383,4 +388,61 @@ fn a_light_that_is_lit_and_does_not_blink_is_a_fault_of_the_card_whose_light_sho
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+}
+
+/// Answers over HTTP with one status, in a thread that ends with the process.
+fn serve(status: Status) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let published = Published {
+            status: Arc::new(status),
+            at: SystemClock.now(),
+        };
+        let (_latest, latest) = tokio::sync::watch::channel(Some(published));
+        let source = Source {
+            latest,
+            clock: Arc::new(SystemClock),
+            poll_interval: Duration::from_secs(60),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            api::serve(listener, source).await.unwrap();
+        });
+    });
+    address
+}
+
+#[test]
+fn what_a_monitor_makes_of_light_and_load_is_told_beside_what_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut status = lit_for_half_a_minute(directory.path());
+    let light = status.cards[1].light.as_mut().unwrap();
+    light.load = Some(LoadFigures {
+        share: 0.73,
+        light: Agreement::Disagrees,
+    });
+    let url = format!("http://{}", serve(status));
+    let text = led(directory.path(), &["--url", &url]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    let says = "the monitor: light (nfast-500): lit, and does not blink; \
+                the card is said to be 73 % busy, as which it does not blink\n";
+    assert!(text.ends_with(says), "{text}");
+    let json = led(directory.path(), &["--json", "--url", &url]).stdout;
+    let json = String::from_utf8(json).unwrap();
+    let summary: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["monitor"]["load"]["light"], "disagrees");
+    // Without one, the log is read as ever.
+    let alone = led(directory.path(), &["--json", "--url", "http://127.0.0.1:1"]);
+    assert!(alone.status.success(), "{alone:?}");
+    assert!(
+        String::from_utf8(alone.stdout)
+            .unwrap()
+            .contains("\"monitor\":null")
+    );
 }

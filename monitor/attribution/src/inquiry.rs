@@ -24,7 +24,7 @@ pub struct Test {
 
 /// All of them, for each row of the table the one that tells of it.
 #[rustfmt::skip]
-pub const TESTS: [Test; 29] = [
+pub const TESTS: [Test; 30] = [
     test(Kind::HostPressure, 1, "explain-gap", "hold the silence against pressure, soft interrupts and steal (cardmon explain --gap)"),
     test(Kind::OwnLateness, 2, "time-polls", "look whether the monitor's own polls are on time"),
     test(Kind::CounterFrozen, 1, "confirm-counter", "read the card's heartbeat counter twice, two beats apart"),
@@ -52,6 +52,7 @@ pub const TESTS: [Test; 29] = [
     test(Kind::ErrorThenOk, 10, "repeat-command", "send the command that failed again, a few times"),
     test(Kind::OnlyOneDiverges, 10, "compare-hosts", "compare with the other hosts that are alike"),
     test(Kind::LedFault, 45, "watch-led", "watch the light for 45 seconds (cardmon led --trace)"),
+    test(Kind::LightAgainstLoad, 120, "load-the-light", "watch the light for a minute with load and a minute without (cardmon led)"),
     test(Kind::FailedOpens, 600, "idle-floor", "drain, wait for two recycle periods, and see what is still held (cardmon drain, cardmon leaks)"),
     test(Kind::FloorTrend, 3600, "watch-floors", "watch what the service holds for an hour of steady load (cardmon leaks --explain)"),
 ];

@@ -80,7 +80,7 @@ pub(super) const PRIORS: Weights =
 
 /// What is seen.
 #[rustfmt::skip]
-pub const ROWS: [Row; 29] = [
+pub const ROWS: [Row; 30] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
     state(30 * SECOND, &[Kind::OwnLateness],                          [NN, M_,  M_,  M_,  M_,  M_,  O_,  P_,  P_,  M_,  PP]),
     state(30 * SECOND, &[Kind::HostPressure],                         [NN, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  O_]).defining(Cause::HostStarvation),
@@ -104,6 +104,9 @@ pub const ROWS: [Row; 29] = [
     event(2 * MINUTE,  &[Kind::SessionsLost],                         [NN, YY,  M_,  M_,  M_,  O_,  O_,  MM,  M_,  O_,  MM]),
     event(2 * MINUTE,  &[Kind::ErrorThenOk],                          [NN, M_,  M_,  M_,  M_,  M_,  M_,  M_,  M_,  PP,  O_]),
     state(MINUTE,      &[Kind::LedFault],                             [NN, PP,  P_,  O_,  MM,  MM,  MM,  MM,  MM,  M_,  O_]),
+    // The light and the figures contradict each other: the card's, as the service tells them. Whoever of
+    // them is wrong, or reads either wrongly, is not said, and that anything else is wrong neither.
+    state(MINUTE,      &[Kind::LightAgainstLoad],                     [M_, P_,  O_,  O_,  O_,  P_,  O_,  O_,  O_,  P_,  P_]),
     // The card's own sensor, against the card's own limit. No process, setting or monitor warms it, nor
     // does its link; a slot that supplies it badly shows in the errors of the link as well.
     state(MINUTE,      &[Kind::OutOfRange],                           [NN, PP,  M_,  O_,  MM,  MM,  MM,  M_,  P_,  MM,  MM]),
@@ -287,6 +290,8 @@ pub enum Kind {
     ErrorThenOk,
     /// The light signals a fault.
     LedFault,
+    /// The light blinks otherwise than the card is said to be busy.
+    LightAgainstLoad,
     /// A temperature or a voltage is where it must not be.
     OutOfRange,
     /// What the service holds at its quietest grows.
@@ -313,7 +318,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::OwnLateness,
         Self::HostPressure,
         Self::CounterFrozen,
@@ -335,6 +340,7 @@ impl Kind {
         Self::SessionsLost,
         Self::ErrorThenOk,
         Self::LedFault,
+        Self::LightAgainstLoad,
         Self::OutOfRange,
         Self::FloorTrend,
         Self::FailedOpens,
@@ -381,6 +387,7 @@ impl Kind {
             Self::SessionsLost => "sessions-lost",
             Self::ErrorThenOk => "error-then-ok",
             Self::LedFault => "led-fault",
+            Self::LightAgainstLoad => "light-against-load",
             Self::OutOfRange => "out-of-range",
             Self::FloorTrend => "floor-trend",
             Self::FailedOpens => "failed-opens",

@@ -44,6 +44,23 @@ fn tried(action: Action, after: bool) -> Intervention {
 }
 
 #[test]
+fn a_light_that_contradicts_the_load_casts_doubt_and_names_nobody() {
+    let (circumstances, priors) = (Circumstances::default(), Priors::default());
+    let assessed = |dossier: &Dossier| assess(dossier, &circumstances, &priors, at(NOW));
+    let alone = assessed(&dossier(&[Kind::LightAgainstLoad], &[]));
+    assert!(
+        [Cause::None, Cause::Undetermined].contains(&alone.cause),
+        "{alone:?}"
+    );
+    let nothing = assessed(&Dossier::new());
+    assert!(alone.confidence(Cause::None) < nothing.confidence(Cause::None));
+    // It adds to what else speaks against the card.
+    let heat = assessed(&dossier(&[Kind::OutOfRange], &[]));
+    let both = assessed(&dossier(&[Kind::OutOfRange, Kind::LightAgainstLoad], &[]));
+    assert!(both.confidence(Cause::Card) > heat.confidence(Cause::Card));
+}
+
+#[test]
 fn every_kind_and_action_is_in_the_tables_once_and_can_be_tested() {
     for kind in Kind::ALL {
         let rows = ROWS.iter().filter(|row| row.kinds.contains(&kind));

@@ -4,6 +4,8 @@
 //! counts much work, or the reverse, contradicts the card's own figures. Which of the two lies is
 //! not said here.
 
+use hwshim::clock::Instant;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A card that does no more than this share of what it can is idle.
@@ -19,8 +21,18 @@ const RATIO_MIN: f64 = 1.25;
 /// Standard errors below that factor from which it is no accident.
 const STANDARD_ERRORS: f64 = 3.0;
 
+/// How busy a card is said to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Of what it can do, from 0 to 1.
+    pub share: f64,
+    /// When that was said.
+    pub said_at: Instant,
+}
+
 /// Whether light and load agree.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Agreement {
     /// The card was not busy and idle for long enough.
     Unknown,
@@ -64,6 +76,28 @@ impl LoadCheck {
             tally.seen /= 2;
             tally.blinks /= 2.0;
         }
+    }
+
+    /// The same of a time at whose beginning the load was the one and at whose end the other. Only
+    /// where it was idle or busy at both is it taken for that all the time.
+    pub fn add_between(&mut self, loads: [f64; 2], blinks: u32, elapsed: Duration) {
+        let [lower, upper] = [loads[0].min(loads[1]), loads[0].max(loads[1])];
+        if upper <= IDLE_MAX || lower >= BUSY_MIN {
+            self.add(lower, blinks, elapsed);
+        }
+    }
+
+    /// What was seen, in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let seen = |tally: &Tally| {
+            let (blinks, seconds) = (tally.blinks.round(), tally.seen.as_secs());
+            format!("{blinks} times in {seconds} s")
+        };
+        let (busy, idle) = (seen(&self.busy), seen(&self.idle));
+        format!(
+            "the light went off {busy} in which the card was busy, and {idle} in which it was idle"
+        )
     }
 
     /// Whether the light blinks as the load has it.

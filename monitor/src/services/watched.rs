@@ -13,6 +13,7 @@ use super::{
 };
 use crate::attribution::RecentChanges;
 use crate::leak::{Sample, Watch};
+use crate::led::Load;
 use crate::local_health::{Limits, LocalHealth};
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
 use crate::status::{KernelFigures, LeakFigures, ServiceFigures, ServiceStatus, Standing, Unit};
@@ -154,12 +155,12 @@ impl Watched {
                 service,
                 cgroup: of_process,
                 group_limit: self.groups.limit(),
-                answer: answer.as_deref(),
+                answer: answer.as_ref(),
                 host: around.host,
             };
             let held = resources::held(&seen);
             let card = self.card_among(around);
-            let sample = covariates(card, answer.as_deref());
+            let sample = covariates(card, answer.as_ref());
             let lived = self.time.of(now);
             feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, lived);
         }
@@ -207,6 +208,14 @@ impl Watched {
 
     fn card_among(&self, around: &Surroundings<'_>) -> Option<CardFacts> {
         around.cards.get(self.settings.card.as_deref()?).copied()
+    }
+
+    /// How busy a card is, if it serves that one and has said so of late.
+    pub(super) fn load_of(&self, card: &str, serial: Option<&str>, now: Instant) -> Option<Load> {
+        let serves = self.settings.card.as_deref() == Some(card);
+        let (answer, said_at) = self.answers.recent(now).filter(|_| serves)?;
+        let share = super::load::share(&answer.statistics, serial)?;
+        Some(Load { share, said_at })
     }
 
     /// What became of it in the last poll, once.
@@ -398,15 +407,20 @@ impl Answers {
         self.last = Some(seen);
     }
 
-    /// What the service says of itself, if that is recent.
-    fn latest(&self, now: Instant) -> Option<Box<ServiceAnswer>> {
+    /// What the service says of itself, and when it said so, if that is recent.
+    fn recent(&self, now: Instant) -> Option<(&ServiceAnswer, Instant)> {
         let answered_at = self.answered_at?;
         match self.last.as_deref() {
             Some(Ok(Reach::Answered(answer))) if now.since(answered_at) <= ANSWER_AGE_MAX => {
-                Some(answer.clone())
+                Some((answer, answered_at))
             }
             _ => None,
         }
+    }
+
+    /// The same, to be kept.
+    fn latest(&self, now: Instant) -> Option<ServiceAnswer> {
+        Some(self.recent(now)?.0.clone())
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the light of a card says, as it is shown.
 
 use crate::diagnosis::Diagnosis;
-use crate::led::Profile;
+use crate::led::{Agreement, Profile};
 use serde::{Deserialize, Serialize};
 
 /// A light that is read.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LightFigures {
     /// Whose lights it is read like.
     pub profile: Profile,
@@ -13,6 +13,19 @@ pub struct LightFigures {
     pub says: String,
     /// Whether that is a fault, or that it has no power.
     pub is_fault: bool,
+    /// How busy the card is said to be, which is held against how often its light blinks; `null` where
+    /// nobody says so, or lights of its kind tell nothing of it.
+    #[serde(default)]
+    pub load: Option<LoadFigures>,
+}
+
+/// How busy a card is said to be.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LoadFigures {
+    /// Of what it can do, from 0 to 1.
+    pub share: f64,
+    /// Whether its light blinks so: `unknown`, `agrees` or `disagrees`.
+    pub light: Agreement,
 }
 
 impl LightFigures {
@@ -23,6 +36,10 @@ impl LightFigures {
             profile,
             says: reading.to_string(),
             is_fault: reading.is_fault(),
+            load: diagnosis.load().map(|(load, light)| LoadFigures {
+                share: load.share,
+                light,
+            }),
         })
     }
 }

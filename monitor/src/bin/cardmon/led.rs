@@ -1,5 +1,6 @@
 //! `cardmon led`: shows the status light of a card as its telemetry page has it.
 
+use crate::ask::Service;
 use crate::history::escaped;
 use anyhow::{Context as _, bail};
 use card_spec::health::Summary;
@@ -9,6 +10,8 @@ use hwshim::telemetry::{self, Reader};
 use monitor::config::{self, Config};
 use monitor::led::Profile;
 use monitor::led::trace::{Happened, Read, Trace};
+use monitor::status::LightFigures;
+use monitor::text;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,7 +22,9 @@ pub(crate) const HELP: &str = "\
 The card's firmware logs when its light went on and off; what is shown are those times, not
 those of this program. Without --trace: what is in the log now. A gap (?) is said where edges
 were overwritten before they were read. Letters after SOS are shown as they were spelled; only
-B1 (battery) has a meaning that is known. Exit status: 0, or 1 if there is nothing to read.";
+B1 (battery) has a meaning that is known. A monitor that runs (--url) says what it reads, and
+whether the light blinks as busy as the card is said to be. Exit status: 0, or 1 if there is
+nothing to read.";
 
 /// Time between two looks: shorter than any log takes to be overwritten, as often as owners publish.
 const LOOK: Duration = Duration::from_millis(100);
@@ -52,6 +57,8 @@ pub(crate) struct Arguments {
     /// One JSON object a line: each edge and gap, and at the end what was read.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    service: Service,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
@@ -105,8 +112,16 @@ pub(crate) fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             break;
         }
     }
-    sum_up(&mut out, &trace, arguments.json)?;
+    let monitors = by_the_monitor(&arguments.service, &arguments.card);
+    sum_up(&mut out, &trace, monitors.as_ref(), arguments.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a monitor that runs makes of the light. Without one, nothing is missing here.
+fn by_the_monitor(service: &Service, card: &str) -> Option<LightFigures> {
+    let status = service.ask().ok()?;
+    let mut cards = status.cards.into_iter();
+    cards.find(|it| it.card == card)?.light
 }
 
 /// One line of what has happened; false if nobody reads any more.
@@ -143,11 +158,16 @@ fn tell(out: &mut impl Write, happened: &Happened, json: bool) -> io::Result<boo
 }
 
 /// The drawing, and what was read.
-fn sum_up(out: &mut impl Write, trace: &Trace, json: bool) -> io::Result<()> {
+fn sum_up(
+    out: &mut impl Write,
+    trace: &Trace,
+    monitors: Option<&LightFigures>,
+    json: bool,
+) -> io::Result<()> {
     let cells = u32::try_from(ROW).unwrap_or(u32::MAX) * ROWS;
     let blocks = trace.blocks(cells, CELL);
     if json {
-        return writeln!(out, "{}", summary(trace, &blocks));
+        return writeln!(out, "{}", summary(trace, monitors, &blocks));
     }
     writeln!(
         out,
@@ -169,10 +189,13 @@ fn sum_up(out: &mut impl Write, trace: &Trace, json: bool) -> io::Result<()> {
     for read in &reads {
         writeln!(out, "{}", escaped(&in_words(read)))?;
     }
+    if let Some(light) = monitors {
+        writeln!(out, "the monitor: {}", text::light(light))?;
+    }
     Ok(())
 }
 
-fn summary(trace: &Trace, blocks: &str) -> Value {
+fn summary(trace: &Trace, monitors: Option<&LightFigures>, blocks: &str) -> Value {
     json!({
         "event": "summary",
         "block_seconds": CELL.as_secs_f64(),
@@ -180,6 +203,7 @@ fn summary(trace: &Trace, blocks: &str) -> Value {
         "edges": trace.edges(),
         "gaps": trace.gaps(),
         "read": trace.read(),
+        "monitor": monitors,
     })
 }
 
