@@ -141,10 +141,11 @@ async fn show_status(
         return Ok(Json(status).into_response());
     };
     status.cards.retain(|card| card.card == wanted);
-    status.qat.retain(|card| card.card == wanted);
+    status.qat.retain(|it| it.function.card == wanted);
+    status.functions.retain(|it| it.function.card == wanted);
     let services = &mut status.services;
     services.retain(|service| service.card.as_ref() == Some(&wanted));
-    if status.cards.is_empty() && status.qat.is_empty() {
+    if status.cards_by_name().next().is_none() {
         let why = format!("no card {wanted} is watched");
         return Err(Refusal(StatusCode::NOT_FOUND, why));
     }

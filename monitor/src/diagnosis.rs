@@ -15,6 +15,7 @@
 //! What was looked for and not there is evidence too, but only where it would have been seen.
 
 mod answers;
+pub(crate) mod function;
 mod host;
 mod light;
 mod link;
@@ -154,7 +155,8 @@ impl Diagnosis {
         if let Ok(page) = &case.look.page {
             self.weigh_card(page, case);
         }
-        sensors::weigh(case, &mut self.scales.dossier);
+        let sensors = case.look.sensors.as_deref();
+        sensors::weigh(sensors, case.look.at, &mut self.scales.dossier);
         self.weigh_owner(case);
         let circumstances = self.circumstances(case);
         self.scales.weigh(&circumstances, case.look.at);

@@ -5,12 +5,13 @@
 //! is a state set: one sample per state, 1 for the one it is in.
 
 mod light;
+mod link;
 mod qat;
 mod sensors;
 mod services;
 
 use crate::status::{CardStatus, ProcessFigures, Status};
-use crate::verdict::{Cause, State};
+use crate::verdict::{Cause, Evidence, State};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -42,8 +43,10 @@ impl Collector for Export {
         let mut families = Families(encoder);
         let status = &*self.0;
         encode_monitor(&mut families, status)?;
-        encode_verdicts(&mut families, &status.cards)?;
+        encode_verdicts(&mut families, status)?;
         encode_telemetry(&mut families, &status.cards)?;
+        sensors::encode(&mut families, status)?;
+        link::encode(&mut families, status)?;
         qat::encode(&mut families, &status.qat)?;
         encode_requests(&mut families, &status.cards)?;
         encode_owners(&mut families, &status.cards)?;
@@ -116,7 +119,8 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
     })
 }
 
-fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
+fn encode_verdicts(to: &mut Families<'_>, status: &Status) -> fmt::Result {
+    let cards = &status.cards;
     to.gauge(
         "cardmon_card_state",
         "State of the card: 1 for the one it is in",
@@ -132,10 +136,10 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         "cardmon_card_cause",
         "What is at fault: 1 for the cause that the evidence names",
         None,
-        cards.iter().flat_map(|card| {
+        causes(status).flat_map(|(card, is)| {
             Cause::ALL.map(|cause| {
-                let labels = vec![("card", &*card.card), ("cause", cause.name())];
-                (labels, flag(card.cause == cause))
+                let labels = vec![("card", card), ("cause", cause.name())];
+                (labels, flag(is == cause))
             })
         }),
     )?;
@@ -161,11 +165,9 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
         "cardmon_card_warning",
         "What to be warned of though the card serves: 1 for each warning there is",
         None,
-        cards.iter().flat_map(|card| {
-            card.warnings.iter().map(|warning| {
-                let labels = vec![("card", &*card.card), ("warning", &*warning.code)];
-                (labels, 1.0)
-            })
+        warnings(status).map(|(card, warning)| {
+            let labels = vec![("card", card), ("warning", &*warning.code)];
+            (labels, 1.0)
         }),
     )?;
     to.counter(
@@ -186,6 +188,21 @@ fn encode_verdicts(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
             })
         }),
     )
+}
+
+/// What is at fault with each card, whoever drives it.
+fn causes(status: &Status) -> impl Iterator<Item = (&str, Cause)> {
+    let cards = status.cards.iter().map(|it| (&*it.card, it.cause));
+    cards.chain(status.without_pages().map(|it| (&*it.card, it.cause)))
+}
+
+/// What to be warned of with each.
+fn warnings(status: &Status) -> impl Iterator<Item = (&str, &Evidence)> {
+    let cards = status.cards.iter().map(|it| (&*it.card, &it.warnings));
+    let others = status.without_pages().map(|it| (&*it.card, &it.warnings));
+    cards
+        .chain(others)
+        .flat_map(|(card, warnings)| warnings.iter().map(move |it| (card, it)))
 }
 
 fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result {
@@ -209,7 +226,6 @@ fn encode_telemetry(to: &mut Families<'_>, cards: &[CardStatus]) -> fmt::Result 
         None,
         each(cards, |card| Some(flag(card.heartbeat.as_ref()?.moving))),
     )?;
-    sensors::encode(to, cards)?;
     light::encode(to, cards)?;
     to.counter(
         "cardmon_card_resets",

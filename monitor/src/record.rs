@@ -564,7 +564,7 @@ fn show_drained(status: &mut Status, drained: &BTreeMap<String, Drained>, now: S
             card.drain(by, for_seconds);
         }
     }
-    for card in &mut status.qat {
+    for card in status.without_pages_mut() {
         if let Some((by, for_seconds)) = order_for(&card.card) {
             card.drain(by, for_seconds);
         }

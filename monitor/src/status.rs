@@ -6,18 +6,22 @@
 //! judges knows no date.
 
 mod assessment;
+mod function;
 mod incidents;
 mod light;
+mod link;
 mod qat;
 mod sensors;
 
 pub use assessment::{
     AssessmentFigures, HypothesisFigures, TestFigures, VetoFigures, WeighingFigures,
 };
+pub use function::{FunctionDrained, FunctionFigures, VendorCardFigures};
 pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigures};
 
 pub use light::{LightFigures, LoadFigures};
-pub use qat::{QatDrained, QatFigures};
+pub use link::{LinkErrors, LinkFigures, LinkRateFigures, PortFigures};
+pub use qat::QatFigures;
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
@@ -72,6 +76,9 @@ pub struct Status {
     /// Each QAT card that its kernel driver owns, sorted by address.
     #[serde(default)]
     pub qat: Vec<QatFigures>,
+    /// Each card that only the service of its vendor drives, sorted by address.
+    #[serde(default)]
+    pub functions: Vec<VendorCardFigures>,
     /// The host.
     #[serde(default)]
     pub host: Option<HostFigures>,
@@ -205,6 +212,9 @@ pub struct CardStatus {
     /// What its kernel driver measures; empty where it measures nothing, or nobody could look.
     #[serde(default)]
     pub sensors: Vec<SensorFigures>,
+    /// How it is connected; `null` for one without a PCI function, or that could not be looked at.
+    #[serde(default)]
+    pub link: Option<LinkFigures>,
     /// What its light says; `null` where nobody has said whose lights it shines like.
     #[serde(default)]
     pub light: Option<LightFigures>,
@@ -709,7 +719,19 @@ impl Status {
     /// The names of all cards, whoever drives them.
     pub fn cards_by_name(&self) -> impl Iterator<Item = &str> {
         let cards = self.cards.iter().map(|card| &*card.card);
-        cards.chain(self.qat.iter().map(|card| &*card.card))
+        cards.chain(self.without_pages().map(|card| &*card.card))
+    }
+
+    /// Cards of which no owner publishes a page.
+    pub fn without_pages(&self) -> impl Iterator<Item = &FunctionFigures> {
+        let qat = self.qat.iter().map(|card| &card.function);
+        qat.chain(self.functions.iter().map(|card| &card.function))
+    }
+
+    /// The same, for who shows more of them.
+    pub fn without_pages_mut(&mut self) -> impl Iterator<Item = &mut FunctionFigures> {
+        let qat = self.qat.iter_mut().map(|card| &mut card.function);
+        qat.chain(self.functions.iter_mut().map(|card| &mut card.function))
     }
 }
 

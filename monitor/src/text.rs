@@ -5,11 +5,14 @@
 //! are chosen by others.
 
 mod diagnosis;
+mod function;
 mod incidents;
 mod qat;
 mod services;
 
-pub use diagnosis::{card as card_diagnosis, next_test, service as service_diagnosis};
+pub use diagnosis::{
+    card as card_diagnosis, function as function_diagnosis, next_test, service as service_diagnosis,
+};
 pub use incidents::{incidents, members_counted};
 pub use services::{leak_sentence, leaks, top};
 
@@ -63,6 +66,7 @@ pub fn block(status: &Status) -> Vec<String> {
         lines.extend(cards(&status.cards));
     }
     lines.extend(qat::table_of(&status.qat));
+    lines.extend(function::table_of(&status.functions));
     if !status.services.is_empty() {
         lines.push(String::new());
         lines.extend(services::table_of(&status.services));
@@ -185,6 +189,7 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         };
         below.extend(card.evidence.iter().take(reasons).map(reason));
         below.extend(card.warnings.iter().map(warning));
+        below.extend(card.link.as_ref().and_then(function::link));
         below.extend(sensors(&card.sensors));
         let light = card.light.as_ref().map(light);
         below.extend(light.map(|light| format!("    {light}")));

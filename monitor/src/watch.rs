@@ -5,6 +5,8 @@
 
 mod at_function;
 mod driver;
+mod function;
+mod function_cards;
 mod host;
 mod load;
 mod modules;
@@ -17,8 +19,7 @@ use crate::flap::CardFlaps;
 use crate::led::Profile;
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
-    HeartbeatProbe, HostProbe, HwmonProbe, Link, LinkProbe, OwnerId, PageProbe, Probe, ProbeError,
-    ProcessProbe, Sensors,
+    HeartbeatProbe, HostProbe, OwnerId, PageProbe, Probe, ProbeError, ProcessProbe,
 };
 use crate::rules::{self, Case};
 use crate::services::{
@@ -26,14 +27,14 @@ use crate::services::{
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    LightFigures, ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures,
+    LightFigures, LinkFigures, ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures,
     ServiceTransitionRecord, Simulation, Status, TransitionRecord, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
-use at_function::AtFunction;
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
-use driver::Driver;
+use function::Function;
+use function_cards::FunctionCards;
 use host::HostJudge;
 use hwshim::clock::Instant;
 use hwshim::telemetry::file_name;
@@ -52,21 +53,8 @@ use std::time::Duration;
 const PAGES_MAX: usize = 256;
 /// Transitions that are remembered.
 const TRANSITIONS_MAX: usize = 64;
-/// Time between two looks at how a card is connected: errors of a link are counted for good.
-const LINK_INTERVAL: Duration = Duration::from_secs(5);
-/// Time that such a look may take. Configuration space of a card that does not answer can block
-/// for a minute.
-const LINK_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time between two looks at what a card's driver measures. Chips are asked over slow buses, and what
-/// they measure changes slowly.
-const SENSORS_INTERVAL: Duration = Duration::from_secs(5);
-/// Time that such a look may take. A bus that hangs holds up whoever reads for as long.
-const SENSORS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between two looks at what this very process takes, which nothing is judged by.
 const OWN_INTERVAL: Duration = Duration::from_secs(10);
-/// A fatal error of a link is news for so long, as its evidence is.
-const FATAL_FRESH: Duration = Duration::from_secs(10 * 60);
-
 /// A card that is not watched as the others are.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CardSettings {
@@ -148,6 +136,7 @@ pub struct Watch {
     pages: Pages,
     cards: BTreeMap<PathBuf, Card>,
     qat: QatCards,
+    functions: FunctionCards,
     modules: Modules,
     changes: Arc<RecentChanges>,
     transitions: VecDeque<(String, Transition)>,
@@ -175,14 +164,11 @@ struct Card {
     page: PageProbe,
     process: ProcessProbe,
     /// Looks at nothing of a card without a PCI address.
-    link: AtFunction<LinkProbe>,
-    sensors: AtFunction<HwmonProbe>,
-    driver: Driver,
+    function: Function,
     load: SaidLoad,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
-    fatal: FatalErrors,
     judge: Judge,
     flaps: CardFlaps,
     transitions: u64,
@@ -202,33 +188,6 @@ pub struct Poll {
     pub service_transitions: Vec<(String, ServiceTransition)>,
 }
 
-/// Fatal errors that the card or the port above it has counted. They are counted for good, so what
-/// tells is that there are more.
-#[derive(Debug, Default)]
-struct FatalErrors {
-    before: Option<u64>,
-    seen_at: Option<Instant>,
-}
-
-impl FatalErrors {
-    /// Whether there was one of late.
-    fn poll(&mut self, link: Option<&Result<Link, ProbeError>>, now: Instant) -> bool {
-        let link = link.and_then(|link| link.as_ref().ok());
-        let count = link.and_then(|link| {
-            let port = link.port.as_ref().ok().map(|port| &port.errors);
-            let ends = [Some(&link.errors), port].into_iter().flatten();
-            ends.filter_map(|end| end.fatal.as_ref().ok().copied())
-                .reduce(u64::saturating_add)
-        });
-        if let Some(count) = count
-            && self.before.replace(count).is_some_and(|it| it < count)
-        {
-            self.seen_at = Some(now);
-        }
-        self.seen_at.is_some_and(|at| now.since(at) < FATAL_FRESH)
-    }
-}
-
 impl Watch {
     /// Starts without having looked.
     #[must_use]
@@ -242,6 +201,7 @@ impl Watch {
             pages: Pages::default(),
             cards: BTreeMap::new(),
             qat: QatCards::default(),
+            functions: FunctionCards::default(),
             modules: Modules::default(),
             changes: Arc::default(),
             transitions: VecDeque::new(),
@@ -292,7 +252,10 @@ impl Watch {
             cards.push(status);
         }
         self.polls_late += u64::from(late);
-        let qat = self.qat.poll(&self.settings.root, now);
+        let (root, changes) = (&self.settings.root, &*self.changes);
+        let qat = self.qat.poll(root, changes, now);
+        let owned: Vec<_> = cards.iter().map(|card| &*card.card).collect();
+        let functions = self.functions.poll(root, changes, &owned, now);
         remember(&mut self.transitions, &transitions);
         let refused = telemetry_error.as_ref();
         let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
@@ -331,6 +294,7 @@ impl Watch {
             modules,
             cards,
             qat,
+            functions,
             transitions: self.recent(now),
             service_transitions: self.recent_of_services(now),
             // Whoever keeps the history knows.
@@ -432,13 +396,10 @@ impl Card {
             name: stem(&path),
             page: PageProbe::new(path),
             process: ProcessProbe::new(&settings.root),
-            link: AtFunction::new(LinkProbe::new, LINK_INTERVAL, LINK_TIMEOUT),
-            sensors: AtFunction::new(HwmonProbe::new, SENSORS_INTERVAL, SENSORS_TIMEOUT),
-            driver: Driver::default(),
+            function: Function::new(),
             load: SaidLoad::default(),
             owner: None,
             released: false,
-            fatal: FatalErrors::default(),
             judge: Judge::new(limits, since),
             flaps: CardFlaps::new(since),
             transitions: 0,
@@ -453,13 +414,12 @@ impl Card {
         host: Option<Sample>,
         now: Instant,
     ) -> (CardStatus, Option<Transition>) {
-        let look = self.look(settings, host, now);
+        let (look, fatal_on_link) = self.look(settings, host, now);
         let serves = |it: &&ServiceSettings| it.card.as_ref() == Some(&self.name);
         let services = settings.services.iter().filter(serves);
         let concerned = services.map(|it| &*it.name).chain([&*self.name]);
         let concerned: Vec<_> = concerned.collect();
         self.judge.weigh_changes(changes, &concerned, now);
-        let fatal_on_link = self.fatal.poll(look.link.as_deref(), now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
         let flaps = self.flaps.poll(self.judge.verdict().state, now);
@@ -468,11 +428,12 @@ impl Card {
         status.warnings.extend(flaps);
         status.warnings.extend(load::warning(&self.judge));
         let bdf = self.bdf();
-        status.driver = bdf.and_then(|bdf| self.driver.poll(&settings.root, bdf, now));
+        status.driver = bdf.and_then(|bdf| self.function.driver(bdf, &settings.root, now));
         (status, transition)
     }
 
-    fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> Look {
+    /// What is seen of it, and whether a fatal error of its link is news.
+    fn look(&mut self, settings: &Settings, host: Option<Sample>, now: Instant) -> (Look, bool) {
         let page = self.page.observe(&(), now);
         self.count_error(self.page.name(), page.as_ref().err());
         if let Ok(page) = &page {
@@ -488,11 +449,12 @@ impl Card {
         let owner = self.owner.map(|owner| self.process.observe(&owner, now));
         self.count_error(self.process.name(), error_of(owner.as_ref()));
         let bdf = self.bdf();
-        let link = bdf.and_then(|bdf| self.link.poll(bdf, &settings.root, now));
+        let function = bdf.map(|bdf| self.function.look(bdf, &settings.root, now));
+        let fatal_on_link = function.as_ref().is_some_and(|it| it.fatal_on_link);
+        let (link, sensors) = function.map_or((None, None), |it| (it.link, it.sensors));
         self.count_error("link", error_of(link.as_deref()));
-        let sensors = bdf.and_then(|bdf| self.look_at_sensors(bdf, settings, now));
         self.count_error("hwmon", error_of(sensors.as_deref()));
-        Look {
+        let look = Look {
             at: now,
             page,
             heartbeat,
@@ -500,28 +462,13 @@ impl Card {
             host,
             link,
             sensors,
-        }
+        };
+        (look, fatal_on_link)
     }
 
     /// Where it is, if it is on a bus.
     fn bdf(&self) -> Option<Bdf> {
         self.name.strip_prefix("pci:")?.parse().ok()
-    }
-
-    /// Looks while there are any: of a card without sensors, or that has gone, nothing is said.
-    fn look_at_sensors(
-        &mut self,
-        bdf: Bdf,
-        settings: &Settings,
-        now: Instant,
-    ) -> Option<Arc<Result<Sensors, ProbeError>>> {
-        let place = format!("sys/bus/pci/devices/{bdf}/hwmon");
-        if !settings.root.join(place).is_dir() {
-            self.sensors.stop();
-            return None;
-        }
-        let seen = self.sensors.poll(bdf, &settings.root, now);
-        seen.filter(|seen| !matches!(**seen, Err(ProbeError::Absent { .. })))
     }
 
     fn count_error(&mut self, probe: &'static str, error: Option<&ProbeError>) {
@@ -576,6 +523,7 @@ impl Card {
             // Asked for beside the look, which is for whoever judges.
             driver: None,
             sensors: sensors.map_or_else(Vec::new, SensorFigures::of),
+            link: LinkFigures::of(look.link.as_deref()),
             light: LightFigures::of(self.judge.diagnosis()),
             warnings: sensors.map_or_else(Vec::new, warnings_of_sensors),
         }
@@ -627,12 +575,13 @@ fn facts(card: &CardStatus) -> CardFacts {
 fn facts_of_qat(card: &QatFigures) -> Option<(&str, CardFacts)> {
     let requests = card.requests?;
     let facts = CardFacts {
+        absent: card.function.cause == Cause::CardAbsent,
         requests,
         in_flight: requests.saturating_sub(card.responses?),
         moves: card.responds == Some(true),
         ..CardFacts::default()
     };
-    Some((&card.card, facts))
+    Some((&card.function.card, facts))
 }
 
 fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {

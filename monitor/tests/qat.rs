@@ -55,11 +55,11 @@ fn tree() -> TempDir {
     tree
 }
 
-/// What is watched in the tree until the driver has said that the card gives no sign of life.
-fn unresponsive(tree: &TempDir) -> Poll {
+/// Who watches what is in the tree.
+fn watch(tree: &TempDir) -> Watch {
     let nowhere = tree.path().join("pages");
     fs::create_dir(&nowhere).unwrap();
-    let mut watch = Watch::new(Settings {
+    Watch::new(Settings {
         telemetry: nowhere,
         root: tree.path().to_owned(),
         limits: Limits {
@@ -71,7 +71,12 @@ fn unresponsive(tree: &TempDir) -> Poll {
         simulation: None,
         services: Vec::new(),
         service_time: ServiceTime::REAL,
-    });
+    })
+}
+
+/// What is watched in the tree until the driver has said that the card gives no sign of life.
+fn unresponsive(tree: &TempDir) -> Poll {
+    let mut watch = watch(tree);
     let is_seen = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -258,4 +263,57 @@ fn a_qat_card_that_gives_no_sign_of_life_alarms_everybody_but_who_has_drained_it
         assert!(line.contains(", 1 drained"), "{line}");
         assert_eq!(code, Some(0));
     }
+}
+
+/// What is watched in the tree, from a moment on, until that is `seen`.
+fn watched_until(watch: &mut Watch, from: Instant, seen: impl Fn(&Status) -> bool) -> Poll {
+    let (mut now, begun) = (from, SystemClock.now());
+    loop {
+        now = now.plus(STEP);
+        let poll = watch.poll(now);
+        if seen(&poll.status) || SystemClock.now().since(begun) > PATIENCE {
+            return poll;
+        }
+        // By the next poll it has looked, mostly; else the time after.
+        let looks_until = SystemClock.now().plus(Duration::from_millis(10));
+        while SystemClock.now() < looks_until {
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_qat_card_whose_link_fails_is_not_blamed_for_it_and_check_warns() {
+    let tree = tree();
+    let totals = |fatal: u32| {
+        let device = tree.path().join("sys/bus/pci/devices/0000:6b:00.0");
+        for (file, text) in [
+            ("aer_dev_correctable", "TOTAL_ERR_COR 0\n".to_owned()),
+            ("aer_dev_nonfatal", "TOTAL_ERR_NONFATAL 0\n".to_owned()),
+            ("aer_dev_fatal", format!("TOTAL_ERR_FATAL {fatal}\n")),
+        ] {
+            fs::write(device.join(file), text).unwrap();
+        }
+    };
+    totals(0);
+    let mut watch = watch(&tree);
+    let card = |status: &Status| status.qat.first().map(|it| it.function.clone());
+    let is_read = |status: &Status| card(status).is_some_and(|it| it.link.is_some());
+    let well = watched_until(&mut watch, Instant::ORIGIN, is_read);
+    assert_eq!(card(&well.status).unwrap().cause.name(), "none");
+    totals(1);
+    let later = Instant::ORIGIN.plus(Duration::from_secs(3600));
+    let is_named = |status: &Status| card(status).is_some_and(|it| it.cause.name() != "none");
+    let poll = watched_until(&mut watch, later, is_named);
+    let (status, events) = with_orders(&poll, &BTreeMap::new());
+    let found = card(&status).unwrap();
+    assert_eq!((found.cause.name(), &found.codes[..]), ("link", &[21][..]));
+    assert_eq!(status.incidents.len(), 1, "{:?}", status.incidents);
+    assert!(kinds(&events).contains(&("warning", "Warning".to_owned())));
+    let address = serve(status);
+    let (line, code) = cardmon(address, &["check"]);
+    assert_eq!(code, Some(1), "{line}");
+    assert!(line.contains(&format!("; {CARD} (link): ")), "{line}");
+    let (why, _) = cardmon(address, &["diagnose", CARD]);
+    assert!(why.starts_with(&format!("{CARD}: at fault: link")), "{why}");
 }

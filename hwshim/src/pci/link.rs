@@ -22,6 +22,13 @@ impl LinkSpeed {
             .then_some(Self(code))
     }
 
+    /// In billions of transfers a second.
+    #[must_use]
+    pub fn gigatransfers(self) -> f64 {
+        const SPEEDS: [f64; LinkSpeed::NAMES.len()] = [2.5, 5.0, 8.0, 16.0, 32.0, 64.0];
+        SPEEDS[usize::from(self.0) - 1]
+    }
+
     /// Reads `16.0 GT/s PCIe`; kernels before 5.7 wrote `16 GT/s`.
     fn from_text(text: &str) -> Option<Self> {
         let number = text

@@ -127,7 +127,7 @@ fn a_qat_card_is_drained_as_any_other_and_then_at_fault_for_nothing() {
             .all(|it| it.kind != crate::record::casebook::INCIDENT_OPENED),
         "{events:?}"
     );
-    let card = &poll.status.qat[0];
+    let card = &poll.status.qat[0].function;
     let drained = card.drained.as_ref().unwrap();
     assert_eq!(
         (&*drained.by, drained.for_seconds),

@@ -55,11 +55,21 @@ impl LinkDeltas {
         if let Ok(page) = &case.look.page {
             self.poll_interrupts(page, case.look.at, dossier);
         }
-        match case.look.link.as_deref() {
-            Some(Ok(link)) => self.poll_link(link, case.look.at, dossier),
+        self.poll_function(case.look.link.as_deref(), case.look.at, dossier);
+    }
+
+    /// Of a function of which no page tells about interrupts.
+    pub(super) fn poll_function(
+        &mut self,
+        seen: Option<&Result<Link, ProbeError>>,
+        now: Instant,
+        dossier: &mut Dossier,
+    ) {
+        match seen {
+            Some(Ok(link)) => self.poll_link(link, now, dossier),
             Some(Err(ProbeError::Absent { what })) => {
                 let detail = format!("{what} does not exist");
-                dossier.seen(Kind::NotInSlot, 1.0, detail, case.look.at);
+                dossier.seen(Kind::NotInSlot, 1.0, detail, now);
             }
             Some(Err(_)) | None => {}
         }

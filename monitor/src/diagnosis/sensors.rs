@@ -2,16 +2,19 @@
 //! the card as its own word does.
 
 use crate::attribution::{Dossier, Kind};
-use crate::probe::{Sensor, SensorStanding, Sensors};
-use crate::rules::Case;
+use crate::probe::{ProbeError, Sensor, SensorStanding, Sensors};
+use hwshim::clock::Instant;
 
 /// Weighs what was measured. Of a card that says itself that it is hot, the stronger word counts: the
 /// dossier believes who has seen something before who has not.
-pub(super) fn weigh(case: &Case<'_>, dossier: &mut Dossier) {
-    let Some(Ok(sensors)) = case.look.sensors.as_deref() else {
+pub(super) fn weigh(
+    seen: Option<&Result<Sensors, ProbeError>>,
+    now: Instant,
+    dossier: &mut Dossier,
+) {
+    let Some(Ok(sensors)) = seen else {
         return;
     };
-    let now = case.look.at;
     let critical: Vec<_> = all(sensors)
         .filter(|(_, sensor)| sensor.standing() == SensorStanding::Critical)
         .map(|(unit, sensor)| said(unit, sensor))

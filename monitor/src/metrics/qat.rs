@@ -15,7 +15,7 @@ pub(super) fn encode(to: &mut Families<'_>, cards: &[QatFigures]) -> fmt::Result
         "cardmon_qat_drained",
         "Whether an operator wants the QAT card without work",
         None,
-        each(cards, |card| Some(flag(card.drained.is_some()))),
+        each(cards, |card| Some(flag(card.function.drained.is_some()))),
     )?;
     to.gauge(
         "cardmon_qat_in_flight",
@@ -54,7 +54,8 @@ pub(super) fn encode(to: &mut Families<'_>, cards: &[QatFigures]) -> fmt::Result
                 ("fatal", card.errors_fatal),
             ];
             errors.into_iter().filter_map(|(severity, count)| {
-                let labels: Labels<'_> = vec![("card", &*card.card), ("severity", severity)];
+                let labels: Labels<'_> =
+                    vec![("card", &*card.function.card), ("severity", severity)];
                 Some((labels, count?))
             })
         }),
@@ -68,5 +69,5 @@ fn each<'a, T>(
 ) -> impl Iterator<Item = (Labels<'a>, T)> {
     cards
         .iter()
-        .filter_map(move |card| Some((vec![("card", &*card.card)], value(card)?)))
+        .filter_map(move |card| Some((vec![("card", &*card.function.card)], value(card)?)))
 }

@@ -180,8 +180,9 @@ impl Casebook {
         for shown in cards.filter_map(|card| symptoms::of_card(card, at)) {
             self.take(shown, &mut happened);
         }
-        let qat = status.qat.iter().filter(|it| !is_drained(Some(&it.card)));
-        for shown in qat.filter_map(|card| symptoms::of_qat(card, at)) {
+        let others = status.without_pages();
+        let others = others.filter(|it| !is_drained(Some(&it.card)));
+        for shown in others.filter_map(|card| symptoms::of_function(card, at)) {
             self.take(shown, &mut happened);
         }
         self.host(status, at, &mut happened);

@@ -68,7 +68,7 @@ impl Changes {
         let installed = installed.iter();
         let installed = installed.map(|it| (&*it.subject, &*it.what, Some(&it.version)));
         let drivers = status.cards.iter().map(|it| (&it.card, &it.driver));
-        let drivers = drivers.chain(status.qat.iter().map(|it| (&it.card, &it.driver)));
+        let drivers = drivers.chain(status.without_pages().map(|it| (&it.card, &it.driver)));
         let drivers = drivers.map(|(card, driver)| (&**card, "driver", driver.as_ref()));
         let services = status.services.iter();
         let services = services.map(|it| (&*it.service, "version", it.version.as_ref()));

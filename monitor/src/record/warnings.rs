@@ -27,8 +27,9 @@ impl Warnings {
         let mut events = Vec::new();
         let mut there_are = BTreeSet::new();
         let cards = status.cards.iter().map(|it| (&*it.card, &it.warnings));
-        let qat = status.qat.iter().map(|it| (&*it.card, &it.evidence));
-        for (card, warnings) in cards.chain(qat) {
+        let others = status.without_pages();
+        let others = others.flat_map(|it| [(&*it.card, &it.evidence), (&*it.card, &it.warnings)]);
+        for (card, warnings) in cards.chain(others) {
             for warning in warnings {
                 let at = (subject(card), warning.code.to_string());
                 there_are.insert(at.clone());

@@ -4,7 +4,8 @@ use super::services::{blamed, victim_of};
 use super::{clean, seconds, spoken};
 use crate::checks::Advice;
 use crate::status::{
-    AssessmentFigures, CardStatus, HostFigures, ServiceStatus, TestFigures, WeighingFigures,
+    AssessmentFigures, CardStatus, FunctionFigures, HostFigures, ServiceStatus, TestFigures,
+    WeighingFigures,
 };
 use crate::verdict::Cause;
 use std::time::Duration;
@@ -77,6 +78,22 @@ pub fn card(card: &CardStatus) -> Vec<String> {
     lines.extend(card.evidence.iter().map(super::reason));
     lines.extend(advised(&card.advice));
     lines.extend(otherwise(card.cause, card.assessment.as_ref()));
+    lines.extend(weighed(card.assessment.as_ref()));
+    lines
+}
+
+/// Everything that was weighed of a card of which no owner publishes a page.
+#[must_use]
+pub fn function(card: &FunctionFigures) -> Vec<String> {
+    let mut lines = vec![format!("{}: at fault: {}", clean(&card.card), card.cause)];
+    if let Some(drained) = &card.drained {
+        let (by, otherwise) = (clean(&drained.by), drained.otherwise_cause);
+        lines.push(format!(
+            "drained by {by}; at fault would be {otherwise} otherwise"
+        ));
+    }
+    lines.extend(card.evidence.iter().map(super::reason));
+    lines.extend(advised(&card.advice));
     lines.extend(weighed(card.assessment.as_ref()));
     lines
 }

@@ -1,9 +1,9 @@
 //! Lays out QAT cards for people: how each is, and why.
 
-use super::diagnosis::advised;
-use super::{Rows, UNSEEN, clean, reason, seconds, spoken, style};
+use super::function::below;
+use super::{Rows, UNSEEN, clean, style};
 use crate::status::QatFigures;
-use crate::verdict::{Cause, State};
+use crate::verdict::State;
 
 /// Column of the heartbeat, which is coloured.
 const HEARTBEAT_COLUMN: usize = 3;
@@ -29,34 +29,19 @@ pub(super) fn table_of(cards: &[QatFigures]) -> Vec<String> {
             Some(false) => ("unresponsive", State::Unavailable),
             None => (UNSEEN, State::Disconnected),
         };
-        let colour = match card.drained {
+        let colour = match card.function.drained {
             Some(_) => State::Disconnected,
             None => colour,
         };
         let row = [
-            clean(&card.card),
+            clean(&card.function.card),
             clean(&card.module),
             card.state.as_deref().map_or_else(unseen, clean),
             heartbeat.to_owned(),
             format!("{}/{}", count(card.responses), count(card.requests)),
             count(card.errors_fatal),
         ];
-        let mut below: Vec<_> = drained(card).into_iter().collect();
-        below.extend(card.evidence.iter().map(reason));
-        if card.cause != Cause::None {
-            below.extend(advised(&card.advice));
-        }
-        rows.push(row, style(colour), below);
+        rows.push(row, style(colour), below(&card.function));
     }
     rows.lines(Some(HEARTBEAT_COLUMN))
-}
-
-/// That an operator wants it so, and what would be at fault otherwise.
-fn drained(card: &QatFigures) -> Option<String> {
-    let drained = card.drained.as_ref()?;
-    let (by, since) = (clean(&drained.by), spoken(seconds(drained.for_seconds)));
-    let cause = drained.otherwise_cause;
-    Some(format!(
-        "    drained by {by} {since} ago; otherwise at fault: {cause}: cardmon undrain ends it"
-    ))
 }

@@ -120,7 +120,7 @@ mod tests {
             let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
             self.watch.poll(at(seconds));
             for card in self.watch.cards.values() {
-                card.sensors.wait(Duration::from_secs(60));
+                card.function.wait();
             }
             self.watch.poll(at(seconds + 1)).status
         }

@@ -11,10 +11,11 @@
 //! ```
 
 use super::at_function::AtFunction;
-use super::driver::Driver;
-use crate::checks::{self, CardSight};
+use super::function_cards::{Besides, FunctionCard};
+use crate::attribution::{Counter, Kind, RecentChanges};
+use crate::diagnosis::function::Told;
 use crate::probe::{EngineCounters, ProbeError, Qat, QatHeartbeat, QatProbe};
-use crate::status::QatFigures;
+use crate::status::{FunctionFigures, QatFigures};
 use crate::verdict::{Cause, Evidence};
 use card_spec::pci::Bdf;
 use hwshim::clock::Instant;
@@ -23,12 +24,16 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+/// Where the kernel lists functions.
+const DEVICES: &str = "sys/bus/pci/devices";
 /// Time between two searches for cards.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two looks: ten of the driver's periods, unless somebody has made those longer.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time that such a look may take: a question to firmware that hangs ends after a second or two.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The driver finds its firmware dead when it has looked so often (`ADF_CFG_HB_COUNT_THRESHOLD`).
+const UNMOVED_POLLS: u32 = 3;
 /// Cards of a host that are looked at; the largest servers have eight.
 const CARDS_MAX: usize = 32;
 
@@ -43,39 +48,42 @@ pub(super) struct QatCards {
 struct QatCard {
     module: String,
     probe: AtFunction<QatProbe>,
-    driver: Driver,
+    /// It as any other function: its link, and whether it is there at all.
+    function: FunctionCard,
     /// Whether the driver last found signs of life, and since when it has found that.
     is_alive: Option<(bool, Instant)>,
 }
 
 impl QatCards {
     /// Looks at every card, in the order of their addresses.
-    pub(super) fn poll(&mut self, root: &Path, now: Instant) -> Vec<QatFigures> {
+    pub(super) fn poll(
+        &mut self,
+        root: &Path,
+        changes: &RecentChanges,
+        now: Instant,
+    ) -> Vec<QatFigures> {
         let is_due = |at: Instant| now.since(at) >= SEARCH_INTERVAL;
         if self.searched_at.is_none_or(is_due) {
             self.searched_at = Some(now);
-            self.search(root);
+            self.search(root, now);
         }
         let cards = self.cards.iter_mut();
-        let look = |(&bdf, card): (&Bdf, &mut QatCard)| card.poll(bdf, root, now);
+        let look = |(&bdf, card): (&Bdf, &mut QatCard)| card.poll(bdf, root, changes, now);
         cards.filter_map(look).collect()
     }
 
-    fn search(&mut self, root: &Path) {
+    /// One that another driver has now, or none, is somebody else's. One that has gone is nobody's, and
+    /// somebody has to say so.
+    fn search(&mut self, root: &Path, now: Instant) {
         let mut found = find(root);
-        self.cards.retain(|bdf, card| {
-            found
-                .remove(bdf)
-                .is_some_and(|module| module == card.module)
+        self.cards.retain(|bdf, card| match found.remove(bdf) {
+            Some(module) => module == card.module,
+            None => !root.join(DEVICES).join(bdf.to_string()).exists(),
         });
         for (bdf, module) in found {
             if self.cards.len() < CARDS_MAX {
-                self.cards.entry(bdf).or_insert_with(|| QatCard {
-                    module,
-                    probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
-                    driver: Driver::default(),
-                    is_alive: None,
-                });
+                let new = || QatCard::new(bdf, module, now);
+                self.cards.entry(bdf).or_insert_with(new);
             }
         }
     }
@@ -84,53 +92,82 @@ impl QatCards {
     fn wait(&self) {
         for card in self.cards.values() {
             assert!(card.probe.wait(Duration::from_secs(60)));
+            card.function.wait();
         }
     }
 }
 
 impl QatCard {
+    fn new(bdf: Bdf, module: String, now: Instant) -> Self {
+        Self {
+            module,
+            probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
+            function: FunctionCard::new(bdf, now),
+            is_alive: None,
+        }
+    }
+
     /// `None` before the first look has ended.
-    fn poll(&mut self, bdf: Bdf, root: &Path, now: Instant) -> Option<QatFigures> {
-        let seen = self.probe.poll(bdf, root, now)?;
-        let seen = seen.as_ref().as_ref();
+    fn poll(
+        &mut self,
+        bdf: Bdf,
+        root: &Path,
+        changes: &RecentChanges,
+        now: Instant,
+    ) -> Option<QatFigures> {
+        let seen = self.probe.poll(bdf, root, now);
+        let besides = seen.as_deref().map(|seen| self.judge(seen.as_ref(), now));
+        let besides = besides.unwrap_or_default();
+        let function = self.function.poll(besides, root, changes, now);
+        Some(self.figures(function, seen?.as_ref().as_ref().ok()))
+    }
+
+    /// What its driver tells.
+    fn judge(&mut self, seen: Result<&Qat, &ProbeError>, now: Instant) -> Besides {
         let heartbeat = seen.map(|qat| qat.heartbeat.as_ref());
         let heartbeat = heartbeat.unwrap_or_else(Err);
         // Whoever has stopped a device expects no sign of life of it.
         let is_down = seen.is_ok_and(|qat| qat.state.as_ref().is_ok_and(|it| it == "down"));
         self.hear(heartbeat.ok().copied().filter(|_| !is_down), now);
-        let mut evidence: Vec<_> = heartbeat.err().and_then(unseen).into_iter().collect();
-        let unresponsive = self.is_alive.filter(|(is_alive, _)| !is_alive);
-        if let Some((_, since)) = unresponsive {
-            let seconds = now.since(since).as_secs();
-            evidence.insert(
-                0,
-                Evidence {
-                    code: "heartbeat-frozen".into(),
-                    detail: format!(
-                        "its driver has asked the firmware, which has given no sign of life for {seconds} s"
-                    ),
-                },
-            );
+        Besides {
+            counter: self.weigh_heartbeat(now),
+            told: self.unresponsive(now),
+            noted: heartbeat.err().and_then(unseen).into_iter().collect(),
         }
-        let codes = checks::of_card(&CardSight {
-            evidence: &evidence,
-            breaker: None,
-            assessment: None,
-            page: None,
-            fatal_on_link: false,
-        });
-        Some(QatFigures {
-            cause: match unresponsive {
-                Some(_) => Cause::Card,
-                None => Cause::None,
+    }
+
+    /// That the firmware gives no sign of life, if it does not.
+    fn unresponsive(&self, now: Instant) -> Option<Told> {
+        let (_, since) = self.is_alive.filter(|(is_alive, _)| !is_alive)?;
+        let seconds = now.since(since).as_secs();
+        Some(Told {
+            cause: Cause::Card,
+            kind: Kind::CounterFrozen,
+            evidence: Evidence {
+                code: "heartbeat-frozen".into(),
+                detail: format!(
+                    "its driver has asked the firmware, which has given no sign of life for {seconds} s"
+                ),
             },
-            advice: checks::advice(&codes),
-            codes,
-            evidence,
-            responds: self.is_alive.map(|(is_alive, _)| is_alive),
-            driver: self.driver.poll(root, bdf, now),
-            ..self.figures(bdf, seen.ok())
         })
+    }
+
+    fn weigh_heartbeat(&mut self, now: Instant) -> Counter {
+        let dossier = self.function.dossier();
+        match self.is_alive {
+            Some((true, _)) => {
+                dossier.counter_moved("its firmware gives signs of life", now);
+                Counter::Moved
+            }
+            Some((false, _)) => {
+                let detail = "its firmware gives no sign of life when its driver asks";
+                dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+                Counter::Still {
+                    polls: UNMOVED_POLLS,
+                }
+            }
+            None => Counter::Unread,
+        }
     }
 
     /// `None` is a heartbeat that could not be seen: then it is not known any more either.
@@ -150,7 +187,7 @@ impl QatCard {
         }
     }
 
-    fn figures(&self, bdf: Bdf, qat: Option<&Qat>) -> QatFigures {
+    fn figures(&self, function: FunctionFigures, qat: Option<&Qat>) -> QatFigures {
         let count = |of: fn(&Qat) -> &Result<u64, ProbeError>| of(qat?).as_ref().ok().copied();
         let queries = |of: fn(&Qat) -> &Result<u32, ProbeError>| {
             of(qat?).as_ref().ok().map(|&count| u64::from(count))
@@ -161,11 +198,10 @@ impl QatCard {
             Some(counts.fold(0, u64::saturating_add))
         };
         QatFigures {
-            card: format!("pci:{bdf}"),
+            function,
             module: self.module.clone(),
-            driver: None,
             state: qat.and_then(|qat| qat.state.as_ref().ok().cloned()),
-            responds: None,
+            responds: self.is_alive.map(|(is_alive, _)| is_alive),
             queries_sent: queries(|qat| &qat.queries_sent),
             queries_failed: queries(|qat| &qat.queries_failed),
             requests: sum(|engine| engine.requests),
@@ -173,12 +209,6 @@ impl QatCard {
             errors_correctable: count(|qat| &qat.errors_correctable),
             errors_nonfatal: count(|qat| &qat.errors_nonfatal),
             errors_fatal: count(|qat| &qat.errors_fatal),
-            cause: Cause::None,
-            // Who is drained is known where orders are.
-            drained: None,
-            evidence: Vec::new(),
-            codes: Vec::new(),
-            advice: Vec::new(),
         }
     }
 }
@@ -206,7 +236,7 @@ fn unseen(error: &ProbeError) -> Option<Evidence> {
 
 /// The functions that a QAT driver has, and its module. Virtual functions have no heartbeat.
 fn find(root: &Path) -> BTreeMap<Bdf, String> {
-    let Ok(entries) = fs::read_dir(root.join("sys/bus/pci/devices")) else {
+    let Ok(entries) = fs::read_dir(root.join(DEVICES)) else {
         return BTreeMap::new();
     };
     let entries = entries.filter_map(Result::ok);
@@ -226,7 +256,6 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use tempfile::TempDir;
 
-    const DEVICES: &str = "sys/bus/pci/devices";
     const DEBUG: &str = "sys/kernel/debug/qat_4xxx_0000:6b:00.0";
 
     fn write(tree: &TempDir, path: &str, content: &str) {
@@ -274,9 +303,10 @@ mod tests {
 
     fn look(cards: &mut QatCards, root: &Path, seconds: u64) -> Vec<QatFigures> {
         let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
-        cards.poll(root, at(seconds));
+        let changes = RecentChanges::default();
+        cards.poll(root, &changes, at(seconds));
         cards.wait();
-        cards.poll(root, at(seconds + 1))
+        cards.poll(root, &changes, at(seconds + 1))
     }
 
     #[test]
@@ -287,31 +317,48 @@ mod tests {
             panic!("one card: {cards:?}");
         };
         assert_eq!(
-            (&*card.card, &*card.module),
+            (&*card.function.card, &*card.module),
             ("pci:0000:6b:00.0", "qat_4xxx")
         );
         assert_eq!(card.state.as_deref(), Some("up"));
         // Nothing moves in a tree: the driver was not asked, which says nothing.
-        assert_eq!((card.responds, card.cause), (None, Cause::None));
+        assert_eq!((card.responds, card.function.cause), (None, Cause::None));
         assert_eq!(
             (card.queries_sent, card.queries_failed),
             (Some(41), Some(2))
         );
         assert_eq!((card.requests, card.responses), (Some(19), Some(18)));
         assert_eq!((card.errors_fatal, card.errors_nonfatal), (Some(1), None));
-        assert!(card.evidence.is_empty(), "{card:?}");
-        fs::remove_dir_all(tree.path().join(DEVICES)).unwrap();
+        assert!(card.function.evidence.is_empty(), "{card:?}");
+        // Another driver has it now, or none.
+        let device = tree.path().join(DEVICES).join("0000:6b:00.0");
+        fs::remove_file(device.join("driver")).unwrap();
         assert_eq!(look(&mut cards, tree.path(), 61).len(), 0);
     }
 
     #[test]
+    fn a_card_that_is_pulled_out_is_absent_until_it_is_back() {
+        let tree = host();
+        let mut cards = QatCards::default();
+        look(&mut cards, tree.path(), 0);
+        fs::remove_dir_all(tree.path().join(DEVICES)).unwrap();
+        // Found missing by a look, and still said so after the next search.
+        for seconds in [10, 100] {
+            let card = look(&mut cards, tree.path(), seconds).remove(0);
+            assert_eq!(card.function.cause, Cause::CardAbsent, "{card:?}");
+            assert_eq!(card.function.evidence[0].code, "gone");
+            assert_eq!((card.responds, card.function.link), (None, None));
+        }
+        function(&tree, "0000:6b:00.0", "qat_4xxx");
+        let card = look(&mut cards, tree.path(), 200).remove(0);
+        assert_eq!(card.function.cause, Cause::None, "{card:?}");
+    }
+
+    #[test]
     fn a_driver_that_finds_no_sign_of_life_speaks_against_the_card_until_it_finds_one() {
-        let mut card = QatCard {
-            module: "qat_4xxx".to_owned(),
-            probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
-            driver: Driver::default(),
-            is_alive: None,
-        };
+        let bdf = "0000:6b:00.0".parse().unwrap();
+        let mut card = QatCard::new(bdf, "qat_4xxx".to_owned(), Instant::ORIGIN);
+        let changes = RecentChanges::default();
         let at = |seconds| Instant::ORIGIN.plus(Duration::from_secs(seconds));
         let not_asked = Some(QatHeartbeat::NotAsked(crate::probe::NotAsked::ByDriver));
         let hears = [
@@ -328,20 +375,25 @@ mod tests {
         }
         // What is believed is shown, with its code.
         let tree = host();
-        let bdf = "0000:6b:00.0".parse().unwrap();
         card.hear(Some(QatHeartbeat::Unresponsive), at(9));
-        card.poll(bdf, tree.path(), at(9));
+        card.poll(bdf, tree.path(), &changes, at(9));
         card.probe.wait(Duration::from_secs(60));
-        let shown = card.poll(bdf, tree.path(), at(12)).unwrap();
-        assert_eq!((shown.responds, shown.cause), (Some(false), Cause::Card));
-        assert_eq!(shown.codes, [18]);
-        assert!(shown.evidence[0].detail.ends_with("for 3 s"), "{shown:?}");
+        let shown = card.poll(bdf, tree.path(), &changes, at(12)).unwrap();
+        assert_eq!(
+            (shown.responds, shown.function.cause),
+            (Some(false), Cause::Card)
+        );
+        assert_eq!(shown.function.codes, [18]);
+        assert!(
+            shown.function.evidence[0].detail.ends_with("for 3 s"),
+            "{shown:?}"
+        );
         let state = format!("{DEVICES}/0000:6b:00.0/qat/state");
         write(&tree, &state, "down\n");
-        card.poll(bdf, tree.path(), at(20));
+        card.poll(bdf, tree.path(), &changes, at(20));
         card.probe.wait(Duration::from_secs(60));
-        let shown = card.poll(bdf, tree.path(), at(21)).unwrap();
-        assert_eq!((shown.responds, shown.cause), (None, Cause::None));
+        let shown = card.poll(bdf, tree.path(), &changes, at(21)).unwrap();
+        assert_eq!((shown.responds, shown.function.cause), (None, Cause::None));
     }
 
     #[test]
@@ -361,9 +413,9 @@ mod tests {
         fs::set_permissions(&debugfs, fs::Permissions::from_mode(0o0)).unwrap();
         let card = look(&mut QatCards::default(), tree.path(), 0).remove(0);
         fs::set_permissions(&debugfs, fs::Permissions::from_mode(0o700)).unwrap();
-        let detail = &card.evidence[0].detail;
+        let detail = &card.function.evidence[0].detail;
         assert!(detail.contains("CAP_DAC_READ_SEARCH"), "{detail}");
-        assert_eq!(card.cause, Cause::None);
+        assert_eq!(card.function.cause, Cause::None);
         assert_eq!(card.state.as_deref(), Some("up"));
     }
 }

@@ -8,7 +8,7 @@ use hwshim::clock::SystemClock;
 use monitor::client;
 use monitor::dead_man;
 use monitor::history::{BootId, Stamp};
-use monitor::status::{CardStatus, QatFigures, Status};
+use monitor::status::{CardStatus, FunctionFigures, Status};
 use monitor::text;
 use monitor::unknown::{self, Unknown};
 use monitor::verdict::{Cause, State};
@@ -31,8 +31,9 @@ counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
                or it serves, and it or its link is at fault all the same; or it flaps, or a sensor
-               of it is past a limit, or the firmware of a QAT card gives no sign of life; a service
-               hangs, leaks or is configured wrongly. With --live also:
+               of it is past a limit, or the firmware of a QAT card gives no sign of life, or the
+               link of a QAT or nShield card fails; a service hangs, leaks or is configured wrongly.
+               With --live also:
                a card answers and is late (--late), too hot, on a link that is slower or narrower
                than it could be, past a limit of a sensor, or on trial (its breaker is half open)
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone,
@@ -152,8 +153,8 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
 fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     let wanted = |card: &&CardStatus| only.is_none_or(|only| only == card.card);
     let cards: Vec<_> = status.cards.iter().filter(wanted).collect();
-    let wanted = |card: &&QatFigures| only.is_none_or(|only| only == card.card);
-    let qat: Vec<_> = status.qat.iter().filter(wanted).collect();
+    let wanted = |card: &&FunctionFigures| only.is_none_or(|only| only == card.card);
+    let others: Vec<_> = status.without_pages().filter(wanted).collect();
     let services = services::of(status, only);
     let drained: Vec<_> = cards.iter().filter(|card| card.drained.is_some()).collect();
     let alarming = cards.iter().filter(|card| card.drained.is_none());
@@ -162,10 +163,10 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
         (severity(card.state), code, word, complaint(card))
     });
     // Nobody is alarmed about a card that an operator wants without work, nor about who serves it.
-    let qat_drained: Vec<_> = qat.iter().filter(|it| it.drained.is_some()).collect();
+    let others_drained: Vec<_> = others.iter().filter(|it| it.drained.is_some()).collect();
     let serves = |card: &str| {
-        let qat = qat_drained.iter().any(|drained| drained.card == card);
-        qat || drained.iter().any(|drained| drained.card == card)
+        let other = others_drained.iter().any(|drained| drained.card == card);
+        other || drained.iter().any(|drained| drained.card == card)
     };
     let on_services = services
         .iter()
@@ -173,16 +174,16 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
         .map(|service| services::plugin(service));
     let on_drained = drained.iter().map(|_| (0, 0, "OK", String::new()));
     // Of equals the card, from which a service may merely suffer, and what is down before warnings.
-    let on_qat = qat.iter().map(|card| on_qat(card));
+    let on_others = others.iter().map(|card| on_function(card));
     let on_warned = cards.iter().filter(|card| card.drained.is_none());
     let on_warned = on_warned.filter_map(|card| warned(card));
     let all = on_drained
-        .chain(on_qat)
+        .chain(on_others)
         .chain(on_warned)
         .chain(on_services)
         .chain(on_cards);
     let worst = all.max_by_key(|found| found.0);
-    let is_about = !cards.is_empty() || !qat.is_empty() || only.is_none();
+    let is_about = !cards.is_empty() || !others.is_empty() || only.is_none();
     let Some((_, code, word, complaint)) = worst.filter(|_| is_about) else {
         let which = only.map_or_else(String::new, |only| format!(" {}", without_bars(only)));
         let where_ = without_bars(&status.telemetry.to_string_lossy());
@@ -196,7 +197,7 @@ fn judged(status: &Status, only: Option<&str>) -> (u8, String) {
     } else {
         ""
     };
-    let out_of_work = match drained.len() + qat_drained.len() {
+    let out_of_work = match drained.len() + others_drained.len() {
         0 => String::new(),
         count => format!(", {count} drained"),
     };
@@ -223,22 +224,23 @@ fn complaint(card: &CardStatus) -> String {
     )
 }
 
-/// A QAT card: as bad as another that is unavailable if its firmware gives no sign of life.
-fn on_qat(card: &QatFigures) -> (u8, u8, &'static str, String) {
-    let Some(why) = card.evidence.first().filter(|_| card.cause != Cause::None) else {
-        return (0, 0, "OK", String::new());
+/// A card of which no owner publishes a page: as bad as another that is unreachable if it has gone, and as
+/// one that is unavailable if anything else is at fault with it, or to be warned of.
+fn on_function(card: &FunctionFigures) -> (u8, u8, &'static str, String) {
+    let at_fault = card.evidence.first().filter(|_| card.cause != Cause::None);
+    let warned = card.warnings.first().filter(|_| card.drained.is_none());
+    let (what, why) = match (at_fault, warned) {
+        (Some(why), _) => (card.cause.to_string(), why),
+        (None, Some(why)) => (without_bars(&why.code), why),
+        (None, None) => return (0, 0, "OK", String::new()),
     };
-    let (severity, (code, word)) = (
-        severity(State::Unavailable),
-        plugin_status(State::Unavailable),
-    );
+    let state = match &*why.code {
+        "gone" => State::Unreachable,
+        _ => State::Unavailable,
+    };
+    let (severity, (code, word)) = (severity(state), plugin_status(state));
     let (name, why) = (without_bars(&card.card), without_bars(&why.detail));
-    (
-        severity,
-        code,
-        word,
-        format!("; {name} ({}): {why}", card.cause),
-    )
+    (severity, code, word, format!("; {name} ({what}): {why}"))
 }
 
 /// A card that gives cause for a warning, if it does, as bad as one that is unavailable: also one that

@@ -2,7 +2,7 @@
 //! would tell more.
 
 use crate::ask::Service;
-use monitor::status::{AssessmentFigures, CardStatus, ServiceStatus, Status};
+use monitor::status::{AssessmentFigures, CardStatus, FunctionFigures, ServiceStatus, Status};
 use monitor::text;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
 /// What is asked about.
 pub(crate) enum Subject<'a> {
     Card(&'a CardStatus),
+    /// A card of which no owner publishes a page.
+    Function(&'a FunctionFigures),
     Service(&'a ServiceStatus),
 }
 
@@ -69,10 +71,13 @@ pub(crate) fn found<'a>(status: &'a Status, name: &str) -> anyhow::Result<Subjec
     if let Some(card) = status.cards.iter().find(|card| card.card == name) {
         return Ok(Subject::Card(card));
     }
+    if let Some(card) = status.without_pages().find(|card| card.card == name) {
+        return Ok(Subject::Function(card));
+    }
     if let Some(service) = status.services.iter().find(|it| it.service == name) {
         return Ok(Subject::Service(service));
     }
-    let cards = status.cards.iter().map(|card| &*card.card);
+    let cards = status.cards_by_name();
     let names = cards.chain(status.services.iter().map(|it| &*it.service));
     let names: Vec<_> = names.map(text::clean).collect();
     let known = match names.is_empty() {
@@ -86,6 +91,7 @@ impl Subject<'_> {
     fn assessment(&self) -> Option<&AssessmentFigures> {
         match self {
             Self::Card(card) => card.assessment.as_ref(),
+            Self::Function(card) => card.assessment.as_ref(),
             Self::Service(service) => service.assessment.as_ref(),
         }
     }
@@ -93,6 +99,7 @@ impl Subject<'_> {
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Card(card) => text::card_diagnosis(card),
+            Self::Function(card) => text::function_diagnosis(card),
             Self::Service(service) => text::service_diagnosis(service),
         }
     }
@@ -104,6 +111,14 @@ impl Subject<'_> {
                 "state": card.state,
                 "cause": card.cause,
                 "for_seconds": card.for_seconds,
+                "evidence": card.evidence,
+                "advice": card.advice,
+                "drained": card.drained,
+                "assessment": card.assessment,
+            }),
+            Self::Function(card) => json!({
+                "card": card.card,
+                "cause": card.cause,
                 "evidence": card.evidence,
                 "advice": card.advice,
                 "drained": card.drained,

@@ -7,7 +7,7 @@ use super::super::{DETAIL_LEN_MAX, cut, subject};
 use super::UNKNOWN_FOR;
 use crate::checks;
 use crate::incident::Symptom;
-use crate::status::{CardStatus, HostFigures, QatFigures, ServiceStatus};
+use crate::status::{CardStatus, FunctionFigures, HostFigures, ServiceStatus};
 use crate::verdict::{Cause, Evidence, State};
 use hwshim::clock::Instant;
 use std::borrow::Cow;
@@ -53,8 +53,8 @@ pub(super) fn of_card(card: &CardStatus, at: Instant) -> Option<Shown> {
     shown(&card.card, &sights, &card.codes, card.cause, at)
 }
 
-/// What is wrong with a card that its kernel driver tells of, if anything is.
-pub(super) fn of_qat(card: &QatFigures, at: Instant) -> Option<Shown> {
+/// What is wrong with a card of which nobody publishes a page, if anything is.
+pub(super) fn of_function(card: &FunctionFigures, at: Instant) -> Option<Shown> {
     let sights: Vec<_> = card.evidence.iter().map(sight).collect();
     shown(&card.card, &sights, &card.codes, card.cause, at).filter(|_| card.cause != Cause::None)
 }

@@ -391,10 +391,8 @@ fn a_qat_card_whose_firmware_gives_no_sign_of_life_is_an_incident_of_that_card()
     .unwrap();
     let mut status = status();
     let mut case = Case::new();
-    let well = crate::status::QatFigures {
-        cause: Cause::None,
-        ..card.clone()
-    };
+    let mut well = card.clone();
+    well.function.cause = Cause::None;
     status.qat = vec![well];
     assert_eq!(case.poll(&status), []);
     status.qat = vec![card];
