@@ -668,6 +668,19 @@ fn with_all_workers_stuck_requests_wait_and_statistics_are_answered() {
 }
 
 #[test]
+fn a_service_that_has_wrong_things_computed_fails_its_known_answer_test_and_goes_on() {
+    let mut service = Service::start(&["--fault", "wrong-answer"]);
+    let mut client = service.client();
+    let opened = client.ask("open");
+    let session = opened.trim().strip_prefix("ok session ").unwrap();
+    let kat = format!("kat {session}");
+    let failed = "error kat-failed the signature is not that of the test";
+    assert_eq!(client.ask(&kat).trim(), failed);
+    service.ordered(r#"{"clear": "wrong-answer"}"#);
+    assert_eq!(client.ask(&kat).trim(), "ok kat ecdsa-p256-sha256 passed");
+}
+
+#[test]
 fn a_lying_ledger_hides_what_the_kernel_shows() {
     let mut service = leaking("leak-descriptors=9999999/s");
     let mut client = service.client();

@@ -504,6 +504,7 @@ pub const CATALOGUE: &[Entry] = &[
     stand_in::LEAK_PORTS_ON_FAILURE,
     stand_in::LEAK_WHILE_ABSENT,
     stand_in::WORKERS_EXHAUSTED,
+    stand_in::WRONG_ANSWER,
     stand_in::DELAYED_RECYCLE,
     stand_in::LEDGER_LIES,
     Entry {

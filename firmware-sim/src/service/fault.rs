@@ -64,6 +64,8 @@ pub enum ServiceFault {
     },
     /// All its workers are stuck.
     WorkersExhausted,
+    /// What is computed through it is wrong.
+    WrongAnswer,
     /// The callback ports of closed sessions are released late, in the story of KB814622 240 s.
     DelayedRecycle {
         /// How long after the close.
@@ -220,6 +222,13 @@ pub(crate) const WORKERS_EXHAUSTED: Entry = entry(
     Cause::Service,
     Observable::NextRequest,
 );
+pub(crate) const WRONG_ANSWER: Entry = entry(
+    "wrong-answer",
+    "what it has computed is wrong: known-answer tests through it fail",
+    &[],
+    Cause::Service,
+    Observable::NextRequest,
+);
 /// No leak, though it looks like one until the first ports come back.
 pub(crate) const DELAYED_RECYCLE: Entry = entry(
     "delayed-recycle",
@@ -249,6 +258,7 @@ const CATALOGUE: &[Entry] = &[
     LEAK_PORTS_ON_FAILURE,
     LEAK_WHILE_ABSENT,
     WORKERS_EXHAUSTED,
+    WRONG_ANSWER,
     DELAYED_RECYCLE,
     LEDGER_LIES,
 ];
@@ -288,6 +298,7 @@ impl ServiceFault {
             Self::LeakPortsOnFailure { .. } => "leak-ports-on-failure",
             Self::LeakWhileAbsent { .. } => "leak-while-absent",
             Self::WorkersExhausted => "workers-exhausted",
+            Self::WrongAnswer => "wrong-answer",
             Self::DelayedRecycle { .. } => "delayed-recycle",
             Self::LedgerLies => "ledger-lies",
         }
@@ -337,6 +348,7 @@ impl ServiceFault {
                 Self::LeakWhileAbsent { rate, what }
             }
             "workers-exhausted" => Self::WorkersExhausted,
+            "wrong-answer" => Self::WrongAnswer,
             "delayed-recycle" => Self::DelayedRecycle {
                 after: given.duration("after")?,
             },
@@ -383,9 +395,11 @@ impl fmt::Display for ServiceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {
-            Self::HangAfterAccept | Self::Refuse | Self::WorkersExhausted | Self::LedgerLies => {
-                f.write_str(name)
-            }
+            Self::HangAfterAccept
+            | Self::Refuse
+            | Self::WorkersExhausted
+            | Self::WrongAnswer
+            | Self::LedgerLies => f.write_str(name),
             Self::Crash { after } => write!(f, "{name}={after}"),
             Self::AcceptStall { every: time } | Self::DelayedRecycle { after: time } => {
                 write!(f, "{name}={}", humantime::format_duration(*time))

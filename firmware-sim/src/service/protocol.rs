@@ -3,7 +3,7 @@
 //! | command | answer |
 //! |---|---|
 //! | `open [MODULE]` | `ok session N`; the only module is 1 |
-//! | `kat SESSION` | `ok kat ecdsa-p256-sha256 passed`: a known-answer test, a signature |
+//! | `kat SESSION` | `ok kat ecdsa-p256-sha256 passed`: a known-answer test, a signature; or `error kat-failed ...` |
 //! | `close SESSION` | `ok closed N` |
 //! | `enquiry` | `ok lines N`, and N lines as the vendor's program of that name prints them |
 //! | `stattree [NODE ...]` | the same; `stattree PerModule 1 ModuleObjStats` is a part of the tree |

@@ -389,6 +389,10 @@ impl Server {
             }
             Request::Kat { session } => {
                 self.state.check_session(id, session, now)?;
+                if self.state.has(|fault| *fault == ServiceFault::WrongAnswer) {
+                    let message = "the signature is not that of the test";
+                    return Err(Refusal::new(Code::KatFailed, message));
+                }
                 Ok("kat ecdsa-p256-sha256 passed".to_owned())
             }
             Request::Close { session } => {

@@ -471,6 +471,7 @@ fn leak_of(fault: &ServiceFault) -> Option<Leak> {
         | ServiceFault::Refuse
         | ServiceFault::AcceptStall { .. }
         | ServiceFault::WorkersExhausted
+        | ServiceFault::WrongAnswer
         | ServiceFault::DelayedRecycle { .. }
         | ServiceFault::LedgerLies => return None,
     };
