@@ -252,6 +252,7 @@ struct ServiceDraft {
     name: Option<String>,
     process: Vec<Whereabouts>,
     address: Vec<ServiceAddress>,
+    known_answer_interval: Option<Option<Duration>>,
     card: Option<String>,
     recycle: Option<Duration>,
     limits: ConfiguredLimits,
@@ -272,7 +273,7 @@ const fn service_key(
     }
 }
 
-const SERVICE_KEYS: [Key<ServiceDraft>; 15] = [
+const SERVICE_KEYS: [Key<ServiceDraft>; 16] = [
     service_key(
         "name",
         &["What to call it."],
@@ -339,6 +340,29 @@ const SERVICE_KEYS: [Key<ServiceDraft>; 15] = [
                 return Err(format!("{text:?} is not an address of this host"));
             }
             service.address.push(ServiceAddress::Tcp(address));
+            Ok(())
+        },
+    ),
+    service_key(
+        "known_answer",
+        &[
+            "Time between two known-answer tests through it, 1s to 1h, or never: a session is opened,",
+            "something signed, and the session closed. It says whether that was right; one that knows",
+            "no such test is asked once. None is done while there is no card.",
+        ],
+        r#""60s""#,
+        |service, value| {
+            let text = string(value)?;
+            if text == "never" {
+                service.known_answer_interval = Some(None);
+                return Ok(());
+            }
+            let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+            let interval = duration(text)?;
+            if !range.contains(&interval) {
+                return Err(format!("{text:?} is neither never nor between 1s and 1h"));
+            }
+            service.known_answer_interval = Some(Some(interval));
             Ok(())
         },
     ),
@@ -630,6 +654,9 @@ impl ServiceDraft {
         let unless_said = ServiceSettings::new(name, process);
         Ok(ServiceSettings {
             address,
+            known_answer_interval: self
+                .known_answer_interval
+                .unwrap_or(unless_said.known_answer_interval),
             card: self.card,
             recycle: self.recycle.unwrap_or(unless_said.recycle),
             limits: self.limits,
@@ -933,7 +960,8 @@ mod tests {
              [[service]]\nname = 'a'\npid_file = '/p'\nsocket = '/s'\ncard = 'pci:0000:3b:00.0'\n\
              recycle = '60s'\nmemory_max = '1GiB'\nkernel_memory_max = '1MiB'\n\
              descriptors_max = 1\nthreads_max = 2\nports_max = 3\nsessions_max = 4\nobjects_max = 5\n\
-             [[service]]\nname = 'b'\nprocess = 'p'\ntcp = '127.0.0.1:9'\n\
+             known_answer = '5s'\n\
+             [[service]]\nname = 'b'\nprocess = 'p'\ntcp = '127.0.0.1:9'\nknown_answer = 'never'\n\
              [[service]]\nname = 'c'\ncgroup = '/c'\n",
         );
         let expected = Config {
@@ -961,6 +989,7 @@ mod tests {
                     name: "a".to_owned(),
                     process: Whereabouts::PidFile("/p".into()),
                     address: Some(ServiceAddress::Unix("/s".into())),
+                    known_answer_interval: Some(Duration::from_secs(5)),
                     card: Some("pci:0000:3b:00.0".to_owned()),
                     recycle: Duration::from_secs(60),
                     limits: ConfiguredLimits {
@@ -975,6 +1004,7 @@ mod tests {
                 },
                 ServiceSettings {
                     address: Some(ServiceAddress::Tcp("127.0.0.1:9".parse().unwrap())),
+                    known_answer_interval: None,
                     ..ServiceSettings::new("b", Whereabouts::Program("p".to_owned()))
                 },
                 ServiceSettings::new("c", Whereabouts::Cgroup("/c".into())),
@@ -1117,6 +1147,10 @@ mod tests {
             assert_eq!(parse(text).unwrap_err(), expected, "in {text:?}");
         }
         let services = [
+            (
+                "[[service]]\nknown_answer = '2h'",
+                "cardmon.toml line 2: service.known_answer: \"2h\" is neither never nor between 1s and 1h",
+            ),
             (
                 "[service]\nname = 'a'",
                 "cardmon.toml line 1: `service` is a list: write [[service]]",

@@ -43,7 +43,9 @@ pub use periodic::Periodic;
 pub use process::{Owner, OwnerId, Process, ProcessProbe};
 pub use qat::{EngineCounters, NotAsked, Qat, QatHeartbeat, QatProbe};
 pub use quota::{CpuPeriods, QuotaProbe};
-pub use reach::{Reach, ReachProbe, ServiceAddress, ServiceAnswer};
+pub use reach::{
+    KnownAnswer, KnownAnswerProbe, Reach, ReachProbe, Refused, ServiceAddress, ServiceAnswer,
+};
 pub use runner::{Blindness, Latest, Runner};
 pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,

@@ -8,6 +8,7 @@
 //!              every 10 s              each poll                 once a second
 //!   locate ------------> process --> service, cgroup --+
 //!   reach -------------> statistics, answers or not ---+--> a leak watch for each resource --+
+//!   known answer, every 60 s --> right, wrong or lost -+                                     |
 //!   card, host --------> absent, failed requests, all -+                                     |
 //!                                                                     judge <----------------+
 //! ```
@@ -21,6 +22,7 @@ mod drill;
 mod groups;
 mod harm;
 mod judge;
+mod known_answer;
 mod load;
 mod quota;
 #[cfg(test)]
@@ -33,9 +35,9 @@ mod work;
 pub use change::ServiceTransition;
 pub use drill::ServiceTime;
 pub(crate) use harm::{harm, leaks};
-pub use judge::{Facts, Found, Judgement, Work, judge};
+pub use judge::{Facts, Found, Judgement, Tests, Work, judge};
 pub use quota::Throttled;
-pub use senses::{Located, Reached, Senses};
+pub use senses::{Located, Reached, Senses, Tested};
 
 use crate::attribution::RecentChanges;
 use crate::led::Load;
@@ -58,6 +60,8 @@ pub struct ServiceSettings {
     pub process: Whereabouts,
     /// Where it is asked how it is, if it can be.
     pub address: Option<ServiceAddress>,
+    /// Time between two known-answer tests through it; `None` for none.
+    pub known_answer_interval: Option<Duration>,
     /// The card it serves.
     pub card: Option<String>,
     /// How long what was closed may remain held.
@@ -74,6 +78,8 @@ impl ServiceSettings {
             name: name.into(),
             process,
             address: None,
+            // A signature a minute is nothing to a card, and what is lost twice is known in two.
+            known_answer_interval: Some(Duration::from_secs(60)),
             card: None,
             // The longest that is known in use: Microsoft KB814622.
             recycle: Duration::from_secs(240),

@@ -480,6 +480,9 @@ pub struct ServiceStatus {
     pub version: Option<String>,
     /// How long its last answer took.
     pub answer_seconds: Option<f64>,
+    /// What came of the last known-answer test through it; `null` if there was none.
+    #[serde(default)]
+    pub known_answer: Option<KnownAnswerFigures>,
     /// What the kernel holds for its control group.
     pub kernel: Option<KernelFigures>,
     /// What is believed of each resource that it holds, in the order in which they were
@@ -491,6 +494,62 @@ pub struct ServiceStatus {
     /// What each of the codes means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// The last known-answer test through a service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct KnownAnswerFigures {
+    /// What came of it.
+    pub result: KnownAnswerResult,
+    /// How long ago.
+    pub age_seconds: f64,
+    /// How long it took, if the answer was right.
+    pub took_seconds: Option<f64>,
+    /// What was said, if it was not.
+    pub detail: Option<String>,
+}
+
+/// What came of a known-answer test through a service.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KnownAnswerResult {
+    /// The answer was the known one.
+    Right,
+    /// It was another one.
+    Wrong,
+    /// It was an error.
+    Refused,
+    /// There was none.
+    Lost,
+    /// The service has no such test, and is not asked for one again.
+    Declined,
+    /// What it said was no answer.
+    Unreadable,
+}
+
+impl KnownAnswerResult {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Right,
+        Self::Wrong,
+        Self::Refused,
+        Self::Lost,
+        Self::Declined,
+        Self::Unreadable,
+    ];
+
+    /// Its name, the same in the terminal, in JSON and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Right => "right",
+            Self::Wrong => "wrong",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+            Self::Declined => "declined",
+            Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 /// By what, and by whom, a service was harmed.

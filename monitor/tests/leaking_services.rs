@@ -20,7 +20,7 @@ use monitor::probe::{Host, HostProbe, Probe, ServiceAddress, Whereabouts};
 use monitor::services::{
     CardFacts, ConfiguredLimits, ServiceSettings, ServiceTime, Services, Surroundings,
 };
-use monitor::status::{LeakFigures, ServiceStatus, Standing};
+use monitor::status::{KnownAnswerResult, LeakFigures, ServiceStatus, Standing};
 use monitor::verdict::Cause;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::collections::BTreeMap;
@@ -417,6 +417,82 @@ fn a_service_that_hangs_is_named_after_the_second_silence_and_one_that_refuses_a
         (status.standing, status.cause),
         (Standing::Refused, Cause::ServiceGone)
     );
+}
+
+/// Each poll has a test of its own.
+fn tested_each_poll(settings: ServiceSettings) -> ServiceSettings {
+    ServiceSettings {
+        known_answer_interval: Some(STEP / 2),
+        ..settings
+    }
+}
+
+/// The result of the last test through a service, its cause and its codes, from poll to poll.
+fn tested(watched: &mut Watched, polls: usize) -> Vec<(Option<KnownAnswerResult>, Cause, Vec<u8>)> {
+    let polls = (0..polls).map(|_| watched.poll());
+    polls
+        .map(|it| {
+            let result = it.known_answer.map(|test| test.result);
+            (result, it.cause, it.codes)
+        })
+        .collect()
+}
+
+#[test]
+fn a_service_that_does_no_test_and_says_how_it_is_hangs_and_a_wrong_answer_is_told_at_once() {
+    let stand_in = StandIn::start("ledger-lies");
+    let settings = tested_each_poll(stand_in.settings(bounded()));
+    let mut watched = Watched::new(stand_in, settings);
+    use KnownAnswerResult::{Lost, Right, Wrong};
+    // The process is found, then asked, then told of.
+    let before = tested(&mut watched, 4);
+    let well = (Some(Right), Cause::None, vec![]);
+    assert_eq!(before[3], well, "{before:?}");
+
+    let order = |watched: &mut Watched, order: &str| {
+        let answer = watched.stand_in.control.say(order);
+        assert!(answer.contains("true"), "{answer}");
+    };
+    order(&mut watched, r#"{"inject": "wrong-answer"}"#);
+    // Each poll tells what was found before it, and asks again.
+    let wrong = (Some(Wrong), Cause::Undetermined, vec![16]);
+    assert_eq!(
+        tested(&mut watched, 3),
+        [well.clone(), wrong.clone(), wrong.clone()]
+    );
+    order(&mut watched, r#"{"clear": "wrong-answer"}"#);
+    assert_eq!(tested(&mut watched, 2), [wrong, well.clone()]);
+
+    order(&mut watched, r#"{"inject": "workers-exhausted"}"#);
+    let lost = |cause| (Some(Lost), cause, vec![17]);
+    let after = tested(&mut watched, 5);
+    assert_eq!(after[..2], [well.clone(), lost(Cause::None)]);
+    assert_eq!(after[4], lost(Cause::ServiceHang), "{after:?}");
+    order(&mut watched, r#"{"clear": "workers-exhausted"}"#);
+    let after = tested(&mut watched, 4);
+    assert_eq!(after[3], well, "{after:?}");
+}
+
+#[test]
+fn a_service_without_a_card_is_given_nothing_to_do_that_takes_one() {
+    let stand_in = StandIn::start("leak-ports-on-failure=1");
+    let settings = tested_each_poll(stand_in.settings(bounded()));
+    let mut watched = Watched::new(stand_in, settings);
+    tested(&mut watched, 4);
+    watched.card(false);
+    let failed = |watched: &mut Watched| {
+        let status = watched.stand_in.control.say(r#"{"status": true}"#);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["status"]["opens_failed"].as_u64().unwrap()
+    };
+    // One that was under way when the card went away may have met its absence.
+    watched.poll();
+    let before = failed(&mut watched);
+    tested(&mut watched, 6);
+    assert_eq!(failed(&mut watched), before);
+    watched.card(true);
+    let after = tested(&mut watched, 3);
+    assert_eq!(after[2].0, Some(KnownAnswerResult::Right), "{after:?}");
 }
 
 #[test]

@@ -542,6 +542,67 @@ fn services_are_shown_wherever_cards_are() {
     );
 }
 
+/// How a stand-in is told what to play.
+#[derive(clap::Parser)]
+struct StandIn {
+    #[command(flatten)]
+    service: firmware_sim::service::ServiceConfig,
+}
+
+#[test]
+fn the_last_known_answer_test_through_a_service_is_shown_wherever_it_is() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (file, pid_file, socket) = (path("cardmon.toml"), path("pid"), path("service.sock"));
+    let arguments = ["x", "--fault", "wrong-answer", "--socket", &socket];
+    let stand_in = <StandIn as clap::Parser>::parse_from(arguments);
+    let service = firmware_sim::service::Service::listen(&stand_in.service).unwrap();
+    let (stop, stopped) = std::os::unix::net::UnixStream::pair().unwrap();
+    let serving = thread::spawn(move || {
+        let stopped = std::os::fd::AsFd::as_fd(&stopped);
+        service.serve(stopped).unwrap();
+    });
+    fs::write(&pid_file, std::process::id().to_string()).unwrap();
+    let text = format!(
+        "[[service]]\nname = 'hardserver'\npid_file = '{pid_file}'\nsocket = '{socket}'\n\
+         known_answer = '1s'\n"
+    );
+    fs::write(&file, text).unwrap();
+    let mut monitor = Monitor::start_with(directory.path(), &["--config", &file]);
+    let status = loop {
+        let status = monitor.poll();
+        if status["services"][0]["known_answer"]["result"] == "wrong" {
+            break status;
+        }
+    };
+    let service = &status["services"][0];
+    let test = &service["known_answer"];
+    assert!(test["age_seconds"].as_f64().unwrap() >= 0.0, "{test}");
+    let detail = "the signature is not that of the test";
+    assert_eq!(test["detail"], detail);
+    let seen = (&service["standing"], &service["cause"]);
+    assert_eq!(seen, (&"answers".into(), &"undetermined".into()));
+    assert_eq!(service["codes"], serde_json::json!([16]));
+    let (_, metrics) = get(&status, "/metrics");
+    for line in [
+        r#"cardmon_service_known_answer{service="hardserver",result="wrong"} 1.0"#,
+        r#"cardmon_service_known_answer{service="hardserver",result="right"} 0.0"#,
+        "# UNIT cardmon_service_known_answer_age_seconds seconds",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "no {line}");
+    }
+    let (_, table) = ask(&status, "status");
+    let row = table.lines().find(|line| line.starts_with("hardserver"));
+    let row = row.unwrap();
+    assert!(row.contains("wrong ") && row.contains(" ago"), "{table}");
+    assert!(table.contains("    wrong-answer: "), "{table}");
+    // Whose it is is not known; that it is wrong is.
+    let (code, line) = ask(&status, "check");
+    assert_eq!(code, 2, "{line}");
+    drop((monitor, stop));
+    serving.join().unwrap();
+}
+
 #[test]
 fn what_was_weighed_of_a_card_and_a_service_is_shown_with_what_to_do() {
     let directory = directory();

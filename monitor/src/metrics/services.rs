@@ -5,7 +5,9 @@
 
 use super::{Families, Labels, flag, lossy};
 use crate::leak::Level;
-use crate::status::{LeakFigures, ServiceFigures, ServiceStatus, Standing, Status};
+use crate::status::{
+    KnownAnswerResult, LeakFigures, ServiceFigures, ServiceStatus, Standing, Status,
+};
 use crate::verdict::Cause;
 use prometheus_client::registry::Unit;
 use std::fmt;
@@ -83,6 +85,33 @@ fn encode_verdicts(to: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Re
         services
             .iter()
             .filter_map(|it| Some((by_service(it), it.answer_seconds?))),
+    )?;
+    let tests = || {
+        let tested = services.iter();
+        tested.filter_map(|it| Some((it, it.known_answer.as_ref()?)))
+    };
+    to.gauge(
+        "cardmon_service_known_answer",
+        "What came of the last known-answer test through the service: 1 for that",
+        None,
+        tests().flat_map(|(service, test)| {
+            KnownAnswerResult::ALL.map(|result| {
+                let labels = with(service, "result", result.name());
+                (labels, flag(test.result == result))
+            })
+        }),
+    )?;
+    to.gauge(
+        "cardmon_service_known_answer_age",
+        "How long ago the last known-answer test through the service ended",
+        Some(&Unit::Seconds),
+        tests().map(|(service, test)| (by_service(service), test.age_seconds)),
+    )?;
+    to.gauge(
+        "cardmon_service_known_answer_duration",
+        "How long the last known-answer test through the service took, if it was right",
+        Some(&Unit::Seconds),
+        tests().filter_map(|(service, test)| Some((by_service(service), test.took_seconds?))),
     )
 }
 

@@ -4,7 +4,8 @@
 //! its own, and is not asked again until it is back.
 
 use super::{Blindness, Latest, Probe, ProbeError, Runner};
-use hwshim::clock::Instant;
+use hwshim::clock::{Instant, nanos};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Periodic<P: Probe> {
     /// What to name when nothing can be seen of it.
     place: PathBuf,
     interval: Duration,
+    /// Whether intervals differ, as whoever looks at the same from elsewhere must not fall in step.
+    is_jittered: bool,
     again_at: Option<Instant>,
     /// What was asked for before this is of the past.
     since: Instant,
@@ -47,6 +50,7 @@ where
                 subject,
                 place,
                 interval,
+                is_jittered: false,
                 again_at: None,
                 since: Instant::ORIGIN,
             }),
@@ -57,10 +61,23 @@ where
         }
     }
 
+    /// Looks after an interval that is each time another, by up to a tenth.
+    #[must_use]
+    pub fn jittered(self) -> Self {
+        Self {
+            is_jittered: true,
+            ..self
+        }
+    }
+
     /// Asks for a look if one is due, and gives what the last one saw; `None` before the first.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<Result<P::Observation, ProbeError>>> {
         if self.again_at.is_none_or(|at| now >= at) && self.runner.ask(self.subject.clone(), now) {
-            self.again_at = Some(now.plus(self.interval));
+            let interval = match self.is_jittered {
+                true => about(self.interval),
+                false => self.interval,
+            };
+            self.again_at = Some(now.plus(interval));
         }
         match self.runner.latest(now) {
             Latest::Nothing => None,
@@ -100,10 +117,29 @@ where
     }
 }
 
+/// So much, more or less.
+fn about(interval: Duration) -> Duration {
+    // Whatever is hashed: the keys are drawn anew each time.
+    let random = RandomState::new().hash_one(());
+    let interval = nanos(interval);
+    let fifth = (interval / 5).max(1);
+    Duration::from_nanos(interval - interval / 10 + random % fifth)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    #[test]
+    fn jittered_intervals_differ_by_up_to_a_tenth() {
+        let interval = Duration::from_secs(60);
+        let all = [(); 50].map(|()| about(interval));
+        let (low, high) = (interval * 9 / 10, interval * 11 / 10);
+        assert!(all.iter().all(|it| (low..high).contains(it)), "{all:?}");
+        assert!(all.iter().any(|it| *it < interval), "{all:?}");
+        assert!(all.iter().any(|it| *it > interval), "{all:?}");
+    }
 
     /// Returns what it is sent, and hangs until then.
     struct Told(mpsc::Receiver<u32>);

@@ -2,7 +2,9 @@
 //!
 //! It connects anew for each look, because whether that works is half of what is asked. It says
 //! `enquiry` and `stattree`, a line each, and takes what their programs print, announced by
-//! `ok lines N`. It asks the service to do nothing with the card.
+//! `ok lines N`. It asks the service to do nothing with the card: that is for
+//! [`KnownAnswerProbe`], which connects by itself, so that a service that does no work says so all
+//! the same.
 //!
 //! ```text
 //!   connect ---- nobody listens --------------------------> refused
@@ -14,6 +16,10 @@
 //!      v
 //!   answered
 //! ```
+
+mod known_answer;
+
+pub use known_answer::{KnownAnswer, KnownAnswerProbe, Refused};
 
 use super::file::printable;
 use super::{Enquiry, ParseError, Probe, ProbeError, Statistics};
@@ -31,7 +37,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is asked. It fits into any socket's buffer.
+/// What is asked. It fits into any socket's buffer, as does everything else that is.
 const QUESTION: &[u8] = b"enquiry\nstattree\nquit\n";
 /// Texts that answer it.
 const TEXTS: usize = 2;
@@ -119,7 +125,7 @@ impl ReachProbe {
     fn ask(&mut self, address: &ServiceAddress) -> Result<Reach, Stop> {
         let attempt = Attempt::begin(self.timeout);
         let socket = attempt.connect(address)?;
-        attempt.send(&socket)?;
+        attempt.send(&socket, QUESTION)?;
         self.answer.clear();
         while !self.answer.advance()? {
             attempt.receive(&socket, &mut self.answer.bytes)?;
@@ -221,8 +227,8 @@ impl Attempt {
         }
     }
 
-    fn send(&self, socket: &OwnedFd) -> Result<(), Stop> {
-        let mut rest = QUESTION;
+    fn send(&self, socket: &OwnedFd, question: &[u8]) -> Result<(), Stop> {
+        let mut rest = question;
         while !rest.is_empty() {
             match send(socket, rest, SendFlags::NOSIGNAL) {
                 Ok(sent) => rest = &rest[sent..],

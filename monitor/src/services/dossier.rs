@@ -6,7 +6,7 @@
 //! and excuses nobody.
 
 use super::judge::sentence_of;
-use super::{CardFacts, Facts, Found, Work};
+use super::{CardFacts, Facts, Found, Tests, Work};
 use crate::attribution::{Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, Scales};
 use crate::leak::{Level, Scope};
 use crate::local_health::{Limits, Sample};
@@ -18,6 +18,9 @@ use hwshim::clock::Instant;
 const SUSPECTED: f64 = 0.5;
 /// Once may have met a pause.
 const SILENT_ONCE: f64 = 0.3;
+/// That a test through a service had another answer tells as much as one of the card's own, but for
+/// that the service may have computed it: nobody is sure of a card by that alone.
+const WRONG_BY_EITHER: f64 = 0.7;
 /// That something would not be done may be for want of permission, or of time.
 const DECLINED: f64 = 0.5;
 
@@ -55,6 +58,7 @@ impl Evidences {
         self.process(facts, now);
         self.answers(facts, now);
         self.work(facts.work, now);
+        self.tests(facts.tests, now);
         self.quota(facts, now);
         self.leaks(facts.leaks, now);
         self.host(host, now);
@@ -157,10 +161,44 @@ impl Evidences {
         }
     }
 
+    fn tests(&mut self, tests: Tests<'_>, now: Instant) {
+        let dossier = &mut self.scales.dossier;
+        match tests {
+            Tests::Unknown => {}
+            Tests::Right => {
+                let detail = "known-answer tests through it are right";
+                dossier.not_seen(Kind::WrongAnswer, detail, now);
+                dossier.not_seen(Kind::CheckFailed, detail, now);
+            }
+            Tests::Wrong { .. } => {
+                let detail = "a known-answer test through it had another answer";
+                dossier.seen(Kind::WrongAnswer, WRONG_BY_EITHER, detail, now);
+            }
+            // That its card is away is not weighed here.
+            Tests::Refused { refused, .. } if refused.code == "no-card" => {}
+            Tests::Refused { refused, .. } if refused.command == "open" => {
+                let detail = "it opens no session for a known-answer test";
+                dossier.seen(Kind::Permission, DECLINED, detail, now);
+            }
+            Tests::Refused { .. } => {
+                let detail = "a known-answer test through it was answered with an error";
+                dossier.seen(Kind::CheckFailed, DECLINED, detail, now);
+            }
+            Tests::Lost { times, excused, .. } => {
+                let strength = tests.lost().max(SILENT_ONCE);
+                let times = times.saturating_add(excused);
+                let detail =
+                    format!("it gave no answer to a known-answer test, {times} times in a row");
+                dossier.seen(Kind::CounterMovesNoReply, strength, detail, now);
+            }
+        }
+    }
+
     /// The longer nothing comes of it, the less a quota explains.
     fn quota(&mut self, facts: &Facts<'_>, now: Instant) {
         let dossier = &mut self.scales.dossier;
-        let strength = 1.0 - facts.silence().max(facts.work.stuck());
+        let idle = facts.silence().max(facts.work.stuck());
+        let strength = 1.0 - idle.max(facts.tests.lost());
         let answers = matches!(facts.reach, Some(Ok(Reach::Answered(_))));
         match facts.held_up_by() {
             Some(throttled) if strength > 0.0 => {
@@ -283,6 +321,7 @@ mod tests {
             silent_in_a_row: 3,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            tests: Tests::Unknown,
             throttled: None,
             leaks,
             oom_kills: 0,
@@ -318,6 +357,41 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_answer_through_a_service_makes_nobody_sure_and_the_card_the_likeliest() {
+        let answered = Ok(Reach::Answered(Box::new(ServiceAnswer {
+            enquiry: Enquiry::default(),
+            statistics: Statistics::default(),
+            took: Duration::ZERO,
+        })));
+        let watching = [leak(Level::Watching)];
+        let of = |tests| Facts {
+            process: Found::Running,
+            reach: Some(&answered),
+            silent_in_a_row: 0,
+            excused_in_a_row: 0,
+            work: Work::Done,
+            tests,
+            throttled: None,
+            leaks: &watching,
+            oom_kills: 0,
+        };
+        let message = "status 9";
+        let wrong = assessed(&of(Tests::Wrong { message }), &Sample::QUIET);
+        assert_eq!(wrong.cause, Cause::Undetermined, "{wrong:#?}");
+        assert_eq!(wrong.leading, Cause::Card);
+        assert!(wrong.next_test.is_some());
+        let right = assessed(&of(Tests::Right), &Sample::QUIET);
+        assert_eq!(right.cause, Cause::None, "{right:#?}");
+        let lost = Tests::Lost {
+            command: "kat",
+            times: 2,
+            excused: 0,
+        };
+        let lost = assessed(&of(lost), &Sample::QUIET);
+        assert_eq!(lost.cause, Cause::ServiceHang, "{lost:#?}");
+    }
+
+    #[test]
     fn silence_at_a_quota_is_too_much_to_do_until_it_has_lasted() {
         let silent = Ok(Reach::Silent { received: 0 });
         let throttled = Throttled {
@@ -331,6 +405,7 @@ mod tests {
                 silent_in_a_row: 0,
                 excused_in_a_row,
                 work: Work::Unknown,
+                tests: Tests::Unknown,
                 throttled: Some(&throttled),
                 leaks: &[leak(Level::Watching)],
                 oom_kills: 0,
@@ -350,6 +425,7 @@ mod tests {
             silent_in_a_row: 3,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            tests: Tests::Unknown,
             throttled: None,
             leaks: &[leak(Level::Watching)],
             oom_kills: 0,
@@ -373,6 +449,7 @@ mod tests {
             silent_in_a_row: 0,
             excused_in_a_row: 0,
             work: Work::Unknown,
+            tests: Tests::Unknown,
             throttled: None,
             leaks: &[young],
             oom_kills: 0,

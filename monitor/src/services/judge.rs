@@ -8,7 +8,10 @@
 //! | silence, hung up, a full queue | silent | service-hang from the second time on |
 //! | the same, or answers, and more to do than is done | silent or answers | overload |
 //! | answers, and commands of which none is done | answers | service-hang from the second time on |
-//! | any of these three at a quota of processor time | silent or answers | overload, and service-hang from the fourth time on |
+//! | answers, and known-answer tests that get no answer | answers | service-hang from the second time on, or overload |
+//! | a known-answer test with another answer | answers | undetermined: its card, or itself |
+//! | a known-answer test that is refused | answers | undetermined from the second time on |
+//! | any of silence, no work, and tests without an answer at a quota of processor time | silent or answers | overload, and service-hang from the fourth time on |
 //! | a leak, at least leaking | answers or runs | service-leak |
 //! | it may not be looked at | unknown | undetermined |
 //! | none of that | answers, declines or runs | none |
@@ -20,7 +23,7 @@
 use super::Throttled;
 use crate::checks;
 use crate::leak::Level;
-use crate::probe::{ProbeError, Reach};
+use crate::probe::{ProbeError, Reach, Refused};
 use crate::status::{LeakFigures, Standing, Unit};
 use crate::text;
 use crate::verdict::{Cause, Evidence};
@@ -46,6 +49,8 @@ pub struct Facts<'a> {
     pub excused_in_a_row: u32,
     /// What becomes of the commands given to it, as its last answers tell.
     pub work: Work,
+    /// What becomes of known-answer tests through it.
+    pub tests: Tests<'a>,
     /// The control group that had used up its quota of processor time of late, if one had.
     pub throttled: Option<&'a Throttled>,
     /// What is believed of each resource.
@@ -63,7 +68,8 @@ impl Facts<'_> {
     /// Who held it up, if it gives no answer or does no work.
     pub(super) fn held_up_by(&self) -> Option<&Throttled> {
         let is_idle = standing(self) == Standing::Silent
-            || matches!(self.work, Work::Stuck { .. } | Work::Overrun { .. });
+            || matches!(self.work, Work::Stuck { .. } | Work::Overrun { .. })
+            || matches!(self.tests, Tests::Lost { .. });
         self.throttled.filter(|_| is_idle)
     }
 }
@@ -118,6 +124,47 @@ impl Work {
     }
 }
 
+/// What becomes of known-answer tests through a service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Tests<'a> {
+    /// There are none, or none of late.
+    #[default]
+    Unknown,
+    /// The answer is the known one.
+    Right,
+    /// It is another one.
+    Wrong {
+        /// What the service says.
+        message: &'a str,
+    },
+    /// It is an error.
+    Refused {
+        /// Which.
+        refused: &'a Refused,
+        /// So often in a row.
+        times: u32,
+    },
+    /// There is none, though it answers how it is.
+    Lost {
+        /// What it does not answer.
+        command: &'a str,
+        /// Tests in a row of which that is so, and nothing explains it.
+        times: u32,
+        /// Those that a starved host, a quota or others' work may explain.
+        excused: u32,
+    },
+}
+
+impl Tests<'_> {
+    /// How surely it hangs by that, from 0 to 1.
+    pub(super) fn lost(self) -> f64 {
+        match self {
+            Self::Lost { times, excused, .. } => sureness(times, excused),
+            Self::Unknown | Self::Right | Self::Wrong { .. } | Self::Refused { .. } => 0.0,
+        }
+    }
+}
+
 /// What became of looking for a process.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
@@ -158,6 +205,7 @@ pub fn judge(facts: &Facts<'_>) -> Judgement {
     findings.extend(process(facts));
     findings.extend(reach(facts));
     findings.extend(work(facts));
+    findings.extend(tests(facts));
     findings.extend(quota(facts));
     findings.extend(leaks(facts));
     // Who is known to be at fault comes before what could not be seen.
@@ -256,11 +304,7 @@ fn reach(facts: &Facts<'_>) -> Option<Finding> {
         } else {
             Cause::None
         };
-        let times = if times <= 1 {
-            "once".to_owned()
-        } else {
-            format!("{times} times in a row")
-        };
+        let times = in_a_row(times);
         finding(cause, Some(17), "no-answer", format!("{what}, {times}"))
     };
     Some(match reach {
@@ -300,6 +344,65 @@ fn work(facts: &Facts<'_>) -> Option<Finding> {
             let detail = format!("{outstanding} commands wait, and more come than are done");
             Some(finding(Cause::Overload, None, "overrun", detail))
         }
+    }
+}
+
+/// The code of a session that is not opened, and that of what the process can have no more of.
+const NO_SESSION: u8 = 4;
+const NO_RESOURCES: u8 = 6;
+
+/// What becomes of a request that is known to be good.
+fn tests(facts: &Facts<'_>) -> Option<Finding> {
+    Some(match facts.tests {
+        Tests::Unknown | Tests::Right => return None,
+        Tests::Wrong { message } => {
+            let detail = format!(
+                "a known-answer test through it had another answer ({}); whether its card computed \
+                 that or it did is not seen from here: test the card through another service, or \
+                 another card through this one",
+                text::clean(message)
+            );
+            finding(Cause::Undetermined, Some(16), "wrong-answer", detail)
+        }
+        Tests::Refused { refused, times } => {
+            // One may have met a moment without a card, or a queue that was full.
+            let cause = match times {
+                0 | 1 => Cause::None,
+                _ => Cause::Undetermined,
+            };
+            let code = match &*refused.code {
+                "resources" => Some(NO_RESOURCES),
+                _ if refused.command == "open" => Some(NO_SESSION),
+                _ => None,
+            };
+            let refused = text::clean(&refused.to_string());
+            let detail = format!("of a known-answer test {refused}, {}", in_a_row(times));
+            finding(cause, code, "known-answer-refused", detail)
+        }
+        Tests::Lost {
+            command,
+            times,
+            excused,
+        } => {
+            let is_busy = matches!(facts.work, Work::Overrun { .. });
+            let cause = if facts.tests.lost() >= 1.0 && !is_busy {
+                Cause::ServiceHang
+            } else {
+                Cause::None
+            };
+            let times = in_a_row(times.saturating_add(excused));
+            let detail = format!(
+                "it answers how it is, and not `{command}` of a known-answer test, {times}"
+            );
+            finding(cause, Some(17), "known-answer-lost", detail)
+        }
+    })
+}
+
+fn in_a_row(times: u32) -> String {
+    match times {
+        0 | 1 => "once".to_owned(),
+        times => format!("{times} times in a row"),
     }
 }
 
@@ -425,10 +528,65 @@ mod tests {
         silent_in_a_row: 0,
         excused_in_a_row: 0,
         work: Work::Unknown,
+        tests: Tests::Unknown,
         throttled: None,
         leaks: &[],
         oom_kills: 0,
     };
+
+    #[test]
+    fn a_known_answer_test_that_is_wrong_refused_or_lost_is_told_each_for_what_it_is() {
+        let answered = answered();
+        let refused = |command, code: &str| Refused {
+            command,
+            code: code.to_owned(),
+            message: "no".to_owned(),
+        };
+        let (no_session, no_port) = (refused("open", "no-card"), refused("open", "resources"));
+        let of = |tests, work| {
+            let judged = judge(&Facts {
+                reach: Some(&answered),
+                tests,
+                work,
+                ..WELL
+            });
+            assert_eq!(judged.standing, Standing::Answers);
+            let first = judged
+                .evidence
+                .first()
+                .map(|it| it.code.clone().into_owned());
+            (judged.cause, judged.codes, first.unwrap_or_default())
+        };
+        let judged = |tests| of(tests, Work::Unknown);
+        let expected = |cause, codes: &[u8], first: &str| (cause, codes.to_vec(), first.to_owned());
+        assert_eq!(judged(Tests::Right), expected(Cause::None, &[], ""));
+        let message = "status 9";
+        let wrong = judged(Tests::Wrong { message });
+        assert_eq!(wrong, expected(Cause::Undetermined, &[16], "wrong-answer"));
+        let first = "known-answer-refused";
+        let refused = &no_session;
+        let once = judged(Tests::Refused { refused, times: 1 });
+        assert_eq!(once, expected(Cause::None, &[4], first));
+        let refused = &no_port;
+        let twice = judged(Tests::Refused { refused, times: 2 });
+        assert_eq!(twice, expected(Cause::Undetermined, &[6], first));
+        let first = "known-answer-lost";
+        for (times, excused, cause) in [
+            (1, 0, Cause::None),
+            (2, 0, Cause::ServiceHang),
+            (0, 3, Cause::None),
+            (0, 4, Cause::ServiceHang),
+        ] {
+            let lost = Tests::Lost {
+                command: "kat",
+                times,
+                excused,
+            };
+            assert_eq!(judged(lost), expected(cause, &[17], first), "{lost:?}");
+            let overrun = Work::Overrun { outstanding: 500 };
+            assert_eq!(of(lost, overrun).0, Cause::Overload);
+        }
+    }
 
     #[test]
     fn who_is_silent_however_often_a_starved_host_lets_others_run_hangs_after_all() {

@@ -3,8 +3,9 @@
 
 use super::ServiceSettings;
 use crate::probe::{
-    Cgroup, CgroupMemory, CgroupProbe, CpuPeriods, LocateProbe, OwnerId, Periodic, Probe,
-    ProbeError, QuotaProbe, Reach, ReachProbe, Service, ServiceAddress, ServiceProbe, Whereabouts,
+    Cgroup, CgroupMemory, CgroupProbe, CpuPeriods, KnownAnswer, KnownAnswerProbe, LocateProbe,
+    OwnerId, Periodic, Probe, ProbeError, QuotaProbe, Reach, ReachProbe, Service, ServiceAddress,
+    ServiceProbe, Whereabouts,
 };
 use hwshim::clock::Instant;
 use std::fmt::Debug;
@@ -24,6 +25,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 pub type Located = Arc<Result<OwnerId, ProbeError>>;
 /// What came of asking a service how it is.
 pub type Reached = Arc<Result<Reach, ProbeError>>;
+/// What came of a known-answer test through a service.
+pub type Tested = Arc<Result<KnownAnswer, ProbeError>>;
 
 /// Looks at one service.
 pub trait Senses: Debug + Send {
@@ -36,6 +39,10 @@ pub trait Senses: Debug + Send {
 
     /// What came of the last question, as [`locate`](Self::locate) has it.
     fn ask(&mut self, now: Instant) -> Option<Reached>;
+
+    /// Has a known-answer test done when one is due, and gives what came of the last, as
+    /// [`locate`](Self::locate) has it. One is under way at a time, and none begins but by this.
+    fn test(&mut self, now: Instant) -> Option<Tested>;
 
     /// It is another process: what the one before answered, or did not, is no news.
     fn ask_anew(&mut self, now: Instant);
@@ -70,6 +77,7 @@ pub(super) struct Kernel {
     whereabouts: Whereabouts,
     locate: Result<Periodic<LocateProbe>, ProbeError>,
     reach: Option<Result<Periodic<ReachProbe>, ProbeError>>,
+    known_answer: Option<Result<Periodic<KnownAnswerProbe>, ProbeError>>,
     service: ServiceProbe,
     cgroup: CgroupProbe,
     quota: QuotaProbe,
@@ -88,6 +96,11 @@ impl Kernel {
         Self {
             locate: Periodic::start(probe, sought, place, LOOK_INTERVAL, LOOK_TIMEOUT),
             reach: settings.address.clone().map(ask_at),
+            known_answer: settings
+                .address
+                .clone()
+                .zip(settings.known_answer_interval)
+                .map(|(address, interval)| test_at(address, interval)),
             service: ServiceProbe::new(root),
             cgroup: CgroupProbe::new(root),
             quota: QuotaProbe::new(root),
@@ -118,9 +131,19 @@ impl Senses for Kernel {
         }
     }
 
+    fn test(&mut self, now: Instant) -> Option<Tested> {
+        match &mut self.known_answer {
+            Some(Ok(known_answer)) => known_answer.poll(now),
+            Some(Err(_)) | None => None,
+        }
+    }
+
     fn ask_anew(&mut self, now: Instant) {
         if let Some(Ok(reach)) = &mut self.reach {
             reach.begin_anew(now);
+        }
+        if let Some(Ok(known_answer)) = &mut self.known_answer {
+            known_answer.begin_anew(now);
         }
     }
 
@@ -155,7 +178,11 @@ impl Senses for Kernel {
             Some(Ok(reach)) => reach.wait(patience),
             _ => true,
         };
-        located && asked
+        let tested = match &self.known_answer {
+            Some(Ok(known_answer)) => known_answer.wait(patience),
+            _ => true,
+        };
+        located && asked && tested
     }
 }
 
@@ -163,4 +190,14 @@ fn ask_at(address: ServiceAddress) -> Result<Periodic<ReachProbe>, ProbeError> {
     let probe = ReachProbe::new(ANSWER_TIMEOUT);
     let place = PathBuf::from(address.to_string());
     Periodic::start(probe, address, place, LOOK_INTERVAL, LOOK_TIMEOUT)
+}
+
+/// Monitors of many hosts that were started together would otherwise all ask a shared card at once.
+fn test_at(
+    address: ServiceAddress,
+    interval: Duration,
+) -> Result<Periodic<KnownAnswerProbe>, ProbeError> {
+    let probe = KnownAnswerProbe::new(ANSWER_TIMEOUT);
+    let place = PathBuf::from(address.to_string());
+    Periodic::start(probe, address, place, interval, LOOK_TIMEOUT).map(Periodic::jittered)
 }

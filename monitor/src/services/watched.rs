@@ -3,6 +3,7 @@
 use super::dossier::Evidences;
 use super::groups::Groups;
 use super::harm::{Absence, Memory, Party};
+use super::known_answer::KnownAnswers;
 use super::quota::Quotas;
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
@@ -43,6 +44,7 @@ pub(super) struct Watched {
     quotas: Quotas,
     absence: Absence,
     answers: Answers,
+    known_answers: KnownAnswers,
     leaks: Vec<Resource>,
     sampled_at: Option<Instant>,
     restarts: u64,
@@ -106,6 +108,7 @@ impl Watched {
             quotas: Quotas::default(),
             absence: Absence::default(),
             answers: Answers::default(),
+            known_answers: KnownAnswers::default(),
             leaks: Vec::new(),
             sampled_at: None,
             restarts: 0,
@@ -147,6 +150,7 @@ impl Watched {
         self.ask(now);
         let cgroup = self.look_at_groups(now);
         let answer = self.answers.latest(now);
+        self.test(around, answer.as_deref(), now);
         let of_process = self.process.cgroup.as_ref().zip(cgroup.as_ref());
         let kernel = of_process.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
         if let Some(Ok(service)) = &service {
@@ -190,6 +194,7 @@ impl Watched {
                 .as_ref()
                 .and_then(|answer| answer.enquiry.server.as_ref()?.version.clone()),
             answer_seconds: answer.map(|answer| answer.took.as_secs_f64()),
+            known_answer: self.known_answers.figures(now),
             kernel,
             leaks,
             assessment: Some(self.evidences.figures()),
@@ -277,16 +282,39 @@ impl Watched {
 
     fn ask_anew(&mut self, now: Instant) {
         self.answers = Answers::default();
+        self.known_answers = KnownAnswers::default();
         self.senses.ask_anew(now);
     }
 
     fn ask(&mut self, now: Instant) {
         if let Some(seen) = self.senses.ask(now) {
-            let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
-            let host = self.host.as_ref();
-            let starved = host.is_some_and(|host| host.score_max_within(since, now) > 0);
-            let throttled = self.quotas.throttled_within(STARVED_FOR, now).is_some();
-            self.answers.take(seen, Excuse { starved, throttled }, now);
+            let excuse = self.excuse(now);
+            self.answers.take(seen, excuse, now);
+        }
+    }
+
+    /// Has a known-answer test done, where that is no waste and does no harm.
+    fn test(&mut self, around: &Surroundings<'_>, answer: Option<&ServiceAnswer>, now: Instant) {
+        let card_is_absent = self.card_among(around).is_some_and(|card| card.absent);
+        // Without a process nobody is there to test, and who answers may be another.
+        let is_there = self.process.id.is_some();
+        if !is_there || !self.known_answers.may_begin(answer, card_is_absent) {
+            return;
+        }
+        if let Some(seen) = self.senses.test(now) {
+            let (answers, excuse) = (answer.is_some(), self.excuse(now));
+            let work = self.answers.progress.work(now);
+            self.known_answers.take(seen, answers, work, excuse, now);
+        }
+    }
+
+    /// What may be why it did nothing of late, or less than it could.
+    fn excuse(&self, now: Instant) -> Excuse {
+        let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
+        let host = self.host.as_ref();
+        Excuse {
+            starved: host.is_some_and(|host| host.score_max_within(since, now) > 0),
+            throttled: self.quotas.throttled_within(STARVED_FOR, now).is_some(),
         }
     }
 
@@ -318,6 +346,9 @@ impl Watched {
             silent_in_a_row: self.answers.silent_in_a_row,
             excused_in_a_row: self.answers.excused_in_a_row,
             work: self.answers.progress.work(now),
+            tests: self
+                .known_answers
+                .tests(self.settings.known_answer_interval, now),
             throttled: self.quotas.throttled_within(STARVED_FOR, now),
             leaks,
             oom_kills: around.oom_kills,

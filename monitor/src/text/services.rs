@@ -5,8 +5,8 @@ use super::diagnosis::{advised, in_short};
 use super::{Rows, UNSEEN, clean, drill, mebibytes, reason, seconds, spoken};
 use crate::leak::{Level, Scope};
 use crate::status::{
-    ExhaustionFigures, GateFigures, KernelFigures, LeakFigures, ServiceStatus, Standing, Status,
-    Unit,
+    ExhaustionFigures, GateFigures, KernelFigures, KnownAnswerResult, LeakFigures, ServiceStatus,
+    Standing, Status, Unit,
 };
 use crate::verdict::Cause;
 use anstyle::{AnsiColor, Style};
@@ -19,7 +19,7 @@ const STANDING_COLUMN: usize = 1;
 /// The table of `status`.
 pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
     let mut rows = Rows::new([
-        "SERVICE", "STANDING", "CAUSE", "SINCE", "PROCESS", "RESTARTS", "LEAKS",
+        "SERVICE", "STANDING", "CAUSE", "SINCE", "TEST", "PROCESS", "RESTARTS", "LEAKS",
     ]);
     for service in services {
         let row = [
@@ -27,6 +27,7 @@ pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
             service.standing.name().to_owned(),
             blamed(service),
             spoken(seconds(service.for_seconds)),
+            test(service),
             process(service),
             service.restarts.to_string(),
             rising(service),
@@ -59,6 +60,19 @@ pub(super) fn victim_of(service: &ServiceStatus) -> Option<String> {
         Some(culprit) => format!("    victim of {}, which leaks: {harm}", clean(culprit)),
         None => format!("    victim of what takes this host's memory: {harm}"),
     })
+}
+
+/// The last known-answer test, as that of a card is shown.
+fn test(service: &ServiceStatus) -> String {
+    let Some(test) = &service.known_answer else {
+        return UNSEEN.to_owned();
+    };
+    let age = spoken(seconds(test.age_seconds));
+    match test.result {
+        // It is not done again, so how old that is means nothing.
+        KnownAnswerResult::Declined => test.result.name().to_owned(),
+        result => format!("{} {age} ago", result.name()),
+    }
 }
 
 fn process(service: &ServiceStatus) -> String {

@@ -1,19 +1,20 @@
 //! A host service beside the card, as a kernel and the service itself tell of it.
 //!
 //! It holds memory, descriptors, threads and ports as such services do: more while it warms up, a
-//! little more or less from look to look, and for good what it leaks. It is asked every ten seconds
-//! and has three to answer, as `cardmon` has it. Nothing is judged here.
+//! little more or less from look to look, and for good what it leaks. It is asked every ten seconds,
+//! and has a known-answer test to do each minute; it has three seconds for either, as `cardmon` has
+//! it. Nothing is judged here.
 
 use crate::trouble::Mishap;
 use fastrand::Rng;
 use hwshim::clock::Instant;
 use monitor::probe::{
     Cgroup, CgroupEvents, CgroupMemory, CpuPeriods, Descriptors, Enquiry, EnquiryModule, Holdings,
-    KernelMemory, Limit, Listening, ModuleStatistics, Network, NetworkRejects, OwnerId, ProbeError,
-    Reach, ServerStatistics, Service, ServiceAnswer, ServiceLimits, ServiceMemory, Sockets,
-    Statistics, Whereabouts,
+    KernelMemory, KnownAnswer, Limit, Listening, ModuleStatistics, Network, NetworkRejects,
+    OwnerId, ProbeError, Reach, ServerStatistics, Service, ServiceAnswer, ServiceLimits,
+    ServiceMemory, Sockets, Statistics, Whereabouts,
 };
-use monitor::services::{ConfiguredLimits, Located, Reached, Senses, ServiceSettings};
+use monitor::services::{ConfiguredLimits, Located, Reached, Senses, ServiceSettings, Tested};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// Between two questions, and between two looks for the process.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two known-answer tests.
+const TEST_INTERVAL: Duration = Duration::from_secs(60);
 /// Who has not answered by then is silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What warms up is nearly as large as it gets after three times as long.
@@ -76,6 +79,9 @@ struct State {
     question: Option<Question>,
     asked_at: Option<Instant>,
     reached: Option<Reached>,
+    test: Option<Question>,
+    test_begun_at: Option<Instant>,
+    tested: Option<Tested>,
 }
 
 /// What it will never give back.
@@ -127,6 +133,9 @@ impl Hardserver {
             question: None,
             asked_at: None,
             reached: None,
+            test: None,
+            test_begun_at: None,
+            tested: None,
         })))
     }
 
@@ -161,9 +170,10 @@ impl Hardserver {
 
     /// Nobody runs for so long: who is being asked answers the later.
     pub(crate) fn stall(&self, stall: Duration) {
-        if let Some(question) = &mut self.state().question {
+        let state = &mut *self.state();
+        for question in [&mut state.question, &mut state.test].into_iter().flatten() {
             question.due = question.due.plus(stall);
-            question.took += stall;
+            question.took = question.took.saturating_add(stall);
         }
     }
 
@@ -208,11 +218,30 @@ impl Senses for Hardserver {
         state.reached.clone()
     }
 
+    fn test(&mut self, now: Instant) -> Option<Tested> {
+        let mut state = self.state();
+        state.live(now);
+        if state.test.as_ref().is_some_and(|it| now >= it.due) {
+            state.end_test();
+        }
+        let is_due = state
+            .test_begun_at
+            .is_none_or(|at| now >= at.plus(TEST_INTERVAL));
+        if is_due && state.test.is_none() {
+            state.test_begun_at = Some(now);
+            state.test = Some(state.begin_test(now));
+        }
+        state.tested.clone()
+    }
+
     fn ask_anew(&mut self, _now: Instant) {
         let mut state = self.state();
         state.question = None;
         state.asked_at = None;
         state.reached = None;
+        state.test = None;
+        state.test_begun_at = None;
+        state.tested = None;
     }
 
     fn look(&mut self, id: OwnerId, now: Instant) -> Result<Service, ProbeError> {
@@ -261,6 +290,7 @@ impl State {
         self.commands = 0.0;
         self.replies = 0.0;
         self.question = None;
+        self.test = None;
     }
 
     /// Time goes by, and what goes wrong does its work.
@@ -343,6 +373,45 @@ impl State {
 
     fn begin_to_ask(&mut self, now: Instant) {
         self.asked_at = Some(now);
+        self.question = Some(self.asked(now));
+    }
+
+    /// A test is asked for as anything is, and then takes a worker for as long as others wait for
+    /// one.
+    fn begin_test(&mut self, now: Instant) -> Question {
+        let mut test = self.asked(now);
+        if self.mishap() == Some(Mishap::WorkersExhausted) {
+            test.took = Duration::MAX;
+        }
+        let outstanding = (self.commands - self.replies) / COMMANDS_PER_SECOND;
+        test.took = test
+            .took
+            .saturating_add(Duration::from_secs_f64(outstanding));
+        test.due = now.plus(test.took.min(ANSWER_TIMEOUT));
+        test
+    }
+
+    fn end_test(&mut self) {
+        let Some(Question { outcome, took, .. }) = self.test.take() else {
+            return;
+        };
+        self.tested = Some(Arc::new(Ok(match outcome {
+            Outcome::Answer if took <= ANSWER_TIMEOUT => KnownAnswer::Right { took },
+            Outcome::Answer => KnownAnswer::Lost {
+                command: "kat",
+                hung_up: false,
+            },
+            Outcome::Silence => KnownAnswer::Lost {
+                command: "open",
+                hung_up: false,
+            },
+            Outcome::Refusal | Outcome::NoConnection | Outcome::NotAllowed => {
+                KnownAnswer::NotConnected
+            }
+        })));
+    }
+
+    fn asked(&mut self, now: Instant) -> Question {
         let is_full = self.queued >= BACKLOG;
         let quick = Duration::from_micros(self.rng.u64(300..3000));
         let (outcome, took) = match self.mishap() {
@@ -366,11 +435,11 @@ impl State {
             }
             _ => (Outcome::Answer, quick),
         };
-        self.question = Some(Question {
+        Question {
             due: now.plus(took.min(ANSWER_TIMEOUT)),
             outcome,
             took,
-        });
+        }
     }
 
     fn hear(&mut self, now: Instant) {

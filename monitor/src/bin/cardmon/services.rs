@@ -10,6 +10,9 @@ use monitor::verdict::Cause;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// The code of a known-answer test that had another answer.
+const WRONG_ANSWER: u8 = 16;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct LeaksArguments {
     /// Say of each resource what was asked of its rise, and what would show that it is no leak.
@@ -61,6 +64,8 @@ pub(crate) fn plugin(service: &ServiceStatus) -> (u8, u8, &'static str, String) 
     let pages = service.leaks.iter().any(|leak| leak.level == Level::Page);
     let (severity, code, word) = match service.cause {
         Cause::None => return (0, 0, "OK", String::new()),
+        // Whose it is is not known; that wrong answers leave it is.
+        _ if service.codes.contains(&WRONG_ANSWER) => (4, 2, "CRITICAL"),
         Cause::Undetermined => (2, PLUGIN_UNKNOWN, "UNKNOWN"),
         Cause::ServiceGone => (4, 2, "CRITICAL"),
         _ if pages => (4, 2, "CRITICAL"),
