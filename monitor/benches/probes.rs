@@ -163,7 +163,7 @@ fn ask_the_stand_in(directory: &Path) -> u64 {
         service.serve(stopped.as_fd()).unwrap();
     });
     let nanos = looks(
-        ReachProbe::new(Duration::from_secs(5)),
+        ReachProbe::new(Duration::from_secs(5), Path::new("/")),
         &ServiceAddress::Unix(socket),
     );
     drop(stop);

@@ -23,6 +23,7 @@ mod groups;
 mod harm;
 mod judge;
 mod known_answer;
+mod ledgers;
 mod load;
 mod quota;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use change::ServiceTransition;
 pub use drill::ServiceTime;
 pub(crate) use harm::{harm, leaks};
 pub use judge::{Facts, Found, Judgement, Tests, Work, judge};
+pub use ledgers::{DeviceFailures, Disagreement, LedgerFacts, Unaccounted};
 pub use quota::Throttled;
 pub use senses::{Located, Reached, Senses, Tested};
 

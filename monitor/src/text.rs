@@ -14,6 +14,7 @@ pub use diagnosis::{
     card as card_diagnosis, function as function_diagnosis, next_test, service as service_diagnosis,
 };
 pub use incidents::{incidents, members_counted};
+pub(crate) use services::amount;
 pub use services::{leak_sentence, leaks, top};
 
 use crate::led::Agreement;

@@ -301,6 +301,43 @@ fn a_leak_of_descriptors_is_named_as_such() {
 }
 
 #[test]
+fn what_a_lying_ledger_does_not_have_is_told_with_both_numbers_and_an_honest_ones_is_not() {
+    let limits = ConfiguredLimits {
+        descriptors: Some(1000),
+        ..bounded()
+    };
+    let told = |lies: bool| {
+        let mut stand_in = StandIn::start("leak-descriptors=1/failed-open");
+        if lies {
+            let answer = stand_in.control.say(r#"{"inject": "ledger-lies"}"#);
+            assert!(answer.contains("true"), "{answer}");
+        }
+        let settings = stand_in.settings(limits);
+        let status = Watched::new(stand_in, settings).play(4);
+        let named: Vec<_> = leaking(&status)
+            .iter()
+            .map(|leak| leak.resource.clone())
+            .collect();
+        assert!(named.contains(&"descriptors".to_owned()), "{status:#?}");
+        let evidence = status.evidence.into_iter();
+        evidence
+            .filter(|it| it.code == "not-in-its-account" || it.code == "ledgers-disagree")
+            .map(|it| it.detail)
+            .collect::<Vec<_>>()
+    };
+    let of_liar = told(true);
+    let [detail] = &of_liar[..] else {
+        panic!("one thing is not in its account: {of_liar:?}");
+    };
+    assert!(detail.starts_with("descriptors: "), "{detail}");
+    assert!(
+        detail.ends_with("by its own (ObjectCount and ClientCount) 0"),
+        "{detail}"
+    );
+    assert_eq!(told(false), [""; 0]);
+}
+
+#[test]
 fn a_leak_of_threads_is_named_as_such() {
     let limits = ConfiguredLimits {
         threads: Some(240),
@@ -367,6 +404,8 @@ fn a_service_that_does_as_much_and_leaks_nothing_is_well() {
         (status.standing, status.cause),
         (Standing::Answers, Cause::None)
     );
+    let told: Vec<_> = status.evidence.iter().map(|it| &*it.code).collect();
+    assert_eq!(told, [""; 0], "its ledgers agree: {status:#?}");
     let watched: Vec<_> = status.leaks.iter().map(|leak| &*leak.resource).collect();
     for resource in [
         "memory",

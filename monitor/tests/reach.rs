@@ -7,6 +7,7 @@ use hwshim::clock::Instant;
 use monitor::probe::{Probe, Reach, ReachProbe, ServiceAddress};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -63,7 +64,7 @@ impl Drop for StandIn {
 }
 
 fn ask(address: &ServiceAddress, timeout: Duration) -> Reach {
-    ReachProbe::new(timeout)
+    ReachProbe::new(timeout, Path::new("/"))
         .observe(address, Instant::ORIGIN)
         .unwrap()
 }
@@ -79,6 +80,7 @@ fn the_stand_in_answers_and_is_understood_over_both_of_its_sockets() {
         assert_eq!(module.serial_number.as_deref(), Some("SIM-7"));
         assert_eq!(module.hardware_status.as_deref(), Some("OK"));
         assert_eq!(answer.statistics.server.clients, Some(1));
+        assert_eq!(answer.connected, Some(1), "by the kernel's account as well");
         assert_eq!(answer.statistics.modules[&1].outstanding(), Some(0));
     }
 }

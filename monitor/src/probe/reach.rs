@@ -17,12 +17,14 @@
 //!   answered
 //! ```
 
+mod connections;
 mod known_answer;
 
 pub use known_answer::{KnownAnswer, KnownAnswerProbe, Refused};
 
 use super::file::printable;
 use super::{Enquiry, ParseError, Probe, ProbeError, Statistics};
+use connections::Connections;
 use hwshim::clock::{Clock, Instant, SystemClock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -34,11 +36,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is asked. It fits into any socket's buffer, as does everything else that is.
-const QUESTION: &[u8] = b"enquiry\nstattree\nquit\n";
+const QUESTION: &[u8] = b"enquiry\nstattree\n";
 /// Texts that answer it.
 const TEXTS: usize = 2;
 /// Longest answer that is taken; a service with 1000 clients needs 100 KiB.
@@ -103,6 +105,9 @@ pub struct ServiceAnswer {
     pub statistics: Statistics,
     /// Time from the first step of connecting to the last byte of the answer.
     pub took: Duration,
+    /// Connections to its address that it has accepted and not closed, by the kernel's account when it
+    /// had answered; the one it was asked on is among them.
+    pub connected: Option<u64>,
 }
 
 /// Asks a host service how it is.
@@ -110,15 +115,18 @@ pub struct ServiceAnswer {
 pub struct ReachProbe {
     timeout: Duration,
     answer: Answer,
+    connections: Connections,
 }
 
 impl ReachProbe {
-    /// A look takes no longer than `timeout`.
+    /// A look takes no longer than `timeout`, but for reading the kernel's tables of sockets. `root` is
+    /// `/`, or a captured tree.
     #[must_use]
-    pub const fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, root: &Path) -> Self {
         Self {
             timeout,
             answer: Answer::new(),
+            connections: Connections::new(root),
         }
     }
 
@@ -130,7 +138,12 @@ impl ReachProbe {
         while !self.answer.advance()? {
             attempt.receive(&socket, &mut self.answer.bytes)?;
         }
-        self.answer.understand(attempt.began)
+        let mut reach = self.answer.understand(attempt.began)?;
+        if let Reach::Answered(answer) = &mut reach {
+            // As long as it is connected, so that both have it.
+            answer.connected = self.connections.to(address);
+        }
+        Ok(reach)
     }
 }
 
@@ -393,6 +406,7 @@ impl Answer {
             enquiry: Enquiry::parse(&text(0)).map_err(wrong("an enquiry"))?,
             statistics: Statistics::parse(&text(1)).map_err(wrong("statistics"))?,
             took: SystemClock.now().since(began),
+            connected: None,
         })))
     }
 }
@@ -410,7 +424,7 @@ mod tests {
     const BRIEF: Duration = Duration::from_millis(30);
 
     fn look(address: &ServiceAddress, timeout: Duration) -> Result<Reach, ProbeError> {
-        ReachProbe::new(timeout).observe(address, Instant::ORIGIN)
+        ReachProbe::new(timeout, Path::new("/")).observe(address, Instant::ORIGIN)
     }
 
     /// A service that takes one connection and says `answer` to the first line.

@@ -6,7 +6,7 @@
 //! and excuses nobody.
 
 use super::judge::sentence_of;
-use super::{CardFacts, Facts, Found, Tests, Work};
+use super::{CardFacts, Facts, Found, LedgerFacts, Tests, Work};
 use crate::attribution::{Circumstances, Counter, Dossier, Kind, Priors, RecentChanges, Scales};
 use crate::leak::{Level, Scope};
 use crate::local_health::{Limits, Sample};
@@ -16,6 +16,11 @@ use hwshim::clock::Instant;
 
 /// A rise that is no more than suspected tells half.
 const SUSPECTED: f64 = 0.5;
+/// One that the service's own account has not: what it does not know that it holds it will not give
+/// back.
+const UNACCOUNTED: f64 = 0.75;
+/// That its card failed and was started again, by the service's count: it may have been told to.
+const DEVICE_FAILED: f64 = 0.5;
 /// Once may have met a pause.
 const SILENT_ONCE: f64 = 0.3;
 /// That a test through a service had another answer tells as much as one of the card's own, but for
@@ -60,7 +65,8 @@ impl Evidences {
         self.work(facts.work, now);
         self.tests(facts.tests, now);
         self.quota(facts, now);
-        self.leaks(facts.leaks, now);
+        self.leaks(facts.leaks, &facts.ledgers, now);
+        self.devices(&facts.ledgers, now);
         self.host(host, now);
         if let Some(card) = card {
             let dossier = &mut self.scales.dossier;
@@ -212,7 +218,15 @@ impl Evidences {
         }
     }
 
-    fn leaks(&mut self, leaks: &[LeakFigures], now: Instant) {
+    fn devices(&mut self, ledgers: &LedgerFacts<'_>, now: Instant) {
+        if let Some(devices) = ledgers.devices {
+            let detail = devices.sentence();
+            let dossier = &mut self.scales.dossier;
+            dossier.seen(Kind::SilentReboot, DEVICE_FAILED, detail, now);
+        }
+    }
+
+    fn leaks(&mut self, leaks: &[LeakFigures], ledgers: &LedgerFacts<'_>, now: Instant) {
         let own = leaks.iter().filter(|leak| leak.scope == Scope::Service);
         let worst = own.clone().max_by_key(|leak| leak.level);
         let Some(worst) = worst else {
@@ -220,7 +234,13 @@ impl Evidences {
         };
         let strength = match worst.level {
             Level::Watching => 0.0,
-            Level::Suspected => SUSPECTED,
+            Level::Suspected => {
+                let mut unaccounted = ledgers.unaccounted.iter();
+                match unaccounted.any(|it| it.resource == worst.resource) {
+                    true => UNACCOUNTED,
+                    false => SUSPECTED,
+                }
+            }
             Level::Leaking | Level::Page => 1.0,
         };
         let dossier = &mut self.scales.dossier;
@@ -277,7 +297,7 @@ mod tests {
     use crate::attribution::Assessment;
     use crate::leak::Speed;
     use crate::probe::{Enquiry, ProbeError, ServiceAnswer, Statistics};
-    use crate::services::{Throttled, judge};
+    use crate::services::{DeviceFailures, Throttled, Unaccounted, judge};
     use crate::status::Unit;
     use crate::verdict::Cause;
     use std::time::Duration;
@@ -313,6 +333,7 @@ mod tests {
             enquiry: Enquiry::default(),
             statistics: Statistics::default(),
             took: Duration::ZERO,
+            connected: None,
         })));
         let (watching, leaking) = ([leak(Level::Watching)], [leak(Level::Leaking)]);
         let facts = |process, reach, leaks| Facts {
@@ -324,6 +345,7 @@ mod tests {
             tests: Tests::Unknown,
             throttled: None,
             leaks,
+            ledgers: LedgerFacts::default(),
             oom_kills: 0,
         };
         for (facts, cause) in [
@@ -362,6 +384,7 @@ mod tests {
             enquiry: Enquiry::default(),
             statistics: Statistics::default(),
             took: Duration::ZERO,
+            connected: None,
         })));
         let watching = [leak(Level::Watching)];
         let of = |tests| Facts {
@@ -373,6 +396,7 @@ mod tests {
             tests,
             throttled: None,
             leaks: &watching,
+            ledgers: LedgerFacts::default(),
             oom_kills: 0,
         };
         let message = "status 9";
@@ -392,6 +416,53 @@ mod tests {
     }
 
     #[test]
+    fn a_leak_that_is_not_in_the_services_own_account_is_the_likelier() {
+        let suspected = [leak(Level::Suspected)];
+        let unaccounted = [Unaccounted {
+            resource: "descriptors",
+            unit: Unit::Count,
+            by_kernel: 480.0,
+            by_itself: 0.0,
+            account: "ObjectCount and ClientCount",
+            within: Duration::from_secs(7200),
+        }];
+        let of = |ledgers| {
+            let facts = Facts {
+                process: Found::Running,
+                reach: None,
+                silent_in_a_row: 0,
+                excused_in_a_row: 0,
+                work: Work::Done,
+                tests: Tests::Right,
+                throttled: None,
+                leaks: &suspected,
+                ledgers,
+                oom_kills: 0,
+            };
+            assessed(&facts, &Sample::QUIET)
+        };
+        let agree = of(LedgerFacts::default());
+        let differ = of(LedgerFacts {
+            unaccounted: &unaccounted,
+            ..LedgerFacts::default()
+        });
+        let leak = |it: &Assessment| it.confidence(Cause::ServiceLeak);
+        assert!(leak(&differ) > leak(&agree) + 0.2, "{differ:#?}");
+        let lost_its_card = of(LedgerFacts {
+            devices: Some(DeviceFailures {
+                fails: 1,
+                restarts: 1,
+            }),
+            ..LedgerFacts::default()
+        });
+        let card = |it: &Assessment| it.confidence(Cause::Card);
+        assert!(
+            card(&lost_its_card) > card(&agree) + 0.1,
+            "{lost_its_card:#?}"
+        );
+    }
+
+    #[test]
     fn silence_at_a_quota_is_too_much_to_do_until_it_has_lasted() {
         let silent = Ok(Reach::Silent { received: 0 });
         let throttled = Throttled {
@@ -408,6 +479,7 @@ mod tests {
                 tests: Tests::Unknown,
                 throttled: Some(&throttled),
                 leaks: &[leak(Level::Watching)],
+                ledgers: LedgerFacts::default(),
                 oom_kills: 0,
             };
             let assessment = assessed(&facts, &Sample::QUIET);
@@ -428,6 +500,7 @@ mod tests {
             tests: Tests::Unknown,
             throttled: None,
             leaks: &[leak(Level::Watching)],
+            ledgers: LedgerFacts::default(),
             oom_kills: 0,
         };
         let starved = Sample {
@@ -452,6 +525,7 @@ mod tests {
             tests: Tests::Unknown,
             throttled: None,
             leaks: &[young],
+            ledgers: LedgerFacts::default(),
             oom_kills: 0,
         };
         let assessment = assessed(&facts, &Sample::QUIET);

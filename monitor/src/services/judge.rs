@@ -20,7 +20,7 @@
 //! that were killed for want of memory are victims: they are told where memory leaks, and are never
 //! the cause of anything.
 
-use super::Throttled;
+use super::{LedgerFacts, Throttled};
 use crate::checks;
 use crate::leak::Level;
 use crate::probe::{ProbeError, Reach, Refused};
@@ -55,6 +55,8 @@ pub struct Facts<'a> {
     pub throttled: Option<&'a Throttled>,
     /// What is believed of each resource.
     pub leaks: &'a [LeakFigures],
+    /// Whether its ledgers agree.
+    pub ledgers: LedgerFacts<'a>,
     /// Processes of the host that were killed for want of memory since it is watched.
     pub oom_kills: u64,
 }
@@ -208,6 +210,7 @@ pub fn judge(facts: &Facts<'_>) -> Judgement {
     findings.extend(tests(facts));
     findings.extend(quota(facts));
     findings.extend(leaks(facts));
+    findings.extend(ledgers(facts));
     // Who is known to be at fault comes before what could not be seen.
     findings.sort_by_key(|finding| match finding.cause {
         Cause::None => 2,
@@ -465,6 +468,22 @@ fn leak(leak: &LeakFigures) -> Finding {
     finding(cause, Some(code), "leak", text::leak_sentence(leak))
 }
 
+/// Ledgers that disagree, which blames nobody by itself.
+fn ledgers<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Finding> + 'a {
+    let LedgerFacts {
+        disagreements,
+        unaccounted,
+        devices,
+    } = facts.ledgers;
+    let told = |name, detail| finding(Cause::None, None, name, detail);
+    let unaccounted = unaccounted.iter();
+    let unaccounted = unaccounted.map(move |it| told("not-in-its-account", it.sentence()));
+    let disagreements = disagreements.iter();
+    let disagreements = disagreements.map(move |it| told("ledgers-disagree", it.sentence()));
+    let devices = devices.map(|it| told("device-failures", it.sentence()));
+    unaccounted.chain(disagreements).chain(devices)
+}
+
 fn finding(cause: Cause, code: Option<u8>, name: &'static str, detail: String) -> Finding {
     Finding {
         cause,
@@ -481,6 +500,7 @@ mod tests {
     use super::*;
     use crate::leak::{Scope, Speed};
     use crate::probe::{Enquiry, ServiceAnswer, Statistics};
+    use crate::services::{DeviceFailures, Disagreement};
     use crate::status::{ExhaustionFigures, LimitFigures, RateFigures};
     use std::time::Duration;
 
@@ -489,6 +509,7 @@ mod tests {
             enquiry: Enquiry::default(),
             statistics: Statistics::default(),
             took: Duration::ZERO,
+            connected: None,
         })))
     }
 
@@ -531,8 +552,46 @@ mod tests {
         tests: Tests::Unknown,
         throttled: None,
         leaks: &[],
+        ledgers: LedgerFacts {
+            disagreements: &[],
+            unaccounted: &[],
+            devices: None,
+        },
         oom_kills: 0,
     };
+
+    #[test]
+    fn ledgers_that_disagree_are_told_and_blame_nobody() {
+        let disagreement = Disagreement {
+            one: ("a", 30),
+            other: ("b", 12),
+            times: 3,
+        };
+        let judged = judge(&Facts {
+            ledgers: LedgerFacts {
+                disagreements: &[disagreement],
+                devices: Some(DeviceFailures {
+                    fails: 1,
+                    restarts: 2,
+                }),
+                ..LedgerFacts::default()
+            },
+            ..WELL
+        });
+        assert_eq!((judged.cause, &judged.codes[..]), (Cause::None, &[][..]));
+        let told = judged.evidence.iter();
+        let told: Vec<_> = told
+            .map(|it| format!("{}: {}", it.code, it.detail))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "ledgers-disagree: a: 30, and b: 12, 3 answers in a row",
+                "device-failures: in the last 10 minutes it lost a card 1 times (DeviceFails) and \
+                 started one again 2 times (DeviceRestarts), by its own count",
+            ]
+        );
+    }
 
     #[test]
     fn a_known_answer_test_that_is_wrong_refused_or_lost_is_told_each_for_what_it_is() {

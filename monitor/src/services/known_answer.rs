@@ -203,6 +203,7 @@ mod tests {
             enquiry: Enquiry::default(),
             statistics: Statistics::default(),
             took: Duration::ZERO,
+            connected: None,
         };
         assert!(tests.may_begin(None, false));
         assert!(!tests.may_begin(None, true));

@@ -95,7 +95,10 @@ impl Kernel {
         let sought = whereabouts.clone();
         Self {
             locate: Periodic::start(probe, sought, place, LOOK_INTERVAL, LOOK_TIMEOUT),
-            reach: settings.address.clone().map(ask_at),
+            reach: settings
+                .address
+                .clone()
+                .map(|address| ask_at(address, root)),
             known_answer: settings
                 .address
                 .clone()
@@ -186,8 +189,8 @@ impl Senses for Kernel {
     }
 }
 
-fn ask_at(address: ServiceAddress) -> Result<Periodic<ReachProbe>, ProbeError> {
-    let probe = ReachProbe::new(ANSWER_TIMEOUT);
+fn ask_at(address: ServiceAddress, root: &Path) -> Result<Periodic<ReachProbe>, ProbeError> {
+    let probe = ReachProbe::new(ANSWER_TIMEOUT, root);
     let place = PathBuf::from(address.to_string());
     Periodic::start(probe, address, place, LOOK_INTERVAL, LOOK_TIMEOUT)
 }

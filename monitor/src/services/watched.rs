@@ -4,6 +4,7 @@ use super::dossier::Evidences;
 use super::groups::Groups;
 use super::harm::{Absence, Memory, Party};
 use super::known_answer::KnownAnswers;
+use super::ledgers::{LedgerFacts, Ledgers, Unaccounted};
 use super::quota::Quotas;
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
@@ -13,7 +14,7 @@ use super::{
     Surroundings, judge,
 };
 use crate::attribution::RecentChanges;
-use crate::leak::{Sample, Watch};
+use crate::leak::{Level, Sample, Scope, Watch};
 use crate::led::Load;
 use crate::local_health::{Limits, LocalHealth};
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
@@ -91,6 +92,8 @@ struct Answers {
     answered_at: Option<Instant>,
     /// What becomes of its commands.
     progress: Progress,
+    /// Whether what it says that it holds is what the kernel says.
+    ledgers: Ledgers,
 }
 
 impl Watched {
@@ -147,10 +150,10 @@ impl Watched {
         self.locate(now);
         let service = self.look(now);
         self.quotas.poll(self.process.id, &mut *self.senses, now);
-        self.ask(now);
+        self.ask(around, now);
         let cgroup = self.look_at_groups(now);
         let answer = self.answers.latest(now);
-        self.test(around, answer.as_deref(), now);
+        self.test(around, answer.as_ref(), now);
         let of_process = self.process.cgroup.as_ref().zip(cgroup.as_ref());
         let kernel = of_process.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
         if let Some(Ok(service)) = &service {
@@ -167,6 +170,10 @@ impl Watched {
             let sample = covariates(card, answer.as_ref());
             let lived = self.time.of(now);
             feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, lived);
+            let ledgers = &mut self.answers.ledgers;
+            for held in held.iter().filter(|it| it.scope == Scope::Service) {
+                ledgers.grow(held.name, held.value, answer.as_ref(), lived);
+            }
         }
         let leaks: Vec<_> = self
             .leaks
@@ -286,7 +293,10 @@ impl Watched {
         self.senses.ask_anew(now);
     }
 
-    fn ask(&mut self, now: Instant) {
+    fn ask(&mut self, around: &Surroundings<'_>, now: Instant) {
+        if self.card_among(around).is_some_and(|card| card.absent) {
+            self.answers.ledgers.card_is_absent(now);
+        }
         if let Some(seen) = self.senses.ask(now) {
             let excuse = self.excuse(now);
             self.answers.take(seen, excuse, now);
@@ -340,6 +350,9 @@ impl Watched {
     ) -> Judgement {
         let card = self.card_among(around);
         let process = self.process.found(service);
+        let ledgers = &self.answers.ledgers;
+        let disagreements: Vec<_> = ledgers.disagreements().cloned().collect();
+        let unaccounted = unaccounted(ledgers, leaks);
         let facts = Facts {
             process,
             reach: self.answers.last.as_deref(),
@@ -351,6 +364,11 @@ impl Watched {
                 .tests(self.settings.known_answer_interval, now),
             throttled: self.quotas.throttled_within(STARVED_FOR, now),
             leaks,
+            ledgers: LedgerFacts {
+                disagreements: &disagreements,
+                unaccounted: &unaccounted,
+                devices: ledgers.device_failures(now),
+            },
             oom_kills: around.oom_kills,
         };
         let sample = around.host_sample.as_ref();
@@ -431,6 +449,7 @@ impl Answers {
             Ok(Reach::Answered(answer)) => {
                 (self.silent_in_a_row, self.excused_in_a_row) = (0, 0);
                 self.progress.take(&answer.statistics, excuse, now);
+                self.ledgers.take(answer, now);
                 self.answered_at = Some(now);
             }
             _ => (self.silent_in_a_row, self.excused_in_a_row) = (0, 0),
@@ -453,6 +472,16 @@ impl Answers {
     fn latest(&self, now: Instant) -> Option<ServiceAnswer> {
         Some(self.recent(now)?.0.clone())
     }
+}
+
+/// Growth of what is suspected to leak that the service's own account has not.
+fn unaccounted(ledgers: &Ledgers, leaks: &[LeakFigures]) -> Vec<Unaccounted> {
+    let suspected = leaks.iter();
+    let suspected =
+        suspected.filter(|leak| leak.level >= Level::Suspected && leak.scope == Scope::Service);
+    suspected
+        .filter_map(|leak| ledgers.unaccounted(&leak.resource, leak.unit))
+        .collect()
 }
 
 /// What may explain how much is held: all of a sample but that.

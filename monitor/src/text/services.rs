@@ -388,7 +388,8 @@ fn left(exhaustion: ExhaustionFigures) -> String {
 }
 
 /// So much of something, as people say it.
-fn amount(value: f64, unit: Unit) -> String {
+#[must_use]
+pub(crate) fn amount(value: f64, unit: Unit) -> String {
     let scaled = |value: f64, unit: &str| format!("{value:.1} {unit}");
     match unit {
         Unit::Count if value.fract() == 0.0 => format!("{value:.0}"),

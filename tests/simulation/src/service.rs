@@ -493,6 +493,7 @@ impl State {
                 modules: has_a_card.then_some((1, module)).into_iter().collect(),
             },
             took,
+            connected: None,
         }
     }
 
