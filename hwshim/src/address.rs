@@ -13,7 +13,7 @@ use crate::accelerator::Accelerator;
 use crate::accelerator::multi_buffer::MultiBuffer;
 use crate::accelerator::software::Ring;
 use crate::bus::vfio::VfioFunction;
-use crate::bus::vfio_user::{Options, VfioUserFunction};
+use crate::bus::vfio_user::{self, VfioUserFunction};
 use crate::bus::{BusError, Function};
 use crate::virtio::{self, Card, HealthPort};
 use card_spec::pci::{Bdf, ParseBdfError};
@@ -106,7 +106,10 @@ impl Address {
                 Path::new("/sys"),
                 Path::new("/dev"),
             )?),
-            Self::VfioUser(path) => Ok(VfioUserFunction::connect(path, Options::default())?),
+            Self::VfioUser(path) => Ok(VfioUserFunction::connect(
+                path,
+                vfio_user::Options::default(),
+            )?),
             Self::Software(_) => Err(BusError::NotUsable {
                 name: self.to_string(),
                 reason: "it is this CPU, not a card".to_owned(),
@@ -125,6 +128,15 @@ pub struct Opened {
     pub health: Option<HealthPort>,
 }
 
+/// What preparing an accelerator may take besides its address.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Where Intel's crypto_mb is, for `software:multi-buffer`. By default it is where the environment
+    /// variable [`ENVIRONMENT_VARIABLE`] says, or else where libraries usually are.
+    pub multi_buffer: Option<PathBuf>,
+}
+
 impl Address {
     /// Prepares the accelerator at this address.
     ///
@@ -132,11 +144,22 @@ impl Address {
     ///
     /// [`BusError::Os`] if the system lacks resources.
     pub fn open_accelerator(&self) -> Result<Opened, BusError> {
+        self.open_accelerator_with(&Options::default())
+    }
+
+    /// Prepares the accelerator at this address, as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_accelerator`](Self::open_accelerator).
+    pub fn open_accelerator_with(&self, options: &Options) -> Result<Opened, BusError> {
         if let Self::Software(software) = self {
             return Ok(Opened {
                 accelerator: match software {
                     Software::Ring => Box::new(Ring::default()),
-                    Software::MultiBuffer => Box::new(MultiBuffer::new(None)),
+                    Software::MultiBuffer => {
+                        Box::new(MultiBuffer::new(options.multi_buffer.clone()))
+                    }
                 },
                 health: None,
             });
@@ -321,6 +344,20 @@ mod tests {
         assert_eq!(address, Address::VfioUser("/run/card.sock".into()));
         let error = serde_json::from_str::<Address>(r#""card.sock""#).unwrap_err();
         assert!(error.to_string().contains("this version knows"), "{error}");
+    }
+
+    #[test]
+    fn configuration_says_where_crypto_mb_is_and_what_is_not_there_is_told_of() {
+        let read =
+            |text: &str| serde_json::from_str::<Options>(text).map_err(|error| error.to_string());
+        assert_eq!(read("{}"), Ok(Options::default()));
+        read(r#"{"multi_bufer": "x"}"#).unwrap_err();
+        let options = read(r#"{"multi_buffer": "/nonexistent/libcrypto_mb.so.13"}"#).unwrap();
+        let address = Address::Software(Software::MultiBuffer);
+        let mut opened = address.open_accelerator_with(&options).unwrap();
+        let error = opened.accelerator.reset(&mut Vec::new()).unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("/nonexistent/libcrypto_mb.so.13"), "{told}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! through [`Output`] and never ends the process itself.
 
 mod bench;
+mod crypto_mb;
 mod list;
 mod output;
 mod selftest;
@@ -27,8 +28,8 @@ Exit codes:
 
 Environment:
   NO_COLOR             if set, no colour even on a terminal
-  HWSHIM_MULTI_BUFFER  where software:multi-buffer finds Intel's libcrypto_mb.so, if not in the usual
-                       places of libraries";
+  HWSHIM_MULTI_BUFFER  where software:multi-buffer finds Intel's libcrypto_mb.so, if --multi-buffer does
+                       not say and it is not where libraries usually are; see hwshim list";
 
 /// Drives PCI crypto accelerator cards from user space.
 ///

@@ -29,11 +29,12 @@ mod x25519;
 
 pub use ecdsa::{Curve, EcdsaPrivateKey, Signature};
 pub use lanes::{LANES, LaneError};
-pub use locate::ENVIRONMENT_VARIABLE;
+pub use locate::{ENVIRONMENT_VARIABLE, Place};
 pub use rsa::{RsaComponents, RsaLen, RsaPrivateKey, RsaPublicKey};
 pub use x25519::X25519_LEN;
 
-use std::ffi::OsString;
+use locate::Found;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub struct MultiBuffer {
     library: Arc<ffi::Library>,
     /// What it was loaded by: a path, or a name that the loader knew.
     found_as: OsString,
+    place: Place,
 }
 
 impl MultiBuffer {
@@ -59,17 +61,29 @@ impl MultiBuffer {
     /// broken.
     pub fn load(path: Option<&Path>) -> Result<Self, LoadError> {
         let missing = cpu::missing_features();
-        if !missing.is_empty() {
-            return Err(LoadError::ProcessorLacks { missing });
+        // One that was named is looked at wherever this runs, so that a wrong name is told of by whichever
+        // host reads it first. No other is loaded in vain.
+        if path.is_none() && !missing.is_empty() {
+            let found = None;
+            return Err(LoadError::ProcessorLacks { missing, found });
         }
-        let (library, found_as) = locate::load(path)?;
+        let Found {
+            library,
+            name: found_as,
+            place,
+        } = locate::load(path)?;
         library.check_interface()?;
+        if !missing.is_empty() {
+            let found = Some(found_as);
+            return Err(LoadError::ProcessorLacks { missing, found });
+        }
         if !library.is_applicable() {
             return Err(LoadError::NotApplicable);
         }
         Ok(Self {
             library: Arc::new(library),
             found_as,
+            place,
         })
     }
 
@@ -84,6 +98,12 @@ impl MultiBuffer {
     pub fn found_as(&self) -> &Path {
         Path::new(&self.found_as)
     }
+
+    /// Who said that it is there.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.place
+    }
 }
 
 impl fmt::Debug for MultiBuffer {
@@ -97,19 +117,20 @@ impl fmt::Debug for MultiBuffer {
 #[non_exhaustive]
 pub enum LoadError {
     /// The processor cannot multiply eight pairs at once.
-    #[error("this processor lacks {}", missing.join(", "))]
+    #[error("this processor lacks {}, {}", missing.join(", "), Consequence(found.as_deref()))]
     ProcessorLacks {
         /// Instructions that are missing.
         missing: Vec<&'static str>,
+        /// The library, if it was named; no other is looked for.
+        found: Option<OsString>,
     },
     /// It is in none of the places that were looked at.
-    #[error(
-        "there is no {wanted}: install Intel's libcrypto_mb, or name it in {ENVIRONMENT_VARIABLE} \
-         (cargo xtask multi-buffer fetches it)"
-    )]
+    #[error("there is no {wanted}{}", NextStep(*place))]
     NotFound {
         /// What was looked for.
         wanted: String,
+        /// Who said where.
+        place: Place,
         /// What the loader said, if it was asked.
         #[source]
         reason: Option<libloading::Error>,
@@ -144,10 +165,48 @@ pub enum LoadError {
 
 impl LoadError {
     /// Whether the host merely lacks something, processor or library. Anything else is a fault of
-    /// what it has.
+    /// what it has, or of whoever named a library that is not there.
     #[must_use]
     pub const fn is_absence(&self) -> bool {
-        matches!(self, Self::ProcessorLacks { .. } | Self::NotFound { .. })
+        match self {
+            Self::ProcessorLacks { .. } => true,
+            // The variable is one for all programs of a host, whether it has the library or not.
+            Self::NotFound { place, .. } => matches!(place, Place::Environment | Place::Usual),
+            _ => false,
+        }
+    }
+}
+
+/// What a processor that lacks something means for the library, if that was looked for.
+struct Consequence<'a>(Option<&'a OsStr>);
+
+impl fmt::Display for Consequence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "so {} is of no use to it", Path::new(name).display()),
+            None => write!(f, "so crypto_mb was not looked for"),
+        }
+    }
+}
+
+/// What to do where the library is not.
+struct NextStep(Place);
+
+impl fmt::Display for NextStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Place::Named => write!(f, ": name the file of Intel's libcrypto_mb"),
+            Place::Environment => write!(
+                f,
+                ", which {ENVIRONMENT_VARIABLE} names: install Intel's libcrypto_mb there, or name \
+                 another (cargo xtask multi-buffer fetches it)"
+            ),
+            Place::Usual => write!(
+                f,
+                ": install Intel's libcrypto_mb, or name it in {ENVIRONMENT_VARIABLE} (cargo xtask \
+                 multi-buffer fetches it)"
+            ),
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 )]
 
 use multi_buffer::{
-    Curve, EcdsaPrivateKey, LANES, LaneError, LoadError, MultiBuffer, RsaLen, RsaPrivateKey,
+    Curve, EcdsaPrivateKey, LANES, LaneError, LoadError, MultiBuffer, Place, RsaLen, RsaPrivateKey,
     RsaPublicKey,
 };
 use ring::rand::SystemRandom;
@@ -305,13 +305,37 @@ fn bytes(hex: &str) -> [u8; 32] {
 }
 
 #[test]
-fn what_is_named_and_not_there_is_absent_and_what_is_no_library_is_not_loaded() {
-    let missing = MultiBuffer::load(Some(Path::new("/nonexistent/libcrypto_mb.so.13")));
-    let error = missing.unwrap_err();
-    assert!(error.is_absence(), "{error}");
-    let broken = MultiBuffer::load(Some(Path::new("/etc/passwd"))).unwrap_err();
-    match broken {
-        LoadError::ProcessorLacks { .. } => println!("skipped: {broken}"),
-        _ => assert!(matches!(broken, LoadError::NotLoadable { .. }), "{broken}"),
+fn what_is_named_and_not_there_or_no_library_is_told_on_any_processor() {
+    let load = |path| MultiBuffer::load(Some(Path::new(path))).unwrap_err();
+    let missing = load("/nonexistent/libcrypto_mb.so.13");
+    assert!(
+        matches!(
+            missing,
+            LoadError::NotFound {
+                place: Place::Named,
+                ..
+            }
+        ),
+        "{missing}"
+    );
+    assert!(!missing.is_absence(), "{missing}");
+    let broken = load("/etc/passwd");
+    assert!(matches!(broken, LoadError::NotLoadable { .. }), "{broken}");
+    let other = load("libc.so.6");
+    assert!(matches!(other, LoadError::NoFunction { .. }), "{other}");
+}
+
+#[test]
+fn where_nobody_names_one_a_processor_that_cannot_use_it_has_none_looked_for() {
+    match MultiBuffer::load(None) {
+        Err(error @ LoadError::ProcessorLacks { .. }) => {
+            let told = error.to_string();
+            assert!(told.ends_with("so crypto_mb was not looked for"), "{told}");
+        }
+        Ok(library) => {
+            let told = library.place();
+            assert!(matches!(told, Place::Environment | Place::Usual), "{told}");
+        }
+        Err(error) => assert!(error.is_absence(), "{error}"),
     }
 }

@@ -26,10 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use work::Work;
 use worker::{Done, Takes, Ticket, Worker};
+
+pub use ::multi_buffer::{ENVIRONMENT_VARIABLE, LoadError};
 
 /// The address of this accelerator.
 pub const NAME: &str = "software:multi-buffer";
@@ -59,15 +61,20 @@ pub struct MultiBuffer {
     takes: Takes,
 }
 
-/// Whether this host can use the library: what it calls itself, or why not.
+/// Whether this host can use the library at `path`, or wherever it is found: what it calls itself and
+/// where it is, or why not.
 ///
 /// # Errors
 ///
-/// What is missing, for people.
-pub fn look() -> Result<String, String> {
-    let library = ::multi_buffer::MultiBuffer::load(None).map_err(|error| explain(&error))?;
+/// See [`LoadError`]; [`LoadError::is_absence`] tells what this host merely lacks from what is wrong.
+pub fn look(path: Option<&Path>) -> Result<String, LoadError> {
+    let library = ::multi_buffer::MultiBuffer::load(path)?;
     let found_as = library.found_as().display();
-    Ok(format!("{}, {found_as}", library.version()))
+    Ok(format!(
+        "{}, {found_as}, {}",
+        library.version(),
+        library.place()
+    ))
 }
 
 /// An error with its causes.

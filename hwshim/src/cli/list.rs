@@ -5,6 +5,7 @@
 mod json;
 mod software;
 
+use super::crypto_mb::CryptoMb;
 use super::output::{Cell, Failure, Output, Style, Table};
 use hwshim::address::Address;
 use hwshim::pci::{
@@ -31,10 +32,13 @@ pub(crate) struct Args {
     /// Read this sysfs, for example one captured on another host.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     sysfs: PathBuf,
+    #[command(flatten)]
+    crypto_mb: CryptoMb,
 }
 
 /// Lists them.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    args.crypto_mb.check()?;
     let inventory = pci::enumerate(&args.sysfs).map_err(|error| {
         let hint = match &error {
             PciError::NotSysfs { .. } => "name the directory that holds bus/ and devices/",
@@ -47,7 +51,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .iter()
         .filter(|function| args.all || is_of_interest(function))
         .collect();
-    let software = software::detect();
+    let software = software::detect(&args.crypto_mb);
     if args.json {
         return output.json(&json::Document::new(&inventory, &shown, &software));
     }

@@ -2,6 +2,7 @@
 //!
 //! The accelerator is driven directly, with no router to catch it: what fails here fails.
 
+use super::crypto_mb::CryptoMb;
 use super::output::{Cell, Failure, Output, Style, Table};
 use super::serve;
 use hwshim::accelerator::{
@@ -24,6 +25,8 @@ pub(crate) struct Args {
     /// Time the accelerator has for each test.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = serve::positive_duration)]
     timeout: Duration,
+    #[command(flatten)]
+    crypto_mb: CryptoMb,
     /// Print one JSON document for programs.
     #[arg(long)]
     json: bool,
@@ -57,7 +60,8 @@ struct Report {
 
 /// Runs the tests.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let mut accelerator = open(&args.address)?;
+    args.crypto_mb.check()?;
+    let mut accelerator = open(&args.address, &args.crypto_mb)?;
     let mut lines = Vec::new();
     let mut rsa_works = false;
     for algorithm in Algorithm::all() {
@@ -104,12 +108,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
 }
 
 /// Opens the accelerator and brings it up.
-fn open(address: &Address) -> Result<Box<dyn Accelerator>, Failure> {
+fn open(address: &Address, crypto_mb: &CryptoMb) -> Result<Box<dyn Accelerator>, Failure> {
     let cannot = || format!("{address} cannot be brought up");
     let Opened {
         mut accelerator, ..
     } = address
-        .open_accelerator()
+        .open_accelerator_with(&crypto_mb.options())
         .map_err(|error| Failure::new(cannot(), error))?;
     accelerator
         .reset(&mut Vec::new())

@@ -9,6 +9,7 @@ mod reloads;
 mod report;
 mod usable;
 
+use super::crypto_mb::CryptoMb;
 use super::output::{Failure, Output, with_causes};
 use super::serve::positive_duration;
 use super::verifying::Verifying;
@@ -93,6 +94,8 @@ pub(crate) struct Args {
     always: bool,
     #[command(flatten)]
     verifying: Verifying,
+    #[command(flatten)]
+    crypto_mb: CryptoMb,
     /// Time a card has for one signature before this CPU makes it
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_duration)]
     card_timeout: Duration,
@@ -131,6 +134,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let files = files(args)?;
     let protocols = protocols(&args.alpn)?;
     make_room(args.connections_max)?;
+    args.crypto_mb.check()?;
     // What can be known to be wrong is found out before a card is touched.
     Certificates::check(&files).map_err(unusable)?;
     let directory = args
@@ -147,7 +151,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let eights = if args.cards.is_empty() {
         None
     } else {
-        args.verifying.eights(output)?
+        args.verifying.eights(&args.crypto_mb, output)?
     };
     let options = core::Options {
         offload,
@@ -158,7 +162,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
-    let (cards, router) = Cards::open(&args.cards, &directory, options, &shown)?;
+    let (cards, router) = Cards::open(&args.cards, &args.crypto_mb, &directory, options, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);

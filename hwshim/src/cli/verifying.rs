@@ -1,5 +1,6 @@
 //! How signatures are verified: eight at a time, where this host can.
 
+use super::crypto_mb::CryptoMb;
 use super::output::{Failure, Output, with_causes};
 use hwshim::router::verify::eights::Eights;
 
@@ -13,23 +14,30 @@ pub(super) struct Verifying {
 
 impl Verifying {
     /// What verifies eight at a time, if that is wanted and can be had. A library that is there and of
-    /// no use is warned of.
-    pub(super) fn eights(self, output: &mut Output) -> Result<Option<&'static Eights>, Failure> {
+    /// no use is warned of, and so is one that was named.
+    pub(super) fn eights(
+        self,
+        crypto_mb: &CryptoMb,
+        output: &mut Output,
+    ) -> Result<Option<&'static Eights>, Failure> {
         if self.verify_singly {
             return Ok(None);
         }
-        match Eights::load() {
-            Ok(eights) => Ok(Some(eights)),
-            Err(error) if error.is_absence() => Ok(None),
-            Err(error) => {
-                let error = with_causes(&error);
-                output.warn(format_args!(
-                    "signatures are verified one by one: {error}; mend the library, or say \
-                     --verify-singly"
-                ))?;
-                Ok(None)
-            }
-        }
+        let error = match Eights::load_from(crypto_mb.path()) {
+            Ok(eights) => return Ok(Some(eights)),
+            Err(error) => error,
+        };
+        let advice = match (error.is_absence(), crypto_mb.path()) {
+            (true, None) => return Ok(None),
+            // Whoever named a library expects something of it.
+            (true, Some(_)) => "leave out --multi-buffer here",
+            (false, _) => "mend the library",
+        };
+        let error = with_causes(&error);
+        output.warn(format_args!(
+            "signatures are verified one by one: {error}; {advice}, or say --verify-singly"
+        ))?;
+        Ok(None)
     }
 }
 

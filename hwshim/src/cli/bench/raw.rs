@@ -10,6 +10,7 @@ mod page;
 
 use super::machine::Machine;
 use super::{PageFile, hand_over};
+use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output, Table};
 use crate::cli::{selftest, serve};
 use hwshim::accelerator::{Operation, Secret, State};
@@ -51,6 +52,8 @@ pub(super) struct Args {
     /// Time the accelerator has for one operation before software does it.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = serve::positive_duration)]
     timeout: Duration,
+    #[command(flatten)]
+    crypto_mb: CryptoMb,
     /// Print one JSON document for programs.
     #[arg(long)]
     json: bool,
@@ -219,6 +222,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
                 .hint("give its address, as in: hwshim bench software:multi-buffer"),
         );
     };
+    args.crypto_mb.check()?;
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
     let mut router = bring_up(address, args)?;
@@ -259,7 +263,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
 fn bring_up(address: &Address, args: &Args) -> Result<Direct, Failure> {
     let cannot = || format!("{address} cannot be brought up");
     let Opened { accelerator, .. } = address
-        .open_accelerator()
+        .open_accelerator_with(&args.crypto_mb.options())
         .map_err(|error| Failure::new(cannot(), error))?;
     let options = Options {
         timeout: args.timeout,

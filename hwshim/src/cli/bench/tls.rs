@@ -20,6 +20,7 @@ mod window;
 
 use super::machine::Machine;
 use super::{PageFile, hand_over};
+use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
 use crate::cli::verifying::{self, Verifying};
@@ -96,6 +97,8 @@ pub(super) struct Args {
     always: bool,
     #[command(flatten)]
     verifying: Verifying,
+    #[command(flatten)]
+    crypto_mb: CryptoMb,
     /// Also count the processor time of this process, a simulated card's: for cards that are a core.
     /// It is added to the server's wherever processor times are compared.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -182,9 +185,10 @@ const WINDOW_MIN: Duration = Duration::from_millis(50);
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
+    args.crypto_mb.check()?;
     let chosen = Chosen::look(args)?;
     chosen.warn(output)?;
-    let eights = args.verifying.eights(output)?;
+    let eights = args.verifying.eights(&args.crypto_mb, output)?;
     let bench = Bench::start(args, chosen, eights)?;
     let cases = cases(args);
     let bar = progress_bar(args, &bench, cases.len());

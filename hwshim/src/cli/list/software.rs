@@ -3,6 +3,8 @@
 //! Says what the processor offers, and whether the library is there that one of them needs. How
 //! fast that makes it, `hwshim bench` measures.
 
+use crate::cli::crypto_mb::CryptoMb;
+use crate::cli::output::with_causes;
 use hwshim::accelerator::multi_buffer;
 use hwshim::address::{self, Address};
 use serde::{Serialize, Serializer};
@@ -28,12 +30,12 @@ fn as_text<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::
 }
 
 /// Lists them.
-pub(super) fn detect() -> Vec<Software> {
+pub(super) fn detect(crypto_mb: &CryptoMb) -> Vec<Software> {
     let offered = cpu_features().into_iter();
     let cpu_features: Vec<_> = offered
         .filter_map(|(name, offered)| offered.then_some(name))
         .collect();
-    let library = multi_buffer::look();
+    let library = multi_buffer::look(crypto_mb.path()).map_err(|error| with_causes(&error));
     vec![
         Software {
             address: Address::Software(address::Software::Ring),

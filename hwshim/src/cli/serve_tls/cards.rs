@@ -4,6 +4,7 @@
 //! Each has a thread of its own, as a card that hangs may hold up who reads it. TLS is served with
 //! or without them.
 
+use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::Failure;
 use hwshim::accelerator::Accelerator;
 use hwshim::address::{Address, Opened};
@@ -42,6 +43,7 @@ impl Cards {
     /// `tls` shows, once something does, is on their pages.
     pub(super) fn open(
         addresses: &[Address],
+        crypto_mb: &CryptoMb,
         directory: &Path,
         options: Options,
         tls: &Arc<OnceLock<Watch>>,
@@ -59,7 +61,7 @@ impl Cards {
         let mut claims = Vec::new();
         let mut accelerators = Vec::new();
         for (lane, address) in addresses.iter().enumerate() {
-            let (accelerator, claim) = open(address, directory)?;
+            let (accelerator, claim) = open(address, crypto_mb, directory)?;
             accelerators.push(accelerator);
             if let Some((health, claim)) = claim {
                 let name = address.to_string();
@@ -141,6 +143,7 @@ type Claimed = (Option<HealthPort>, Claim);
 
 fn open(
     address: &Address,
+    crypto_mb: &CryptoMb,
     directory: &Path,
 ) -> Result<(Box<dyn Accelerator>, Option<Claimed>), Failure> {
     let name = address.to_string();
@@ -159,7 +162,7 @@ fn open(
         accelerator,
         health,
     } = address
-        .open_accelerator()
+        .open_accelerator_with(&crypto_mb.options())
         .map_err(|error| Failure::new(format!("{name} could not be prepared"), error))?;
     Ok((accelerator, claim.map(|claim| (health, claim))))
 }

@@ -26,6 +26,7 @@ use crate::router::core::Arrival;
 use ::multi_buffer::{LANES, LoadError, MultiBuffer, RsaLen, RsaPublicKey};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
@@ -80,11 +81,21 @@ impl Eights {
     ///
     /// See [`EightsError`]; [`EightsError::is_absence`] tells what is merely not there.
     pub fn load() -> Result<&'static Self, EightsError> {
+        Self::load_from(None)
+    }
+
+    /// The same with the library at `path`, if there is a path. Once one was loaded, it is that one for
+    /// the whole process.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_from(path: Option<&Path>) -> Result<&'static Self, EightsError> {
         static LOADED: OnceLock<Eights> = OnceLock::new();
         if let Some(loaded) = LOADED.get() {
             return Ok(loaded);
         }
-        let eights = Self::over(MultiBuffer::load(None)?);
+        let eights = Self::over(MultiBuffer::load(path)?);
         eights.try_known_answers()?;
         Ok(LOADED.get_or_init(|| eights))
     }

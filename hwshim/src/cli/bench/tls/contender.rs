@@ -1,11 +1,11 @@
 //! Who is compared: rustls with each library by itself, and with each accelerator under it.
 
 use super::{Args, Key, cannot, distinct};
-use crate::cli::output::{Failure, Output};
+use crate::cli::output::{Failure, Output, with_causes};
 use crate::cli::selftest;
 use hwshim::accelerator::multi_buffer;
 use hwshim::acceptor::OffloadAcceptor;
-use hwshim::address::{Address, Software};
+use hwshim::address::{self, Address, Software};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
 use hwshim::router::core::{LaneStatus, Offload, Options, Requests};
@@ -235,12 +235,9 @@ impl Chosen {
     ///
     /// If they come to one library by itself, and nobody asked for that.
     pub(super) fn look(args: &Args) -> Result<Self, Failure> {
-        Self::of(
-            &args.accelerators,
-            &args.libraries,
-            Library::ALL,
-            multi_buffer::look,
-        )
+        Self::of(&args.accelerators, &args.libraries, Library::ALL, || {
+            multi_buffer::look(args.crypto_mb.path()).map_err(|error| with_causes(&error))
+        })
     }
 
     fn of(
@@ -315,7 +312,7 @@ impl Bench {
             .map_err(|error| cannot("server", error))?;
         let accelerators = {
             let _entered = runtime.enter();
-            accelerators(addresses, args.always, eights)?
+            accelerators(addresses, &args.crypto_mb.options(), args.always, eights)?
         };
         std::thread::Builder::new()
             .name("server".to_owned())
@@ -374,6 +371,7 @@ fn contenders(
 /// A router for each accelerator, driven by the server's runtime.
 fn accelerators(
     addresses: Vec<Address>,
+    preparing: &address::Options,
     always: bool,
     eights: Option<&'static Eights>,
 ) -> Result<Vec<(Address, Router)>, Failure> {
@@ -386,7 +384,7 @@ fn accelerators(
     let open = |address: Address| {
         let cannot = |error| Failure::new(format!("{address} cannot be brought up"), error);
         let opened = address
-            .open_accelerator()
+            .open_accelerator_with(preparing)
             .map_err(|error| cannot(error.into()))?;
         let router = Router::start_on_tokio(vec![opened.accelerator], options).map_err(
             |error: hwshim::router::StartError| {
