@@ -5,7 +5,7 @@
 mod axum_server;
 
 use crate::certificates::{Kind, identity};
-use crate::openssl::pem;
+use crate::openssl::{key_pem, pem};
 use crate::server::{PATIENT, TLS13, client, server_name};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,13 +13,19 @@ use tokio_rustls::TlsConnector;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_serves_its_page() {
-    let ours = identity(Kind::P256);
+    // What may be offloaded, and what never is.
+    for kind in [Kind::Rsa2048, Kind::P256] {
+        serves_its_page_with(kind).await;
+    }
+}
+
+async fn serves_its_page_with(kind: Kind) {
+    let ours = identity(kind);
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = (path("certificate.pem"), path("key.pem"));
     std::fs::write(&certificate, pem(&ours.certificate)).unwrap();
-    let secret = include_bytes!("../../src/kat/p256.sec1.der");
-    std::fs::write(&key, crate::openssl::key_pem(secret)).unwrap();
+    std::fs::write(&key, key_pem(&ours.key)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -37,6 +43,9 @@ async fn the_example_serves_its_page() {
         answer
     };
     let answer = tokio::time::timeout(PATIENT, page).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n"),
+        "{kind:?}: {answer}"
+    );
     assert!(answer.ends_with("signed, sealed, delivered\n"), "{answer}");
 }

@@ -3,7 +3,7 @@
 use crate::certificates::{Identity, Kind, NAME, identity};
 use crate::scripted::Behaviour;
 use crate::server::{PATIENT, Server, config};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tokio::io::AsyncWriteExt;
@@ -29,9 +29,14 @@ pub(crate) fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
     encode("x509", certificate)
 }
 
-/// A private key on a curve, as SEC 1 has it, in PEM.
-pub(crate) fn key_pem(sec1: &[u8]) -> Vec<u8> {
-    encode("ec", sec1)
+/// A private key in PEM, in the structure that it has.
+pub(crate) fn key_pem(key: &PrivateKeyDer<'_>) -> Vec<u8> {
+    let what = match key {
+        PrivateKeyDer::Pkcs1(_) => "rsa",
+        PrivateKeyDer::Sec1(_) => "ec",
+        _ => "pkey",
+    };
+    encode(what, key.secret_der())
 }
 
 fn encode(what: &str, der: &[u8]) -> Vec<u8> {
