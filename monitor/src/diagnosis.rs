@@ -46,6 +46,18 @@ use std::time::Duration;
 /// that stood still while the host let us look on time.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// That some other cards went wrong tells less than that all did.
+const SOME_OF_MANY: f64 = 0.7;
+
+/// What became of the other cards of a host when one of them went wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Others {
+    /// So many went wrong at the same time.
+    pub hit: usize,
+    /// Of so many.
+    pub of: usize,
+}
+
 /// Keeps the evidence about one card.
 #[derive(Debug)]
 pub struct Diagnosis {
@@ -119,6 +131,20 @@ impl Diagnosis {
     #[must_use]
     pub fn wants_load(&self) -> bool {
         self.light.as_ref().is_some_and(Light::wants_load)
+    }
+
+    /// Takes in what became of the host's other cards when this one went wrong.
+    pub fn weigh_others(&mut self, others: Others, now: Instant) {
+        let Others { hit, of } = others;
+        let dossier = &mut self.scales.dossier;
+        if hit == 0 {
+            let detail = format!("no other of {} cards went wrong when it did", of + 1);
+            dossier.not_seen(Kind::OtherCardsToo, detail, now);
+        } else {
+            let all_or_some = if hit == of { 1.0 } else { SOME_OF_MANY };
+            let detail = format!("{hit} of {of} other cards went wrong when it did");
+            dossier.seen(Kind::OtherCardsToo, all_or_some, detail, now);
+        }
     }
 
     /// Takes in how busy the card is said to be; `None` if nobody says so.

@@ -37,7 +37,7 @@ mod concern;
 pub use crate::attribution::Cause;
 
 use crate::attribution::RecentChanges;
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Diagnosis, Others};
 use crate::led::{Load, Profile};
 use crate::local_health::Sample;
 use crate::probe::{Heartbeat, Link, Owner, ProbeError, Sensors};
@@ -226,6 +226,11 @@ impl Judge {
     /// Takes in what was changed in the last day of any of `subjects`, which the next poll weighs.
     pub fn weigh_changes(&mut self, changes: &RecentChanges, subjects: &[&str], now: Instant) {
         self.diagnosis.weigh_changes(changes, subjects, now);
+    }
+
+    /// Takes in what became of the host's other cards when this one went wrong, which the next poll weighs.
+    pub fn weigh_others(&mut self, others: Others, now: Instant) {
+        self.diagnosis.weigh_others(others, now);
     }
 
     /// Takes in how busy the card is said to be, which the next poll holds its light against; `None` if

@@ -4,6 +4,7 @@
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 
 mod at_function;
+mod company;
 mod driver;
 mod function;
 mod function_cards;
@@ -33,6 +34,7 @@ use crate::status::{
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
+use company::{Company, Trouble};
 use function::Function;
 use function_cards::FunctionCards;
 use host::HostJudge;
@@ -166,6 +168,7 @@ struct Card {
     /// Looks at nothing of a card without a PCI address.
     function: Function,
     load: SaidLoad,
+    trouble: Trouble,
     owner: Option<OwnerId>,
     /// Whether the owner had let go of it when its page was last read.
     released: bool,
@@ -243,7 +246,11 @@ impl Watch {
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
+        let company = Company::of(self.cards.values());
         for card in self.cards.values_mut() {
+            if let Some(others) = company.others(card.trouble) {
+                card.judge.weigh_others(others, now);
+            }
             card.load
                 .tell(&mut card.judge, &card.name, &self.services, now);
             let (status, transition) = card.poll(&self.settings, &self.changes, host_sample, now);
@@ -398,6 +405,7 @@ impl Card {
             process: ProcessProbe::new(&settings.root),
             function: Function::new(),
             load: SaidLoad::default(),
+            trouble: Trouble::default(),
             owner: None,
             released: false,
             judge: Judge::new(limits, since),
@@ -422,7 +430,9 @@ impl Card {
         self.judge.weigh_changes(changes, &concerned, now);
         let transition = self.judge.poll(&look);
         self.transitions += u64::from(transition.is_some());
-        let flaps = self.flaps.poll(self.judge.verdict().state, now);
+        let state = self.judge.verdict().state;
+        self.trouble.poll(state, now);
+        let flaps = self.flaps.poll(state, now);
         let mut status = self.status(settings, &look, fatal_on_link);
         self.load.is_of(status.identity.as_ref());
         status.warnings.extend(flaps);

@@ -1,0 +1,183 @@
+//! Whether the other cards of a host went wrong when one of them did: what hits several at once is
+//! seldom one of them, and what hits one of several is seldom the host.
+//!
+//! Only what each has come to be is compared, and not why: that is weighed for each by itself.
+
+use super::Card;
+use crate::diagnosis::Others;
+use crate::verdict::State;
+use hwshim::clock::Instant;
+use std::time::Duration;
+
+/// What goes wrong at once is found out within so long of each other: a card that is pulled in the next
+/// poll, one that hangs after three.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// How one card was, from poll to poll.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trouble {
+    since: Option<Instant>,
+}
+
+impl Trouble {
+    /// Takes in how the card is found. What nobody knows goes on as it was.
+    pub(super) fn poll(&mut self, state: State, now: Instant) {
+        match state {
+            State::Unavailable | State::Unreachable => {
+                self.since.get_or_insert(now);
+            }
+            State::Connected | State::Disconnected => self.since = None,
+            State::Unknown => {}
+        }
+    }
+}
+
+/// All cards of a host, as the last poll found them.
+#[derive(Debug, Default)]
+pub(super) struct Company {
+    began: Vec<Instant>,
+    well: usize,
+}
+
+impl Company {
+    pub(super) fn of<'a>(cards: impl Iterator<Item = &'a Card>) -> Self {
+        let mut company = Self::default();
+        for card in cards {
+            company.add(card.trouble, card.judge.verdict().state);
+        }
+        company
+    }
+
+    fn add(&mut self, trouble: Trouble, state: State) {
+        match trouble.since {
+            Some(since) => self.began.push(since),
+            None => self.well += usize::from(state == State::Connected),
+        }
+    }
+
+    /// What became of the others when this one went wrong; `None` if it has not, or is alone.
+    pub(super) fn others(&self, of: Trouble) -> Option<Others> {
+        let since = of.since?;
+        let at_once = |other: &&Instant| other.since(since).max(since.since(**other)) <= AT_ONCE;
+        // It is one of them itself.
+        let hit = self.began.iter().filter(at_once).count().saturating_sub(1);
+        let of = self.well + self.began.len().saturating_sub(1);
+        (hit > 0 || self.well > 0).then_some(Others { hit, of })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Settings, Watch};
+    use super::*;
+    use crate::attribution::Kind;
+    use crate::status::CardStatus;
+    use crate::verdict::Cause;
+    use card_spec::health::{self, Summary};
+    use card_spec::telemetry::{Page, card_state, check_result, padded};
+    use hwshim::telemetry::Publisher;
+    use std::path::Path;
+    use tempfile::TempDir;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    const CARDS: [&str; 3] = ["software:a", "software:b", "software:c"];
+
+    /// Three cards, with a heartbeat each, and who watches them.
+    struct Host {
+        _directory: TempDir,
+        cards: [(Publisher, Page); 3],
+        health: Summary,
+        watch: Watch,
+        second: u64,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let cards = CARDS.map(|name| {
+                let publisher = Publisher::create(directory.path(), name).unwrap();
+                let mut page = Page::new();
+                page.owner.address = padded(name);
+                page.checks.last_result = check_result::PASSED.into();
+                (publisher, page)
+            });
+            let mut health = Summary::new_zeroed();
+            health.magic = health::MAGIC.into();
+            health.version = health::VERSION.into();
+            health.heartbeat_period_ms = 100.into();
+            let settings = Settings::of(directory.path(), Path::new("/"));
+            Self {
+                watch: Watch::new(settings),
+                _directory: directory,
+                cards,
+                health,
+                second: 0,
+            }
+        }
+
+        /// Lets so many seconds pass, in which these cards are away.
+        fn lives(&mut self, seconds: u64, away: &[usize]) -> Vec<CardStatus> {
+            let mut shown = Vec::new();
+            for _ in 0..seconds {
+                self.second += 1;
+                self.health.heartbeat_count += 1;
+                let now = Instant::ORIGIN.plus(Duration::from_secs(self.second));
+                for (index, (publisher, page)) in self.cards.iter_mut().enumerate() {
+                    let is_away = away.contains(&index);
+                    let state = [card_state::READY, card_state::GONE][usize::from(is_away)];
+                    page.card.state.set(state);
+                    if !is_away {
+                        page.health.copy_from_slice(self.health.as_bytes());
+                        page.card.health_reads += 1;
+                        page.card.health_read_at_ns = now.as_nanos().into();
+                    }
+                    page.owner.published_at_ns = now.as_nanos().into();
+                    publisher.publish(page).unwrap();
+                }
+                shown = self.watch.poll(now).status.cards;
+            }
+            shown
+        }
+    }
+
+    /// What is said of a card that was hit as others were.
+    fn hit(card: &CardStatus) -> Option<&str> {
+        let assessment = card.assessment.as_ref().unwrap();
+        let mut evidence = assessment.evidence.iter();
+        let too = evidence.find(|it| it.seen && it.code == Kind::OtherCardsToo.name())?;
+        Some(&too.detail)
+    }
+
+    #[test]
+    fn what_hits_several_cards_at_once_is_told_of_each_of_them_and_speaks_for_what_they_share() {
+        let mut host = Host::new();
+        let well = host.lives(5, &[]);
+        assert!(well.iter().all(|it| it.state == State::Connected));
+        assert!(well.iter().all(|it| hit(it).is_none()));
+        let one = host.lives(3, &[0]);
+        assert_eq!(hit(&one[0]), None);
+
+        let mut host = Host::new();
+        host.lives(5, &[]);
+        let two = host.lives(3, &[0, 1]);
+        for card in &two[..2] {
+            assert_eq!(hit(card), Some("1 of 2 other cards went wrong when it did"));
+        }
+        assert_eq!(hit(&two[2]), None);
+        let likely = |card: &CardStatus| {
+            let hypotheses = &card.assessment.as_ref().unwrap().hypotheses;
+            let of = hypotheses.iter().find(|it| it.cause == Cause::Link);
+            of.map_or(0.0, |it| it.probability)
+        };
+        assert!(likely(&two[0]) > likely(&one[0]), "they may share a port");
+    }
+
+    #[test]
+    fn what_goes_wrong_much_later_is_another_matter() {
+        let mut host = Host::new();
+        host.lives(5, &[]);
+        host.lives(30, &[0]);
+        let both = host.lives(3, &[0, 1]);
+        assert_eq!([hit(&both[0]), hit(&both[1])], [None, None]);
+    }
+}
