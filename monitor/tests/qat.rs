@@ -11,7 +11,7 @@ use monitor::control::Drained;
 use monitor::history::{BootId, Event, Seq, Stamp};
 use monitor::record::{Beside, HostWatch, Recorder};
 use monitor::services::ServiceTime;
-use monitor::status::Status;
+use monitor::status::{IncidentFigures, Status};
 use monitor::verdict::Limits;
 use monitor::watch::{Poll, Settings, Watch};
 use serde_json::Value;
@@ -265,12 +265,12 @@ fn a_qat_card_that_gives_no_sign_of_life_alarms_everybody_but_who_has_drained_it
     }
 }
 
-/// What is watched in the tree, from a moment on, until that is `seen`.
-fn watched_until(watch: &mut Watch, from: Instant, seen: impl Fn(&Status) -> bool) -> Poll {
-    let (mut now, begun) = (from, SystemClock.now());
+/// What is watched in the tree from `now` on, until that is `seen`.
+fn watched_until(watch: &mut Watch, now: &mut Instant, seen: impl Fn(&Status) -> bool) -> Poll {
+    let begun = SystemClock.now();
     loop {
-        now = now.plus(STEP);
-        let poll = watch.poll(now);
+        *now = now.plus(STEP);
+        let poll = watch.poll(*now);
         if seen(&poll.status) || SystemClock.now().since(begun) > PATIENCE {
             return poll;
         }
@@ -296,19 +296,22 @@ fn a_qat_card_whose_link_fails_is_not_blamed_for_it_and_check_warns() {
         }
     };
     totals(0);
-    let mut watch = watch(&tree);
+    let (mut watch, mut now) = (watch(&tree), Instant::ORIGIN);
     let card = |status: &Status| status.qat.first().map(|it| it.function.clone());
     let is_read = |status: &Status| card(status).is_some_and(|it| it.link.is_some());
-    let well = watched_until(&mut watch, Instant::ORIGIN, is_read);
+    let well = watched_until(&mut watch, &mut now, is_read);
     assert_eq!(card(&well.status).unwrap().cause.name(), "none");
     totals(1);
-    let later = Instant::ORIGIN.plus(Duration::from_secs(3600));
     let is_named = |status: &Status| card(status).is_some_and(|it| it.cause.name() != "none");
-    let poll = watched_until(&mut watch, later, is_named);
+    let poll = watched_until(&mut watch, &mut now, is_named);
     let (status, events) = with_orders(&poll, &BTreeMap::new());
     let found = card(&status).unwrap();
     assert_eq!((found.cause.name(), &found.codes[..]), ("link", &[21][..]));
-    assert_eq!(status.incidents.len(), 1, "{:?}", status.incidents);
+    // Whatever else is, as on a host that is busy with other tests.
+    let of_card = |it: &&IncidentFigures| it.symptoms.iter().any(|it| it.subject == CARD);
+    let incidents: Vec<_> = status.incidents.iter().filter(of_card).collect();
+    assert_eq!(incidents.len(), 1, "{incidents:?}");
+    assert_eq!(incidents[0].cause.name(), "link");
     assert!(kinds(&events).contains(&("warning", "Warning".to_owned())));
     let address = serve(status);
     let (line, code) = cardmon(address, &["check"]);
