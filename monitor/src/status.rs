@@ -367,6 +367,9 @@ pub struct HostFigures {
     pub memory_available_bytes: Option<u64>,
     /// Of that, what no counter of the kernel accounts for. Its level means little, its growth does.
     pub memory_unaccounted_bytes: Option<i64>,
+    /// Whether that only ever grows: pages that drivers hold, whichever do. `null` where it is not known.
+    #[serde(default)]
+    pub driver_pages: Option<LeakFigures>,
     /// Processes that were killed for want of memory since it is watched: victims.
     pub oom_kills: u64,
     /// What is at fault with it.

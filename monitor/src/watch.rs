@@ -6,6 +6,7 @@
 mod at_function;
 mod company;
 mod driver;
+mod driver_pages;
 mod function;
 mod function_cards;
 mod host;
@@ -35,6 +36,8 @@ use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use card_spec::pci::Bdf;
 use card_spec::telemetry::{Page, card_state};
 use company::{Company, Trouble};
+use driver_pages::DriverPages;
+pub(crate) use driver_pages::NAME as DRIVER_PAGES;
 use function::Function;
 use function_cards::FunctionCards;
 use host::HostJudge;
@@ -140,6 +143,7 @@ pub struct Watch {
     qat: QatCards,
     functions: FunctionCards,
     modules: Modules,
+    driver_pages: DriverPages,
     changes: Arc<RecentChanges>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
@@ -206,6 +210,7 @@ impl Watch {
             qat: QatCards::default(),
             functions: FunctionCards::default(),
             modules: Modules::default(),
+            driver_pages: DriverPages::default(),
             changes: Arc::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
@@ -267,7 +272,9 @@ impl Watch {
         let refused = telemetry_error.as_ref();
         let refused = refused.and_then(|refused| Some((refused.code?, &*refused.why)));
         let host = self.host_changes.latest();
-        let host_figures = self.host_judge.poll(host, host_sample, refused, now);
+        let mut host_figures = self.host_judge.poll(host, host_sample, refused, now);
+        let seen = host.and_then(|host| host.memory.as_ref().ok());
+        host_figures.driver_pages = self.driver_pages.poll(seen, now);
         let memory = host_figures.memory_total_bytes;
         let modules = self.modules.poll(&self.settings.root, memory, now);
         let surroundings = Surroundings {

@@ -4,7 +4,7 @@
 //! and what follows from it for the ladder.
 
 use super::record::{Epoch, QUARTER, Record};
-use super::{DAY, Gate, HOUR, Interval, Resource, recycle};
+use super::{DAY, Gate, HOUR, Interval, Resource, Scope, recycle};
 use crate::trend::{
     Line, Point, Sen, float, mann_kendall_autocorrelated, mann_kendall_seasonal, ols, sen,
     sen_seasonal, shape,
@@ -220,6 +220,11 @@ pub(super) fn medium(resource: &Resource, record: &Record) -> Option<Finding> {
         Gate::at_most("largest step, of the growth", shape.largest_step, 0.4),
         Gate::at_least("floors that do not fall", shape.not_falling, 0.85),
     ];
+    // What is of the whole host has everybody's noise in it, against which its own level may be little.
+    if resource.scope == Scope::Host {
+        let least = resource.negligible();
+        gates.push(Gate::at_least("growth", shape.growth, least));
+    }
     gates.extend(recycle::gates(resource, &epochs));
     let limit = resource
         .limit

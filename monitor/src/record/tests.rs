@@ -355,6 +355,7 @@ fn host_poll(cause: Cause, oom_kills: u64) -> Poll {
         memory_total_bytes: None,
         memory_available_bytes: Some(7),
         memory_unaccounted_bytes: None,
+        driver_pages: None,
         oom_kills,
         cause,
         for_seconds: 0.0,

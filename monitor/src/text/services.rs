@@ -9,6 +9,7 @@ use crate::status::{
     Standing, Status, Unit,
 };
 use crate::verdict::Cause;
+use crate::watch::DRIVER_PAGES;
 use anstyle::{AnsiColor, Style};
 
 /// The gate that is an amount of what is held.
@@ -112,9 +113,11 @@ fn rising(service: &ServiceStatus) -> String {
 #[must_use]
 pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
     let shown = |it: &&LeakFigures| explain || it.level > Level::Watching;
+    let driver_pages = status.host.iter().filter_map(|it| it.driver_pages.as_ref());
     let modules = status.modules.iter().flat_map(|it| &it.leaks);
-    let modules: Vec<_> = modules.filter(shown).collect();
-    if status.services.is_empty() && modules.is_empty() {
+    let of_host: Vec<_> = driver_pages.chain(modules).filter(shown).collect();
+    let rises = |it: &&LeakFigures| it.level > Level::Watching;
+    if status.services.is_empty() && !of_host.iter().any(rises) {
         return vec![no_services()];
     }
     let mut rows = Rows::new([
@@ -131,7 +134,7 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
         let leaks: Vec<_> = service.leaks.iter().collect();
         (&*service.service, leaks)
     });
-    for (whose, leaks) in of_services.chain([("(host)", modules)]) {
+    for (whose, leaks) in of_services.chain([("(host)", of_host)]) {
         for leak in leaks {
             let row = [
                 clean(whose),
@@ -145,11 +148,14 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
                 leak.exhaustion.map_or_else(|| UNSEEN.to_owned(), left),
                 leak.rule.map_or(UNSEEN, |rule| rule.name()).to_owned(),
             ];
-            let why = if explain {
+            let mut why = if explain {
                 explanation(leak)
             } else {
                 Vec::new()
             };
+            if leak.resource == DRIVER_PAGES && leak.scope == Scope::Host {
+                why.extend(whose_pages(status, leak, explain));
+            }
             rows.push(row, level_style(leak.level), why);
         }
     }
@@ -159,6 +165,33 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
         lines.extend(books_unread(status));
     }
     lines
+}
+
+/// Who may have pages that no counter of the kernel accounts for.
+fn whose_pages(status: &Status, pages: &LeakFigures, explain: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if explain {
+        lines.push(
+            "the kernel's: what no counter of it accounts for, pages that drivers took for themselves"
+                .to_owned(),
+        );
+    }
+    if pages.level > Level::Watching {
+        let modules = status.modules.iter().flat_map(|it| &it.leaks);
+        let growing = modules.filter(|it| it.level > Level::Watching);
+        let growing: Vec<_> = growing.map(|it| clean(&it.resource)).collect();
+        lines.push(match (&status.modules, growing.is_empty()) {
+            (Some(_), false) => format!("what grows beside it: {}", growing.join(", ")),
+            (Some(_), true) => "no module is seen to grow beside it (/proc/allocinfo)".to_owned(),
+            (None, _) => "which driver, a kernel with /proc/allocinfo would tell \
+                (CONFIG_MEM_ALLOC_PROFILING, vm.mem_profiling)"
+                .to_owned(),
+        });
+    }
+    lines
+        .into_iter()
+        .map(|line| format!("    {line}"))
+        .collect()
 }
 
 /// That it is not known what kernel modules have allocated, where that could be.
@@ -425,6 +458,43 @@ fn level_style(level: Level) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn driver_pages_that_grow_are_nobodys_and_named_with_the_modules_that_grow_too() {
+        let tree = tempfile::tempdir().unwrap();
+        let settings = crate::watch::Settings::of(tree.path(), tree.path());
+        let mut watch = crate::watch::Watch::new(settings);
+        let mut status = watch.poll(hwshim::clock::Instant::ORIGIN).status;
+        let of = |resource: &str, level| LeakFigures {
+            scope: Scope::Host,
+            ..LeakFigures::bare(resource, Unit::Bytes, level, 4096.0)
+        };
+        let pages = |level, status: &mut Status| {
+            let host = status.host.as_mut().unwrap();
+            host.driver_pages = Some(of(DRIVER_PAGES, level));
+            leaks(status, false).join("\n")
+        };
+        assert_eq!(pages(Level::Watching, &mut status), no_services());
+        let without_books = pages(Level::Suspected, &mut status);
+        assert!(without_books.contains("driver pages"), "{without_books}");
+        assert!(
+            without_books.contains("    which driver, a kernel with /proc/allocinfo would tell")
+        );
+        status.modules = Some(crate::status::ModuleFigures {
+            leaks: vec![
+                of("module n5pf", Level::Suspected),
+                of("module ext4", Level::Watching),
+            ],
+            error: None,
+        });
+        let with_books = pages(Level::Suspected, &mut status);
+        assert!(
+            with_books.contains("    what grows beside it: module n5pf\n"),
+            "{with_books}"
+        );
+        let explained = leaks(&status, true).join("\n");
+        assert!(explained.contains("    the kernel's: what no counter of it accounts for"));
+    }
 
     #[test]
     fn growth_is_told_in_the_unit_of_what_grows_and_shares_as_they_are() {

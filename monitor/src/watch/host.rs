@@ -158,6 +158,8 @@ impl HostJudge {
             memory_total_bytes: memory.map(|memory| memory.total_bytes),
             memory_available_bytes: memory.and_then(|memory| memory.available_bytes),
             memory_unaccounted_bytes: memory.and_then(Memory::unaccounted_bytes),
+            // Whoever watches how that goes on says so.
+            driver_pages: None,
             oom_kills: self.kills,
             cause,
             for_seconds: now.since(since).as_secs_f64(),
