@@ -28,6 +28,7 @@ mod load;
 mod quota;
 #[cfg(test)]
 mod real;
+mod remembered;
 mod resources;
 mod senses;
 mod watched;
@@ -39,6 +40,7 @@ pub(crate) use harm::{harm, leaks};
 pub use judge::{Facts, Found, Judgement, Tests, Work, judge};
 pub use ledgers::{DeviceFailures, Disagreement, LedgerFacts, Unaccounted};
 pub use quota::Throttled;
+pub use remembered::{Remembered, figures, series};
 pub use senses::{Located, Reached, Senses, Tested};
 
 use crate::attribution::RecentChanges;
@@ -172,6 +174,13 @@ impl Services {
         Self {
             watched: services.into_iter().map(watch).collect(),
             memory: harm::Memory::default(),
+        }
+    }
+
+    /// What they held before, as it is on record. A drill's time is no one else's, so it has none.
+    pub fn remember(&mut self, mut remembered: Remembered) {
+        for watched in &mut self.watched {
+            watched.remember(&mut remembered);
         }
     }
 

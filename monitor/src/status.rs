@@ -491,12 +491,30 @@ pub struct ServiceStatus {
     /// What is believed of each resource that it holds, in the order in which they were
     /// first seen.
     pub leaks: Vec<LeakFigures>,
+    /// What may explain how much it holds; `null` if it was not seen yet.
+    #[serde(default)]
+    pub load: Option<ServiceLoadFigures>,
     /// What was weighed; `null` from a monitor that does not tell.
     #[serde(default)]
     pub assessment: Option<AssessmentFigures>,
     /// What each of the codes means, and what to do.
     #[serde(default)]
     pub advice: Vec<Advice>,
+}
+
+/// What a service does, which may explain how much it holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServiceLoadFigures {
+    /// How many were ever opened, or how many operations were done.
+    pub opens: Option<u64>,
+    /// How many of these failed.
+    pub failed_opens: Option<u64>,
+    /// How many commands it was ever given, by its own account.
+    pub commands: Option<u64>,
+    /// Work at hand.
+    pub outstanding: Option<f64>,
+    /// Whether its card was away.
+    pub card_absent: bool,
 }
 
 /// The last known-answer test through a service.

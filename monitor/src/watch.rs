@@ -25,7 +25,7 @@ use crate::probe::{
 };
 use crate::rules::{self, Case};
 use crate::services::{
-    CardFacts, ServiceSettings, ServiceTime, ServiceTransition, Services, Surroundings,
+    CardFacts, Remembered, ServiceSettings, ServiceTime, ServiceTransition, Services, Surroundings,
 };
 use crate::status::{
     AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
@@ -230,6 +230,13 @@ impl Watch {
     pub fn were_changed(&mut self, changes: Arc<RecentChanges>) {
         self.services.were_changed(&changes);
         self.changes = changes;
+    }
+
+    /// What services held before, as it is on record.
+    #[must_use]
+    pub fn remembering(mut self, remembered: Remembered) -> Self {
+        self.services.remember(remembered);
+        self
     }
 
     /// It began then, so that a first poll that comes much later is known to be late. Without that

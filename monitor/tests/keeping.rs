@@ -8,7 +8,7 @@ use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::{self, Publisher};
 use monitor::control::{self, Order};
-use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader};
+use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader, SAMPLES_FILE, SampleReader};
 use rusqlite::Connection;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
@@ -1327,6 +1327,61 @@ fn what_is_on_record_of_changes_is_evidence_that_names_them_and_when_and_unseats
     assert!(told[0].ends_with(", seen for the first time"), "{history}");
     assert!(told[1].contains(" -> sha256 "), "{history}");
     monitor.end(Signal::TERM);
+}
+
+#[test]
+fn what_services_held_is_read_back_when_the_monitor_is_started_again() {
+    let mut site = Site::new();
+    fs::write(site.path("pid"), std::process::id().to_string()).unwrap();
+    let text = format!(
+        "[[service]]\nname = 'hardserver'\npid_file = '{}'\n",
+        site.text("pid")
+    );
+    fs::write(site.path("cardmon.toml"), text).unwrap();
+    let config = site.text("cardmon.toml");
+    let monitor = site.start_with(&["--config", &config]);
+    let runs = |monitor: &Monitor| !monitor.status()["services"][0]["process"].is_null();
+    site.poll();
+    while !runs(&monitor) {
+        site.poll();
+    }
+    assert_eq!(monitor.end(Signal::TERM).2, Some(0));
+    let samples = SampleReader::open(&site.path("history")).unwrap();
+    let kept = samples.series().unwrap();
+    for what in [
+        "pid",
+        "start-ticks",
+        "rss-anon-bytes",
+        "descriptors",
+        "threads",
+    ] {
+        let series = format!("service/hardserver/{what}");
+        assert!(kept.contains(&series), "no {series} in {kept:?}");
+    }
+    drop(samples);
+    let again = site.start_with(&["--config", &config]);
+    site.poll();
+    let (_, err, code) = again.end(Signal::TERM);
+    assert_eq!(
+        (&*err, code),
+        ("", Some(0)),
+        "there is nothing to complain of"
+    );
+
+    // Samples of another program, and no monitor of ours has to do with them.
+    fs::remove_dir_all(site.path("history")).unwrap();
+    fs::create_dir(site.path("history")).unwrap();
+    let foreign = Connection::open(site.path("history").join(SAMPLES_FILE)).unwrap();
+    let schema = "PRAGMA application_id = 7; CREATE TABLE theirs (x)";
+    foreign.execute_batch(schema).unwrap();
+    drop(foreign);
+    let beside = site.start_with(&["--config", &config]);
+    site.poll();
+    while !runs(&beside) {
+        site.poll();
+    }
+    let (_, err, _) = beside.end(Signal::TERM);
+    assert!(err.contains("leaks are looked for anew: "), "{err}");
 }
 
 #[test]

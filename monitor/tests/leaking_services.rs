@@ -14,11 +14,13 @@
 
 use clap::Parser;
 use firmware_sim::service::{Service, ServiceConfig};
-use hwshim::clock::Instant;
+use hwshim::clock::{Clock, Instant, SystemClock};
+use monitor::history::{BootId, Place, SAMPLES_FILE, Samples, Stamp, WallTime};
 use monitor::leak::{Level, Scope};
 use monitor::probe::{Host, HostProbe, Probe, ServiceAddress, Whereabouts};
 use monitor::services::{
-    CardFacts, ConfiguredLimits, ServiceSettings, ServiceTime, Services, Surroundings,
+    self, CardFacts, ConfiguredLimits, Remembered, ServiceSettings, ServiceTime, Services,
+    Surroundings,
 };
 use monitor::status::{KnownAnswerResult, LeakFigures, ServiceStatus, Standing};
 use monitor::verdict::Cause;
@@ -394,6 +396,140 @@ fn a_leak_of_kernel_memory_is_named_as_such() {
     let status = Watched::new(stand_in, settings).play(1);
     // It knows, and says so.
     assert_named(&status, "kernel-memory", 128.0 * 1024.0, &["card-memory"]);
+}
+
+/// Records what polls saw, as the monitor does.
+struct Recording {
+    history: TempDir,
+    samples: Samples,
+    began: Instant,
+}
+
+impl Recording {
+    fn begin(began: Instant) -> Self {
+        let history = TempDir::new().unwrap();
+        let place = Place::new(history.path());
+        let opened = Samples::open(&place, Self::wall(began, began)).unwrap();
+        Self {
+            samples: opened.samples,
+            history,
+            began,
+        }
+    }
+
+    fn wall(began: Instant, at: Instant) -> WallTime {
+        const SOME_DAY: i64 = 1_760_000_000_000;
+        WallTime::from_unix_millis(SOME_DAY).plus(at.since(began))
+    }
+
+    fn take(&mut self, status: &ServiceStatus, at: Instant) {
+        let now = Self::wall(self.began, at);
+        for (what, value) in services::figures(status) {
+            let series = services::series(&status.service, what);
+            self.samples.record(&series, now, value).unwrap();
+        }
+        self.samples.flush_if_due(now).unwrap();
+    }
+
+    fn remembered(&mut self, settings: &ServiceSettings, at: Instant) -> Remembered {
+        self.samples.flush().unwrap();
+        let now = Stamp {
+            wall: Self::wall(self.began, at),
+            monotonic: at,
+            boot: BootId::of_this_boot(),
+        };
+        let settings = std::slice::from_ref(settings);
+        let read = Remembered::read(self.history.path(), settings, now, || true);
+        read.unwrap().unwrap()
+    }
+}
+
+#[test]
+fn a_leak_is_known_to_a_monitor_that_is_started_again_and_that_of_another_process_is_not() {
+    let stand_in = StandIn::start("leak-descriptors=1/failed-open");
+    let limits = ConfiguredLimits {
+        descriptors: Some(1000),
+        ..bounded()
+    };
+    let settings = stand_in.settings(limits);
+    // By the clock that says when the process was started.
+    let began = SystemClock.now();
+    let mut watched = Watched::new(stand_in, settings.clone());
+    watched.now = began;
+    let mut recording = Recording::begin(began);
+    for step in 0..4 * STEPS_PER_HOUR {
+        watched.card((step / (STEPS_PER_HOUR / 3)).is_multiple_of(2));
+        watched.open(4);
+        let status = watched.poll();
+        recording.take(&status, watched.now);
+    }
+    let level = |status: &ServiceStatus| {
+        let held = status
+            .leaks
+            .iter()
+            .find(|leak| leak.resource == "descriptors");
+        held.unwrap().level
+    };
+    assert!(level(&watched.poll()) >= Level::Leaking);
+
+    let restart = |watched: &mut Watched, remembered: Option<Remembered>| {
+        let settings = std::slice::from_ref(&settings);
+        watched.services = Services::new(settings, Path::new("/"), ServiceTime::REAL);
+        if let Some(remembered) = remembered {
+            watched.services.remember(remembered);
+        }
+        for _ in 0..9 {
+            watched.poll();
+        }
+        watched.poll()
+    };
+    assert_eq!(level(&restart(&mut watched, None)), Level::Watching);
+    let remembered = recording.remembered(&settings, watched.now);
+    let status = restart(&mut watched, Some(remembered));
+    assert!(level(&status) >= Level::Leaking, "{status:#?}");
+    let leaks = leaking(&status);
+    let leak = leaks.iter().find(|leak| leak.resource == "descriptors");
+    assert!(leak.unwrap().per_failed_open.is_some(), "{leak:#?}");
+
+    let again = StandIn::start("ledger-lies");
+    let pid_file = watched.stand_in.directory.path().join("pid");
+    fs::write(pid_file, again.child.id().to_string()).unwrap();
+    watched.stand_in.child.kill().unwrap();
+    watched.stand_in.child.wait().unwrap();
+    let remembered = recording.remembered(&settings, watched.now);
+    let status = restart(&mut watched, Some(remembered));
+    assert_eq!(status.process.as_ref().unwrap().pid, again.child.id());
+    assert_eq!(level(&status), Level::Watching, "{status:#?}");
+}
+
+#[test]
+fn samples_that_are_damaged_foreign_or_too_many_are_not_remembered_and_break_nothing() {
+    let directory = TempDir::new().unwrap();
+    let process = Whereabouts::Program("hardserver".to_owned());
+    let settings = [ServiceSettings::new("hardserver", process)];
+    let now = Stamp::now(&SystemClock, BootId::of_this_boot());
+    let read = || Remembered::read(directory.path(), &settings, now, || true);
+    read().expect_err("there are none");
+    fs::write(directory.path().join(SAMPLES_FILE), [0x5a; 9000]).unwrap();
+    read().unwrap_err();
+    fs::remove_file(directory.path().join(SAMPLES_FILE)).unwrap();
+    let opened = Samples::open(&Place::new(directory.path()), now.wall).unwrap();
+    let mut samples = opened.samples;
+    for (what, value) in [
+        ("pid", f64::MAX),
+        ("start-ticks", -1.0),
+        ("descriptors", 1e308),
+    ] {
+        let series = services::series("hardserver", what);
+        samples.record(&series, now.wall, value).unwrap();
+    }
+    samples.flush().unwrap();
+    assert!(
+        read().unwrap().is_some(),
+        "no process is remembered of that"
+    );
+    let out_of_time = Remembered::read(directory.path(), &settings, now, || false);
+    assert!(out_of_time.unwrap().is_none());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What host services hold, as figures: what a leak is shown by when the card is sent back.
 
 use super::figure;
+use crate::services::series;
 use crate::status::Status;
 
 /// Figures of each service, by series. What was not seen is none.
@@ -23,7 +24,14 @@ pub(super) fn figures(status: &Status) -> Vec<(String, f64)> {
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)));
         let name = &service.service;
-        figures.extend(seen.map(|(what, value)| (format!("service/{name}/{what}"), figure(value))));
+        figures.extend(seen.map(|(what, value)| (series(name, what), figure(value))));
+        // What a monitor that is started again goes on from; some of it stands there already.
+        for (what, value) in crate::services::figures(service) {
+            let series = series(name, what);
+            if figures.iter().all(|(known, _)| *known != series) {
+                figures.push((series, value));
+            }
+        }
     }
     figures
 }

@@ -6,6 +6,7 @@ use super::harm::{Absence, Memory, Party};
 use super::known_answer::KnownAnswers;
 use super::ledgers::{LedgerFacts, Ledgers, Unaccounted};
 use super::quota::Quotas;
+use super::remembered::{Past, Remembered};
 use super::resources::{self, Held, Seen, lossy};
 use super::senses::{Located, Reached, Senses};
 use super::work::{Excuse, Progress};
@@ -18,9 +19,12 @@ use crate::leak::{Level, Sample, Scope, Watch};
 use crate::led::Load;
 use crate::local_health::{Limits, LocalHealth};
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
-use crate::status::{KernelFigures, LeakFigures, ServiceFigures, ServiceStatus, Standing, Unit};
+use crate::status::{
+    KernelFigures, LeakFigures, ServiceFigures, ServiceLoadFigures, ServiceStatus, Standing, Unit,
+};
 use crate::verdict::Cause;
 use hwshim::clock::{Instant, nanos};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +33,9 @@ use std::time::Duration;
 const STARVED_FOR: Duration = Duration::from_secs(10);
 /// What a service has said of itself is not true for longer than that.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
+/// Samples of before that are judged with each of now: all that is remembered of a resource in a quarter
+/// of a minute, and no poll takes noticeably longer.
+const REPLAYED_AT_ONCE: usize = 256;
 /// Time between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,6 +54,9 @@ pub(super) struct Watched {
     answers: Answers,
     known_answers: KnownAnswers,
     leaks: Vec<Resource>,
+    /// What the process held before this monitor was started, as far as it is not judged yet.
+    past: Option<Past>,
+    load: Option<ServiceLoadFigures>,
     sampled_at: Option<Instant>,
     restarts: u64,
     evidences: Evidences,
@@ -62,6 +72,8 @@ pub(super) struct Watched {
 struct Resource {
     unit: Unit,
     watch: Watch,
+    /// What was held before, which comes first.
+    past: VecDeque<(Instant, Sample)>,
     /// What is held now. The watch knows what was when its last minute ended.
     held: f64,
 }
@@ -113,6 +125,8 @@ impl Watched {
             answers: Answers::default(),
             known_answers: KnownAnswers::default(),
             leaks: Vec::new(),
+            past: None,
+            load: None,
             sampled_at: None,
             restarts: 0,
             evidences: Evidences::new(),
@@ -125,6 +139,12 @@ impl Watched {
 
     pub(super) fn were_changed(&mut self, changes: &Arc<RecentChanges>) {
         self.changes = Arc::clone(changes);
+    }
+
+    pub(super) fn remember(&mut self, remembered: &mut Remembered) {
+        if self.time == ServiceTime::REAL {
+            self.past = remembered.take(&self.settings.name);
+        }
     }
 
     pub(super) fn settle(&self, patience: Duration) -> bool {
@@ -168,8 +188,23 @@ impl Watched {
             let held = resources::held(&seen);
             let card = self.card_among(around);
             let sample = covariates(card, answer.as_ref());
+            self.load = Some(ServiceLoadFigures {
+                opens: sample.opens,
+                failed_opens: sample.failed_opens,
+                commands: sample.commands,
+                outstanding: sample.load,
+                card_absent: sample.card_absent,
+            });
             let lived = self.time.of(now);
-            feed(&mut self.leaks, &mut self.sampled_at, &held, &sample, lived);
+            let past = &mut self.past;
+            feed(
+                &mut self.leaks,
+                past,
+                &mut self.sampled_at,
+                &held,
+                &sample,
+                lived,
+            );
             let ledgers = &mut self.answers.ledgers;
             for held in held.iter().filter(|it| it.scope == Scope::Service) {
                 ledgers.grow(held.name, held.value, answer.as_ref(), lived);
@@ -204,6 +239,7 @@ impl Watched {
             known_answer: self.known_answers.figures(now),
             kernel,
             leaks,
+            load: self.load.clone(),
             assessment: Some(self.evidences.figures()),
             advice,
         }
@@ -264,6 +300,8 @@ impl Watched {
         self.restarts += u64::from(self.process.last.is_some_and(|last| last != id));
         if self.process.last != Some(id) {
             self.leaks.clear();
+            self.load = None;
+            self.past = self.past.take().filter(|past| past.is_of(id));
             self.evidences.forget();
             self.ask_anew(now);
         }
@@ -512,6 +550,7 @@ fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample
 /// Gives each watch its sample, and begins one for what is seen for the first time.
 fn feed(
     leaks: &mut Vec<Resource>,
+    past: &mut Option<Past>,
     sampled_at: &mut Option<Instant>,
     held: &[Held],
     covariates: &Sample,
@@ -528,13 +567,24 @@ fn feed(
             leaks.push(Resource {
                 unit: one.unit,
                 watch: Watch::new(one.resource()),
+                past: past
+                    .as_mut()
+                    .map(|it| it.take(one.name))
+                    .unwrap_or_default(),
                 held: one.value,
             });
             leaks.len() - 1
         });
-        let Resource { watch, held, .. } = &mut leaks[index];
+        let Resource {
+            watch, past, held, ..
+        } = &mut leaks[index];
         *held = one.value;
         watch.set_limit(one.limit.clone());
+        if !past.is_empty() {
+            let next = past.drain(..past.len().min(REPLAYED_AT_ONCE));
+            next.for_each(|(at, sample)| watch.observe(at, &sample));
+            continue;
+        }
         watch.observe(
             now,
             &Sample {

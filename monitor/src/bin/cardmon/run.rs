@@ -14,7 +14,7 @@ mod ticks;
 use crate::places::{self, Found, HistoryPlace};
 use crate::simulation::Simulation;
 use anyhow::Context as _;
-use hwshim::clock::SystemClock;
+use hwshim::clock::{Clock as _, SystemClock};
 use keeping::Keeping;
 use monitor::api::{self, Published, Source};
 use monitor::attribution::RecentChanges;
@@ -22,9 +22,10 @@ use monitor::config::{self, Config};
 use monitor::control::Desk;
 use monitor::dead_man::systemd::Notify;
 use monitor::dead_man::{DeadMan, SignOfLife};
-use monitor::history::{BootId, Place, Stamp};
+use monitor::history::{BootId, HistoryError, Place, Stamp};
 use monitor::lock;
-use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartBody};
+use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartBody, said};
+use monitor::services::{Remembered, ServiceSettings};
 use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
 use publish::{Publisher, Record, Seen, Troubles};
@@ -171,10 +172,14 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         poll_interval: config.limits.poll_interval,
     };
     let simulated = arguments.simulated_card;
+    let mut remembered = Remembered::default();
     let history = match arguments.keep.history(config, simulated)? {
         Some(found) => {
             let installed = installed(arguments.config.as_deref());
-            Some(History::begin(&found, installed, &settings)?)
+            let history = History::begin(&found, installed, &settings)?;
+            // After that, which moves aside what is damaged.
+            remembered = remember(&found.directory, &settings.services);
+            Some(history)
         }
         None => None,
     };
@@ -201,7 +206,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         failed: false,
     };
     let boot = BootId::of_this_boot();
-    let mut watch = Watch::new(settings).begun(Stamp::now(&*clock, boot).monotonic);
+    let begun = Stamp::now(&*clock, boot).monotonic;
+    let mut watch = Watch::new(settings).begun(begun).remembering(remembered);
     let (seen, polls) = mpsc::unbounded_channel();
     let mut ticks =
         Ticks::start(config.limits.poll_interval).context("there is no timer for polls")?;
@@ -244,6 +250,29 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     };
     screen.end(PARTING);
     Ok(recorded)
+}
+
+/// What services held before this monitor was started. Whatever keeps it from being read, they are watched
+/// all the same.
+fn remember(history: &Path, services: &[ServiceSettings]) -> Remembered {
+    if services.is_empty() {
+        return Remembered::default();
+    }
+    let now = Stamp::now(&SystemClock, BootId::of_this_boot());
+    let deadline = now.monotonic.plus(REMEMBERING);
+    let may_go_on = || SystemClock.now() < deadline;
+    let anew = "what services held before is not known, and leaks are looked for anew";
+    match Remembered::read(history, services, now, may_go_on) {
+        Ok(Some(remembered)) => return remembered,
+        Ok(None) => {
+            let seconds = REMEMBERING.as_secs();
+            crate::complain(&format!("{anew}: reading took longer than {seconds} s"));
+        }
+        // There is nothing to remember yet, or the keeper of the history says why not.
+        Err(HistoryError::Absent { .. }) => {}
+        Err(error) => crate::complain(&format!("{anew}: {}", said(&error))),
+    }
+    Remembered::default()
 }
 
 async fn take_orders(socket: Option<&Socket>, history: Option<&History>) {
@@ -479,6 +508,9 @@ impl Alive {
     }
 }
 
+/// Time that reading what services held before may take: a start that waits longer looks like one that
+/// failed.
+const REMEMBERING: Duration = Duration::from_secs(5);
 /// How long the end of a run waits for what is still to be recorded and shown.
 pub(crate) const PARTING: Duration = Duration::from_secs(6);
 /// Exit status of a run of which not all is on record.
