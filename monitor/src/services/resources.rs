@@ -12,6 +12,9 @@ use crate::status::{LimitFigures, Unit};
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// How much of the kernel's memory a service may have, in its configuration.
+pub(crate) const KERNEL_MEMORY_MAX: &str = "kernel_memory_max";
+
 /// What a control group may be charged for, where that is what limits memory.
 const GROUP_LIMIT: &str = "memory.max of ";
 
@@ -149,10 +152,7 @@ impl Seen<'_> {
         } else {
             Scope::Host
         };
-        let limit = configured(
-            self.settings.limits.kernel_memory_bytes,
-            "kernel_memory_max",
-        );
+        let limit = configured(self.settings.limits.kernel_memory_bytes, KERNEL_MEMORY_MAX);
         let limit = limit.or_else(|| self.memory_limit());
         let total = self.memory().and_then(kernel_of_host);
         let kernel_memory = kernel_bytes(kernel)

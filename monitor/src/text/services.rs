@@ -4,6 +4,7 @@
 use super::diagnosis::{advised, in_short};
 use super::{Rows, UNSEEN, clean, drill, mebibytes, reason, seconds, spoken};
 use crate::leak::{Level, Scope};
+use crate::services::KERNEL_MEMORY_MAX;
 use crate::status::{
     ExhaustionFigures, GateFigures, KernelFigures, KnownAnswerResult, LeakFigures, ServiceStatus,
     Standing, Status, Unit,
@@ -132,9 +133,10 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
     ]);
     let of_services = status.services.iter().map(|service| {
         let leaks: Vec<_> = service.leaks.iter().collect();
-        (&*service.service, leaks)
+        let group = service.kernel.as_ref().map(|kernel| &*kernel.cgroup);
+        (&*service.service, group, leaks)
     });
-    for (whose, leaks) in of_services.chain([("(host)", of_host)]) {
+    for (whose, group, leaks) in of_services.chain([("(host)", None, of_host)]) {
         for leak in leaks {
             let row = [
                 clean(whose),
@@ -149,7 +151,7 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
                 leak.rule.map_or(UNSEEN, |rule| rule.name()).to_owned(),
             ];
             let mut why = if explain {
-                explanation(leak)
+                explanation(leak, group)
             } else {
                 Vec::new()
             };
@@ -203,24 +205,34 @@ fn books_unread(status: &Status) -> Option<String> {
     ))
 }
 
-/// Why a resource is believed to leak, or not to.
-fn explanation(leak: &LeakFigures) -> Vec<String> {
+/// Why a resource is believed to leak, or not to. `group` is the control group of the service that it is
+/// listed under, for whose sake the kernel may hold it.
+fn explanation(leak: &LeakFigures, group: Option<&str>) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(limit) = &leak.limit {
         lines.push(format!("limit: {}", clean(&limit.source)));
     }
-    if leak.scope == Scope::Host {
-        lines.push("it is of the whole host, and never pages".to_owned());
+    let shared_group = group.filter(|_| leak.scope == Scope::Host);
+    match shared_group {
+        Some(group) => lines.extend(of_all_in(group, leak)),
+        None if leak.scope == Scope::Host => {
+            lines.push("it is of the whole host, and never pages".to_owned());
+        }
+        None => {}
     }
     lines.extend(leak.gates.iter().map(|it| gate(it, leak.unit)));
     lines.extend(
         leak.p
             .map(|p| format!("chance of such a trend without a leak: {p:.1e}")),
     );
-    lines.extend(
-        leak.share_of_growth
-            .map(|share| format!("its growth is {:.0} % of the host's", share * 100.0)),
-    );
+    lines.extend(leak.share_of_growth.map(|share| {
+        let whose = if shared_group.is_some() {
+            "the group's"
+        } else {
+            "its"
+        };
+        format!("{whose} growth is {:.0} % of the host's", share * 100.0)
+    }));
     lines.extend(correlations(leak));
     if !leak.falsified_by.is_empty() {
         lines.push("it is no leak if".to_owned());
@@ -237,6 +249,28 @@ fn explanation(leak: &LeakFigures) -> Vec<String> {
         .into_iter()
         .map(|line| format!("    {line}"))
         .collect()
+}
+
+/// Whose something is that the kernel holds for a group in which there may be others.
+fn of_all_in(group: &str, leak: &LeakFigures) -> Vec<String> {
+    let mut lines = vec![format!(
+        "held: by the kernel for everybody in the control group {}, this service among them",
+        clean(group)
+    )];
+    let is_its_own = |source: &str| source == KERNEL_MEMORY_MAX;
+    if leak.limit.as_ref().is_some_and(|it| is_its_own(&it.source)) {
+        lines.push(format!(
+            "{KERNEL_MEMORY_MAX} is what this service may have, and it is what all of them have that is \
+             held against it"
+        ));
+    }
+    lines.push("what grows there may be another's, so it never pages".to_owned());
+    lines.push(
+        "to know its own, give the service a control group to itself: a unit of systemd, or `cgroup` in \
+         its [[service]]"
+            .to_owned(),
+    );
+    lines
 }
 
 fn gate(gate: &GateFigures, unit: Unit) -> String {
@@ -458,6 +492,7 @@ fn level_style(level: Level) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::LimitFigures;
 
     #[test]
     fn driver_pages_that_grow_are_nobodys_and_named_with_the_modules_that_grow_too() {
@@ -494,6 +529,44 @@ mod tests {
         );
         let explained = leaks(&status, true).join("\n");
         assert!(explained.contains("    the kernel's: what no counter of it accounts for"));
+    }
+
+    #[test]
+    fn what_the_kernel_holds_for_a_shared_group_is_said_to_be_of_all_in_it() {
+        let limited = |source: &str| LeakFigures {
+            scope: Scope::Host,
+            limit: Some(LimitFigures {
+                value: 8192.0,
+                source: source.to_owned(),
+            }),
+            share_of_growth: Some(0.4),
+            ..LeakFigures::bare("kernel-memory", Unit::Bytes, Level::Suspected, 4096.0)
+        };
+        let explained = explanation(&limited(KERNEL_MEMORY_MAX), Some("/system.slice")).join("\n");
+        let plain = "\
+    limit: kernel_memory_max
+    held: by the kernel for everybody in the control group /system.slice, this service among them
+    kernel_memory_max is what this service may have, and it is what all of them have that is held against it
+    what grows there may be another's, so it never pages
+    to know its own, give the service a control group to itself: a unit of systemd, or `cgroup` in its [[service]]
+    the group's growth is 40 % of the host's";
+        assert!(explained.trim_start().starts_with(plain), "{explained}");
+        let without = explanation(&limited("MemTotal of the host"), Some("/")).join("\n");
+        assert!(!without.contains(KERNEL_MEMORY_MAX), "{without}");
+        let own = LeakFigures {
+            scope: Scope::Service,
+            ..limited(KERNEL_MEMORY_MAX)
+        };
+        let own = explanation(&own, Some("/system.slice/hardserver.service")).join("\n");
+        assert!(
+            !own.contains("everybody") && own.contains("its growth is 40 %"),
+            "{own}"
+        );
+        let host = explanation(&limited("MemTotal"), None).join("\n");
+        assert!(
+            host.contains("it is of the whole host, and never pages"),
+            "{host}"
+        );
     }
 
     #[test]
