@@ -8,7 +8,7 @@
 //! | 3 | the history's file system is full |
 //! | 4 | the card refuses sessions |
 //! | 6 | processes were killed for want of memory, or nothing more can be opened |
-//! | 16 to 22, 25 | the evidence of that name |
+//! | 16 to 22, 25, 26 | the evidence of that name |
 //! | 23 | the firmware was changed, and no change window was open |
 //!
 //! Codes 2 and 5 are for whoever loads blobs and opens privileged sessions; nothing that is seen
@@ -104,6 +104,7 @@ fn of_evidence(code: &str) -> Option<u8> {
         "bus-error" => 21,
         "out-of-range" => 22,
         "repeated-nonce" => 25,
+        "fatal-error" => 26,
         _ => return None,
     })
 }
@@ -185,6 +186,7 @@ mod tests {
             ("bus-error", 21),
             ("out-of-range", 22),
             ("repeated-nonce", 25),
+            ("fatal-error", 26),
         ];
         for (name, code) in seen {
             let evidence = [Evidence {

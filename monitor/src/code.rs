@@ -61,7 +61,7 @@ pub struct Entry {
 }
 
 /// All codes, in order.
-pub const CODES: [Entry; 17] = [
+pub const CODES: [Entry; 18] = [
     old(
         0,
         "cannot write state/lock/device node (permission)",
@@ -188,6 +188,13 @@ pub const CODES: [Entry; 17] = [
         ImmediateAction::ContactSupport,
         "keep the card out; every signature made since the last good test may give its key away",
     ),
+    new(
+        26,
+        "the card has counted a fatal error of its own units",
+        Cause::Card,
+        ImmediateAction::Reset,
+        "which unit, as its driver logged it; whether it comes again after the reset",
+    ),
 ];
 
 const fn old(
@@ -267,10 +274,10 @@ mod tests {
     #[test]
     fn codes_are_in_order_and_the_old_ones_apart_from_the_new() {
         let codes: Vec<_> = CODES.iter().map(|entry| entry.code).collect();
-        let expected: Vec<_> = (0..=6).chain(16..=25).collect();
+        let expected: Vec<_> = (0..=6).chain(16..=26).collect();
         assert_eq!(codes, expected);
         assert_eq!(lookup(7), None);
-        assert_eq!(lookup(26), None);
+        assert_eq!(lookup(27), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod load;
 mod modules;
 mod pages;
 mod qat_cards;
+mod qat_counters;
 
 use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
@@ -602,7 +603,7 @@ fn facts_of_qat(card: &QatFigures) -> Option<(&str, CardFacts)> {
         absent: card.function.cause == Cause::CardAbsent,
         requests,
         in_flight: requests.saturating_sub(card.responses?),
-        moves: card.responds == Some(true),
+        moves: card.responds == Some(true) && card.frozen_engines.is_empty(),
         ..CardFacts::default()
     };
     Some((&card.function.card, facts))

@@ -24,13 +24,14 @@ pub struct Test {
 
 /// All of them, for each row of the table the one that tells of it.
 #[rustfmt::skip]
-pub const TESTS: [Test; 30] = [
+pub const TESTS: [Test; 31] = [
     test(Kind::HostPressure, 1, "explain-gap", "hold the silence against pressure, soft interrupts and steal (cardmon explain --gap)"),
     test(Kind::OwnLateness, 2, "time-polls", "look whether the monitor's own polls are on time"),
     test(Kind::CounterFrozen, 1, "confirm-counter", "read the card's heartbeat counter twice, two beats apart"),
     test(Kind::ConfigAllOnes, 1, "read-config-space", "read the card's vendor id from configuration space (hwshim list)"),
     test(Kind::NotInSlot, 2, "find-function", "look whether the kernel still lists the function (hwshim list)"),
     test(Kind::Aer, 1, "read-aer", "compare the error counters of the card with those of the port above it"),
+    test(Kind::FatalError, 1, "read-ras", "read the errors that the card counts of its own units, as in qat_ras"),
     test(Kind::BusError, 2, "read-interrupts", "compare interrupts with completions, and look for errors of the bus"),
     test(Kind::RuleBroken, 2, "read-counters", "look which rule of its interface the card broke last"),
     test(Kind::CardSaysFailed, 2, "read-health", "read the card's own health page"),

@@ -80,7 +80,7 @@ pub(super) const PRIORS: Weights =
 
 /// What is seen.
 #[rustfmt::skip]
-pub const ROWS: [Row; 30] = [
+pub const ROWS: [Row; 31] = [
 //  seen                                                               none card abs. link gone hang leak host load conf mon.
     state(30 * SECOND, &[Kind::OwnLateness],                          [NN, M_,  M_,  M_,  M_,  M_,  O_,  P_,  P_,  M_,  PP]),
     state(30 * SECOND, &[Kind::HostPressure],                         [NN, M_,  M_,  O_,  O_,  O_,  O_,  PP,  P_,  O_,  O_]).defining(Cause::HostStarvation),
@@ -92,6 +92,8 @@ pub const ROWS: [Row; 30] = [
     // What the link does to a card that is well.
     state(MINUTE,      &[Kind::BusError, Kind::InterruptsLost,
                          Kind::InterruptStorm],                       [NN, P_,  O_,  YY,  MM,  MM,  MM,  MM,  MM,  MM,  O_]),
+    // Errors that the card's own units detect. Parity on its side of the bus is one of them.
+    event(10 * MINUTE, &[Kind::FatalError, Kind::NonfatalError],      [NN, YY,  O_,  P_,  M_,  M_,  MM,  MM,  MM,  MM,  O_]),
     event(HOUR,        &[Kind::WrongAnswer],                          [NN, PP,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
     event(HOUR,        &[Kind::RuleBroken],                           [NN, YY,  MM,  P_,  MM,  M_,  M_,  MM,  MM,  MM,  O_]),
     // Of a card that its owner drives itself, so no service stands between.
@@ -264,6 +266,10 @@ pub enum Kind {
     Aer,
     /// The link is slower or narrower than both ends can, or repeats more than it should.
     DegradedLink,
+    /// The card has counted an error of its own after which it cannot go on.
+    FatalError,
+    /// The card has counted an error of its own that it could not correct, and went on.
+    NonfatalError,
     /// A known-answer test had another answer.
     WrongAnswer,
     /// The bus reported an uncorrectable error of the function.
@@ -318,7 +324,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::OwnLateness,
         Self::HostPressure,
         Self::CounterFrozen,
@@ -327,6 +333,8 @@ impl Kind {
         Self::NotInSlot,
         Self::Aer,
         Self::DegradedLink,
+        Self::FatalError,
+        Self::NonfatalError,
         Self::WrongAnswer,
         Self::BusError,
         Self::InterruptsLost,
@@ -374,6 +382,8 @@ impl Kind {
             Self::NotInSlot => "not-in-slot",
             Self::Aer => "aer",
             Self::DegradedLink => "degraded-link",
+            Self::FatalError => "fatal-error",
+            Self::NonfatalError => "nonfatal-error",
             Self::WrongAnswer => "wrong-answer",
             Self::BusError => "bus-error",
             Self::InterruptsLost => "interrupts-lost",
@@ -425,7 +435,9 @@ impl Kind {
     pub const fn is_no_matter_of_time(self) -> bool {
         matches!(
             self,
-            Self::WrongAnswer
+            Self::FatalError
+                | Self::NonfatalError
+                | Self::WrongAnswer
                 | Self::RuleBroken
                 | Self::CheckFailed
                 | Self::CardSaysFailed

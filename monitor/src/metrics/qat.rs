@@ -1,6 +1,6 @@
 //! QAT cards, as metrics.
 
-use super::{Families, Labels, flag, lossy};
+use super::{Families, Labels, count, flag, lossy};
 use crate::status::QatFigures;
 use std::fmt;
 
@@ -42,6 +42,15 @@ pub(super) fn encode(to: &mut Families<'_>, cards: &[QatFigures]) -> fmt::Result
         "Responses of the engines of the QAT card since it started",
         None,
         each(cards, |card| card.responses),
+    )?;
+    to.gauge(
+        "cardmon_qat_engines_frozen",
+        "Engines of the QAT card that owe answers and give none",
+        None,
+        each(cards, |card| {
+            card.requests?;
+            Some(count(card.frozen_engines.len()))
+        }),
     )?;
     to.counter(
         "cardmon_qat_errors",

@@ -93,6 +93,14 @@ pub struct EngineCounters {
     pub responses: u64,
 }
 
+impl EngineCounters {
+    /// Answers that it has not given.
+    #[must_use]
+    pub const fn owed(&self) -> u64 {
+        self.requests.saturating_sub(self.responses)
+    }
+}
+
 /// Looks at an Intel QAT card through its kernel driver.
 #[derive(Debug)]
 pub struct QatProbe {

@@ -23,6 +23,9 @@ pub struct QatFigures {
     pub requests: Option<u64>,
     /// Responses of them.
     pub responses: Option<u64>,
+    /// Engines that owe answers and have given none in three looks.
+    #[serde(default)]
+    pub frozen_engines: Vec<u32>,
     /// Errors that were corrected. These three begin again at zero whenever the device is stopped.
     pub errors_correctable: Option<u64>,
     /// Errors after which it could go on.

@@ -12,6 +12,7 @@
 
 use super::at_function::AtFunction;
 use super::function_cards::{Besides, FunctionCard};
+use super::qat_counters::{FROZEN_LOOKS, QatCounters};
 use crate::attribution::{Counter, Kind, RecentChanges};
 use crate::diagnosis::function::Told;
 use crate::probe::{EngineCounters, ProbeError, Qat, QatHeartbeat, QatProbe};
@@ -22,6 +23,7 @@ use hwshim::clock::Instant;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the kernel lists functions.
@@ -50,6 +52,7 @@ struct QatCard {
     probe: AtFunction<QatProbe>,
     /// It as any other function: its link, and whether it is there at all.
     function: FunctionCard,
+    counters: QatCounters,
     /// Whether the driver last found signs of life, and since when it has found that.
     is_alive: Option<(bool, Instant)>,
 }
@@ -103,6 +106,7 @@ impl QatCard {
             module,
             probe: AtFunction::new(QatProbe::new, LOOK_INTERVAL, LOOK_TIMEOUT),
             function: FunctionCard::new(bdf, now),
+            counters: QatCounters::new(LOOK_INTERVAL),
             is_alive: None,
         }
     }
@@ -116,22 +120,29 @@ impl QatCard {
         now: Instant,
     ) -> Option<QatFigures> {
         let seen = self.probe.poll(bdf, root, now);
-        let besides = seen.as_deref().map(|seen| self.judge(seen.as_ref(), now));
+        let besides = seen.as_ref().map(|seen| self.judge(seen, now));
         let besides = besides.unwrap_or_default();
         let function = self.function.poll(besides, root, changes, now);
         Some(self.figures(function, seen?.as_ref().as_ref().ok()))
     }
 
     /// What its driver tells.
-    fn judge(&mut self, seen: Result<&Qat, &ProbeError>, now: Instant) -> Besides {
+    fn judge(&mut self, look: &Arc<Result<Qat, ProbeError>>, now: Instant) -> Besides {
+        let seen = look.as_ref().as_ref();
         let heartbeat = seen.map(|qat| qat.heartbeat.as_ref());
         let heartbeat = heartbeat.unwrap_or_else(Err);
         // Whoever has stopped a device expects no sign of life of it.
         let is_down = seen.is_ok_and(|qat| qat.state.as_ref().is_ok_and(|it| it == "down"));
         self.hear(heartbeat.ok().copied().filter(|_| !is_down), now);
+        let dossier = self.function.dossier();
+        self.counters.take(look, is_down, now, dossier);
+        if is_down {
+            dossier.not_seen(Kind::CounterFrozen, "somebody has stopped the device", now);
+        }
+        let moves = self.weigh_heartbeat(now);
         Besides {
-            counter: self.weigh_heartbeat(now),
-            told: self.unresponsive(now),
+            counter: self.weigh_engines(now).unwrap_or(moves),
+            told: self.unresponsive(now).or_else(|| self.engine_frozen()),
             noted: heartbeat.err().and_then(unseen).into_iter().collect(),
         }
     }
@@ -150,6 +161,40 @@ impl QatCard {
                 ),
             },
         })
+    }
+
+    /// That an engine owes answers and gives none, if one does, though the firmware may give signs of life.
+    fn engine_frozen(&self) -> Option<Told> {
+        let engine = self.counters.frozen().next()?;
+        Some(Told {
+            cause: Cause::Card,
+            kind: Kind::CounterFrozen,
+            evidence: Evidence {
+                code: "engine-frozen".into(),
+                detail: format!(
+                    "engine {} has answered {} of {} requests and no more, in {FROZEN_LOOKS} looks on time",
+                    engine.engine, engine.responses, engine.requests
+                ),
+            },
+        })
+    }
+
+    fn weigh_engines(&mut self, now: Instant) -> Option<Counter> {
+        let engines = self.counters.frozen().count();
+        let dossier = self.function.dossier();
+        if engines > 0 {
+            let detail = format!("{engines} of its engines owe answers and give none");
+            dossier.seen(Kind::CounterFrozen, 1.0, detail, now);
+            return Some(Counter::Still {
+                polls: FROZEN_LOOKS,
+            });
+        }
+        let is_silent = self.is_alive.is_some_and(|(is_alive, _)| !is_alive);
+        if self.counters.are_counted() && !is_silent {
+            let detail = "no engine owes answers that it does not give";
+            dossier.not_seen(Kind::CounterFrozen, detail, now);
+        }
+        None
     }
 
     fn weigh_heartbeat(&mut self, now: Instant) -> Counter {
@@ -206,6 +251,7 @@ impl QatCard {
             queries_failed: queries(|qat| &qat.queries_failed),
             requests: sum(|engine| engine.requests),
             responses: sum(|engine| engine.responses),
+            frozen_engines: self.counters.frozen().map(|it| it.engine).collect(),
             errors_correctable: count(|qat| &qat.errors_correctable),
             errors_nonfatal: count(|qat| &qat.errors_nonfatal),
             errors_fatal: count(|qat| &qat.errors_fatal),
@@ -394,6 +440,48 @@ mod tests {
         card.probe.wait(Duration::from_secs(60));
         let shown = card.poll(bdf, tree.path(), &changes, at(21)).unwrap();
         assert_eq!((shown.responds, shown.function.cause), (None, Cause::None));
+    }
+
+    #[test]
+    fn a_card_is_at_fault_for_fatal_errors_that_grow_and_for_an_engine_that_owes_answers() {
+        let tree = host();
+        let mut cards = QatCards::default();
+        let fatal = format!("{DEVICES}/0000:6b:00.0/qat_ras/errors_fatal");
+        look(&mut cards, tree.path(), 0);
+        write(&tree, &fatal, "2\n");
+        let card = look(&mut cards, tree.path(), 10).remove(0).function;
+        assert_eq!((card.cause, &card.codes[..]), (Cause::Card, &[26][..]));
+        assert_eq!(card.evidence[0].code, "fatal-error");
+
+        let tree = host();
+        let mut cards = QatCards::default();
+        let counters = |requests: u32| {
+            let text = format!("AE x\n 0:  {requests}  11\n 1:  7  7\n");
+            write(&tree, &format!("{DEBUG}/fw_counters"), &text);
+        };
+        look(&mut cards, tree.path(), 0);
+        counters(19);
+        for seconds in [6, 12] {
+            let card = look(&mut cards, tree.path(), seconds).remove(0);
+            assert_eq!(card.function.cause, Cause::None, "{card:?}");
+        }
+        let card = look(&mut cards, tree.path(), 18).remove(0);
+        assert_eq!(card.frozen_engines, [0]);
+        let function = &card.function;
+        assert_eq!(
+            (function.cause, &function.codes[..]),
+            (Cause::Card, &[18][..])
+        );
+        let says = "engine 0 has answered 11 of 19 requests and no more, in 3 looks on time";
+        assert_eq!(function.evidence[0].detail, says);
+        // Who has stopped it expects no answers.
+        write(
+            &tree,
+            &format!("{DEVICES}/0000:6b:00.0/qat/state"),
+            "down\n",
+        );
+        let card = look(&mut cards, tree.path(), 24).remove(0);
+        assert_eq!(card.function.cause, Cause::None, "{card:?}");
     }
 
     #[test]
