@@ -22,17 +22,20 @@
 
 mod alarm;
 mod correlate;
+mod onset;
 mod record;
 mod recycle;
 mod rules;
 mod verdict;
 
 pub use correlate::{Correlation, Share};
+pub use onset::Onset;
 pub use verdict::{Bound, Exhaustion, Gate, Interval, LeakVerdict, Level, Speed, rising_together};
 
 use alarm::Alarm;
 use correlate::With;
 use hwshim::clock::Instant;
+use onset::Bend;
 use record::Record;
 use recycle::IdleFloors;
 use rules::Finding;
@@ -136,6 +139,7 @@ pub struct Watch {
     medium: Alarm,
     slow: Alarm,
     with: With,
+    bend: Option<Bend>,
     verdict: LeakVerdict,
 }
 
@@ -153,6 +157,7 @@ impl Watch {
             medium: Alarm::new(rules::MEDIUM_HOLD, PAGE_WITHIN),
             slow: Alarm::new(rules::SLOW_HOLD, PAGE_WITHIN),
             with: With::default(),
+            bend: None,
             resource,
         }
     }
@@ -198,6 +203,7 @@ impl Watch {
             medium,
             slow,
             with,
+            bend,
             ..
         } = self;
         let held = record.held();
@@ -210,16 +216,17 @@ impl Watch {
         if closed.epoch {
             observe(medium, rules::medium(resource, record));
             *with = With::of(record);
+            *bend = Bend::of(record);
         }
         if closed.quarter {
             observe(slow, rules::slow(resource, record));
         }
         let idle = idle.proof(resource.negligible());
-        self.verdict = self.conclude(idle);
+        self.verdict = self.conclude(idle, at);
     }
 
     /// The highest step of the ladder that any of the rules reaches.
-    fn conclude(&self, idle: Option<Finding>) -> LeakVerdict {
+    fn conclude(&self, idle: Option<Finding>, at: f64) -> LeakVerdict {
         let With {
             share,
             failed_opens,
@@ -253,6 +260,7 @@ impl Watch {
         verdict.share_of_growth = share;
         verdict.grows_with_failed_opens = failed_opens;
         verdict.grows_while_absent = absence;
+        verdict.began = self.bend.and_then(|bend| bend.seen_at(at));
         if let Some((level, speed, finding)) = strongest {
             verdict.take(level, speed, finding);
         }

@@ -687,6 +687,12 @@ pub struct LeakFigures {
     pub per_failed_open: Option<f64>,
     /// Growth for each hour that the card is away, if it grows with that.
     pub per_hour_absent: Option<f64>,
+    /// How long ago it began to grow, to ten minutes; `null` where nobody saw it begin.
+    #[serde(default)]
+    pub began_seconds_ago: Option<f64>,
+    /// Whether the card went away when it began.
+    #[serde(default)]
+    pub began_as_card_went: bool,
     /// What would show that it is no leak, the cheapest first.
     pub falsified_by: Vec<String>,
 }
@@ -710,6 +716,8 @@ impl LeakFigures {
             share_of_growth: None,
             per_failed_open: None,
             per_hour_absent: None,
+            began_seconds_ago: None,
+            began_as_card_went: false,
             falsified_by: Vec::new(),
         }
     }
@@ -866,7 +874,10 @@ impl LeakFigures {
             share_of_growth,
             grows_with_failed_opens,
             grows_while_absent,
+            began,
         } = verdict;
+        // What does not rise has not begun to.
+        let began = began.filter(|_| *level > Level::Watching);
         let each = |found: &Option<Correlation>| found.and_then(|found| finite(found.each));
         Self {
             resource: resource.to_string(),
@@ -895,6 +906,8 @@ impl LeakFigures {
             share_of_growth: share_of_growth.and_then(|share| finite(share.ratio)),
             per_failed_open: each(grows_with_failed_opens),
             per_hour_absent: each(grows_while_absent),
+            began_seconds_ago: began.map(|began| began.ago.as_secs_f64()),
+            began_as_card_went: began.is_some_and(|began| began.as_card_went),
             falsified_by: verdict
                 .falsified_by()
                 .into_iter()

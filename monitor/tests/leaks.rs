@@ -405,6 +405,12 @@ fn growth_while_the_card_is_away_is_told() {
     });
     let found = watched.verdict().grows_while_absent.unwrap();
     assert!((250.0..350.0).contains(&found.each), "{found:?}");
+    let began = watched.verdict().began.unwrap();
+    let hours = began.ago.as_secs_f64() / HOURS;
+    assert!(
+        (4.7..5.4).contains(&hours) && began.as_card_went,
+        "{began:?}"
+    );
 }
 
 #[test]

@@ -210,6 +210,7 @@ fn a_service_that_leaks_when_its_card_is_pulled_is_named_in_a_drill_that_says_it
     // 4 MiB a second of the clock, by the service's own hours of twelve seconds.
     let each = leak(&status).unwrap()["per_hour_absent"].as_f64().unwrap() / f64::from(1 << 20);
     assert!((24.0..96.0).contains(&each), "{each} MiB and not 48");
+    assert_eq!(leak(&status).unwrap()["began_as_card_went"], true);
     assert_eq!(status["drill"]["service_time"], 300);
     for words in [&["status"][..], &["leaks", "--explain"]] {
         let told = ask(&status, words);

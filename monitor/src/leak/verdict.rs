@@ -1,6 +1,7 @@
 //! What a watch makes of a resource, with every figure that it went by.
 
 use super::correlate::{Correlation, Share};
+use super::onset::Onset;
 use super::rules::Finding;
 use super::{HOUR, Limit, Resource, Scope};
 use serde::{Deserialize, Serialize};
@@ -179,6 +180,8 @@ pub struct LeakVerdict {
     pub grows_with_failed_opens: Option<Correlation>,
     /// Set if it grows while the card is away and not otherwise.
     pub grows_while_absent: Option<Correlation>,
+    /// When it began to grow, if what is known of it shows that.
+    pub began: Option<Onset>,
 }
 
 impl LeakVerdict {
@@ -197,6 +200,7 @@ impl LeakVerdict {
             share_of_growth: None,
             grows_with_failed_opens: None,
             grows_while_absent: None,
+            began: None,
         }
     }
 

@@ -321,7 +321,14 @@ fn correlations(leak: &LeakFigures) -> Vec<String> {
     let absent = leak
         .per_hour_absent
         .map(|value| format!("grows while the card is away, by {} an hour", each(value)));
-    failed.into_iter().chain(absent).collect()
+    let began = leak.began_seconds_ago.map(|ago| {
+        let as_card_went = match leak.began_as_card_went {
+            true => ", when the card went away",
+            false => "",
+        };
+        format!("began {} ago{as_card_went}", spoken(seconds(ago)))
+    });
+    failed.into_iter().chain(absent).chain(began).collect()
 }
 
 /// What services hold, the most memory first; with `kernel`, what the kernel holds for them.

@@ -187,6 +187,10 @@ fn judge(polls: &[Value], last: &Value) -> anyhow::Result<()> {
         each.is_some_and(|each| each > 0.0),
     )?;
     expect(
+        "it began when the card went away",
+        kernel.pointer("/began_as_card_went") == Some(&Value::Bool(true)),
+    )?;
+    expect(
         "whose fault it is: the service's",
         text(hardserver, "/cause") == "service-leak",
     )?;
