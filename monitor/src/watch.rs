@@ -1,5 +1,5 @@
-//! Watches every telemetry page in a directory, the host and its services: looks, judges, and
-//! reports one [`Status`] a poll.
+//! Watches every telemetry page in a directory, cards of which nobody publishes one, the host and its
+//! services: looks, judges, and reports one [`Status`] a poll.
 //!
 //! It is told when it is, and sets no pace: whoever holds a clock calls [`Watch::poll`].
 

@@ -30,10 +30,10 @@ Exit status, after the conventions of monitoring plugins; of several cards and s
 counts:
   0  OK        every card is connected or drained by an operator, every service well
   1  WARNING   a card is unavailable: it is there and does not serve; software answers instead;
-               or it serves, and it or its link is at fault all the same; or it flaps, or a sensor
-               of it is past a limit, or the firmware of a QAT card gives no sign of life, or the
-               link of a QAT or nShield card fails; a service hangs, leaks or is configured wrongly.
-               With --live also:
+               or it serves, and it or its link is at fault all the same; or it flaps, its light
+               contradicts its load, or a sensor of it is past a limit; or a QAT card gives no sign of
+               life, hangs or counts fatal errors, or its link or an nShield's fails; a service hangs,
+               leaks or is configured wrongly. With --live also:
                a card answers and is late (--late), too hot, on a link that is slower or narrower
                than it could be, past a limit of a sensor, or on trial (its breaker is half open)
   2  CRITICAL  a card is unreachable: it is gone, or the process that owns it; a service is gone,
