@@ -103,6 +103,34 @@ fn a_leak_climbs_the_ladder_before_it_exhausts_its_limit() {
     assert!(verdict.p.unwrap() < 0.001 && verdict.failed_gates().next().is_none());
 }
 
+/// As the kernel counts what it holds for a service that leaks 128 KiB every half minute while its card
+/// is away, twenty minutes of forty, and has connections that come and go besides.
+#[test]
+fn a_leak_in_bursts_is_found_though_little_was_held_and_it_is_counted_by_pages() {
+    const KIB: f64 = 1024.0;
+    let resource = || Resource {
+        name: "kernel-memory".into(),
+        negligible: Resource::BYTES,
+        ..resource(64.0 * KIB * KIB)
+    };
+    let counted = |now: f64, leaks: f64| {
+        // For the first hour the card is there.
+        let since = (now - HOURS).max(0.0);
+        let (bursts, into) = ((since / 2400.0).floor(), since % 2400.0);
+        let away = 1200.0 * bursts + into.min(1200.0);
+        let pages = match into {
+            0.0..600.0 => 2.0,
+            600.0..1800.0 => 6.0,
+            _ => 4.0,
+        };
+        1536.0 * KIB + leaks * away / 30.0 + 4.0 * KIB * pages
+    };
+    let (worst, verdict) = judge(resource(), 4.5 * HOURS, |now| counted(now, 128.0 * KIB));
+    assert!(worst >= Level::Suspected, "{verdict:#?}");
+    let (worst, verdict) = judge(resource(), DAYS, |now| counted(now, 0.0));
+    assert_eq!(worst, Level::Watching, "{verdict:#?}");
+}
+
 #[test]
 fn a_leak_that_leaves_weeks_is_suspected_and_no_more() {
     let (worst, _) = judge(resource(100_000.0), DAYS, |now| 1000.0 + 20.0 * now / HOURS);

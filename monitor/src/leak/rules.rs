@@ -207,7 +207,7 @@ pub(super) fn medium(resource: &Resource, record: &Record) -> Option<Finding> {
     let rate = per_hour(&sen, 1.0);
     let (first, last) = (floors.first()?, floors.last()?);
     let baseline = first.value.abs();
-    let shape = shape(&floors, 0.002 * baseline)?;
+    let shape = shape(&floors, falls_from(resource, baseline))?;
     let mut gates = vec![
         Gate::at_least("trend, in standard deviations", test.z, TREND),
         Gate::at_least(
@@ -252,6 +252,12 @@ pub(super) fn medium(resource: &Resource, record: &Record) -> Option<Finding> {
         gates,
         needed_to_page,
     })
+}
+
+/// How much less is a fall: a little of what was held, or of what is negligible where little was. The
+/// kernel counts its memory by batches of pages, give or take some, which is much of a small baseline.
+fn falls_from(resource: &Resource, baseline: f64) -> f64 {
+    (0.002 * baseline).max(0.01 * resource.negligible())
 }
 
 /// How far what is held last is above the highest floor of the day before the window.
