@@ -819,6 +819,7 @@ fn the_telemetry_page_stays_as_published() {
         telemetry::ADDRESS_LEN => 96,
         telemetry::CODE_LEN => 32,
         telemetry::FILE_EXTENSION => "telemetry",
+        telemetry::ROUTER_FILE_EXTENSION => "router",
         telemetry::card_state::STARTING => 0,
         telemetry::card_state::READY => 1,
         telemetry::card_state::NEEDS_RESET => 2,

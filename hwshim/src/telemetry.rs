@@ -17,7 +17,9 @@ pub mod live;
 #[cfg(test)]
 mod models;
 
-use card_spec::telemetry::{BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError};
+use card_spec::telemetry::{
+    BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION,
+};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat};
 use rustix::io::{Errno, pread, pwrite};
 use std::io;
@@ -47,7 +49,7 @@ pub struct Publisher {
 #[non_exhaustive]
 pub enum PublishError {
     /// Somebody else owns this card.
-    #[error("{} is being written by another owner of the same card; stop that one first", path.display())]
+    #[error("{} is being written by another owner of the same card or name; stop that one first", path.display())]
     Owned {
         /// The page.
         path: PathBuf,
@@ -90,8 +92,20 @@ impl Publisher {
     ///
     /// See [`PublishError`].
     pub fn create(directory: &Path, address: &str) -> Result<Self, PublishError> {
+        Self::create_file(directory, file_name(address))
+    }
+
+    /// The same for a router without a card, which calls itself `name`.
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    pub fn create_for_router(directory: &Path, name: &str) -> Result<Self, PublishError> {
+        Self::create_file(directory, file_name_with(name, ROUTER_FILE_EXTENSION))
+    }
+
+    fn create_file(directory: &Path, name: String) -> Result<Self, PublishError> {
         let directory_fd = open_directory(directory)?;
-        let name = file_name(address);
         let path = directory.join(&name);
         let os = |action| os_error(action, &path);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -318,6 +332,19 @@ pub fn default_directory() -> PathBuf {
 ///
 /// The kernel's, if the directory is there and cannot be read.
 pub fn pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    pages_with(directory, FILE_EXTENSION)
+}
+
+/// The same of routers that have no card.
+///
+/// # Errors
+///
+/// As [`pages`].
+pub fn router_pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    pages_with(directory, ROUTER_FILE_EXTENSION)
+}
+
+fn pages_with(directory: &Path, wanted: &str) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
@@ -327,7 +354,7 @@ pub fn pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
         .filter(|path| {
             path.as_ref().map_or(true, |path| {
                 path.extension()
-                    .is_some_and(|extension| extension == FILE_EXTENSION)
+                    .is_some_and(|extension| extension == wanted)
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
@@ -339,6 +366,10 @@ pub fn pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
 /// hash tells apart what this makes equal.
 #[must_use]
 pub fn file_name(address: &str) -> String {
+    file_name_with(address, FILE_EXTENSION)
+}
+
+fn file_name_with(address: &str, extension: &str) -> String {
     let safe: String = address
         .chars()
         .map(|character| match character {
@@ -351,7 +382,7 @@ pub fn file_name(address: &str) -> String {
     let hash = address.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    format!("{safe}-{hash:08x}.{FILE_EXTENSION}")
+    format!("{safe}-{hash:08x}.{extension}")
 }
 
 /// Opens `directory`, created if need be, if what is published there can be believed.

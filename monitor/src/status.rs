@@ -11,6 +11,7 @@ mod incidents;
 mod light;
 mod link;
 mod qat;
+mod router;
 mod sensors;
 
 pub use assessment::{
@@ -22,6 +23,7 @@ pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigure
 pub use light::{LightFigures, LoadFigures};
 pub use link::{LinkErrors, LinkFigures, LinkRateFigures, PortFigures};
 pub use qat::QatFigures;
+pub use router::{RouterFigures, TlsFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 
@@ -73,6 +75,10 @@ pub struct Status {
     pub monitor: Option<ProcessFigures>,
     /// Each card, sorted by the name of its page.
     pub cards: Vec<CardStatus>,
+    /// Each router that publishes and has no card, sorted by the name of its page. There is nothing to
+    /// judge of it.
+    #[serde(default)]
+    pub routers: Vec<RouterFigures>,
     /// Each QAT card that its kernel driver owns, sorted by address.
     #[serde(default)]
     pub qat: Vec<QatFigures>,

@@ -20,7 +20,8 @@ pub use services::{leak_sentence, leaks, top};
 use crate::led::Agreement;
 use crate::services::ServiceTransition;
 use crate::status::{
-    CardStatus, HistoryFigures, LightFigures, ProcessFigures, SensorFigures, SensorUnit, Status,
+    CardStatus, HistoryFigures, LightFigures, ProcessFigures, RouterFigures, SensorFigures,
+    SensorUnit, Status,
 };
 use crate::verdict::{Cause, Evidence, State, Transition};
 use anstyle::{AnsiColor, Style};
@@ -61,11 +62,12 @@ pub fn block(status: &Status) -> Vec<String> {
             status.pages_not_watched
         ));
     }
-    if status.cards.is_empty() {
-        lines.push(no_cards(status));
-    } else {
+    if !status.cards.is_empty() {
         lines.extend(cards(&status.cards));
+    } else if status.routers.is_empty() {
+        lines.push(no_cards(status));
     }
+    lines.extend(status.routers.iter().map(router));
     lines.extend(qat::table_of(&status.qat));
     lines.extend(function::table_of(&status.functions));
     if !status.services.is_empty() {
@@ -174,6 +176,30 @@ fn no_cards(status: &Status) -> String {
          start an owner there (hwshim serve), or try: cardmon run --simulated-card",
         clean(&status.telemetry.to_string_lossy())
     )
+}
+
+/// A router without a card: shown, and not judged.
+fn router(router: &RouterFigures) -> String {
+    let RouterFigures {
+        router,
+        pid,
+        published_seconds_ago,
+        requests,
+        tls,
+    } = router;
+    let age = spoken(Duration::try_from_secs_f64(*published_seconds_ago).unwrap_or_default());
+    let does = match tls {
+        Some(tls) => format!(
+            "{}, {} failed; {} open",
+            counted(tls.handshakes_completed, "TLS handshake"),
+            tls.handshakes_failed
+                .saturating_add(tls.handshakes_timed_out),
+            counted(tls.connections_active, "connection"),
+        ),
+        None => counted(requests.submitted, "request"),
+    };
+    let router = clean(router);
+    format!("{router}: a router without a card (process {pid}, published {age} ago): {does}")
 }
 
 fn cards(cards: &[CardStatus]) -> Vec<String> {
@@ -384,6 +410,30 @@ fn notice_style() -> Style {
 mod tests {
     use super::*;
     use hwshim::clock::Instant;
+    use zerocopy::FromZeros as _;
+
+    #[test]
+    fn a_router_without_a_card_is_called_that_and_nothing_is_said_of_a_card() {
+        let tls = crate::status::TlsFigures {
+            connections_active: 1,
+            handshakes_completed: 5,
+            handshakes_failed: 2,
+            handshakes_timed_out: 1,
+        };
+        let figures = |tls| RouterFigures {
+            router: "serve-tls:[::1]:8443".to_owned(),
+            pid: 7,
+            published_seconds_ago: 0.1,
+            requests: card_spec::telemetry::Requests::new_zeroed().into(),
+            tls,
+        };
+        assert_eq!(
+            router(&figures(Some(tls))),
+            "serve-tls:[::1]:8443: a router without a card (process 7, published 0s ago): \
+             5 TLS handshakes, 3 failed; 1 connection open"
+        );
+        assert!(router(&figures(None)).ends_with("ago): 0 requests"));
+    }
 
     #[test]
     fn durations_are_short_at_every_length() {

@@ -15,6 +15,7 @@ mod modules;
 mod pages;
 mod qat_cards;
 mod qat_counters;
+mod routers;
 
 use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
@@ -48,6 +49,7 @@ use load::SaidLoad;
 use modules::Modules;
 use pages::Pages;
 use qat_cards::QatCards;
+use routers::Routers;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -141,6 +143,7 @@ pub struct Watch {
     services: Services,
     pages: Pages,
     cards: BTreeMap<PathBuf, Card>,
+    routers: Routers,
     qat: QatCards,
     functions: FunctionCards,
     modules: Modules,
@@ -206,8 +209,9 @@ impl Watch {
             host_judge: HostJudge::new(settings.limits.poll_interval),
             services: Services::new(&settings.services, &settings.root, settings.service_time),
             settings,
-            pages: Pages::default(),
+            pages: Pages::of_cards(),
             cards: BTreeMap::new(),
+            routers: Routers::new(),
             qat: QatCards::default(),
             functions: FunctionCards::default(),
             modules: Modules::default(),
@@ -315,6 +319,7 @@ impl Watch {
             services,
             modules,
             cards,
+            routers: self.routers.poll(&self.settings.telemetry, now),
             qat,
             functions,
             transitions: self.recent(now),

@@ -547,14 +547,95 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     assert_eq!(last["tls"]["connections"]["active"], 0, "{last}");
 }
 
+#[test]
+fn what_it_does_without_a_card_is_on_the_page_of_a_router_that_has_none() {
+    for arguments in [&[][..], &["--card", "software:multi-buffer"]] {
+        let site = Site::new();
+        let serving = site.before_echo(arguments);
+        for _ in 0..3 {
+            exchange(&mut site.connect(&serving), b"hello");
+        }
+        let seen = (0..100)
+            .map(|_| all_stats(&site))
+            .inspect(|_| pause(Duration::from_millis(100)))
+            .find(|it| it["routers"][0]["tls"]["handshakes"]["completed"] == 3)
+            .unwrap();
+        assert_eq!(seen["cards"].as_array().map(Vec::len), Some(0), "{seen}");
+        let router = &seen["routers"][0];
+        assert_eq!(router["name"], format!("serve-tls:{}", serving.address));
+        assert_eq!(router["owner_pid"], serving.id());
+        assert_eq!(
+            (&router["ended"], &router["stale"]),
+            (&false.into(), &false.into())
+        );
+        let status = cardmon(&site);
+        assert_eq!(
+            status["cards"].as_array().map(Vec::len),
+            Some(0),
+            "{status}"
+        );
+        assert_eq!(
+            status["routers"][0]["tls"]["handshakes_completed"], 3,
+            "{status}"
+        );
+        send(&serving, Signal::TERM);
+        let (status, errors) = serving.end().unwrap();
+        assert_eq!(status.code(), Some(0), "{errors}");
+        let last = all_stats(&site);
+        assert_eq!(last["routers"][0]["ended"], true, "{last}");
+        assert_eq!(
+            last["routers"][0]["tls"]["connections"]["active"], 0,
+            "{last}"
+        );
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_published_is_told_of_and_costs_no_handshake() {
+    let site = Site::new();
+    let nowhere = site.directory.path().join("file");
+    fs::write(&nowhere, "no directory").unwrap();
+    let mut command = serving::command(
+        &program("hwshim"),
+        std::slice::from_ref(&site.identity),
+        ANYWHERE,
+        backend::start(Kind::Echo).unwrap(),
+    );
+    command.arg("--telemetry").arg(&nowhere);
+    let serving = Serving::start(command).unwrap();
+    let told = serving
+        .wait_for_error("what becomes of them is on no telemetry page")
+        .unwrap();
+    assert!(told.contains("--telemetry DIR"), "{told}");
+    exchange(&mut site.connect(&serving), b"hello");
+}
+
+/// What cardmon makes of a site's pages.
+fn cardmon(site: &Site) -> Value {
+    let output = Command::new(program("cardmon"))
+        .args(["run", "--json", "--no-history", "--for", "500ms"])
+        .args(["--listen", ANYWHERE, "--telemetry"])
+        .arg(site.directory.path())
+        .output()
+        .unwrap();
+    let last = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .rfind(|line| !line.is_empty());
+    serde_json::from_slice(last.unwrap()).unwrap()
+}
+
 fn stats(site: &Site) -> Value {
+    all_stats(site)["cards"][0].clone()
+}
+
+fn all_stats(site: &Site) -> Value {
     let output = Command::new(program("hwshim"))
         .args(["stats", "--json", "--telemetry"])
         .arg(site.directory.path())
         .output()
         .unwrap();
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    document["cards"][0].clone()
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]

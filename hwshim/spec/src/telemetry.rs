@@ -44,6 +44,9 @@ pub const ADDRESS_LEN: usize = 96;
 pub const CODE_LEN: usize = 32;
 /// File name extension of pages.
 pub const FILE_EXTENSION: &str = "telemetry";
+/// The same of pages of routers that have no card: another one, so that a reader who knows cards only
+/// takes none of them for a card.
+pub const ROUTER_FILE_EXTENSION: &str = "router";
 
 /// The whole page.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -154,6 +157,10 @@ pub mod card_state {
     pub const GONE: u64 = 3;
     /// The owner has let go of it in an orderly way.
     pub const RELEASED: u64 = 4;
+    /// There is none: the page is that of a router by itself, which has ended if it is
+    /// [`RELEASED`]. Only [`requests`](super::Page::requests) and [`tls`](super::Page::tls) mean
+    /// something then.
+    pub const NONE: u64 = 5;
 }
 
 /// Whether the router gives the card work.

@@ -31,7 +31,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,7 +67,7 @@ Without --card, this CPU signs. With cards, an RSA signature goes to one when th
 does not for one client alone; it is verified before it leaves, and comes from this CPU if the card
 does not answer well. ECDSA and Ed25519 stay with this CPU. Each card has a telemetry page, with
 what becomes of handshakes and connections: see hwshim stats, and let cardmon watch the card. Without
-a card, or with software:multi-buffer alone, there is no page: see --json.";
+a card, or with software:multi-buffer alone, there is a page as well: of a router without a card.";
 
 /// Terminate TLS before a server that speaks TCP, with signatures by cards.
 #[derive(Debug, clap::Args)]
@@ -162,7 +162,8 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
-    let (cards, router) = Cards::open(&args.cards, &args.crypto_mb, &directory, options, &shown)?;
+    let (mut cards, router) =
+        Cards::open(&args.cards, &args.crypto_mb, &directory, options, &shown)?;
     let certificates =
         Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
@@ -174,7 +175,14 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let outcome = runtime.block_on(serve(args, config, &certificates, &cards, &router, shown));
+    let outcome = runtime.block_on(serve(
+        args,
+        config,
+        &certificates,
+        &mut cards,
+        &router,
+        (&directory, shown),
+    ));
     // One that reads certificates from a file system that hangs is left behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -309,9 +317,9 @@ async fn serve(
     args: &Args,
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
-    cards: &Cards,
+    cards: &mut Cards,
     router: &Router,
-    shown: Arc<OnceLock<Watch>>,
+    (directory, shown): (&Path, Arc<OnceLock<Watch>>),
 ) -> Result<(), Failure> {
     let signals =
         Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
@@ -322,6 +330,9 @@ async fn serve(
         .map_err(|error| cannot_listen(args.listen, error))?;
     // From here on it is on the pages of cards.
     let watch = shown.get_or_init(|| terminator.watch()).clone();
+    cards
+        .publish_without_a_card(router, address, directory, &watch)
+        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
     let mut voice =
         Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
     let mut reporter = Reporter::new(address, watch, router.clone());

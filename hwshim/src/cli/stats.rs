@@ -27,6 +27,8 @@ pub(crate) struct Args {
 struct Document {
     schema: u32,
     cards: Vec<CardStats>,
+    /// Those without a card.
+    routers: Vec<RouterStats>,
     problems: Vec<String>,
 }
 
@@ -49,6 +51,21 @@ struct CardStats {
     sessions_open: u64,
     health: Option<Health>,
     /// What the owner does besides; `null` if it does not, or is too old to say so.
+    tls: Option<Tls>,
+}
+
+/// A router by itself: there is no card to tell of.
+#[derive(Serialize)]
+struct RouterStats {
+    name: String,
+    /// It has ended in an orderly way.
+    ended: bool,
+    /// Nobody publishes the page any more: what it says was so when it was published.
+    stale: bool,
+    owner_pid: u64,
+    /// Time since the page was published, in milliseconds.
+    age_ms: u64,
+    requests: Requests,
     tls: Option<Tls>,
 }
 
@@ -127,13 +144,16 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .telemetry
         .clone()
         .unwrap_or_else(telemetry::default_directory);
-    let pages = telemetry::pages(&directory).map_err(|error| {
+    let unreadable = |error| {
         Failure::new(format!("{} cannot be read", directory.display()), error)
             .hint("name another directory with --telemetry DIR, or run as its owner")
-    })?;
+    };
+    let pages = telemetry::pages(&directory).map_err(unreadable)?;
+    let routers = telemetry::router_pages(&directory).map_err(unreadable)?;
     let mut document = Document {
         schema: 1,
         cards: Vec::new(),
+        routers: Vec::new(),
         problems: Vec::new(),
     };
     for path in &pages {
@@ -144,6 +164,14 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             Err(error) => document.problems.push(error.to_string()),
         }
     }
+    for path in &routers {
+        match Reader::open(path).and_then(|reader| reader.read()) {
+            Ok(page) => document
+                .routers
+                .push(RouterStats::new(&page, SystemClock.now())),
+            Err(error) => document.problems.push(error.to_string()),
+        }
+    }
     if args.json {
         return output.json(&document);
     }
@@ -151,19 +179,37 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(), Failure> {
-    if document.cards.is_empty() && document.problems.is_empty() {
-        output.line(format_args!(
-            "No card is owned on this host: there is no telemetry page in {}.",
-            directory.display()
-        ))?;
+    let Document {
+        cards,
+        routers,
+        problems,
+        ..
+    } = document;
+    if !cards.is_empty() {
+        print_cards(cards, output)?;
+    } else if problems.is_empty() {
+        let why = match routers.is_empty() {
+            true => format!(": there is no telemetry page in {}", directory.display()),
+            false => String::new(),
+        };
+        output.line(format_args!("No card is owned on this host{why}."))?;
         output.line("Own one with: hwshim serve --card ADDRESS")?;
-        return output.line("What hwshim serve-tls does without a card: see its --json");
     }
+    for router in routers {
+        output.note(&format!("{}: ", router.name), &describe_router(router))?;
+    }
+    for problem in problems {
+        output.warn(problem)?;
+    }
+    Ok(())
+}
+
+fn print_cards(cards: &[CardStats], output: &mut Output) -> Result<(), Failure> {
     let header = [
         "CARD", "STATE", "AGE", "BREAKER", "BY CARD", "SOFTWARE", "REFUSED", "CHECKS",
     ];
     let mut table = Table::new(&header, 0);
-    for card in &document.cards {
+    for card in cards {
         table.push(vec![
             card.address.clone().into(),
             if card.stale {
@@ -181,7 +227,7 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
     }
     output.table(&table)?;
     let mut owners = BTreeSet::new();
-    for card in &document.cards {
+    for card in cards {
         if let Some(health) = &card.health {
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
@@ -192,9 +238,6 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
             let lead = format!("{}: ", card.address);
             output.note(&lead, &tls)?;
         }
-    }
-    for problem in &document.problems {
-        output.warn(problem)?;
     }
     Ok(())
 }
@@ -213,15 +256,43 @@ fn describe(health: &Health) -> String {
     )
 }
 
+/// What became of a router without a card, and of what its process does.
+fn describe_router(router: &RouterStats) -> String {
+    let RouterStats {
+        ended,
+        stale,
+        owner_pid,
+        age_ms,
+        tls,
+        ..
+    } = router;
+    let is = match (ended, stale) {
+        (true, _) => "ended, a router".to_owned(),
+        (false, true) => format!("stale for {} s, a router", age_ms / 1000),
+        (false, false) => "a router".to_owned(),
+    };
+    let does = tls.as_ref().map_or_else(
+        || format!("{} requests", router.requests.submitted),
+        |tls| tls_in_words(tls, *ended || *stale),
+    );
+    format!("{is} without a card (process {owner_pid}), and {does}")
+}
+
 fn describe_tls(card: &CardStats) -> Option<String> {
+    let is_over = card.stale || card.state == RELEASED;
+    card.tls
+        .as_ref()
+        .map(|tls| format!("its owner {}", tls_in_words(tls, is_over)))
+}
+
+fn tls_in_words(tls: &Tls, is_over: bool) -> String {
     let Tls {
         connections,
         handshakes,
-    } = card.tls.as_ref()?;
-    let is_over = card.stale || card.state == RELEASED;
+    } = tls;
     let terminates = if is_over { "terminated" } else { "terminates" };
-    Some(format!(
-        "its owner {terminates} TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
+    format!(
+        "{terminates} TLS: {} handshakes ({} by TLS 1.3, {} by 1.2; {} resumed), {} failed, {} \
          timed out; {} signatures given to accelerators, {} made by the CPU at once; {} connections open, {} ended, {} for \
          which the server behind was not reached",
         handshakes.completed,
@@ -235,7 +306,7 @@ fn describe_tls(card: &CardStats) -> Option<String> {
         connections.active,
         connections.accepted.saturating_sub(connections.active),
         connections.unreachable,
-    ))
+    )
 }
 
 fn styled_when(good: bool, text: &str) -> Cell {
@@ -252,13 +323,12 @@ impl CardStats {
             checks,
             ..
         } = page;
-        let published = Instant::from_nanos(owner.published_at_ns.get());
         Self {
             address: page.address(),
             state: state_name(card.state.get()),
             stale: is_stale(page, now),
             owner_pid: owner.pid.get(),
-            age_ms: u64::try_from(now.since(published).as_millis()).unwrap_or(u64::MAX),
+            age_ms: age_ms(page, now),
             breaker: match breaker.state.get() {
                 breaker_state::CLOSED => "closed",
                 breaker_state::OPEN => "open",
@@ -267,18 +337,7 @@ impl CardStats {
             },
             breaker_opened: breaker.opened.get(),
             breaker_opened_by: page.opened_by(),
-            requests: Requests {
-                submitted: requests.submitted.get(),
-                card: requests.card.get(),
-                software: requests.software.get(),
-                refused: requests.refused.get(),
-                in_flight: requests.in_flight.get(),
-                fallbacks: requests.fallbacks.get(),
-                timed_out: requests.timed_out.get(),
-                failed: requests.failed.get(),
-                misbehaved: requests.misbehaved.get(),
-                wrong_answers: requests.wrong_answers.get(),
-            },
+            requests: Requests::new(requests),
             checks: Checks {
                 started: checks.started.get(),
                 passed: checks.passed.get(),
@@ -302,6 +361,37 @@ impl CardStats {
                 .flatten()
                 .map(|summary| Health::new(&summary)),
             tls: page.tls().map(Tls::new),
+        }
+    }
+}
+
+impl RouterStats {
+    fn new(page: &Page, now: Instant) -> Self {
+        Self {
+            name: page.address(),
+            ended: page.card.state.get() == card_state::RELEASED,
+            stale: is_stale(page, now),
+            owner_pid: page.owner.pid.get(),
+            age_ms: age_ms(page, now),
+            requests: Requests::new(&page.requests),
+            tls: page.tls().map(Tls::new),
+        }
+    }
+}
+
+impl Requests {
+    fn new(requests: &telemetry_page::Requests) -> Self {
+        Self {
+            submitted: requests.submitted.get(),
+            card: requests.card.get(),
+            software: requests.software.get(),
+            refused: requests.refused.get(),
+            in_flight: requests.in_flight.get(),
+            fallbacks: requests.fallbacks.get(),
+            timed_out: requests.timed_out.get(),
+            failed: requests.failed.get(),
+            misbehaved: requests.misbehaved.get(),
+            wrong_answers: requests.wrong_answers.get(),
         }
     }
 }
@@ -341,6 +431,11 @@ impl Tls {
     }
 }
 
+fn age_ms(page: &Page, now: Instant) -> u64 {
+    let published = Instant::from_nanos(page.owner.published_at_ns.get());
+    u64::try_from(now.since(published).as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Whether the owner has left without a word: it is dead, stopped, or was there before this host
 /// was started again.
 fn is_stale(page: &Page, now: Instant) -> bool {
@@ -369,6 +464,7 @@ fn state_name(state: u64) -> &'static str {
         card_state::NEEDS_RESET => "needs-reset",
         card_state::GONE => "gone",
         card_state::RELEASED => RELEASED,
+        card_state::NONE => "none",
         _ => "undefined",
     }
 }

@@ -293,7 +293,7 @@ fn card_state_of(status: &LaneStatus) -> u64 {
     }
 }
 
-fn requests_of(requests: &Requests) -> telemetry::Requests {
+pub(super) fn requests_of(requests: &Requests) -> telemetry::Requests {
     let Requests {
         submitted,
         card,

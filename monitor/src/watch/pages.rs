@@ -18,8 +18,9 @@ const SETTLED_AFTER: i64 = 2;
 const LIST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The pages of one directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pages {
+    list: fn(&Path) -> io::Result<Vec<PathBuf>>,
     listed: Option<Listed>,
 }
 
@@ -41,6 +42,20 @@ struct Directory {
 }
 
 impl Pages {
+    pub(super) const fn of_cards() -> Self {
+        Self {
+            list: telemetry::pages,
+            listed: None,
+        }
+    }
+
+    pub(super) const fn of_routers() -> Self {
+        Self {
+            list: telemetry::router_pages,
+            listed: None,
+        }
+    }
+
     /// All that are there now, sorted by name.
     ///
     /// # Errors
@@ -56,7 +71,7 @@ impl Pages {
             return Ok(&self.listed.insert(known).pages);
         }
         let settled = directory.filter(Directory::is_settled);
-        let pages = telemetry::pages(path)?;
+        let pages = (self.list)(path)?;
         let listed = Listed {
             directory: settled,
             again_at: now.plus(LIST_INTERVAL),
@@ -131,7 +146,7 @@ mod tests {
     #[test]
     fn a_directory_is_listed_when_its_entries_have_changed_and_once_a_minute() {
         let directory = Quiet::with(&["a.telemetry", "other"]);
-        let mut pages = Pages::default();
+        let mut pages = Pages::of_cards();
         assert_eq!(directory.look(&mut pages, 0), ["a"]);
         directory.add("b.telemetry");
         assert_eq!(directory.look(&mut pages, 1), ["a", "b"]);
@@ -148,7 +163,7 @@ mod tests {
     #[test]
     fn what_has_just_changed_is_listed_again_in_case_it_changed_twice_at_a_time() {
         let directory = Quiet::with(&["a.telemetry"]);
-        let mut pages = Pages::default();
+        let mut pages = Pages::of_cards();
         // Also by a clock that was set back since.
         for (second, ago) in [(0, 0), (10, 1), (20, -3600)] {
             directory.changed(ago);
@@ -168,7 +183,7 @@ mod tests {
             Quiet::with(&["old.telemetry"]),
             Quiet::with(&["new.telemetry"]),
         );
-        let mut pages = Pages::default();
+        let mut pages = Pages::of_cards();
         let mut look = || pages.look(&path, Instant::ORIGIN).unwrap().len();
         assert_eq!(look(), 0);
         std::os::unix::fs::symlink(old.0.path(), &path).unwrap();

@@ -5,11 +5,12 @@
 //! or without them.
 
 use crate::cli::crypto_mb::CryptoMb;
-use crate::cli::output::Failure;
+use crate::cli::output::{Failure, with_causes};
+use card_spec::telemetry::Page;
 use hwshim::accelerator::Accelerator;
 use hwshim::address::{Address, Opened};
 use hwshim::clock::{Clock as _, SystemClock};
-use hwshim::owner::{self, Identity, Owner, Rounds, Schedule};
+use hwshim::owner::{self, Cardless, Identity, Owner, Rounds, Schedule};
 use hwshim::router::Router;
 use hwshim::router::core::Options;
 use hwshim::stop::Stop;
@@ -17,6 +18,7 @@ use hwshim::telemetry::{PublishError, Publisher};
 use hwshim::terminator::Watch;
 use hwshim::virtio::HealthPort;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -27,6 +29,7 @@ use std::time::Duration;
 pub(super) struct Cards {
     stop: Arc<Stop>,
     owners: Vec<JoinHandle<()>>,
+    warn: SyncSender<String>,
     warnings: Receiver<String>,
 }
 
@@ -49,11 +52,12 @@ impl Cards {
         tls: &Arc<OnceLock<Watch>>,
     ) -> Result<(Self, Router), Failure> {
         let threads = |error| Failure::new("owners of the cards do not start", error);
-        // Each owner warns once.
-        let (warn, warnings) = sync_channel(addresses.len());
+        // Each owner warns once, and so does whoever publishes that there is none.
+        let (warn, warnings) = sync_channel(addresses.len() + 1);
         let mut cards = Self {
             stop: Arc::new(Stop::new().map_err(threads)?),
             owners: Vec::new(),
+            warn: warn.clone(),
             warnings,
         };
         // Given up, a card is free before anybody is told that it is, and that before its thread is
@@ -94,6 +98,42 @@ impl Cards {
             let _ = thread.send(owner);
         }
         Ok((cards, router))
+    }
+
+    /// Has what `watch` sees published by itself, under the name of `listening`, if there is no card on
+    /// whose page it could be. Clients are served without that as well.
+    pub(super) fn publish_without_a_card(
+        &mut self,
+        router: &Router,
+        listening: SocketAddr,
+        directory: &Path,
+        watch: &Watch,
+    ) -> io::Result<()> {
+        if !self.owners.is_empty() {
+            return Ok(());
+        }
+        let (router, watch) = (router.clone(), watch.clone());
+        let (directory, name) = (directory.to_owned(), format!("serve-tls:{listening}"));
+        let (stop, warn) = (Arc::clone(&self.stop), self.warn.clone());
+        // Creating a file may take as long as a disk likes.
+        let publish = move || {
+            let published = Publisher::create_for_router(&directory, &name).and_then(|publisher| {
+                let tls = move |page: &mut Page| page.tls = watch.page();
+                Cardless::new(router, publisher, &name, Schedule::default(), tls)
+                    .run(&SystemClock, &stop)
+            });
+            if let Err(error) = published {
+                // There is room for one.
+                let _ = warn.try_send(format!(
+                    "handshakes are served, but what becomes of them is on no telemetry page: {}; \
+                     choose a directory this user may write, with --telemetry DIR",
+                    with_causes(&error)
+                ));
+            }
+        };
+        let thread = std::thread::Builder::new().name("hwshim-page".to_owned());
+        self.owners.push(thread.spawn(publish)?);
+        Ok(())
     }
 
     /// What owners have to say that an operator should know, since this was last asked.

@@ -1,0 +1,58 @@
+//! Figures of a router that has no card.
+
+use super::RequestFigures;
+use card_spec::telemetry::{Page, Tls};
+use hwshim::clock::Instant;
+use serde::{Deserialize, Serialize};
+
+/// A router without a card, as it said last.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RouterFigures {
+    /// What it calls itself.
+    pub router: String,
+    /// Its process.
+    pub pid: u64,
+    /// Time since it published.
+    pub published_seconds_ago: f64,
+    /// Where requests went; none to a card.
+    pub requests: RequestFigures,
+    /// TLS that its process terminates; `null` if it does not.
+    pub tls: Option<TlsFigures>,
+}
+
+/// What became of a terminator's connections and handshakes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TlsFigures {
+    /// Connections that have not ended.
+    pub connections_active: u64,
+    /// Handshakes that ended with a connection.
+    pub handshakes_completed: u64,
+    /// Handshakes that ended with an error.
+    pub handshakes_failed: u64,
+    /// Handshakes that were not over by the time allowed.
+    pub handshakes_timed_out: u64,
+}
+
+impl RouterFigures {
+    pub(crate) fn new(page: &Page, now: Instant) -> Self {
+        let published = Instant::from_nanos(page.owner.published_at_ns.get());
+        Self {
+            router: page.address(),
+            pid: page.owner.pid.get(),
+            published_seconds_ago: now.since(published).as_secs_f64(),
+            requests: page.requests.into(),
+            tls: page.tls().map(TlsFigures::new),
+        }
+    }
+}
+
+impl TlsFigures {
+    fn new(tls: &Tls) -> Self {
+        Self {
+            connections_active: tls.connections.active.get(),
+            handshakes_completed: tls.handshakes.completed.get(),
+            handshakes_failed: tls.handshakes.failed.get(),
+            handshakes_timed_out: tls.handshakes.timed_out.get(),
+        }
+    }
+}
