@@ -2,6 +2,7 @@
 //! sees a handshake fail. `cargo xtask tls-faults` does the same thousands of times, and measures.
 
 use crate::authority::Key;
+use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
 use crate::load::{self, Handshake};
 use crate::serving::Serving;
@@ -12,6 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
+/// So many at once that a card pays which is slower than a core.
+const MANY: usize = 32;
 /// Handshakes of one test.
 const ENOUGH: usize = 240;
 /// After so many of them, the card fails.
@@ -22,38 +25,66 @@ const SOON: &str = "200ms";
 /// However busy the machine is: what waits for a card is answered by software after 200 ms.
 const PATIENT: Duration = Duration::from_secs(10);
 
+/// Answers of a card after which it is known how late is late.
+const KNOWN_AFTER: u64 = 200;
+/// By then a card has answered so many, and was late: a limit for a test that would not end.
+const HANDSHAKES_MAX: usize = 5_000;
+
 struct Stage {
     site: Site,
     card: CardProcess,
     serving: Serving,
+    /// At once.
+    clients: usize,
     /// Handshakes before it began.
     connected: u64,
 }
 
 impl Stage {
-    /// One whose card has `timeout` for a signature, and has made one.
+    /// One whose card has `timeout` for a signature, gets each, and has made one.
     fn set(timeout: &str) -> Self {
+        let mut stage = Self::open(CLIENTS, &["--always", "--card-timeout", timeout], &[]);
+        // On a busy machine a card may be given up a few times, and comes back.
+        let signs = (0..30).any(|_| {
+            stage.wait_for_card();
+            stage.site.connect(&stage.serving);
+            count(&stage.serving.wait_for_report(|_| true).unwrap(), "card") > 0
+        });
+        assert!(signs, "the card never signs");
+        let before = stage.serving.wait_for_report(|_| true).unwrap();
+        stage.connected = before["handshakes"]["completed"].as_u64().unwrap();
+        stage
+    }
+
+    /// One whose card gets what pays, and has as long for it as it likes.
+    fn weighed() -> Self {
+        // Whatever machine this is, a core is what clients wait for.
+        let one_core = [("TOKIO_WORKER_THREADS", "1")];
+        let stage = Self::open(MANY, &["--card-timeout", "1min"], &one_core);
+        stage.wait_for_card();
+        stage
+    }
+
+    fn open(clients: usize, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let site = Site::with(Key::Rsa2048);
         let card = CardProcess::start_with(site.directory.path(), &["--control"]);
         let address = card.address().to_string();
-        let options = ["--always", "--card-timeout", timeout, "--card", &address];
-        let serving = site.before_echo(&options);
-        // On a busy machine a card may be given up a few times, and comes back.
-        let signs = (0..30).any(|_| {
-            let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
-            serving.wait_for_report(ready).unwrap();
-            site.connect(&serving);
-            count(&serving.wait_for_report(|_| true).unwrap(), "card") > 0
-        });
-        assert!(signs, "the card never signs");
-        let before = serving.wait_for_report(|_| true).unwrap();
-        let connected = before["handshakes"]["completed"].as_u64().unwrap();
+        let mut command = site.command(backend::start(Kind::Echo).unwrap());
+        command.args(options).args(["--card", &address]);
+        command.envs(environment.iter().copied());
+        let serving = Serving::start(command).unwrap();
         Self {
             site,
             card,
             serving,
-            connected,
+            clients,
+            connected: 0,
         }
+    }
+
+    fn wait_for_card(&self) {
+        let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
+        self.serving.wait_for_report(ready).unwrap();
     }
 
     /// Tells the card what to do.
@@ -72,23 +103,34 @@ impl Stage {
     /// Has clients shake hands while `meddle` is told how many have. Nothing may fail. Returns what
     /// the terminator says of it.
     fn survive(&mut self, mut meddle: impl FnMut(&mut Self, usize)) -> Value {
-        let (server, client) = (self.serving.address, self.site.client());
-        let mut count = 0;
-        let all = run(server, &client, CLIENTS, |_| {
-            count += 1;
-            meddle(self, count);
+        let (report, all) = self.survive_until(|stage, count| {
+            meddle(stage, count);
             if count < ENOUGH {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
             }
         });
-        let failed: Vec<&Handshake> = all.iter().filter(|it| it.outcome.is_err()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
         let longest = all.iter().map(|it| it.took).max().unwrap();
         assert!(longest < PATIENT, "{longest:?}");
         let last = all.iter().map(|it| it.ended).max().unwrap();
         assert!(last < 4 * PATIENT, "they came to a standstill: {last:?}");
+        report
+    }
+
+    /// The same until `meddle` has seen enough, however long that takes. Returns the handshakes as well.
+    fn survive_until(
+        &mut self,
+        mut meddle: impl FnMut(&mut Self, usize) -> ControlFlow<()>,
+    ) -> (Value, Vec<Handshake>) {
+        let (server, client) = (self.serving.address, self.site.client());
+        let mut count = 0;
+        let all = run(server, &client, self.clients, |_| {
+            count += 1;
+            meddle(self, count)
+        });
+        let failed: Vec<&Handshake> = all.iter().filter(|it| it.outcome.is_err()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
         let done = u64::try_from(all.len()).unwrap();
         let done = self.connected + done;
         let report = self
@@ -102,7 +144,7 @@ impl Stage {
             .iter()
             .sum::<u64>();
         assert_eq!(signed, done, "{report}");
-        report
+        (report, all)
     }
 }
 
@@ -123,8 +165,7 @@ fn a_card_that_is_killed_costs_no_handshake_and_is_used_when_it_is_back() {
     assert!(count(&report, "software") > 0, "{report}");
     let before = count(&report, "card");
     stage.card = CardProcess::start_with(stage.site.directory.path(), &["--control"]);
-    let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
-    stage.serving.wait_for_report(ready).unwrap();
+    stage.wait_for_card();
     let client = stage.site.client();
     load::connect(stage.serving.address, &client).unwrap();
     let again = |it: &Value| count(it, "card") > before;
@@ -173,6 +214,31 @@ fn a_card_that_hangs_and_recovers_again_and_again_costs_no_handshake() {
     });
     assert!(count(&report, "card") > 0, "{report}");
     assert!(count(&report, "software") > 0, "{report}");
+}
+
+#[test]
+fn a_card_that_gets_what_pays_and_is_late_now_and_then_is_hedged_and_costs_no_handshake() {
+    let (report, _) = Stage::weighed().survive_until(|stage, number| {
+        if !number.is_multiple_of(100) {
+            return ControlFlow::Continue(());
+        }
+        let report = stage.serving.wait_for_report(|_| true).unwrap();
+        if count(&report, "hedged") > 0 || number > HANDSHAKES_MAX {
+            return ControlFlow::Break(());
+        }
+        // Once it is known what answers take: one is later than all others by far.
+        if count(&report, "card") >= KNOWN_AFTER {
+            stage.order(&["inject", "late-completion=5s", "--times", "1"]);
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(count(&report, "card") >= KNOWN_AFTER, "{report}");
+    assert!(count(&report, "hedged") > 0, "{report}");
+    // What pays is a part of all.
+    assert!(count(&report, "submitted") < report["handshakes"]["completed"].as_u64().unwrap());
+    for nothing in ["wrong_answers", "refused", "timed_out"] {
+        assert_eq!(count(&report, nothing), 0, "{report}");
+    }
 }
 
 #[test]
