@@ -37,15 +37,28 @@ pub(super) fn svg(
         .collect();
     let right = LEFT + WIDTH;
     let bottom = TOP + 2.0 * HEIGHT + GAP;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"16\">{} TLS handshakes while the card is killed, {} \
-         failed</text>\n",
-        right + 20.0,
-        bottom + 50.0,
+    let title = format!(
+        "{} TLS handshakes while the card is killed, {} failed",
         handshakes.len(),
         handshakes.iter().filter(|it| it.outcome.is_err()).count(),
+    );
+    // For whoever has it read out, or looks for it in a text.
+    let description = format!(
+        "There is no card from {:.1} to {:.1} of {:.1} s. At most {:.0} handshakes a second end, and the \
+         longest takes {:.0} ms.",
+        killed.as_secs_f64(),
+        back.as_secs_f64(),
+        time.as_secs_f64(),
+        rates.iter().copied().fold(0.0, f64::max),
+        longest.iter().copied().fold(0.0, f64::max),
+    );
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" \
+         font-size=\"13\" role=\"img\">\n<title>{title}</title>\n<desc>{description}</desc>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"{LEFT}\" y=\"22\" font-size=\"16\">{title}</text>\n",
+        right + 20.0,
+        bottom + 50.0,
     );
     let (from, to) = (x(killed, time), x(back, time));
     let _ = writeln!(
@@ -155,6 +168,11 @@ mod tests {
         for all in [&[][..], &[handshake(1000, 2)]] {
             let svg = svg(all, time, time / 4, time / 2);
             assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+            assert!(svg.contains(" role=\"img\">\n<title>"), "{svg}");
+            assert!(
+                svg.contains("<desc>There is no card from 2.0 to 4.0 of 8.0 s."),
+                "{svg}"
+            );
             assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("href"));
         }
     }
