@@ -133,7 +133,7 @@ pub struct Opened {
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Where Intel's crypto_mb is, for `software:multi-buffer`. By default it is where the environment
-    /// variable [`ENVIRONMENT_VARIABLE`] says, or else where libraries usually are.
+    /// variable `HWSHIM_MULTI_BUFFER` says, or else where libraries usually are.
     pub multi_buffer: Option<PathBuf>,
 }
 
