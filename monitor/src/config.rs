@@ -4,6 +4,7 @@
 //! what they are unless somebody says otherwise; the commented default file is printed from them, so
 //! file and tables cannot disagree. All but the first are for what can stand there several times.
 
+use crate::history::Place;
 use crate::led::Profile;
 use crate::probe::{ServiceAddress, Whereabouts};
 use crate::services::{ConfiguredLimits, ServiceSettings, ServiceTime};
@@ -38,6 +39,8 @@ pub struct Config {
     pub history: Option<PathBuf>,
     /// File that is told where the history ends; `None` for one beside it.
     pub anchors: Option<PathBuf>,
+    /// Size from which on the file of events becomes an archive.
+    pub archive_at_bytes: u64,
 }
 
 impl Default for Config {
@@ -54,6 +57,7 @@ impl Default for Config {
             service_time: ServiceTime::REAL,
             history: None,
             anchors: None,
+            archive_at_bytes: Place::ARCHIVE_AT_BYTES,
         }
     }
 }
@@ -72,7 +76,10 @@ struct Key<T> {
     set: fn(&mut T, &DeValue<'_>) -> Result<(), String>,
 }
 
-const KEYS: [Key<Config>; 10] = [
+/// Archives of less would be so many that each start reads a directory full of them.
+const ARCHIVE_AT_BYTES_MIN: u64 = 1 << 20;
+
+const KEYS: [Key<Config>; 11] = [
     Key {
         path: ("watch", "telemetry"),
         help: &[
@@ -190,6 +197,24 @@ const KEYS: [Key<Config>; 10] = [
         commented: true,
         set: |config, value| {
             config.anchors = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        path: ("history", "archive_at"),
+        help: &[
+            "Size from which on the file of events is put away beside it as an archive, which nobody",
+            "changes or deletes again, and another is begun; 1MiB or more.",
+        ],
+        default: r#""1GiB""#,
+        commented: false,
+        set: |config, value| {
+            let text = string(value)?;
+            let size = bytes(text)?;
+            if size < ARCHIVE_AT_BYTES_MIN {
+                return Err(format!("{text} is less than 1MiB"));
+            }
+            config.archive_at_bytes = size;
             Ok(())
         },
     },
@@ -954,6 +979,7 @@ mod tests {
             "[watch]\ntelemetry = '/t'\ninterval = '500ms'\nlight = 'nshield'\n\
              [judge]\nfrozen_polls = 4\nstale_publications = 5\n\
              [http]\nlisten = '[::1]:80'\nallow_remote = true\n\
+             [history]\narchive_at = '64MiB'\n\
              [drill]\nservice_time = 60\n\
              [[card]]\naddress = 'pci:3b:00.0'\nlight = 'nfast-500'\n\
              [[card]]\naddress = 'vfio-user:/c'\nlight = 'none'\n\
@@ -1012,6 +1038,7 @@ mod tests {
             service_time: ServiceTime::times_faster(60).unwrap(),
             history: None,
             anchors: None,
+            archive_at_bytes: 64 << 20,
         };
         assert_eq!(config.unwrap(), expected);
     }

@@ -7,6 +7,7 @@
 //!   events.db    few, small, precious    every commit is on the disk before it is acknowledged;
 //!                                        never recreated, never repaired, a chain of hashes
 //!      |  head of the chain, every 100 events or 5 minutes
+//!      |                 full, it becomes an archive beside it, from which the next goes on
 //!      v
 //!   anchors      another directory, the system's log: what a chain cannot show of itself
 //!
@@ -19,6 +20,7 @@
 //! with a [`Reader`], and says so loudly: it must not begin a second history.
 
 mod anchor;
+mod archive;
 mod audit;
 mod error;
 mod event;
@@ -29,6 +31,7 @@ mod snapshot;
 mod time;
 
 pub use anchor::{Anchor, AnchorSink, FileAnchors, SyslogAnchors, UnreadableAnchor};
+pub use archive::{Absent, ArchivedBody, HISTORY_ARCHIVED};
 pub use audit::{AuditReport, Finding, Tampering};
 pub use error::HistoryError;
 pub use event::{Event, EventTooLong, Recorded, Seq, Severity};
@@ -38,5 +41,7 @@ pub use samples::{
     Aggregate, FLUSH_INTERVAL, GapReason, OpenedSamples, Point, SAMPLES_FILE, SampleReader,
     Samples, Tier, Value,
 };
-pub use snapshot::{Restored, Snapshot, Source, restore_verify, snapshot};
+pub use snapshot::{
+    Restored, Snapshot, Source, restore_verify, restore_verify_what_is_here, snapshot,
+};
 pub use time::{BootId, ClockSteps, NotABootId, Stamp, WallTime};

@@ -18,6 +18,7 @@
 //! | `software` | notice | the card, the service, `host`, `monitor` | a driver, a service, the kernel, this program or its configuration is seen for the first time, or another |
 //! | `owner-changed`, `service-restarted` | notice | the card, the service | another process takes its place |
 //! | `incident-*` | | | see [`casebook`] |
+//! | `history-archived` | notice | `monitor` | the file of events was full, and another was begun |
 //! | `history-gap` | alert | `monitor` | events could not be recorded for a while |
 //! | `change-*`, `change` | | | see [`lock`](crate::lock) |
 

@@ -3,20 +3,29 @@
 //! The chain shows edits, deletions and swaps, and where they begin. What it cannot show of itself,
 //! that its end is missing or that all of it was written anew, anchors show. Events after the last
 //! anchor are vouched for by the chain alone.
+//!
+//! The chain goes through archives. Besides, the file after an archive says what that is, byte for byte.
 
 use super::anchor::Anchor;
+use super::archive::{self, Absent, Archive, ArchivedBody, Continued, HISTORY_ARCHIVED};
 use super::error::{HistoryError, printable};
 use super::event::{GENESIS, Recorded, Seq};
-use super::events::{FORMAT, Filter, Reader};
+use super::events::{EventsFile, FORMAT, Filter, Reader};
 use super::place;
+use super::time::WallTime;
 use rusqlite::OptionalExtension;
 use std::fmt;
 
 /// What an audit found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AuditReport {
-    /// Events that are as they were recorded, from the first on.
+    /// Events that are as they were recorded, from the first on. Those that are [absent](Self::absent)
+    /// count as well.
     pub events: u64,
+    /// Archives that were checked.
+    pub archives: u64,
+    /// Events of archives that were not there, of which nothing is known but the end.
+    pub absent: Vec<Absent>,
     /// The last of them.
     pub head: Option<Anchor>,
     /// The last event that an anchor vouches for. Nothing but the chain speaks for later ones.
@@ -67,6 +76,17 @@ pub enum Tampering {
     Replaced,
     /// The file cannot be read there, or is not put together as it was.
     Damaged,
+    /// It was archived, and its archive is not there.
+    Missing,
+}
+
+/// Which archives have to be there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Archives {
+    /// All of them.
+    All,
+    /// Those that are: the others were taken elsewhere.
+    ThoseHere,
 }
 
 impl fmt::Display for Tampering {
@@ -78,12 +98,22 @@ impl fmt::Display for Tampering {
             Self::Truncated => "is cut off",
             Self::Replaced => "was replaced",
             Self::Damaged => "is damaged",
+            Self::Missing => "is missing",
         })
     }
 }
 
 /// How far the walk along the chain has come.
 struct Walk<'a> {
+    archives: Archives,
+    /// Archives that were right.
+    checked: u64,
+    /// Events that were passed by.
+    absent: Vec<Absent>,
+    /// What the next file should say of the archive before it.
+    closed: Option<ArchivedBody>,
+    /// The latest time so far.
+    latest: Option<WallTime>,
     /// Anchors that are still to be met, the next last.
     ahead: Vec<&'a Anchor>,
     /// The last event that was right.
@@ -99,27 +129,36 @@ enum Stop {
     Unknown(Anchor),
 }
 
-pub(super) fn verify(reader: &Reader, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
-    let snapshot = reader.connection().unchecked_transaction();
-    let snapshot = snapshot.map_err(reader.failed("read"))?;
+pub(super) fn verify(
+    reader: &Reader,
+    anchors: &[Anchor],
+    archives: Archives,
+) -> Result<AuditReport, HistoryError> {
+    let file = reader.file();
+    let snapshot = file.connection().unchecked_transaction();
+    let snapshot = snapshot.map_err(file.failed("read"))?;
     let mut ahead: Vec<_> = anchors.iter().collect();
     ahead.sort_by_key(|anchor| std::cmp::Reverse(anchor.seq));
     let mut walk = Walk {
+        archives,
+        checked: 0,
+        absent: Vec::new(),
+        closed: None,
+        latest: None,
         ahead,
         last: None,
         anchored: None,
     };
-    let finding = match schema(reader)? {
-        None => walk.chain(reader)?,
+    let finding = match walk.archives(file)? {
+        None => walk.file(file)?,
         found => found,
     };
-    let finding = match finding {
-        None => integrity(reader, walk.next())?,
-        found => found,
-    };
+    let finding = finding.or_else(|| walk.ahead.last().map(|anchor| walk.truncated(anchor)));
     drop(snapshot);
     Ok(AuditReport {
         events: walk.last.map_or(0, |last| last.seq.0),
+        archives: walk.checked,
+        absent: walk.absent,
         head: walk.last,
         anchored: walk.anchored,
         finding,
@@ -132,15 +171,141 @@ impl Walk<'_> {
         self.last.map_or(Seq(0), |last| last.seq).next()
     }
 
-    fn chain(&mut self, reader: &Reader) -> Result<Option<Finding>, HistoryError> {
+    /// Walks through all archives beside a file.
+    fn archives(&mut self, file: &EventsFile) -> Result<Option<Finding>, HistoryError> {
+        for archive in archive::list(file.directory())? {
+            let found = match EventsFile::open(&archive.path) {
+                Ok(file) => self.archive(&archive, &file)?,
+                Err(error) => damage(Err(error), self.next())?,
+            };
+            if let Some(finding) = found {
+                let detail = format!("{}: {}", archive.name(), finding.detail);
+                return Ok(Some(Finding { detail, ..finding }));
+            }
+            self.checked += 1;
+        }
+        Ok(None)
+    }
+
+    fn archive(
+        &mut self,
+        archive: &Archive,
+        file: &EventsFile,
+    ) -> Result<Option<Finding>, HistoryError> {
+        if let Some(finding) = self.file(file)? {
+            return Ok(Some(finding));
+        }
+        let first = file.continued()?.map_or(Seq(0), |before| before.end.seq);
+        let last = self.next().0 - 1;
+        let by_its_name = format!("its name says that it ends with event {}", archive.last);
+        if last < archive.last.0 {
+            return Ok(Some(Finding {
+                seq: self.next(),
+                what: Tampering::Truncated,
+                detail: by_its_name,
+            }));
+        }
+        if last > archive.last.0 || first.next() != archive.first {
+            return Ok(Some(Finding {
+                seq: first.next().min(archive.first),
+                what: Tampering::Replaced,
+                detail: format!("it holds events {} to {last}", first.next()),
+            }));
+        }
+        self.closed = Some(archive.body(&archive.path)?);
+        Ok(None)
+    }
+
+    /// Walks through one file, which goes on from what was walked through before.
+    fn file(&mut self, file: &EventsFile) -> Result<Option<Finding>, HistoryError> {
+        let closed = self.closed.take();
+        if let Some(finding) = schema(file, self.next())? {
+            return Ok(Some(finding));
+        }
+        let continued = match file.continued() {
+            Ok(continued) => continued,
+            Err(error) => return damage(Err(error), self.next()),
+        };
+        if let Some(finding) = continued.and_then(|before| self.pass_by(&before)) {
+            return Ok(Some(finding));
+        }
+        if let Some(finding) = self.goes_on(continued) {
+            return Ok(Some(finding));
+        }
+        if let Some(finding) = self.chain(file)? {
+            return Ok(Some(finding));
+        }
+        let begun_after = continued.map_or(0, |before| before.end.seq.0);
+        // Of one that was passed by, nobody knows what it was.
+        if let Some(closed) = closed.filter(|closed| closed.last == begun_after)
+            && let Some(finding) = said_of(&closed, file)?
+        {
+            return Ok(Some(finding));
+        }
+        integrity(file, self.next())
+    }
+
+    /// Passes by what was archived and is not there, if it may be missing.
+    fn pass_by(&mut self, before: &Continued) -> Option<Finding> {
+        let absent = Absent {
+            first: self.next(),
+            last: before.end.seq,
+        };
+        if absent.last < absent.first {
+            return None;
+        }
+        if self.archives == Archives::All {
+            return Some(Finding {
+                seq: absent.first,
+                what: Tampering::Missing,
+                detail: format!("no archive that is here holds {absent}"),
+            });
+        }
+        self.ahead.retain(|anchor| anchor.seq >= absent.last);
+        let end = &before.end;
+        if let Some(anchor) = self.meet_anchors(end) {
+            return Some(self.replaced(&anchor));
+        }
+        self.absent.push(absent);
+        self.last = Some(*end);
+        self.latest = Some(before.latest);
+        None
+    }
+
+    /// Whether a file goes on from the last event that was right.
+    fn goes_on(&self, continued: Option<Continued>) -> Option<Finding> {
+        let end = continued.map(|before| before.end);
+        let (seq, detail) = if end != self.last {
+            let end = end.map_or(Seq(0), |end| end.seq);
+            let last = self.next().0 - 1;
+            let detail = match last == end.0 {
+                true => format!("what comes next goes on from another event {last}"),
+                false => format!("what comes next goes on from event {end}, and not from {last}"),
+            };
+            (end.next().min(self.next()), detail)
+        } else if continued.map(|before| before.latest) != self.latest {
+            let detail = "it is told wrongly until when there are events before it".to_owned();
+            (self.next(), detail)
+        } else {
+            return None;
+        };
+        Some(Finding {
+            seq,
+            what: Tampering::Replaced,
+            detail,
+        })
+    }
+
+    fn chain(&mut self, file: &EventsFile) -> Result<Option<Finding>, HistoryError> {
         let mut stopped = None;
-        let read = reader.each(&Filter::default(), |event| {
+        let read = file.each(&Filter::default(), |event| {
             if !self.fits(&event) {
                 stopped = Some(Stop::Unfit(event));
-            } else if let Some(anchor) = self.pass_anchors(&event) {
+            } else if let Some(anchor) = self.meet_anchors(&anchor_of(&event)) {
                 stopped = Some(Stop::Unknown(anchor));
             } else {
                 self.last = Some(anchor_of(&event));
+                self.latest = self.latest.max(Some(event.event.stamp.wall));
             }
             stopped.is_none()
         });
@@ -148,9 +313,9 @@ impl Walk<'_> {
             return Ok(Some(finding));
         }
         match stopped {
-            None => Ok(self.ahead.last().map(|anchor| self.truncated(anchor))),
+            None => Ok(None),
             Some(Stop::Unknown(anchor)) => Ok(Some(self.replaced(&anchor))),
-            Some(Stop::Unfit(event)) => match explain(reader, &event, self.last, self.anchored) {
+            Some(Stop::Unfit(event)) => match explain(file, &event, self.last, self.anchored) {
                 Ok(finding) => Ok(Some(finding)),
                 Err(error) => damage(Err(error), self.next()),
             },
@@ -164,7 +329,7 @@ impl Walk<'_> {
     }
 
     /// Meets the anchors of this event, and returns one that remembers another.
-    fn pass_anchors(&mut self, event: &Recorded) -> Option<Anchor> {
+    fn meet_anchors(&mut self, event: &Anchor) -> Option<Anchor> {
         while let Some(anchor) = self.ahead.last().filter(|next| next.seq <= event.seq) {
             if anchor.seq != event.seq || anchor.hash != event.hash {
                 return Some(**anchor);
@@ -200,9 +365,41 @@ fn anchor_of(event: &Recorded) -> Anchor {
     }
 }
 
+/// Whether a file says of the archive before it what that is.
+fn said_of(closed: &ArchivedBody, file: &EventsFile) -> Result<Option<Finding>, HistoryError> {
+    let seq = Seq(closed.last).next();
+    let Some(event) = file.get(seq)? else {
+        return Ok(Some(Finding {
+            seq,
+            what: Tampering::Truncated,
+            detail: format!(
+                "every file that goes on from {} begins with it",
+                closed.file
+            ),
+        }));
+    };
+    let said = Some(event.event).filter(|event| event.kind == HISTORY_ARCHIVED);
+    let said = said.and_then(|event| serde_json::from_str(&event.body).ok());
+    let detail = match said {
+        Some(said) if said == *closed => return Ok(None),
+        Some(ArchivedBody { sha256, .. }) => format!(
+            "{}: its SHA-256 is {}, and {} is on record in event {seq}",
+            closed.file,
+            closed.sha256,
+            printable(&sha256.chars().take(64).collect::<String>())
+        ),
+        None => format!("{}: event {seq} does not say what it is", closed.file),
+    };
+    Ok(Some(Finding {
+        seq: Seq(closed.first),
+        what: Tampering::Damaged,
+        detail,
+    }))
+}
+
 /// Says what became of the event after `last`, in whose place `event` stands.
 fn explain(
-    reader: &Reader,
+    file: &EventsFile,
     event: &Recorded,
     last: Option<Anchor>,
     anchored: Option<Seq>,
@@ -210,7 +407,7 @@ fn explain(
     let next = last.map_or(Seq(0), |last| last.seq).next();
     let prev = last.map_or(GENESIS, |last| last.hash);
     let finding = |seq, what, detail| Ok(Finding { seq, what, detail });
-    let elsewhere = follower_of(reader, &prev)?.filter(|other| other.is_genuine_as(next));
+    let elsewhere = follower_of(file, &prev)?.filter(|other| other.is_genuine_as(next));
     if let Some(other) = elsewhere.filter(|other| other.seq != next) {
         let detail = format!("it stands in place of event {}", other.seq);
         return finding(next, Tampering::Swapped, detail);
@@ -228,7 +425,7 @@ fn explain(
         return finding(next, Tampering::Edited, detail);
     }
     // It is sound in itself but does not follow: this one or the one before was hashed anew.
-    let after = reader.get(next.next())?;
+    let after = file.get(next.next())?;
     let goes_on = after.is_none_or(|after| after.prev == event.hash);
     let before = last
         .map(|last| last.seq)
@@ -246,16 +443,16 @@ fn explain(
 }
 
 /// The event that names `prev` as the hash before it, wherever it stands.
-fn follower_of(reader: &Reader, prev: &[u8; 32]) -> Result<Option<Recorded>, HistoryError> {
-    let seq = reader
+fn follower_of(file: &EventsFile, prev: &[u8; 32]) -> Result<Option<Recorded>, HistoryError> {
+    let seq = file
         .connection()
         .query_row("SELECT seq FROM event WHERE prev = ?", [prev], |row| {
             row.get(0)
         })
         .optional()
-        .map_err(reader.failed("read"))?;
+        .map_err(file.failed("read"))?;
     let seq = seq.and_then(|seq: i64| u64::try_from(seq).ok());
-    seq.map_or(Ok(None), |seq| reader.get(Seq(seq)))
+    seq.map_or(Ok(None), |seq| file.get(Seq(seq)))
 }
 
 /// Makes a finding of what could not be read because of what stands there.
@@ -286,35 +483,37 @@ const fn is_nonsense(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn schema(reader: &Reader) -> Result<Option<Finding>, HistoryError> {
-    let read = place::check_format(reader.connection(), reader.path(), &FORMAT);
-    damage(read.map(|_| ()), Seq(1))
+fn schema(file: &EventsFile, seq: Seq) -> Result<Option<Finding>, HistoryError> {
+    let read = place::check_format(file.connection(), file.path(), &FORMAT);
+    damage(read.map(|_| ()), seq)
 }
 
 /// Whether the file is put together as SQLite would: no index that leaves an event out, no page
 /// that belongs to two tables.
-fn integrity(reader: &Reader, seq: Seq) -> Result<Option<Finding>, HistoryError> {
+fn integrity(file: &EventsFile, seq: Seq) -> Result<Option<Finding>, HistoryError> {
     let check = "PRAGMA integrity_check(1)";
-    let said: Result<String, _> = reader.connection().query_row(check, [], |row| row.get(0));
+    let said: Result<String, _> = file.connection().query_row(check, [], |row| row.get(0));
     let read = match said {
         Ok(said) if said == "ok" => Ok(()),
         Ok(what) => Err(HistoryError::Corrupt {
-            path: reader.path().to_owned(),
+            path: file.path().to_owned(),
             what: printable(&what),
         }),
-        Err(error) => Err(reader.failed("read")(error)),
+        Err(error) => Err(file.failed("read")(error)),
     };
     damage(read, seq)
 }
 
 /// Refuses a file whose last `count` events are no chain.
 pub(super) fn check_end(
-    reader: &Reader,
+    file: &EventsFile,
     head: Option<Anchor>,
     count: u64,
 ) -> Result<(), HistoryError> {
     let Some(head) = head else { return Ok(()) };
-    let from = Seq(head.seq.0.saturating_sub(count).max(1));
+    let before_it = file.continued()?.map(|continued| continued.end);
+    let (begun_after, genesis) = before_it.map_or((Seq(0), GENESIS), |end| (end.seq, end.hash));
+    let from = Seq(head.seq.0.saturating_sub(count)).max(begun_after.next());
     let mut before: Option<Recorded> = None;
     let mut wrong = None;
     let filter = Filter {
@@ -322,10 +521,10 @@ pub(super) fn check_end(
         ..Filter::default()
     };
     let mut next = from;
-    let read = reader.each(&filter, |event| {
+    let read = file.each(&filter, |event| {
         let follows = match &before {
             Some(before) => before.hash == event.prev,
-            None => event.seq != Seq(1) || event.prev == GENESIS,
+            None => event.seq != begun_after.next() || event.prev == genesis,
         };
         if event.seq != next || !follows || !event.is_genuine_as(next) {
             wrong = Some(next);
@@ -335,7 +534,7 @@ pub(super) fn check_end(
         before = Some(event);
         true
     });
-    let path = || reader.path().to_owned();
+    let path = || file.path().to_owned();
     if let Some(finding) = damage(read, next)? {
         let what = finding.to_string();
         return Err(HistoryError::Corrupt { path: path(), what });
@@ -353,14 +552,21 @@ pub(super) fn check_anchor(
     head: Option<Anchor>,
     anchor: &Anchor,
 ) -> Result<(), HistoryError> {
+    let continued = reader.file().continued()?.map(|continued| continued.end);
+    let is_last_archived = |end: &Anchor| (end.seq, end.hash) == (anchor.seq, anchor.hash);
     let found = reader.get(anchor.seq)?;
-    if found
-        .as_ref()
-        .is_some_and(|found| found.hash == anchor.hash)
+    if found.is_some_and(|found| found.hash == anchor.hash)
+        || continued.as_ref().is_some_and(is_last_archived)
     {
         return Ok(());
     }
-    let what = format!("an anchor remembers another event {}", anchor.seq);
+    let seq = anchor.seq;
+    let what = match reader.absent(&Filter::from_to(seq, seq))?.first() {
+        Some(absent) => {
+            format!("an anchor remembers event {seq}, and no archive here holds {absent}")
+        }
+        None => format!("an anchor remembers another event {seq}"),
+    };
     let next = head.map_or(Seq(0), |head| head.seq).next();
     Err(HistoryError::Tampered {
         path: reader.path().to_owned(),

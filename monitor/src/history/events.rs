@@ -4,10 +4,11 @@
 //! was committed before it asked, while the writer goes on.
 
 use super::anchor::{Anchor, AnchorSink};
+use super::archive::{self, Absent, Archive, Continued, HISTORY_ARCHIVED};
 use super::audit::{self, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
-use super::place::{self, AtPowerCut, Format, Owned, Place};
+use super::place::{self, AtPowerCut, Format, Place};
 use super::time::{BootId, Stamp, WallTime};
 use hwshim::clock::Instant;
 use rusqlite::types::Type;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{iter, mem};
 
 /// Name of the file in its directory.
 pub const EVENTS_FILE: &str = "events.db";
@@ -30,12 +32,16 @@ const ANCHOR_RETRY: Duration = Duration::from_secs(5);
 /// Events at the end whose hashes are checked when the file is opened. The whole chain is for
 /// [`Reader::verify`], which takes seconds once there are millions.
 const CHECKED_AT_OPEN: u64 = 1_000;
+/// Time after which a file that could not be made an archive is tried again. Until then it grows.
+const ARCHIVE_RETRY: Duration = Duration::from_secs(60);
 
 pub(super) const FORMAT: Format = Format {
     file: EVENTS_FILE,
     application_id: i32::from_be_bytes(*b"cmev"),
-    schemas: &[TABLES, BY_KIND],
+    schemas: &[TABLES, BY_KIND, CONTINUED],
     at_power_cut: AtPowerCut::KeepsAll,
+    // An event may be about one in an archive.
+    foreign_keys: false,
 };
 
 /// What is on record, and that it stays. To the blank as it was given out: it is compared with what
@@ -75,19 +81,49 @@ const TABLES: &str = "
 const BY_KIND: &str = "
     CREATE INDEX event_by_kind ON event (kind, seq, wall_ns);";
 
+/// What the file goes on from, which is known before its first event. What foreign keys would see to, a
+/// trigger does: events are numbered without gaps, so that each number before is one of an event.
+const CONTINUED: &str = "
+        CREATE TABLE continued (
+            id        INTEGER PRIMARY KEY CHECK (id = 1),
+            seq       INTEGER NOT NULL CHECK (seq > 0),
+            hash      BLOB NOT NULL CHECK (length(hash) = 32),
+            wall_ns   INTEGER NOT NULL,
+            latest_ns INTEGER NOT NULL
+        ) STRICT;
+        CREATE TRIGGER continued_is_first BEFORE INSERT ON continued
+        WHEN EXISTS (SELECT 1 FROM event)
+        BEGIN SELECT RAISE(ABORT, 'what a file goes on from is known before its first event'); END;
+        CREATE TRIGGER continued_stays BEFORE UPDATE ON continued
+        BEGIN SELECT RAISE(ABORT, 'what a file goes on from is never changed'); END;
+        CREATE TRIGGER continued_is_kept BEFORE DELETE ON continued
+        BEGIN SELECT RAISE(ABORT, 'what a file goes on from is never deleted'); END;
+        DROP TRIGGER event_is_next;
+        CREATE TRIGGER event_is_next BEFORE INSERT ON event
+        WHEN NEW.seq IS NOT
+            (SELECT coalesce((SELECT max(seq) FROM event), (SELECT seq FROM continued), 0) + 1)
+        BEGIN SELECT RAISE(ABORT, 'events are numbered without gaps'); END;
+        CREATE TRIGGER event_refers_to_what_is_there BEFORE INSERT ON event
+        WHEN NEW.refers_to < 1 OR NOT EXISTS (SELECT 1 FROM boot WHERE id = NEW.boot)
+        BEGIN SELECT RAISE(ABORT, 'events refer to what is there'); END;";
+
 const COLUMNS: &str = "SELECT event.seq, wall_ns, monotonic_ns, uuid, severity, kind, subject,
     refers_to, body, prev, hash FROM event LEFT JOIN boot ON boot.id = event.boot";
 
-/// Reads events, also while another process writes them.
-pub struct Reader {
+/// One file of events: the one that is written to, or an archive.
+#[derive(Debug)]
+pub(super) struct EventsFile {
     connection: Connection,
     path: PathBuf,
 }
 
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Reader").field(&self.path).finish()
-    }
+/// Reads events, also while another process writes them, and those in archives.
+#[derive(Debug)]
+pub struct Reader {
+    file: EventsFile,
+    /// The file stays the one that is written to as long as this lives; the writer itself sees to that
+    /// otherwise.
+    _held: Option<File>,
 }
 
 /// Which events to read.
@@ -113,22 +149,20 @@ pub struct Filter {
     pub limit: Option<u32>,
 }
 
-impl Reader {
-    /// Opens the events in `directory` for reading.
-    ///
-    /// # Errors
-    ///
-    /// If there are none, or they cannot be read.
-    pub fn open(directory: &Path) -> Result<Self, HistoryError> {
-        let path = directory.join(EVENTS_FILE);
-        let connection = place::open_for_reading(&path, &FORMAT)?;
-        Ok(Self { connection, path })
+impl EventsFile {
+    pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
+        Ok(Self {
+            connection: place::open_for_reading(path, &FORMAT)?,
+            path: path.to_owned(),
+        })
     }
 
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     pub(super) const fn connection(&self) -> &Connection {
@@ -139,13 +173,133 @@ impl Reader {
         move |error| HistoryError::sqlite(&self.path, doing, error)
     }
 
+    /// What the file goes on from; nothing if it is the first.
+    pub(super) fn continued(&self) -> Result<Option<Continued>, HistoryError> {
+        continued(&self.connection).map_err(self.failed("read"))
+    }
+
+    /// The place in the chain of the last event, of which this file may be the one before.
+    fn head(&self) -> Result<Option<Anchor>, HistoryError> {
+        head(&self.connection).map_err(self.failed("read"))
+    }
+
+    /// One event of this file.
+    pub(super) fn get(&self, seq: Seq) -> Result<Option<Recorded>, HistoryError> {
+        let mut found = None;
+        self.each(&Filter::from_to(seq, seq), |event| {
+            found = Some(event);
+            false
+        })?;
+        Ok(found)
+    }
+
+    pub(super) fn each(
+        &self,
+        filter: &Filter,
+        mut show: impl FnMut(Recorded) -> bool,
+    ) -> Result<(), HistoryError> {
+        let failed = self.failed("read");
+        let (text, values) = filter.statement();
+        let mut statement = self.connection.prepare(&text).map_err(&failed)?;
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
+        let mut rows = statement.query(&*values).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            if !show(recorded(row).map_err(&failed)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn kinds(&self) -> Result<Vec<String>, HistoryError> {
+        let failed = self.failed("read");
+        let text = "SELECT DISTINCT kind FROM event ORDER BY kind";
+        let mut statement = self.connection.prepare(text).map_err(&failed)?;
+        let kinds = statement.query_map([], |row| row.get(0)).map_err(&failed)?;
+        kinds.collect::<Result<_, _>>().map_err(&failed)
+    }
+
+    /// The latest time of all events up to the last of this file.
+    fn latest(&self) -> Result<WallTime, HistoryError> {
+        let text = "SELECT max(wall_ns) FROM event";
+        let latest: Option<i64> = self
+            .connection
+            .query_row(text, [], |row| row.get(0))
+            .map_err(self.failed("read"))?;
+        let before = self.continued()?.map(|continued| continued.latest);
+        let latest = latest.map(WallTime::from_unix_nanos).max(before);
+        Ok(latest.unwrap_or_default())
+    }
+
+    /// How long the file is once its log is in it.
+    fn bytes(&self) -> Result<u64, HistoryError> {
+        let of = |name| {
+            self.connection
+                .pragma_query_value(None, name, |row| unsigned(row, 0))
+        };
+        let pages = of("page_count").map_err(self.failed("read"))?;
+        let page_bytes = of("page_size").map_err(self.failed("read"))?;
+        Ok(pages.saturating_mul(page_bytes))
+    }
+
+    /// Moves what is in the write-ahead log into the file.
+    fn checkpoint(&self) -> Result<(), HistoryError> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(self.failed("written"))
+    }
+
+    /// Moves the log into the file and gives it up, so that the file is whole in itself. Nobody else may
+    /// have it open.
+    fn give_up_log(&self) -> Result<(), HistoryError> {
+        self.checkpoint()?;
+        let mode: String = self
+            .connection
+            .pragma_update_and_check(None, "journal_mode", "delete", |row| row.get(0))
+            .map_err(self.failed("written"))?;
+        if mode == "delete" {
+            return Ok(());
+        }
+        Err(HistoryError::Locked {
+            path: self.path.clone(),
+            pid: None,
+        })
+    }
+}
+
+impl Reader {
+    /// Opens the events in `directory` for reading. As long as this lives, no archive is made.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or they cannot be read.
+    pub fn open(directory: &Path) -> Result<Self, HistoryError> {
+        let path = directory.join(EVENTS_FILE);
+        let held = archive::hold_in_place(directory)
+            .map_err(|source| place::absent_or_unreadable(&path, source))?;
+        Ok(Self {
+            file: EventsFile::open(&path)?,
+            _held: Some(held),
+        })
+    }
+
+    /// The file that is written to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub(super) const fn file(&self) -> &EventsFile {
+        &self.file
+    }
+
     /// The last event's place in the chain; `None` before the first.
     ///
     /// # Errors
     ///
     /// If the file cannot be read.
     pub fn head(&self) -> Result<Option<Anchor>, HistoryError> {
-        head(&self.connection).map_err(self.failed("read"))
+        self.file.head()
     }
 
     /// One event.
@@ -154,12 +308,7 @@ impl Reader {
     ///
     /// If the file cannot be read.
     pub fn get(&self, seq: Seq) -> Result<Option<Recorded>, HistoryError> {
-        let filter = Filter {
-            from: Some(seq),
-            until: Some(seq),
-            ..Filter::default()
-        };
-        Ok(self.query(&filter)?.pop())
+        Ok(self.query(&Filter::from_to(seq, seq))?.pop())
     }
 
     /// The events that a filter lets through, in their order.
@@ -182,11 +331,12 @@ impl Reader {
     ///
     /// If the file cannot be read.
     pub fn kinds(&self) -> Result<Vec<String>, HistoryError> {
-        let failed = self.failed("read");
-        let text = "SELECT DISTINCT kind FROM event ORDER BY kind";
-        let mut statement = self.connection.prepare(text).map_err(&failed)?;
-        let kinds = statement.query_map([], |row| row.get(0)).map_err(&failed)?;
-        kinds.collect::<Result<_, _>>().map_err(&failed)
+        let (archives, _) = archive::before(&self.file, |_| true)?;
+        let mut kinds = BTreeSet::new();
+        for file in iter::once(&self.file).chain(&archives) {
+            kinds.extend(file.kinds()?);
+        }
+        Ok(kinds.into_iter().collect())
     }
 
     /// How many steps SQLite takes to find what a filter lets through, whatever the disk is like. Of a
@@ -194,7 +344,7 @@ impl Reader {
     #[cfg(test)]
     pub(crate) fn steps(&self, filter: &Filter) -> u64 {
         let (text, values) = filter.statement();
-        let mut statement = self.connection.prepare(&text).unwrap();
+        let mut statement = self.file.connection.prepare(&text).unwrap();
         let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
         let mut rows = statement.query(&*values).unwrap();
         while rows.next().unwrap().is_some() {}
@@ -203,41 +353,86 @@ impl Reader {
         u64::try_from(steps).unwrap()
     }
 
-    /// Shows each event that a filter lets through, until `show` has seen enough.
+    /// Shows each event that a filter lets through, until `show` has seen enough. Those of archives that
+    /// are not there are passed by: see [`Reader::absent`].
     ///
     /// # Errors
     ///
-    /// If the file cannot be read; what could be, was shown.
+    /// If a file cannot be read; what could be, was shown.
     pub fn each(
         &self,
         filter: &Filter,
         mut show: impl FnMut(Recorded) -> bool,
     ) -> Result<(), HistoryError> {
-        let failed = self.failed("read");
-        let (text, values) = filter.statement();
-        let mut statement = self.connection.prepare(&text).map_err(&failed)?;
-        let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-        let mut rows = statement.query(&*values).map_err(&failed)?;
-        while let Some(row) = rows.next().map_err(&failed)? {
-            if !show(recorded(row).map_err(&failed)?) {
+        let (archives, _) = archive::before(&self.file, |before| filter.reaches(before))?;
+        let newest_first = iter::once(&self.file).chain(&archives);
+        let files: Vec<_> = match filter.latest_first {
+            true => newest_first.collect(),
+            false => newest_first.rev().collect(),
+        };
+        let mut filter = filter.clone();
+        let mut goes_on = true;
+        for file in files {
+            let mut shown = 0;
+            file.each(&filter, |event| {
+                shown += 1;
+                goes_on = show(event);
+                goes_on
+            })?;
+            filter.limit = filter.limit.map(|limit| limit.saturating_sub(shown));
+            if !goes_on || filter.limit == Some(0) {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Checks every event, the file they are in, and the chain against `anchors`.
+    /// Where a filter would look and cannot, because an archive is not beside the file.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read for a reason that says nothing about what is in it. Damage is
+    /// If a file cannot be read.
+    pub fn absent(&self, filter: &Filter) -> Result<Vec<Absent>, HistoryError> {
+        Ok(archive::before(&self.file, |before| filter.reaches(before))?.1)
+    }
+
+    /// Checks every event, the files they are in, and the chain against `anchors`. An archive that is
+    /// not there is a finding.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read for a reason that says nothing about what is in it. Damage is
     /// no error but a finding.
     pub fn verify(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
-        audit::verify(self, anchors)
+        audit::verify(self, anchors, audit::Archives::All)
+    }
+
+    /// As [`Reader::verify`], for who knows that archives were taken elsewhere: of those that are not
+    /// there nothing is checked, and the report says which.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::verify`].
+    pub fn verify_what_is_here(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
+        audit::verify(self, anchors, audit::Archives::ThoseHere)
     }
 }
 
 impl Filter {
+    pub(super) fn from_to(from: Seq, until: Seq) -> Self {
+        Self {
+            from: Some(from),
+            until: Some(until),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it may let events through that came before a file.
+    fn reaches(&self, before: &Continued) -> bool {
+        self.from.is_none_or(|from| from <= before.end.seq)
+            && self.from_wall.is_none_or(|from| from <= before.latest)
+    }
+
     /// Of several kinds, each is found by the index in its order, and they are merged as they are
     /// read: asked for all of them at once, SQLite would read and sort whatever there is of them.
     fn statement(&self) -> (String, Vec<Box<dyn ToSql>>) {
@@ -311,13 +506,54 @@ fn head(connection: &Connection) -> rusqlite::Result<Option<Anchor>> {
         connection.prepare("SELECT seq, hash, wall_ns FROM event ORDER BY seq DESC LIMIT 1")?;
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else {
-        return Ok(None);
+        return Ok(continued(connection)?.map(|continued| continued.end));
     };
-    Ok(Some(Anchor {
+    Ok(Some(anchor(row)?))
+}
+
+/// Of number, hash and time in the first columns.
+fn anchor(row: &Row<'_>) -> rusqlite::Result<Anchor> {
+    Ok(Anchor {
         seq: Seq(unsigned(row, 0)?),
         hash: row.get(1)?,
         wall: WallTime::from_unix_nanos(row.get(2)?),
+    })
+}
+
+fn continued(connection: &Connection) -> rusqlite::Result<Option<Continued>> {
+    // Who reads does not bring a file of an older schema up to date.
+    if !connection.table_exists(None, "continued")? {
+        return Ok(None);
+    }
+    let text = "SELECT seq, hash, wall_ns, latest_ns FROM continued";
+    let mut statement = connection.prepare(text)?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    Ok(Some(Continued {
+        end: anchor(row)?,
+        latest: WallTime::from_unix_nanos(row.get(3)?),
     }))
+}
+
+/// Begins a file that goes on from another with the event that says which.
+fn begin(connection: &Connection, continued: &Continued, event: &Event) -> rusqlite::Result<()> {
+    let Continued { end, latest } = continued;
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute(
+        "INSERT INTO continued VALUES (1, ?, ?, ?, ?)",
+        params![
+            stored(end.seq.0),
+            end.hash,
+            end.wall.unix_nanos(),
+            latest.unix_nanos()
+        ],
+    )?;
+    let seq = end.seq.next();
+    let hash = event.hash(seq, &end.hash);
+    Append::new(&transaction)?.append(seq, event, &end.hash, &hash)?;
+    transaction.commit()
 }
 
 fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
@@ -370,6 +606,16 @@ pub struct Events {
     _lock: File,
     head: Option<Anchor>,
     sinks: Vec<Told>,
+    archiving: Archiving,
+}
+
+/// When the file is to be an archive, and what keeps it from being one.
+struct Archiving {
+    at_bytes: u64,
+    /// The file was closed to be an archive, and could not be opened since.
+    is_closed: bool,
+    trouble: Option<HistoryError>,
+    retry_at: Option<Instant>,
 }
 
 /// A sink, and what it was told.
@@ -414,7 +660,7 @@ impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Events");
         shown
-            .field("path", &self.reader.path)
+            .field("path", &self.reader.path())
             .field("head", &self.head);
         shown.finish_non_exhaustive()
     }
@@ -438,11 +684,17 @@ impl Events {
     ///
     /// Any of [`HistoryError`]. Nothing that was there is changed then.
     pub fn open(place: &Place, sinks: Vec<Box<dyn AnchorSink>>) -> Result<Self, HistoryError> {
-        let Owned { connection, _lock } = place.own(&FORMAT)?;
-        let path = place.directory.join(EVENTS_FILE);
-        let reader = Reader { connection, path };
+        let (directory, _lock) = place.lock(&FORMAT)?;
+        archive::settle(&directory)?;
+        let reader = Reader {
+            file: EventsFile {
+                connection: place::open_for_writing(&directory, &FORMAT)?,
+                path: place.directory.join(EVENTS_FILE),
+            },
+            _held: None,
+        };
         let head = reader.head()?;
-        audit::check_end(&reader, head, CHECKED_AT_OPEN)?;
+        audit::check_end(reader.file(), head, CHECKED_AT_OPEN)?;
         let mut told = Vec::new();
         for sink in sinks {
             let trouble = match sink.last() {
@@ -468,21 +720,29 @@ impl Events {
             _lock,
             head,
             sinks: told,
+            archiving: Archiving {
+                at_bytes: place.archive_at_bytes,
+                is_closed: false,
+                trouble: None,
+                retry_at: None,
+            },
         })
     }
 
     /// Appends events, all of them or none, and returns the number of the last.
     ///
-    /// They are on the disk when this returns. Several at once cost as much as one.
+    /// They are on the disk when this returns. Several at once cost as much as one. If the file is full,
+    /// it becomes an archive before that, and the next file begins with an event of its own.
     ///
     /// # Errors
     ///
     /// If they could not be recorded. What was recorded before is as it was.
     pub fn append(&mut self, events: &[Event]) -> Result<Seq, HistoryError> {
         events.iter().try_for_each(Event::check)?;
-        let Some(last) = events.last() else {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return Ok(self.head.map_or(Seq(0), |head| head.seq));
         };
+        self.archive_if_full(first.stamp)?;
         let head = self.commit(events)?;
         self.head = Some(head);
         self.anchor_if_due(last.stamp.monotonic);
@@ -490,11 +750,9 @@ impl Events {
     }
 
     fn commit(&mut self, events: &[Event]) -> Result<Anchor, HistoryError> {
-        let path = &self.reader.path;
+        let EventsFile { connection, path } = &mut self.reader.file;
         let failed = |error| HistoryError::sqlite(path, "written", error);
-        let transaction = self
-            .reader
-            .connection
+        let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let found = head(&transaction).map_err(failed)?;
@@ -556,10 +814,114 @@ impl Events {
     ///
     /// If that fails. Nothing is lost by it.
     pub(super) fn checkpoint(&self) -> Result<(), HistoryError> {
-        self.reader
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(self.failed("written"))
+        self.reader.file.checkpoint()
+    }
+
+    /// What keeps a file that is full from becoming an archive, until it is one. Events are recorded all
+    /// the same.
+    #[must_use]
+    pub const fn archive_trouble(&self) -> Option<&HistoryError> {
+        self.archiving.trouble.as_ref()
+    }
+
+    /// Makes the file an archive and begins the next, if it is time to and nobody reads.
+    ///
+    /// # Errors
+    ///
+    /// If there is no file to go on with.
+    fn archive_if_full(&mut self, stamp: Stamp) -> Result<(), HistoryError> {
+        let now = stamp.monotonic;
+        if self.archiving.is_closed {
+            self.open_again()?;
+        }
+        let waits = self
+            .archiving
+            .retry_at
+            .is_some_and(|retry_at| now < retry_at);
+        if waits || !self.is_full()? {
+            return Ok(());
+        }
+        let Some(_alone) = archive::keep_readers_out(self.reader.file.directory())? else {
+            return Ok(());
+        };
+        let archived = self.archive(stamp);
+        let failed = archived.is_err();
+        self.archiving.trouble = archived.err();
+        self.archiving.retry_at = failed.then(|| now.plus(ARCHIVE_RETRY));
+        self.open_again()?;
+        if !failed {
+            self.anchor(now);
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> Result<bool, HistoryError> {
+        if self.reader.file.bytes()? < self.archiving.at_bytes {
+            return Ok(false);
+        }
+        // A file with nothing but the event it began with stays, however little an archive may hold; and
+        // what somebody else has written to is not put away but refused by what comes next.
+        let begun = self
+            .reader
+            .file
+            .continued()?
+            .map(|continued| continued.end.seq.next());
+        let found = self.reader.file.head()?;
+        Ok(found == self.head && found.map(|head| head.seq) > begun)
+    }
+
+    /// Makes the file an archive and puts the next in its place. Whatever comes of it, the file is closed
+    /// then.
+    fn archive(&mut self, stamp: Stamp) -> Result<(), HistoryError> {
+        let file = &self.reader.file;
+        let Some(end) = self.head else { return Ok(()) };
+        let directory = file.directory().to_owned();
+        let path = file.path.clone();
+        let first = file.continued()?.map_or(Seq(0), |before| before.end.seq);
+        let archive = Archive::in_directory(&directory, first.next(), end.seq);
+        let latest = file.latest()?;
+        let is_whole = file.give_up_log();
+        self.close_file()?;
+        is_whole?;
+        place::sync(&path)?;
+        let event = Event::new(stamp, HISTORY_ARCHIVED, "monitor", &archive.body(&path)?);
+        let next = place::make_fresh(&path, &FORMAT, |connection| {
+            begin(connection, &Continued { end, latest }, &event)
+        })?;
+        archive::change_over(&directory, &archive, &next)
+    }
+
+    fn close_file(&mut self) -> Result<(), HistoryError> {
+        let EventsFile { connection, path } = &mut self.reader.file;
+        let nothing = Connection::open_in_memory();
+        let nothing = nothing.map_err(|error| HistoryError::sqlite(path, "closed", error))?;
+        self.archiving.is_closed = true;
+        let closed = mem::replace(connection, nothing).close();
+        closed.map_err(|(_, error)| HistoryError::sqlite(path, "closed", error))
+    }
+
+    /// Opens the file that has the name of events.db after an attempt to make an archive.
+    fn open_again(&mut self) -> Result<(), HistoryError> {
+        if !self.archiving.is_closed {
+            return Ok(());
+        }
+        let directory = self.reader.file.directory().to_owned();
+        archive::settle(&directory)?;
+        self.reader.file.connection = place::open_for_writing(&directory, &FORMAT)?;
+        let file = &self.reader.file;
+        let (found, continued) = (file.head()?, file.continued()?);
+        let is_next = continued.map(|continued| continued.end) == self.head
+            && found.map(|head| head.seq) == self.head.map(|head| head.seq.next());
+        if found != self.head && !is_next {
+            return Err(HistoryError::Tampered {
+                path: file.path.clone(),
+                seq: self.head.map_or(Seq(0), |head| head.seq).next(),
+                what: "somebody put another in its place while it was closed".to_owned(),
+            });
+        }
+        self.head = found;
+        self.archiving.is_closed = false;
+        Ok(())
     }
 }
 
@@ -635,8 +997,14 @@ mod tests {
         events.append(&recorded).unwrap();
         drop(events);
         let file = Connection::open(directory.join(EVENTS_FILE)).unwrap();
-        file.execute_batch("DROP INDEX event_by_kind; PRAGMA user_version = 1")
-            .unwrap();
+        let begin = TABLES.find("CREATE TRIGGER event_is_next").unwrap();
+        let end = begin + TABLES[begin..].find("END;").unwrap() + 4;
+        file.execute_batch(&format!(
+            "DROP INDEX event_by_kind; DROP TRIGGER event_refers_to_what_is_there;
+             DROP TRIGGER event_is_next; DROP TABLE continued; {}; PRAGMA user_version = 1",
+            &TABLES[begin..end]
+        ))
+        .unwrap();
         let all = Reader::open(directory).unwrap().query(&Filter::default());
         all.unwrap()
     }
@@ -669,7 +1037,7 @@ mod tests {
         assert_eq!(events.query(&Filter::default()).unwrap(), recorded);
         assert!(events.verify(&[]).unwrap().is_clean());
         drop(events);
-        assert_eq!(version(directory), 2);
+        assert_eq!(version(directory), 3);
         // Once is enough.
         drop(Events::open(&Place::new(directory), Vec::new()).unwrap());
     }
@@ -696,7 +1064,7 @@ mod tests {
         };
         assert_eq!(
             FORMAT.schemas.iter().map(|it| sum(it)).collect::<Vec<_>>(),
-            ["37845f08527da9c1", "65f8bf833838feea"]
+            ["37845f08527da9c1", "65f8bf833838feea", "e2aef7feed57b05b"]
         );
     }
 

@@ -26,6 +26,8 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub struct Place {
     /// The directory. It is made if it is not there; what it stands in is not.
     pub directory: PathBuf,
+    /// Size in bytes from which on the file of events becomes an archive, and another is begun.
+    pub archive_at_bytes: u64,
 }
 
 /// What a file must be to be opened.
@@ -39,6 +41,9 @@ pub(super) struct Format {
     pub schemas: &'static [&'static str],
     /// What of it a power cut may take.
     pub at_power_cut: AtPowerCut,
+    /// Whether SQLite is to look after what a row says of another. Where that other may be in another
+    /// file, triggers do what can be done.
+    pub foreign_keys: bool,
 }
 
 /// What a power cut takes of a file; a kill takes nothing that was committed (SQLite, "PRAGMA
@@ -82,11 +87,25 @@ pub(super) struct Owned {
 }
 
 impl Place {
+    /// A file that can still be copied and audited while somebody waits, and holds years of a host on
+    /// which little happens.
+    pub const ARCHIVE_AT_BYTES: u64 = 1 << 30;
+
     /// A directory for its owner alone.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            archive_at_bytes: Self::ARCHIVE_AT_BYTES,
+        }
+    }
+
+    /// The same directory, with archives of that size.
+    #[must_use]
+    pub fn with_archives_of(self, archive_at_bytes: u64) -> Self {
+        Self {
+            archive_at_bytes,
+            ..self
         }
     }
 
@@ -116,106 +135,131 @@ impl Place {
 
     /// Opens the file, and makes it if it is not there.
     pub(super) fn own(&self, format: &Format) -> Result<Owned, HistoryError> {
-        let directory = self.prepare()?;
-        let lock = self.lock(&directory, format)?;
-        let path = directory.join(format.file);
-        self.create(&directory, &path, format)?;
-        check_magic(&path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags();
-        let connection = connect(&path, flags)?;
-        // SQLite opens for reading what it may not write, without a word.
-        if connection.is_readonly("main").unwrap_or(true) {
-            return Err(HistoryError::ReadOnly { path });
-        }
-        let version = check_format(&connection, &path, format)?;
-        set_up(&connection, format)
-            .map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
-        if version < format.version() {
-            // All of it or nothing: whoever is killed meanwhile leaves a file of the older schema.
-            step(&connection, format, version)
-                .map_err(|error| HistoryError::sqlite(&path, "brought up to date", error))?;
-        }
+        let (directory, lock) = self.lock(format)?;
         Ok(Owned {
-            connection,
+            connection: open_for_writing(&directory, format)?,
             _lock: lock,
         })
     }
 
-    /// Takes the file's lock, which the kernel takes back from a process that dies.
-    fn lock(&self, directory: &Path, format: &Format) -> Result<File, HistoryError> {
-        let path = directory.join(format!("{}.lock", format.file));
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path);
-        let mut lock = opened.map_err(|source| cannot_write(&path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = lock.read_to_string(&mut text);
-                return Err(HistoryError::Locked {
-                    path: directory.join(format.file),
-                    pid: text.trim().parse().ok(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(unreadable(&path, source)),
-        }
-        // Who holds it is a courtesy to whom it is refused; a full disk takes that away, no more.
-        let _ = lock
-            .set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(lock)
+    /// Takes the file's lock, in the directory that is told, without links.
+    pub(super) fn lock(&self, format: &Format) -> Result<(PathBuf, File), HistoryError> {
+        let directory = self.prepare()?;
+        let lock = lock(&directory, format)?;
+        Ok((directory, lock))
     }
+}
 
-    /// Makes the file under another name and gives it its own when it is whole, so that whatever
-    /// has its name was once a history, and is never begun anew over one that was damaged.
-    fn create(&self, directory: &Path, path: &Path, format: &Format) -> Result<(), HistoryError> {
-        match fs::symlink_metadata(path) {
-            Ok(found) => return refuse_if_others_may_change(path, &found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(unreadable(path, source)),
-        }
-        if beside(path, "-wal").exists() {
-            return Err(HistoryError::Corrupt {
-                path: path.to_owned(),
-                what: "it is missing, and its write-ahead log is there".to_owned(),
+/// Takes the file's lock, which the kernel takes back from a process that dies.
+fn lock(directory: &Path, format: &Format) -> Result<File, HistoryError> {
+    let path = directory.join(format!("{}.lock", format.file));
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(&path);
+    let mut lock = opened.map_err(|source| cannot_write(&path, source))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let _ = lock.read_to_string(&mut text);
+            return Err(HistoryError::Locked {
+                path: directory.join(format.file),
+                pid: text.trim().parse().ok(),
             });
         }
-        let fresh = beside(path, ".new");
-        for suffix in ["", "-journal", "-wal", "-shm"] {
-            match fs::remove_file(beside(&fresh, suffix)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(cannot_write(&fresh, error));
-                }
-                _ => {}
-            }
-        }
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&fresh)
-            .map_err(|source| cannot_write(&fresh, source))?;
-        let connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags())?;
-        make(&connection, format)
-            .and_then(|()| connection.close().map_err(|(_, error)| error))
-            .map_err(|error| HistoryError::sqlite(&fresh, "written", error))?;
-        File::open(&fresh)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&fresh, path))
-            .map_err(|source| cannot_write(&fresh, source))?;
-        sync_directory(directory)
+        Err(TryLockError::Error(source)) => return Err(unreadable(&path, source)),
     }
+    // Who holds it is a courtesy to whom it is refused; a full disk takes that away, no more.
+    let _ = lock
+        .set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+/// Opens the file for its only writer, who has its lock, and makes it if it is not there.
+pub(super) fn open_for_writing(
+    directory: &Path,
+    format: &Format,
+) -> Result<Connection, HistoryError> {
+    let path = directory.join(format.file);
+    create(directory, &path, format)?;
+    check_magic(&path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags();
+    let connection = connect(&path, flags)?;
+    // SQLite opens for reading what it may not write, without a word.
+    if connection.is_readonly("main").unwrap_or(true) {
+        return Err(HistoryError::ReadOnly { path });
+    }
+    let version = check_format(&connection, &path, format)?;
+    set_up(&connection, format).map_err(|error| HistoryError::sqlite(&path, "opened", error))?;
+    if version < format.version() {
+        // All of it or nothing: whoever is killed meanwhile leaves a file of the older schema.
+        step(&connection, format, version)
+            .map_err(|error| HistoryError::sqlite(&path, "brought up to date", error))?;
+    }
+    Ok(connection)
+}
+
+/// Makes the file under another name and gives it its own when it is whole, so that whatever
+/// has its name was once a history, and is never begun anew over one that was damaged.
+fn create(directory: &Path, path: &Path, format: &Format) -> Result<(), HistoryError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => return refuse_if_others_may_change(path, &found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(unreadable(path, source)),
+    }
+    if beside(path, "-wal").exists() {
+        return Err(HistoryError::Corrupt {
+            path: path.to_owned(),
+            what: "it is missing, and its write-ahead log is there".to_owned(),
+        });
+    }
+    let fresh = make_fresh(path, format, |_| Ok(()))?;
+    fs::rename(&fresh, path).map_err(|source| cannot_write(&fresh, source))?;
+    sync_directory(directory)
+}
+
+/// Makes a file that could take the place of `path`, with what `fill` puts into it, under the name that
+/// is returned. It is on the disk then, and its name may not be.
+pub(super) fn make_fresh(
+    path: &Path,
+    format: &Format,
+    fill: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<PathBuf, HistoryError> {
+    let fresh = beside(path, ".new");
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        match fs::remove_file(beside(&fresh, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cannot_write(&fresh, error));
+            }
+            _ => {}
+        }
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&fresh)
+        .map_err(|source| cannot_write(&fresh, source))?;
+    let connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | common_flags())?;
+    make(&connection, format, fill)
+        .and_then(|()| connection.close().map_err(|(_, error)| error))
+        .map_err(|error| HistoryError::sqlite(&fresh, "written", error))?;
+    File::open(&fresh)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| cannot_write(&fresh, source))?;
+    Ok(fresh)
 }
 
 /// Opens a file of this format for reading, whoever is writing it.
 pub(super) fn open_for_reading(path: &Path, format: &Format) -> Result<Connection, HistoryError> {
-    let (directory, file) = (path.parent().unwrap_or(path), format.file);
+    let directory = path.parent().unwrap_or(path);
+    let file = path.file_name().unwrap_or_default();
     let directory =
         fs::canonicalize(directory).map_err(|source| absent_or_unreadable(path, source))?;
     let path = directory.join(file);
@@ -249,10 +293,16 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, HistoryError> {
     Ok(connection)
 }
 
-fn make(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
+fn make(
+    connection: &Connection,
+    format: &Format,
+    fill: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", format.foreign_keys)?;
     connection.pragma_update(None, "application_id", format.application_id)?;
     step(connection, format, 0)?;
+    fill(connection)?;
     connection.pragma_update(None, "journal_mode", "wal")
 }
 
@@ -268,7 +318,7 @@ fn step(connection: &Connection, format: &Format, from: i32) -> rusqlite::Result
 fn set_up(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", format.at_power_cut.synchronous())?;
-    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "foreign_keys", format.foreign_keys)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
 }
 
@@ -390,6 +440,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
+/// Makes what was written to a file last.
+pub(super) fn sync(path: &Path) -> Result<(), HistoryError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| unreadable(path, source))
+}
+
 /// Makes names that were added to a directory last.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), HistoryError> {
     File::open(directory)
@@ -410,7 +467,7 @@ pub(super) fn unreadable(path: &Path, source: io::Error) -> HistoryError {
 }
 
 /// For who reads a history, and begins none.
-fn absent_or_unreadable(path: &Path, source: io::Error) -> HistoryError {
+pub(super) fn absent_or_unreadable(path: &Path, source: io::Error) -> HistoryError {
     match source.kind() {
         io::ErrorKind::NotFound => HistoryError::Absent {
             path: path.to_owned(),

@@ -73,6 +73,7 @@ const FORMAT: Format = Format {
             closed INTEGER NOT NULL
         ) STRICT;"],
     at_power_cut: AtPowerCut::LosesTail,
+    foreign_keys: true,
 };
 
 /// How finely the past is known.

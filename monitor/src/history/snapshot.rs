@@ -11,8 +11,12 @@
 //!
 //! Either is opened and audited before it has its name, so a directory with the name of a snapshot
 //! is one. How much is missing (RPO) and how long it took to open and audit (RTO) are measured.
+//!
+//! Archives go along, as second names of the same files where that can be: nobody changes them. One that
+//! is not beside the events is missing from the copy as well, which can be audited without it.
 
 use super::anchor::{Anchor, AnchorSink, FileAnchors};
+use super::archive::{self, Archive};
 use super::audit::{AuditReport, Finding, Tampering};
 use super::error::HistoryError;
 use super::events::{EVENTS_FILE, Events, Reader};
@@ -21,7 +25,7 @@ use super::samples::{SAMPLES_FILE, SampleReader, Samples};
 use hwshim::clock::Clock;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,10 +104,11 @@ pub fn snapshot(
             events: from,
             samples: figures,
         } => {
+            take_along(from, &partial)?;
             from.anchor(clock.now());
             from.checkpoint()?;
             figures.pause()?;
-            vacuum(from.connection(), &events)?;
+            vacuum(from.file().connection(), &events)?;
             vacuum(figures.connection(), &samples)?;
             0
         }
@@ -111,7 +116,8 @@ pub fn snapshot(
             events: from,
             samples: figures,
         } => {
-            back_up(from.connection(), &events)?;
+            take_along(from, &partial)?;
+            back_up(from.file().connection(), &events)?;
             back_up(figures.connection(), &samples)?;
             let copied = Reader::open(&partial)?.head()?.map_or(0, |head| head.seq.0);
             let now = from.head()?.map_or(0, |head| head.seq.0);
@@ -127,7 +133,7 @@ pub fn snapshot(
     }
     place::sync_directory(&partial)?;
     let took = clock.now().since(begun);
-    let restored = restore_verify(&partial, &[], clock)?;
+    let restored = restore_verify_what_is_here(&partial, &[], clock)?;
     if let Some(finding) = &restored.audit.finding {
         return Err(HistoryError::Corrupt {
             path: events,
@@ -165,6 +171,28 @@ pub fn restore_verify(
     anchors: &[Anchor],
     clock: &dyn Clock,
 ) -> Result<Restored, HistoryError> {
+    opened_and_audited(directory, anchors, clock, Reader::verify)
+}
+
+/// As [`restore_verify`], of a snapshot from which archives may be missing.
+///
+/// # Errors
+///
+/// As [`restore_verify`].
+pub fn restore_verify_what_is_here(
+    directory: &Path,
+    anchors: &[Anchor],
+    clock: &dyn Clock,
+) -> Result<Restored, HistoryError> {
+    opened_and_audited(directory, anchors, clock, Reader::verify_what_is_here)
+}
+
+fn opened_and_audited(
+    directory: &Path,
+    anchors: &[Anchor],
+    clock: &dyn Clock,
+    verify: fn(&Reader, &[Anchor]) -> Result<AuditReport, HistoryError>,
+) -> Result<Restored, HistoryError> {
     let begun = clock.now();
     let reader = Reader::open(directory)?;
     let own = own_head(directory)?;
@@ -177,7 +205,7 @@ pub fn restore_verify(
         anchors.iter().partition(|anchor| anchor.seq.0 <= end);
     let last = later.iter().map(|anchor| anchor.seq.0).max();
     let known: Vec<_> = known.into_iter().chain(&own).copied().collect();
-    let mut audit = reader.verify(&known)?;
+    let mut audit = verify(&reader, &known)?;
     if own.is_none() && there.is_some() && audit.is_clean() {
         audit.finding = Some(Finding {
             seq: audit.anchored.unwrap_or_default().next(),
@@ -226,17 +254,24 @@ fn make_empty(path: &Path) -> Result<(), HistoryError> {
         .map_err(|source| place::cannot_write(path, source))
 }
 
-fn sync(path: &Path) -> Result<(), HistoryError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| place::unreadable(path, source))
+/// Puts the archives of `from` into the directory.
+fn take_along(from: &Reader, directory: &Path) -> Result<(), HistoryError> {
+    for Archive { path, .. } in archive::list(from.file().directory())? {
+        let to = directory.join(path.file_name().unwrap_or_default());
+        // Where that cannot be, on another file system for one, a copy is as good.
+        if fs::hard_link(&path, &to).is_err() {
+            fs::copy(&path, &to).map_err(|source| place::cannot_write(&to, source))?;
+            place::sync(&to)?;
+        }
+    }
+    Ok(())
 }
 
 fn vacuum(from: &Connection, to: &Path) -> Result<(), HistoryError> {
     make_empty(to)?;
     from.execute("VACUUM INTO ?", [to.to_string_lossy()])
         .map_err(|error| HistoryError::sqlite(to, "written", error))?;
-    sync(to)
+    place::sync(to)
 }
 
 fn back_up(from: &Connection, to: &Path) -> Result<(), HistoryError> {
@@ -258,11 +293,16 @@ fn back_up(from: &Connection, to: &Path) -> Result<(), HistoryError> {
     copy.pragma_update(None, "journal_mode", "delete")
         .map_err(failed)?;
     drop(copy);
-    sync(to)
+    place::sync(to)
 }
 
 fn bytes_of(directory: &Path) -> u64 {
-    let files = [EVENTS_FILE, SAMPLES_FILE, HEAD_FILE];
-    let len = |file: &&str| fs::metadata(directory.join(file)).map_or(0, |found| found.len());
-    files.iter().map(len).sum()
+    let files = [EVENTS_FILE, SAMPLES_FILE, HEAD_FILE].map(|file| directory.join(file));
+    let archives = archive::list(directory).unwrap_or_default();
+    let files = files
+        .into_iter()
+        .chain(archives.into_iter().map(|archive| archive.path));
+    files
+        .map(|file| fs::metadata(file).map_or(0, |found| found.len()))
+        .sum()
 }

@@ -254,7 +254,15 @@ impl Keeper {
         let last = self.flush(now);
         if let Some(events) = &mut self.events {
             events.anchor_if_due(now.monotonic);
-            self.lesser.retain(|lesser| !lesser.starts_with("anchors:"));
+            self.lesser.retain(|lesser| {
+                !lesser.starts_with("anchors:") && !lesser.starts_with("archive:")
+            });
+            self.lesser.extend(events.archive_trouble().map(|trouble| {
+                format!(
+                    "archive: the file of events is full and grows until it can be put away ({})",
+                    said(trouble)
+                )
+            }));
             self.lesser.extend(events.anchor_troubles().map(|trouble| {
                 format!(
                     "anchors: {} was not told where the history ends ({}); what follows can be cut off unnoticed until it is",

@@ -13,6 +13,7 @@
     reason = "whatever fails here fails the test, and what was skipped is said"
 )]
 
+mod archives;
 mod kept;
 mod kills;
 mod power_cuts;

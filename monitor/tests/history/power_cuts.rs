@@ -9,7 +9,8 @@
 //! the processes that share it.
 
 use crate::support::{
-    Layout, WITH_SAMPLES, acknowledged, check_all, check_samples, scratch, seeds, traced_writer,
+    ARCHIVE_AT_BYTES, Layout, WITH_SAMPLES, acknowledged, appended, check_all, check_samples,
+    event, scratch, seeds, traced_writer,
 };
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ const SECTOR: usize = 512;
 #[derive(Debug)]
 enum Step {
     Create(PathBuf),
+    Link(PathBuf, PathBuf),
     Rename(PathBuf, PathBuf),
     Unlink(PathBuf),
     Write(PathBuf, Option<usize>, Vec<u8>),
@@ -48,6 +50,7 @@ struct File {
 #[derive(Clone, Debug)]
 enum Naming {
     Name(PathBuf, usize),
+    Link(PathBuf, PathBuf),
     Rename(PathBuf, PathBuf),
     Unlink(PathBuf),
 }
@@ -70,6 +73,7 @@ impl Disk {
                 self.name(Naming::Name(path.clone(), self.files.len() - 1));
             }
             Step::Create(_) => {}
+            Step::Link(from, to) => self.name(Naming::Link(from.clone(), to.clone())),
             Step::Rename(from, to) => self.name(Naming::Rename(from.clone(), to.clone())),
             Step::Unlink(path) => self.name(Naming::Unlink(path.clone())),
             Step::Write(path, offset, bytes) => {
@@ -113,30 +117,37 @@ impl Disk {
         &mut self.files[*index.unwrap_or_else(|| panic!("{} was never made", path.display()))]
     }
 
-    /// What is left after the power was cut now.
-    fn cut(&self, rng: &mut Rng) -> Vec<(PathBuf, Vec<u8>)> {
+    /// What is left after the power was cut now: files, with all their names.
+    fn cut(&self, rng: &mut Rng) -> Vec<(Vec<PathBuf>, Vec<u8>)> {
         let mut names = self.durable_names.clone();
         let kept = rng.usize(..=self.pending_names.len());
         for naming in &self.pending_names[..kept] {
             naming.apply(&mut names);
         }
         let mood = rng.u8(..4);
-        let content = |(path, index): (PathBuf, usize)| {
+        let mut files: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
+        for (path, index) in names {
+            files.entry(index).or_default().push(path);
+        }
+        let content = |(index, paths): (usize, Vec<PathBuf>)| {
             let file = &self.files[index];
             let mut bytes = file.durable.clone();
             for change in &file.pending {
                 change.apply_in_part(&mut bytes, mood, rng);
             }
-            (path, bytes)
+            (paths, bytes)
         };
-        names.into_iter().map(content).collect()
+        files.into_iter().map(content).collect()
     }
 }
 
 impl Naming {
     fn path(&self) -> &Path {
         match self {
-            Self::Name(path, _) | Self::Rename(path, _) | Self::Unlink(path) => path,
+            Self::Name(path, _)
+            | Self::Link(path, _)
+            | Self::Rename(path, _)
+            | Self::Unlink(path) => path,
         }
     }
 
@@ -144,6 +155,11 @@ impl Naming {
         match self {
             Self::Name(path, index) => {
                 names.insert(path.clone(), *index);
+            }
+            Self::Link(from, to) => {
+                if let Some(index) = names.get(from) {
+                    names.insert(to.clone(), *index);
+                }
             }
             Self::Rename(from, to) => {
                 if let Some(index) = names.remove(from) {
@@ -196,8 +212,26 @@ fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 
 #[test]
 fn a_power_cut_takes_no_acknowledged_event_and_of_samples_only_the_end() {
-    let Some(steps) = record(300) else { return };
-    let mut cuts: Vec<_> = seeds(1_000)
+    let Some(steps) = record(300, None) else {
+        return;
+    };
+    cut_off_anywhere(&steps, 1_000, None);
+}
+
+#[test]
+fn a_power_cut_while_archives_are_made_takes_no_acknowledged_event_and_leaves_none_twice() {
+    // The smallest file there is holds more, so that each append makes an archive.
+    let archives = Some(1);
+    let Some(steps) = record(16, archives) else {
+        return;
+    };
+    let links = steps.iter().filter(|step| matches!(step, Step::Link(..)));
+    assert!(links.count() > 10);
+    cut_off_anywhere(&steps, 300, archives);
+}
+
+fn cut_off_anywhere(steps: &[Step], cuts: u64, archive_at_bytes: Option<u64>) {
+    let mut cuts: Vec<_> = seeds(cuts)
         .map(|seed| {
             let mut rng = Rng::with_seed(seed);
             (rng.usize(..=steps.len()), seed, rng)
@@ -215,26 +249,41 @@ fn a_power_cut_takes_no_acknowledged_event_and_of_samples_only_the_end() {
         played = cut;
         let root = scratch();
         let layout = Layout::below(root.path());
+        let layout = layout.with_archives_of(archive_at_bytes.unwrap_or(u64::MAX));
         fs::create_dir(&layout.history).unwrap();
-        for (path, bytes) in disk.cut(&mut rng) {
-            fs::write(root.path().join(path), bytes).unwrap();
+        for (paths, bytes) in disk.cut(&mut rng) {
+            let paths: Vec<_> = paths.iter().map(|path| root.path().join(path)).collect();
+            fs::write(&paths[0], bytes).unwrap();
+            for path in &paths[1..] {
+                fs::hard_link(&paths[0], path).unwrap();
+            }
         }
         let events = layout.open();
-        let events = events.unwrap_or_else(|error| panic!("seed {seed}, cut {cut}: {error}"));
+        let mut events = events.unwrap_or_else(|error| panic!("seed {seed}, cut {cut}: {error}"));
         let count = check_all(&events, &layout.anchors(), disk.acknowledged);
         unacknowledged += count - disk.acknowledged;
         samples.extend(check_samples(&layout));
+        if archive_at_bytes.is_some() {
+            // Whatever was left of an archive that was being made, the next is made.
+            for _ in 0..2 {
+                let next = event(appended(&events) + 1);
+                events.append(&[next]).unwrap();
+            }
+            assert!(events.archive_trouble().is_none());
+            check_all(&events, &layout.anchors(), count + 2);
+        }
     }
     eprintln!(
         "{} steps; {unacknowledged} events were there that had not been acknowledged",
         steps.len()
     );
     // That something was there to be checked.
-    assert!(samples.iter().max().is_some_and(|most| *most > 100));
+    let least = if archive_at_bytes.is_some() { 5 } else { 100 };
+    assert!(samples.iter().max().is_some_and(|most| *most > least));
 }
 
 /// What a writer does, its files named from where they are below its root.
-fn record(count: u64) -> Option<Vec<Step>> {
+fn record(count: u64, archive_at_bytes: Option<u64>) -> Option<Vec<Step>> {
     let root = scratch();
     let log = scratch();
     let log = log.path().join("trace");
@@ -245,14 +294,15 @@ fn record(count: u64) -> Option<Vec<Step>> {
         "-s",
         "1000000",
         "-e",
-        "trace=openat,write,pwrite64,fsync,fdatasync,ftruncate,rename,unlink",
+        "trace=openat,write,pwrite64,fsync,fdatasync,ftruncate,linkat,rename,unlink",
         "-o",
         log.to_str().unwrap(),
     ];
-    let output = traced_writer(&arguments, root.path(), count)?
-        .env(WITH_SAMPLES, "1")
-        .output()
-        .unwrap();
+    let mut child = traced_writer(&arguments, root.path(), count)?;
+    if let Some(archive_at_bytes) = archive_at_bytes {
+        child.env(ARCHIVE_AT_BYTES, archive_at_bytes.to_string());
+    }
+    let output = child.env(WITH_SAMPLES, "1").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = fs::read_to_string(&log).unwrap();
     let steps: Vec<_> = text
@@ -298,6 +348,7 @@ fn step(line: &str, root: &Path) -> Option<Step> {
     };
     match name {
         "openat" if arguments.contains("O_CREAT") => Some(Step::Create(ours(&strings[0])?)),
+        "linkat" => Some(Step::Link(ours(&strings[0])?, ours(&strings[1])?)),
         "rename" => Some(Step::Rename(ours(&strings[0])?, ours(&strings[1])?)),
         "unlink" => Some(Step::Unlink(ours(&strings[0])?)),
         "fsync" | "fdatasync" => Some(Step::Sync(open_file()?)),

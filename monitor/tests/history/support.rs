@@ -2,8 +2,8 @@
 
 use hwshim::clock::Instant;
 use monitor::history::{
-    Anchor, BootId, Event, Events, FileAnchors, HistoryError, Place, Reader, SAMPLES_FILE,
-    SampleReader, Samples, Severity, Stamp, Tier, Value, WallTime,
+    Anchor, BootId, Event, Events, FileAnchors, Filter, HISTORY_ARCHIVED, HistoryError, Place,
+    Reader, SAMPLES_FILE, SampleReader, Samples, Severity, Stamp, Tier, Value, WallTime,
 };
 use std::env;
 use std::io::Write;
@@ -57,6 +57,7 @@ pub(crate) fn scratch() -> TempDir {
 pub(crate) struct Layout {
     pub(crate) history: PathBuf,
     pub(crate) anchors: PathBuf,
+    archive_at_bytes: u64,
 }
 
 impl Layout {
@@ -64,12 +65,34 @@ impl Layout {
         Self {
             history: root.join("history"),
             anchors: root.join("anchors"),
+            archive_at_bytes: Place::ARCHIVE_AT_BYTES,
         }
+    }
+
+    /// The same, with archives of that size.
+    pub(crate) fn with_archives_of(self, archive_at_bytes: u64) -> Self {
+        Self {
+            archive_at_bytes,
+            ..self
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place::new(&self.history).with_archives_of(self.archive_at_bytes)
     }
 
     pub(crate) fn open(&self) -> Result<Events, HistoryError> {
         let sink = FileAnchors::open(&self.anchors).unwrap();
-        Events::open(&Place::new(&self.history), vec![Box::new(sink)])
+        Events::open(&self.place(), vec![Box::new(sink)])
+    }
+
+    /// The archives, in the order of their numbers.
+    pub(crate) fn archives(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.history).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.to_str().unwrap().contains("/events-"));
+        paths.sort();
+        paths
     }
 
     pub(crate) fn reader(&self) -> Result<Reader, HistoryError> {
@@ -80,15 +103,24 @@ impl Layout {
         FileAnchors::read(&self.anchors).unwrap()
     }
 
-    /// Appends until the last event is number `last`.
-    pub(crate) fn fill(&self, last: u64) -> Events {
+    /// Appends until so many events are there, besides those that are about archives.
+    pub(crate) fn fill(&self, count: u64) -> Events {
         let mut events = self.open().unwrap();
-        let head = events.head().unwrap().map_or(0, |head| head.seq.0);
-        for seq in head + 1..=last {
+        for seq in appended(&events) + 1..=count {
             events.append(&[event(seq)]).unwrap();
         }
         events
     }
+}
+
+/// How many events are there, besides those that are about archives.
+pub(crate) fn appended(events: &Reader) -> u64 {
+    let about_archives = Filter {
+        kinds: vec![HISTORY_ARCHIVED.to_owned()],
+        ..Filter::default()
+    };
+    let head = events.head().unwrap().map_or(0, |head| head.seq.0);
+    head - events.query(&about_archives).unwrap().len() as u64
 }
 
 /// How many cases a campaign has.
@@ -154,6 +186,10 @@ pub(crate) fn write_if_asked() {
         return;
     };
     let layout = Layout::below(Path::new(&root));
+    let layout = match from_environment(ARCHIVE_AT_BYTES) {
+        Some(archive_at_bytes) => layout.with_archives_of(archive_at_bytes),
+        None => layout,
+    };
     let mut events = match layout.open() {
         Ok(events) => events,
         Err(error) => return say(&format!("refused {error}")),
@@ -162,14 +198,14 @@ pub(crate) fn write_if_asked() {
         let place = Place::new(&layout.history);
         Samples::open(&place, time(0)).unwrap().samples
     });
-    let mut seq = events.head().unwrap().map_or(0, |head| head.seq.0);
+    let mut seq = appended(&events);
     for _ in 0..from_environment("HISTORY_COUNT").unwrap() {
         let count = appended_after(seq);
         let batch: Vec<_> = (seq + 1..=seq + count).map(event).collect();
         match events.append(&batch) {
             Ok(appended) => {
-                seq = appended.0;
-                say(&format!("ack {seq}"));
+                seq += count;
+                say(&format!("ack {appended}"));
             }
             Err(error) => say(&format!("refused {error}")),
         }
@@ -183,6 +219,8 @@ pub(crate) fn write_if_asked() {
 /// Has a writer write samples as well, one with each append.
 pub(crate) const WITH_SAMPLES: &str = "HISTORY_SAMPLES";
 const SERIES: &str = "number";
+/// The size of a writer's archives.
+pub(crate) const ARCHIVE_AT_BYTES: &str = "HISTORY_ARCHIVE_AT_BYTES";
 
 /// Checks that the samples below a layout are the first of those that a writer recorded, without gaps
 /// between them, and returns how many there are: `None` if there is no file of them yet.
@@ -244,14 +282,20 @@ pub(crate) fn check_all(events: &Reader, anchors: &[Anchor], acknowledged: u64) 
         "{} < {acknowledged}",
         audit.events
     );
-    let mut next = 1;
+    let (mut next, mut about_archives) = (1, 0);
     events
-        .each(&monitor::history::Filter::default(), |found| {
-            assert_eq!((found.seq.0, &found.event), (next, &event(next)));
+        .each(&Filter::default(), |found| {
+            assert_eq!(found.seq.0, next);
+            if found.event.kind == HISTORY_ARCHIVED {
+                about_archives += 1;
+            } else {
+                assert_eq!(found.event, event(next - about_archives));
+            }
             next += 1;
             true
         })
         .unwrap();
     assert_eq!(next - 1, audit.events);
+    assert_eq!(about_archives, audit.archives);
     audit.events
 }

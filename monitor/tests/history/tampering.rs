@@ -122,7 +122,7 @@ fn look(directory: &Path, original: &Original) -> Found {
 }
 
 /// Does to the tables what their triggers forbid, and puts the triggers back.
-fn with_tables(file: &Path, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
+pub(crate) fn with_tables(file: &Path, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
     let connection = Connection::open(file).unwrap();
     connection
         .pragma_update(None, "synchronous", "off")

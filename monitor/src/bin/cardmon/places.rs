@@ -26,6 +26,8 @@ pub(crate) struct HistoryPlace {
 pub(crate) struct Found {
     pub(crate) directory: PathBuf,
     pub(crate) anchors: PathBuf,
+    /// Size from which on the file of events becomes an archive.
+    pub(crate) archive_at_bytes: u64,
     /// Whether nobody named the directory, so that what it stands in may have to be made.
     pub(crate) by_default: bool,
 }
@@ -41,6 +43,7 @@ impl HistoryPlace {
         let of_unit = Some(of_unit).filter(|_| by_default && rustix::process::geteuid().is_root());
         Ok(Found {
             anchors: anchors.map_or_else(|| usual_anchors(&directory, of_unit), Clone::clone),
+            archive_at_bytes: config.archive_at_bytes,
             by_default,
             directory,
         })

@@ -362,7 +362,7 @@ impl History {
             // If it cannot be made, opening says why.
             let _ = std::fs::create_dir_all(parent);
         }
-        let place = Place::new(&found.directory);
+        let place = Place::new(&found.directory).with_archives_of(found.archive_at_bytes);
         let mut keeper = Keeper::open(place, found.anchors.clone(), now);
         // If it cannot be read, the keeper says so until it can.
         let past = keeper.look_up().ok();

@@ -255,3 +255,39 @@ fn what_is_needed_at_the_start_is_found_in_a_long_history_without_reading_all_of
         assert!(steps < EVENTS / 10, "{steps} for {filter:?}");
     }
 }
+
+#[test]
+fn what_is_needed_at_the_start_is_found_in_archives_too_and_what_keeps_one_from_being_made_is_said()
+{
+    let root = tempfile::tempdir().unwrap();
+    let history = root.path().join("history");
+    // The smallest file there is holds more, so that each append makes an archive.
+    let place = Place::new(&history).with_archives_of(1);
+    let open = |now| Keeper::open(place.clone(), root.path().join("anchors"), at(now));
+    let mut first = open(0);
+    let kinds = [START, FIRMWARE, control::KINDS[0], INCIDENT_OPENED, STOP];
+    for (second, kind) in (1..).zip(kinds) {
+        let kept = first.keep(vec![event(kind, "card", second)], at(second));
+        assert_eq!(kept.troubles, [""; 0]);
+    }
+    first.close(Vec::new(), at(9));
+    let mut second = open(10);
+    let past = second.look_up().unwrap();
+    assert_eq!(past.was_stopped, Some(true));
+    let found = [&past.firmware, &past.orders, &past.incidents, &past.changes].map(Vec::len);
+    assert_eq!(found, [1, 1, 1, 2]);
+
+    let other = rusqlite::Connection::open(history.join(crate::history::EVENTS_FILE)).unwrap();
+    let text = "SELECT count(*) FROM event";
+    let count: i64 = other.query_row(text, [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 2, "the others are in archives");
+    let kept = second.keep(vec![event("one", "a", 20)], at(20));
+    assert!(kept.last.is_some(), "{kept:?}");
+    assert!(
+        kept.troubles[0].starts_with("archive: the file of events is full"),
+        "{kept:?}"
+    );
+    drop(other);
+    let kept = second.keep(vec![event("two", "a", 90)], at(90));
+    assert_eq!(kept.troubles, [""; 0]);
+}

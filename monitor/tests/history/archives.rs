@@ -1,0 +1,703 @@
+//! Events go to archives when their file is full, and are found there, each once, as they were.
+
+use crate::support::{
+    ARCHIVE_AT_BYTES, Layout, acknowledged, appended, check_all, event, scratch, seeds,
+    traced_writer,
+};
+use crate::tampering::with_tables;
+use fastrand::Rng;
+use hwshim::clock::SystemClock;
+use monitor::history::{
+    Absent, Anchor, ArchivedBody, Events, Filter, HISTORY_ARCHIVED, Place, Reader, Recorded,
+    Samples, Seq, Source, Tampering, restore_verify, restore_verify_what_is_here, snapshot,
+};
+use rusqlite::Connection;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// About eighty events.
+const ARCHIVE_BYTES: u64 = 60_000;
+/// Events, besides those about archives.
+const EVENTS: u64 = 350;
+
+fn layout(root: &Path) -> Layout {
+    Layout::below(root).with_archives_of(ARCHIVE_BYTES)
+}
+
+fn seqs(events: &Reader, filter: &Filter) -> Vec<u64> {
+    let found = events.query(filter).unwrap();
+    found.iter().map(|event| event.seq.0).collect()
+}
+
+/// The first and the last event of an archive, by its name.
+fn numbers(path: &Path) -> (u64, u64) {
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let (first, last) = name["events-".len()..].split_once('-').unwrap();
+    (first.parse().unwrap(), last.parse().unwrap())
+}
+
+#[test]
+fn a_file_that_is_full_becomes_an_archive_from_which_the_next_goes_on() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.fill(EVENTS);
+    let archives = layout.archives();
+    assert!(archives.len() > 2, "{archives:?}");
+    let before: Vec<_> = archives
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    let mut next = 1;
+    for (path, bytes) in archives.iter().zip(&before) {
+        let (first, last) = numbers(path);
+        assert_eq!(first, next);
+        next = last + 1;
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o400);
+        assert!(bytes.len() as u64 >= ARCHIVE_BYTES);
+        // What comes next says what it is, and somebody else was told so at once.
+        let said = events.get(Seq(next)).unwrap().unwrap();
+        assert_eq!(said.event.kind, HISTORY_ARCHIVED);
+        let body: ArchivedBody = serde_json::from_str(&said.event.body).unwrap();
+        assert_eq!(body.file, path.file_name().unwrap().to_str().unwrap());
+        assert_eq!((body.first, body.last), (first, last));
+        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+        let digits: String = digest
+            .as_ref()
+            .iter()
+            .map(|it| format!("{it:02x}"))
+            .collect();
+        assert_eq!(body.sha256, digits);
+        let anchors = layout.anchors();
+        assert!(
+            anchors
+                .iter()
+                .any(|it| (it.seq, it.hash) == (said.seq, said.hash))
+        );
+    }
+    let total = EVENTS + archives.len() as u64;
+    assert_eq!(check_all(&events, &layout.anchors(), total), total);
+    // One event refers to another wherever that is.
+    let about = event(EVENTS + 1).about(Seq(3));
+    events.append(std::slice::from_ref(&about)).unwrap();
+    events
+        .append(&[event(EVENTS + 2).about(Seq(0))])
+        .unwrap_err();
+    drop(events);
+    let reader = layout.reader().unwrap();
+    assert_eq!(reader.get(Seq(total + 1)).unwrap().unwrap().event, about);
+    assert!(reader.verify(&layout.anchors()).unwrap().is_clean());
+    // Whoever goes on later leaves them as they are.
+    drop(reader);
+    drop(layout.open().unwrap());
+    let after: Vec<_> = archives
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    assert!(before == after);
+}
+
+#[test]
+fn what_lies_in_archives_is_found_as_if_it_lay_in_the_file() {
+    let root = scratch();
+    drop(layout(root.path()).fill(EVENTS));
+    let reader = layout(root.path()).reader().unwrap();
+    let all = reader.query(&Filter::default()).unwrap();
+    let matching = |filter: &Filter, fits: &dyn Fn(&Recorded) -> bool| {
+        let mut expected: Vec<_> = all
+            .iter()
+            .filter(|it| fits(it))
+            .map(|it| it.seq.0)
+            .collect();
+        if filter.latest_first {
+            expected.reverse();
+        }
+        expected.truncate(filter.limit.map_or(usize::MAX, |limit| limit as usize));
+        assert!(!expected.is_empty());
+        assert_eq!(seqs(&reader, filter), expected, "{filter:?}");
+    };
+    let card = "pci:0000:3b:00.3".to_owned();
+    let is_of_card = |it: &Recorded| it.event.subject == "pci:0000:3b:00.3";
+    for latest_first in [false, true] {
+        for limit in [None, Some(1), Some(7), Some(40)] {
+            let filter = Filter {
+                subject: Some(card.clone()),
+                latest_first,
+                limit,
+                ..Filter::default()
+            };
+            matching(&filter, &is_of_card);
+        }
+    }
+    let (from, until) = (Seq(70), Seq(200));
+    let some = Filter {
+        from: Some(from),
+        until: Some(until),
+        ..Filter::default()
+    };
+    matching(&some, &|it| (from..=until).contains(&it.seq));
+    let archived = Filter {
+        kinds: vec![HISTORY_ARCHIVED.to_owned()],
+        ..Filter::default()
+    };
+    matching(&archived, &|it| it.event.kind == HISTORY_ARCHIVED);
+    for seq in [1, 90, 300, 350] {
+        let wall = event(seq).stamp.wall;
+        let since = Filter {
+            from_wall: Some(wall),
+            ..Filter::default()
+        };
+        matching(&since, &|it| it.event.stamp.wall >= wall);
+    }
+    assert_eq!(reader.kinds().unwrap(), [HISTORY_ARCHIVED, "transition"]);
+}
+
+#[test]
+fn an_archive_is_put_off_as_long_as_somebody_reads() {
+    let root = scratch();
+    let layout = layout(root.path());
+    drop(layout.fill(20));
+    let reader = layout.reader().unwrap();
+    let mut events = layout.fill(EVENTS);
+    assert_eq!(layout.archives(), Vec::<PathBuf>::new());
+    assert_eq!(reader.query(&Filter::default()).unwrap().len(), 350);
+    drop(reader);
+    events.append(&[event(EVENTS + 1)]).unwrap();
+    assert_eq!(layout.archives().len(), 1);
+    assert!(events.archive_trouble().is_none());
+    check_all(&events, &layout.anchors(), EVENTS + 1);
+}
+
+#[test]
+fn who_has_the_file_open_with_another_tool_puts_an_archive_off_and_that_is_said() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.fill(60);
+    let other = Connection::open(layout.history.join("events.db")).unwrap();
+    let count = |other: &Connection| -> i64 {
+        let text = "SELECT count(*) FROM event";
+        other.query_row(text, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&other), 60);
+    let mut seq = 60;
+    while events.archive_trouble().is_none() {
+        seq += 1;
+        events.append(&[event(seq)]).unwrap();
+    }
+    let trouble = events.archive_trouble().unwrap().to_string();
+    assert!(
+        trouble.contains("is in use by another process"),
+        "{trouble}"
+    );
+    assert_eq!(layout.archives(), Vec::<PathBuf>::new());
+    assert_eq!(count(&other), seq.cast_signed());
+    check_all(&events, &layout.anchors(), seq);
+    drop(other);
+    // Tried again when a minute has passed.
+    while events.archive_trouble().is_some() {
+        let mut late = event(seq + 1);
+        late.stamp.monotonic = late
+            .stamp
+            .monotonic
+            .plus(std::time::Duration::from_secs(60));
+        seq += 1;
+        events.append(&[late]).unwrap();
+    }
+    assert_eq!(layout.archives().len(), 1);
+    assert!(events.verify(&layout.anchors()).unwrap().is_clean());
+}
+
+/// The calls with which files and names are changed, and of how many of them one is tried: where there
+/// are many, most are SQLite's own.
+const CALLS: [(&str, usize); 9] = [
+    ("linkat", 1),
+    ("rename", 1),
+    ("chmod", 1),
+    ("unlink", 1),
+    ("fsync", 1),
+    ("fdatasync", 1),
+    ("ftruncate", 1),
+    ("openat", 5),
+    ("pwrite64", 9),
+];
+
+/// Has the `n`-th call do this instead, in a writer whose every append makes an archive; what it said,
+/// or nothing if it cannot be traced.
+fn at_the_nth(root: &Path, call: &str, n: usize, instead: &str) -> Option<String> {
+    let inject = format!("inject={call}:{instead}:when={n}");
+    let arguments = ["-f", "-o", "/dev/null", "-e", &inject];
+    let mut child = traced_writer(&arguments, root, 3)?;
+    let output = child.env(ARCHIVE_AT_BYTES, "1").output().unwrap();
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn no_event_is_lost_or_twice_wherever_a_kill_meets_the_making_of_an_archive() {
+    let mut killed = 0;
+    for (call, step) in CALLS {
+        let mut ended_well = 0;
+        // Beyond its last call, a writer ends as it would.
+        for n in (1..1_000).step_by(step) {
+            let root = scratch();
+            let Some(said) = at_the_nth(root.path(), call, n, "signal=KILL") else {
+                return;
+            };
+            if said.contains("1 passed") {
+                ended_well = n;
+                break;
+            }
+            killed += 1;
+            let context = format!("{call} {n}");
+            whole_after(root.path(), &said, &context);
+        }
+        assert!(ended_well > 1, "{call} was called {ended_well} times");
+    }
+    eprintln!("{killed} kills");
+}
+
+/// Checks what a writer left, and that another can go on.
+fn whole_after(root: &Path, said: &str, context: &str) {
+    let last = said.lines().filter_map(acknowledged).max().unwrap_or(0);
+    let layout = Layout::below(root).with_archives_of(1);
+    let mut events = layout
+        .open()
+        .unwrap_or_else(|error| panic!("{context}: {error}\n{said}"));
+    let count = check_all(&events, &layout.anchors(), last);
+    for _ in 0..3 {
+        events.append(&[event(appended(&events) + 1)]).unwrap();
+    }
+    assert!(events.archive_trouble().is_none(), "{context}");
+    check_all(&events, &layout.anchors(), count + 3);
+    for path in layout.archives() {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o400, "{context}: {}", path.display());
+    }
+}
+
+#[test]
+fn no_event_is_lost_or_twice_whichever_call_fails_in_the_making_of_an_archive() {
+    for (call, error, step) in [
+        ("linkat", "EPERM", 1),
+        ("rename", "EIO", 1),
+        ("chmod", "EPERM", 1),
+        ("unlink", "EIO", 3),
+        ("fsync", "EIO", 2),
+        ("pwrite64", "ENOSPC", 9),
+        ("openat", "EMFILE", 7),
+    ] {
+        let calls = if step == 1 { 4 } else { 100 };
+        for n in (1..=calls).step_by(step) {
+            let root = scratch();
+            let instead = format!("error={error}");
+            let Some(said) = at_the_nth(root.path(), call, n, &instead) else {
+                return;
+            };
+            if !said.contains("ack ") {
+                // It did not come so far as to open anything.
+                continue;
+            }
+            whole_after(root.path(), &said, &format!("{call} {n} {error}"));
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
+    let root = scratch();
+    let layout = layout(root.path());
+    drop(layout.fill(EVENTS));
+    let anchors = layout.anchors();
+    let archives = layout.archives();
+    for taken in [0, 1] {
+        let (first, last) = numbers(&archives[taken]);
+        let elsewhere = root.path().join("elsewhere.db");
+        fs::rename(&archives[taken], &elsewhere).unwrap();
+        let reader = layout.reader().unwrap();
+        let total = reader.head().unwrap().unwrap().seq.0;
+        let found = reader.verify(&anchors).unwrap().finding.unwrap();
+        assert_eq!((found.seq, found.what), (Seq(first), Tampering::Missing));
+        let words = format!("events {first} to {last}");
+        assert!(found.detail.contains(&words), "{found}");
+        // For who knows that, the others are checked.
+        let rest = reader.verify_what_is_here(&anchors).unwrap();
+        assert!(rest.is_clean(), "{:?}", rest.finding);
+        let absent = Absent {
+            first: Seq(first),
+            last: Seq(last),
+        };
+        assert_eq!((rest.events, &*rest.absent), (total, &[absent][..]));
+        // It is told what is not read, where that was asked for.
+        assert_eq!(reader.absent(&Filter::default()).unwrap(), [absent]);
+        let later = Filter {
+            from: Some(Seq(last + 1)),
+            ..Filter::default()
+        };
+        assert_eq!(reader.absent(&later).unwrap(), []);
+        let read = reader.query(&Filter::default()).unwrap().len() as u64;
+        assert_eq!(read, total - absent.count());
+        drop(reader);
+        // It keeps nobody from recording.
+        let mut events = layout.open().unwrap();
+        events.append(&[event(EVENTS + 1)]).unwrap();
+        drop(events);
+        fs::rename(&elsewhere, &archives[taken]).unwrap();
+        drop(layout.open().unwrap());
+        let whole = layout.reader().unwrap().verify(&anchors).unwrap();
+        assert!(whole.is_clean(), "{:?}", whole.finding);
+    }
+}
+
+#[test]
+fn a_history_whose_file_was_taken_away_from_its_archives_is_not_begun_anew() {
+    let root = scratch();
+    let layout = layout(root.path());
+    drop(layout.fill(EVENTS));
+    fs::remove_file(layout.history.join("events.db")).unwrap();
+    let place = Place::new(&layout.history);
+    let error = Events::open(&place, Vec::new()).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    assert!(error.to_string().contains("archives"), "{error}");
+    assert!(!layout.history.join("events.db").exists());
+}
+
+#[test]
+fn a_snapshot_takes_archives_along_and_says_so_if_one_is_taken_from_it() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.fill(EVENTS);
+    let now = event(1).stamp.wall;
+    let mut samples = Samples::open(&Place::new(&layout.history), now)
+        .unwrap()
+        .samples;
+    let archives = layout.archives();
+    let total = EVENTS + archives.len() as u64;
+    for mode in ["quiesced", "ordered"] {
+        let target = root.path().join(mode);
+        let reader = (mode == "ordered").then(|| layout.reader().unwrap());
+        let figures = monitor::history::SampleReader::open(&layout.history).unwrap();
+        let source = match &reader {
+            Some(events) => Source::Ordered {
+                events,
+                samples: &figures,
+            },
+            None => Source::Quiesced {
+                events: &mut events,
+                samples: &mut samples,
+            },
+        };
+        let made = snapshot(source, &target, &SystemClock).unwrap();
+        assert_eq!(made.restored.audit.events, total);
+        assert_eq!(made.restored.audit.archives, archives.len() as u64);
+        assert!(made.bytes > ARCHIVE_BYTES * archives.len() as u64);
+        let anchors = layout.anchors();
+        let restored = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        assert!(restored.audit.is_clean(), "{:?}", restored.audit.finding);
+        fs::remove_file(target.join(archives[1].file_name().unwrap())).unwrap();
+        let restored = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        let finding = restored.audit.finding.unwrap();
+        assert_eq!(finding.what, Tampering::Missing);
+        let rest = restore_verify_what_is_here(&target, &anchors, &SystemClock).unwrap();
+        assert!(rest.audit.is_clean(), "{:?}", rest.audit.finding);
+        // It can be gone on with, as it is.
+        let again = Layout::below(&root.path().join(format!("{mode} again")));
+        fs::create_dir(root.path().join(format!("{mode} again"))).unwrap();
+        fs::rename(&target, &again.history).unwrap();
+        let mut events = again.open().unwrap();
+        events.append(&[event(EVENTS + 1)]).unwrap();
+        assert_eq!(events.head().unwrap().unwrap().seq, Seq(total + 1));
+    }
+    // What is missing from the history is missing from a snapshot, and keeps nobody from making one.
+    fs::remove_file(&archives[0]).unwrap();
+    let source = Source::Quiesced {
+        events: &mut events,
+        samples: &mut samples,
+    };
+    let made = snapshot(source, &root.path().join("less"), &SystemClock).unwrap();
+    assert_eq!(made.restored.audit.absent.len(), 1);
+}
+
+/// `fixtures/history/schema-2.db` was written by the version before there were archives.
+#[test]
+fn a_history_from_before_there_were_archives_goes_on_and_is_archived() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/history/schema-2.db");
+    fs::create_dir(&layout.history).unwrap();
+    let file = layout.history.join("events.db");
+    fs::write(&file, fs::read(fixture).unwrap()).unwrap();
+    let reader = layout.reader().unwrap();
+    assert_eq!(check_all(&reader, &[], 8), 8);
+    drop(reader);
+    let events = layout.fill(EVENTS);
+    let archives = layout.archives();
+    assert!(archives.len() > 2, "{archives:?}");
+    assert_eq!(numbers(&archives[0]).0, 1);
+    let total = EVENTS + archives.len() as u64;
+    assert_eq!(check_all(&events, &layout.anchors(), total), total);
+}
+
+/// A history with archives, the files by their names, and what is known of it.
+struct Original {
+    files: Vec<(String, Vec<u8>)>,
+    anchors: Vec<Anchor>,
+    events: Vec<Recorded>,
+    /// Files of archives that hold other events, whole in themselves.
+    others: Vec<Vec<u8>>,
+}
+
+impl Original {
+    fn make() -> Self {
+        let root = scratch();
+        let layout = layout(root.path());
+        let mut events = layout.fill(EVENTS);
+        events.anchor(event(EVENTS).stamp.monotonic);
+        drop(events);
+        let mut paths = layout.archives();
+        paths.push(layout.history.join("events.db"));
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(path).unwrap())
+        };
+        let other = self::layout(&root.path().join("other"));
+        fs::create_dir(root.path().join("other")).unwrap();
+        let mut events = other.open().unwrap();
+        for seq in 1..=EVENTS {
+            events.append(&[event(seq + 1_000)]).unwrap();
+        }
+        drop(events);
+        let others = other.archives();
+        Self {
+            files: paths.iter().map(named).collect(),
+            anchors: layout.anchors(),
+            events: layout.reader().unwrap().query(&Filter::default()).unwrap(),
+            others: others.iter().map(|path| fs::read(path).unwrap()).collect(),
+        }
+    }
+
+    /// An archive, and where it is in the order.
+    fn any(&self, directory: &Path, rng: &mut Rng) -> (usize, PathBuf) {
+        let index = rng.usize(..self.files.len() - 1);
+        (index, directory.join(&self.files[index].0))
+    }
+}
+
+/// What should be found: the event that is wrong first and in which way, or whatever; and whether the
+/// archive is named.
+enum Expected {
+    Finding(u64, Tampering),
+    Named,
+    Any,
+}
+
+/// A way to change a history with archives.
+type Mutation = fn(&Path, &Original, &mut Rng) -> (PathBuf, Expected);
+
+const MUTATIONS: [(&str, Mutation); 15] = [
+    ("edit", edit),
+    ("edit and say nothing of it in the hash", edit_a_hash),
+    ("delete events", delete),
+    ("cut off events", cut_off),
+    ("remove", remove),
+    ("remove and put the one before in its place", shift),
+    ("exchange two", exchange),
+    ("put another in its place", put_another),
+    ("rename", rename),
+    ("copy", copy),
+    ("flip bits", flip_bits),
+    ("shorten", shorten),
+    ("add to it", lengthen),
+    ("say otherwise what it is gone on from", change_continued),
+    ("put back the file that became the archive", put_back),
+];
+
+#[test]
+fn whatever_is_changed_in_an_archive_or_with_it_is_found() {
+    let original = Original::make();
+    for seed in seeds(1_000) {
+        let index = usize::try_from(seed).unwrap() % MUTATIONS.len();
+        let (name, mutate) = MUTATIONS[index];
+        let directory = scratch();
+        for (name, bytes) in &original.files {
+            fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        let context = format!("seed {seed}: {name}");
+        let (path, expected) = mutate(directory.path(), &original, &mut Rng::with_seed(seed));
+        let reader = Reader::open(directory.path()).unwrap();
+        // Whether somebody took archives elsewhere or not.
+        let strict = reader.verify(&original.anchors).unwrap();
+        let lenient = reader.verify_what_is_here(&original.anchors).unwrap();
+        let finding = strict
+            .finding
+            .unwrap_or_else(|| panic!("{context}: was not found"));
+        let file = path.file_name().unwrap().to_str().unwrap();
+        match expected {
+            Expected::Finding(seq, what) => {
+                assert_eq!((finding.seq.0, finding.what), (seq, what), "{context}");
+            }
+            Expected::Named => assert!(finding.detail.contains(file), "{context}: {finding}"),
+            Expected::Any => {}
+        }
+        if finding.what == Tampering::Missing && lenient.finding.is_none() {
+            assert!(!lenient.absent.is_empty(), "{context}");
+            continue;
+        }
+        assert!(
+            lenient.finding.is_some(),
+            "{context}: was not found without archives"
+        );
+    }
+    // Nothing was wrong before.
+    assert!(original.events.len() as u64 > EVENTS);
+}
+
+/// An event of the archive.
+fn one_of(path: &Path, rng: &mut Rng) -> u64 {
+    let (first, last) = numbers(path);
+    rng.u64(first..=last)
+}
+
+fn change(path: &Path, text: &str) {
+    with_tables(path, |tables| tables.execute_batch(text));
+}
+
+fn edit(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let seq = one_of(&path, rng);
+    change(
+        &path,
+        &format!("UPDATE event SET body = body || 'x' WHERE seq = {seq}"),
+    );
+    (path, Expected::Finding(seq, Tampering::Edited))
+}
+
+fn edit_a_hash(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let seq = one_of(&path, rng);
+    change(
+        &path,
+        &format!("UPDATE event SET hash = randomblob(32) WHERE seq = {seq}"),
+    );
+    (path, Expected::Finding(seq, Tampering::Edited))
+}
+
+fn delete(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let (_, last) = numbers(&path);
+    let seq = one_of(&path, rng).min(last - 1);
+    change(&path, &format!("DELETE FROM event WHERE seq = {seq}"));
+    (path, Expected::Finding(seq, Tampering::Deleted))
+}
+
+fn cut_off(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let seq = one_of(&path, rng);
+    change(&path, &format!("DELETE FROM event WHERE seq >= {seq}"));
+    (path, Expected::Finding(seq, Tampering::Truncated))
+}
+
+fn remove(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    fs::remove_file(&path).unwrap();
+    let (first, _) = numbers(&path);
+    (path, Expected::Finding(first, Tampering::Missing))
+}
+
+fn shift(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let index = rng.usize(1..original.files.len() - 1);
+    let path = directory.join(&original.files[index].0);
+    fs::write(&path, &original.files[index - 1].1).unwrap();
+    (path, Expected::Named)
+}
+
+fn exchange(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (one, path) = original.any(directory, rng);
+    let other = (one + 1) % (original.files.len() - 1);
+    fs::write(&path, &original.files[other].1).unwrap();
+    fs::write(
+        directory.join(&original.files[other].0),
+        &original.files[one].1,
+    )
+    .unwrap();
+    let first = directory.join(&original.files[one.min(other)].0);
+    (first, Expected::Named)
+}
+
+fn put_another(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (index, path) = original.any(directory, rng);
+    fs::write(
+        &path,
+        &original.others[index.min(original.others.len() - 1)],
+    )
+    .unwrap();
+    (path, Expected::Any)
+}
+
+fn rename(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let (first, last) = numbers(&path);
+    let (first, last) = match rng.bool() {
+        true => (first + 1, last),
+        false => (first, last + rng.u64(1..5)),
+    };
+    let other = directory.join(format!("events-{first:09}-{last:09}.db"));
+    fs::rename(&path, &other).unwrap();
+    (other, Expected::Named)
+}
+
+fn copy(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let (first, last) = numbers(&path);
+    let other = directory.join(format!("events-{first:09}-{:09}.db", last + rng.u64(1..5)));
+    fs::copy(&path, &other).unwrap();
+    (other, Expected::Named)
+}
+
+fn flip_bits(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (index, path) = original.any(directory, rng);
+    let mut bytes = original.files[index].1.clone();
+    let at = rng.usize(..bytes.len());
+    bytes[at] ^= 1 << rng.u32(..8);
+    fs::write(&path, bytes).unwrap();
+    (path, Expected::Named)
+}
+
+fn shorten(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (index, path) = original.any(directory, rng);
+    let bytes = &original.files[index].1;
+    fs::write(&path, &bytes[..rng.usize(..bytes.len())]).unwrap();
+    (path, Expected::Named)
+}
+
+fn lengthen(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (_, path) = original.any(directory, rng);
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(&[7; 4_096][..rng.usize(1..=4_096)]).unwrap();
+    (path, Expected::Named)
+}
+
+fn change_continued(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let index = rng.usize(1..original.files.len());
+    let path = directory.join(&original.files[index].0);
+    let change = [
+        "seq = seq - 1",
+        "seq = seq + 1",
+        "hash = randomblob(32)",
+        "wall_ns = wall_ns + 1",
+        "latest_ns = latest_ns - 1",
+    ][rng.usize(..5)];
+    self::change(&path, &format!("UPDATE continued SET {change}"));
+    (path, Expected::Any)
+}
+
+/// The file as it was when it was full, and no archive since.
+fn put_back(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
+    let (index, path) = original.any(directory, rng);
+    for (name, _) in &original.files[index..original.files.len() - 1] {
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+    fs::write(directory.join("events.db"), &original.files[index].1).unwrap();
+    let (_, last) = numbers(&path);
+    (path, Expected::Finding(last + 1, Tampering::Truncated))
+}
