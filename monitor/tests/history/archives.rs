@@ -16,6 +16,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// About eighty events.
 const ARCHIVE_BYTES: u64 = 60_000;
@@ -346,6 +347,59 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
         drop(layout.open().unwrap());
         let whole = layout.reader().unwrap().verify(&anchors).unwrap();
         assert!(whole.is_clean(), "{:?}", whole.finding);
+    }
+}
+
+/// `cardmon` of the history below `root`; its exit status, and what it said.
+fn cardmon(root: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let layout = Layout::below(root);
+    let output = Command::new(env!("CARGO_BIN_EXE_cardmon"))
+        .args(arguments)
+        .arg("--history")
+        .arg(layout.history)
+        .arg("--anchors")
+        .arg(layout.anchors)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+    (output.status.code(), said.concat())
+}
+
+#[test]
+fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() {
+    let root = scratch();
+    let layout = layout(root.path());
+    drop(layout.fill(EVENTS));
+    let archives = layout.archives();
+    let ran = |arguments: &[&str], status: i32, words: &str| {
+        let (code, said) = cardmon(root.path(), arguments);
+        assert_eq!(code, Some(status), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {words}: {said}");
+    };
+    let words = format!("with those of {} archives, are as", archives.len());
+    ran(&["audit", "verify"], 0, &words);
+    ran(&["history"], 0, "     1  ");
+    ran(&["history", "--kind", HISTORY_ARCHIVED], 0, "sha256");
+    let (first, last) = numbers(&archives[1]);
+    let bytes = fs::read(&archives[1]).unwrap();
+    fs::remove_file(&archives[1]).unwrap();
+    let missing = format!("no archive that is here holds events {first} to {last}");
+    ran(&["audit", "verify"], 3, &missing);
+    ran(&["audit", "verify"], 3, "--without-archives");
+    let unchecked = format!("events {first} to {last} were not checked");
+    ran(&["audit", "verify", "--without-archives"], 0, &unchecked);
+    let not_shown = format!("events {first} to {last} are not shown");
+    ran(&["history"], 0, &not_shown);
+    // One byte that no event is in: the header's application-defined version, which is none of ours.
+    let mut changed = bytes;
+    changed[95] ^= 1;
+    fs::write(&archives[1], changed).unwrap();
+    let name = archives[1].file_name().unwrap().to_str().unwrap();
+    for arguments in [
+        &["audit", "verify"][..],
+        &["audit", "verify", "--without-archives"],
+    ] {
+        ran(arguments, 3, &format!("{name}: its SHA-256 is"));
     }
 }
 

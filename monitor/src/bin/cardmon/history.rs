@@ -14,8 +14,9 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::{
-    Anchor, Events, FileAnchors, Filter, HistoryError, Place, Reader, Recorded, SampleReader,
-    Samples, Severity, Snapshot, Source, WallTime, restore_verify,
+    Absent, Anchor, AuditReport, Events, FileAnchors, Filter, HistoryError, Place, Reader,
+    Recorded, SampleReader, Samples, Severity, Snapshot, Source, Tampering, WallTime,
+    restore_verify, restore_verify_what_is_here,
 };
 use monitor::record::casebook::{self, IncidentBody};
 use monitor::record::{
@@ -36,7 +37,7 @@ Either way the copy is opened and audited before it has its name.
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
-copy the snapshot in its place as the same user, and start the monitor. What was recorded after the
+copy the snapshot in its place as the same user, with its archives, and start the monitor. What was recorded after the
 snapshot is only in the directory that was moved aside; the anchors will say that the history was
 put back, so move the file of anchors aside as well.
 
@@ -44,6 +45,16 @@ Exit status:
   0  the snapshot can be gone back to
   1  it could not be opened or read
   3  it is not what was recorded";
+
+pub(crate) const AUDIT_HELP: &str = "\
+Archives (events-FIRST-LAST.db) are checked with the file of events beside which they are, in their
+order. One that is not there is not what was recorded, unless you say that it was taken elsewhere:
+keep those, and check them by putting them back.
+
+Exit status:
+  0  all is as it was recorded
+  1  it could not be opened or read
+  3  something is not what was recorded, or is missing";
 
 /// Exit status of an audit that found something.
 const TAMPERED: u8 = 3;
@@ -70,7 +81,11 @@ pub(crate) struct HistoryArguments {
 pub(crate) enum AuditCommand {
     /// Check every event, the chain they are in, and the chain against its anchors. Exit status 3
     /// if something is not what was recorded.
+    #[command(after_help = AUDIT_HELP)]
     Verify {
+        /// Archives may be missing, as they were taken elsewhere; those that are here are checked.
+        #[arg(long)]
+        without_archives: bool,
         #[command(flatten)]
         place: ReadPlace,
     },
@@ -102,6 +117,9 @@ pub(crate) struct RestoreArguments {
     /// The snapshot to open and audit. Nothing is changed.
     #[arg(long, value_name = "DIR")]
     verify: PathBuf,
+    /// Archives may be missing from it, as they are kept elsewhere.
+    #[arg(long)]
+    without_archives: bool,
     #[command(flatten)]
     place: ReadPlace,
 }
@@ -133,6 +151,13 @@ pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> 
         _ => {}
     }
     read.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let absent = reader.absent(&filter);
+    for absent in absent.map_err(|error| anyhow::anyhow!(said(&error)))? {
+        anstream::eprintln!(
+            "{absent} are not shown: their archive is not in {}; put it back to read them",
+            directory.display()
+        );
+    }
     if is_empty {
         let kinds = reader.kinds();
         let kinds = kinds.map_err(|error| anyhow::anyhow!(said(&error)))?;
@@ -349,13 +374,19 @@ pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
     }
 }
 
-pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Result<ExitCode> {
+pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
+    let AuditCommand::Verify {
+        without_archives,
+        place,
+    } = command;
     let found = place.find()?;
     let anchors = anchors_of(&found.anchors)?;
     let reader = open(Reader::open(&found.directory))?;
-    let report = reader
-        .verify(&anchors)
-        .map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let report = match without_archives {
+        true => reader.verify_what_is_here(&anchors),
+        false => reader.verify(&anchors),
+    };
+    let report = report.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     let vouched = report.anchored.map_or_else(
         || "no anchor".to_owned(),
@@ -363,10 +394,13 @@ pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Re
     );
     writeln!(
         out,
-        "{}: {} events are as they were recorded ({vouched}; the chain alone after that)",
+        "{}: {} ({vouched}; the chain alone after that)",
         reader.path().display(),
-        report.events
+        counted(&report)
     )?;
+    for absent in &report.absent {
+        writeln!(out, "{}", unchecked(*absent))?;
+    }
     let Some(finding) = &report.finding else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -375,11 +409,31 @@ pub(crate) fn audit(AuditCommand::Verify { place }: &AuditCommand) -> anyhow::Re
         "NOT WHAT WAS RECORDED: {}",
         escaped(&finding.to_string())
     )?;
-    writeln!(
-        out,
-        "what follows it proves nothing; keep a copy of the directory as evidence"
-    )?;
+    let advice = match finding.what {
+        Tampering::Missing => {
+            "what follows was not checked; put the archive back, or if it was taken elsewhere, say --without-archives"
+        }
+        _ => "what follows it proves nothing; keep a copy of the directory as evidence",
+    };
+    writeln!(out, "{advice}")?;
     Ok(ExitCode::from(TAMPERED))
+}
+
+/// How many events were found to be right, and in how many archives.
+fn counted(report: &AuditReport) -> String {
+    let absent = report.absent.iter().map(|absent| absent.count()).sum();
+    let events = report.events.saturating_sub(absent);
+    match report.archives {
+        0 => format!("{events} events are as they were recorded"),
+        1 => format!("{events} events, with those of 1 archive, are as they were recorded"),
+        archives => {
+            format!("{events} events, with those of {archives} archives, are as they were recorded")
+        }
+    }
+}
+
+fn unchecked(absent: Absent) -> String {
+    format!("{absent} were not checked: their archive is not here")
 }
 
 pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode> {
@@ -465,17 +519,23 @@ pub(crate) fn figures(made: &Snapshot) -> Value {
 pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
     let anchors = anchors_of(&found.anchors)?;
-    let restored = restore_verify(&arguments.verify, &anchors, &SystemClock)
-        .map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let restored = match arguments.without_archives {
+        true => restore_verify_what_is_here(&arguments.verify, &anchors, &SystemClock),
+        false => restore_verify(&arguments.verify, &anchors, &SystemClock),
+    };
+    let restored = restored.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     writeln!(
         out,
-        "{}: {} events are as they were recorded; {} later ones are known of and not in it; opened and audited in {:.3} s",
+        "{}: {}; {} later ones are known of and not in it; opened and audited in {:.3} s",
         arguments.verify.display(),
-        restored.audit.events,
+        counted(&restored.audit),
         restored.behind_events,
         restored.took.as_secs_f64()
     )?;
+    for absent in &restored.audit.absent {
+        writeln!(out, "{}", unchecked(*absent))?;
+    }
     let Some(finding) = &restored.audit.finding else {
         return Ok(ExitCode::SUCCESS);
     };
