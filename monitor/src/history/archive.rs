@@ -197,10 +197,11 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Archive>, HistoryError> {
 }
 
 /// The archives from which `file` goes on, the latest first, as far back as they are `needed`; and what
-/// is needed and not there.
+/// is needed and not there. One that is damaged is passed by, if `damaged` says so.
 pub(super) fn before(
     file: &EventsFile,
     needed: impl Fn(&Continued) -> bool,
+    damaged: impl Fn(HistoryError) -> Result<(), HistoryError>,
 ) -> Result<(Vec<EventsFile>, Vec<Absent>), HistoryError> {
     let (mut files, mut absent) = (Vec::new(), Vec::new());
     let mut next = file.continued()?.filter(&needed);
@@ -208,7 +209,7 @@ pub(super) fn before(
         return Ok((files, absent));
     }
     let mut archives = list(file.directory())?;
-    while let Some(Continued { end, .. }) = next {
+    while let Some(Continued { end, latest }) = next {
         archives.retain(|archive| archive.last <= end.seq);
         let archive = archives.pop();
         let last_there = archive.as_ref().map_or(Seq(0), |archive| archive.last);
@@ -219,9 +220,26 @@ pub(super) fn before(
             });
         }
         let Some(archive) = archive else { break };
-        let opened = EventsFile::open(&archive.path)?;
-        next = opened.continued()?.filter(&needed);
-        files.push(opened);
+        let opened = EventsFile::open(&archive.path).and_then(|opened| {
+            let continued = opened.continued()?;
+            Ok((opened, continued))
+        });
+        next = match opened {
+            Ok((opened, continued)) => {
+                files.push(opened);
+                continued
+            }
+            Err(error) => {
+                damaged(error)?;
+                let before = archive.first.0.saturating_sub(1);
+                let end = Anchor {
+                    seq: Seq(before),
+                    ..end
+                };
+                (before > 0).then_some(Continued { end, latest })
+            }
+        }
+        .filter(&needed);
     }
     Ok((files, absent))
 }

@@ -13,6 +13,7 @@ use super::time::{BootId, Stamp, WallTime};
 use hwshim::clock::Instant;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, Statement, ToSql, TransactionBehavior, params};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -123,7 +124,9 @@ pub struct Reader {
     file: EventsFile,
     /// The file stays the one that is written to as long as this lives; the writer itself sees to that
     /// otherwise.
-    _held: Option<File>,
+    held: Option<File>,
+    /// The last archive that the writer had to pass by.
+    damage: RefCell<Option<HistoryError>>,
 }
 
 /// Which events to read.
@@ -279,7 +282,8 @@ impl Reader {
             .map_err(|source| place::absent_or_unreadable(&path, source))?;
         Ok(Self {
             file: EventsFile::open(&path)?,
-            _held: Some(held),
+            held: Some(held),
+            damage: RefCell::default(),
         })
     }
 
@@ -291,6 +295,25 @@ impl Reader {
 
     pub(super) const fn file(&self) -> &EventsFile {
         &self.file
+    }
+
+    /// Archives, as [`archive::before`].
+    fn before(
+        &self,
+        needed: impl Fn(&Continued) -> bool,
+    ) -> Result<(Vec<EventsFile>, Vec<Absent>), HistoryError> {
+        archive::before(&self.file, needed, |error| self.pass_by(error))
+    }
+
+    /// Whoever reads is told of an archive that is damaged. The writer goes on without what is in it:
+    /// what happens now is worth more than what happened years ago.
+    fn pass_by(&self, error: HistoryError) -> Result<(), HistoryError> {
+        let is_damage = error.is_damage() || matches!(error, HistoryError::Foreign { .. });
+        if self.held.is_some() || !is_damage {
+            return Err(error);
+        }
+        self.damage.replace(Some(error));
+        Ok(())
     }
 
     /// The last event's place in the chain; `None` before the first.
@@ -331,7 +354,7 @@ impl Reader {
     ///
     /// If the file cannot be read.
     pub fn kinds(&self) -> Result<Vec<String>, HistoryError> {
-        let (archives, _) = archive::before(&self.file, |_| true)?;
+        let (archives, _) = self.before(|_| true)?;
         let mut kinds = BTreeSet::new();
         for file in iter::once(&self.file).chain(&archives) {
             kinds.extend(file.kinds()?);
@@ -364,7 +387,7 @@ impl Reader {
         filter: &Filter,
         mut show: impl FnMut(Recorded) -> bool,
     ) -> Result<(), HistoryError> {
-        let (archives, _) = archive::before(&self.file, |before| filter.reaches(before))?;
+        let (archives, _) = self.before(|before| filter.reaches(before))?;
         let newest_first = iter::once(&self.file).chain(&archives);
         let files: Vec<_> = match filter.latest_first {
             true => newest_first.collect(),
@@ -374,11 +397,15 @@ impl Reader {
         let mut goes_on = true;
         for file in files {
             let mut shown = 0;
-            file.each(&filter, |event| {
+            let read = file.each(&filter, |event| {
                 shown += 1;
                 goes_on = show(event);
                 goes_on
-            })?;
+            });
+            match read {
+                Err(error) if !std::ptr::eq(file, &raw const self.file) => self.pass_by(error)?,
+                read => read?,
+            }
             filter.limit = filter.limit.map(|limit| limit.saturating_sub(shown));
             if !goes_on || filter.limit == Some(0) {
                 break;
@@ -393,7 +420,7 @@ impl Reader {
     ///
     /// If a file cannot be read.
     pub fn absent(&self, filter: &Filter) -> Result<Vec<Absent>, HistoryError> {
-        Ok(archive::before(&self.file, |before| filter.reaches(before))?.1)
+        Ok(self.before(|before| filter.reaches(before))?.1)
     }
 
     /// Checks every event, the files they are in, and the chain against `anchors`. An archive that is
@@ -691,7 +718,8 @@ impl Events {
                 connection: place::open_for_writing(&directory, &FORMAT)?,
                 path: place.directory.join(EVENTS_FILE),
             },
-            _held: None,
+            held: None,
+            damage: RefCell::default(),
         };
         let head = reader.head()?;
         audit::check_end(reader.file(), head, CHECKED_AT_OPEN)?;
@@ -822,6 +850,13 @@ impl Events {
     #[must_use]
     pub const fn archive_trouble(&self) -> Option<&HistoryError> {
         self.archiving.trouble.as_ref()
+    }
+
+    /// What is wrong with an archive, without which this goes on.
+    #[must_use]
+    pub fn archive_damage(&self) -> Option<String> {
+        let damage = self.reader.damage.borrow();
+        damage.as_ref().map(ToString::to_string)
     }
 
     /// Makes the file an archive and begins the next, if it is time to and nobody reads.

@@ -263,6 +263,9 @@ impl Keeper {
                     said(trouble)
                 )
             }));
+            self.lesser.extend(events.archive_damage().map(|damage| {
+                format!("archive: what stands in it was not gone on from at the start: {damage}")
+            }));
             self.lesser.extend(events.anchor_troubles().map(|trouble| {
                 format!(
                     "anchors: {} was not told where the history ends ({}); what follows can be cut off unnoticed until it is",

@@ -291,3 +291,36 @@ fn what_is_needed_at_the_start_is_found_in_archives_too_and_what_keeps_one_from_
     let kept = second.keep(vec![event("two", "a", 90)], at(90));
     assert_eq!(kept.troubles, [""; 0]);
 }
+
+#[test]
+fn an_archive_that_is_damaged_keeps_nothing_from_being_recorded_and_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let history = root.path().join("history");
+    let place = Place::new(&history).with_archives_of(1);
+    let open = |now| Keeper::open(place.clone(), root.path().join("anchors"), at(now));
+    let mut first = open(0);
+    for (second, kind) in (1..).zip([FIRMWARE, SOFTWARE, STOP]) {
+        first.keep(vec![event(kind, "card", second)], at(second));
+    }
+    first.close(Vec::new(), at(9));
+    let archive = history.join("events-000000002-000000003.db");
+    let whole = std::fs::read(&archive).unwrap();
+    let mut torn = whole.clone();
+    torn[4_096..].fill(0xa5);
+    for damaged in [b"nothing of ours".to_vec(), torn] {
+        std::fs::remove_file(&archive).unwrap();
+        std::fs::write(&archive, damaged).unwrap();
+        let mut second = open(10);
+        let past = second.look_up().unwrap();
+        assert_eq!((past.firmware.len(), past.software.len()), (1, 0));
+        let kept = second.keep(vec![event("one", "a", 20)], at(20));
+        assert!(kept.last.is_some(), "{kept:?}");
+        assert!(kept.codes.is_empty());
+        let name = "events-000000002-000000003.db";
+        assert!(kept.troubles[0].contains(name), "{kept:?}");
+        // Whoever reads is told, and not shown less.
+        let reader = Reader::open(&history).unwrap();
+        let error = reader.query(&Filter::default()).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
