@@ -42,7 +42,7 @@ use crate::accelerator::software::{self, OperationError};
 use crate::accelerator::{Accelerator, Algorithm, DeviceMisbehaved, Operation, RequestId, Secret};
 use crate::clock::{Clock, Instant, SystemClock};
 use crate::key::{AeadKey, SignatureScheme, SigningKey};
-use driver::Inner;
+use driver::{Inner, Locked};
 use outlook::{Interest, Outlook};
 use release::{Released, begin, in_software, release};
 use std::cell::RefCell;
@@ -184,15 +184,18 @@ impl Router {
         timeout: Duration,
     ) -> Result<Vec<u8>, OperationError> {
         let shared = &self.0.shared;
-        let waker = || Waker::from(Bell::of_this_thread());
+        let mut bell = None;
+        let waker = || Waker::from(Arc::clone(bell.insert(Bell::for_this_thread())));
         match shared.place(Caller::Thread, operation, timeout, waker) {
             Work::Inline(operation) => shared.perform_inline(&operation),
             Work::Refused(error) => Err(error),
             Work::InSoftware(guard, operation) => guard.perform_in_software(&operation),
-            Work::OnCard(guard) => match guard.wait() {
-                Some(arrival) => guard.settle(arrival),
-                None => Err(OperationError::RouterStopped),
-            },
+            Work::OnCard(guard) => {
+                match guard.wait(bell.expect("who is waited for has been told how to wake")) {
+                    Some(arrival) => guard.settle(arrival),
+                    None => Err(OperationError::RouterStopped),
+                }
+            }
         }
     }
 
@@ -548,12 +551,11 @@ impl Shared {
         self.options.offload.includes(algorithm)
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, Inner>> {
+    fn lock(&self) -> Option<Locked<'_>> {
         let inner = self.inner.as_ref()?;
         #[cfg(test)]
         crate::model::step();
-        // The core's own invariants hold between statements that can panic; there are none.
-        Some(inner.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(Locked::new(inner))
     }
 
     /// Has what a request of such a kind would meet written down from now on.
@@ -622,7 +624,7 @@ impl Shared {
     }
 
     /// Takes the look that is owed, if one is, and lets go of the lock.
-    fn look(&self, mut inner: MutexGuard<'_, Inner>) {
+    fn look(&self, mut inner: Locked<'_>) {
         let looks = !inner.stopping && self.owes_a_look();
         if looks {
             inner.poll(self.clock.now());
@@ -663,9 +665,8 @@ impl Guard<'_> {
         .await
     }
 
-    /// The same, in the thread that has placed it.
-    fn wait(&self) -> Option<Arrival> {
-        let bell = Bell::of_this_thread();
+    /// The same, in the thread that has placed it with this bell.
+    fn wait(&self, bell: Arc<Bell>) -> Option<Arrival> {
         let waker = Waker::from(Arc::clone(&bell));
         loop {
             // It may still have been rung for a request before.
@@ -866,6 +867,73 @@ fn fold_ended(threads: &mut Vec<Arc<ThreadCount>>) {
 mod tests {
     use super::*;
     use crate::accelerator::software::Ring;
+    use crate::key::HashAlgorithm;
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    /// Nothing takes as long unless it hangs.
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    fn digest() -> Operation {
+        Operation::Digest {
+            hash: HashAlgorithm::Sha256,
+            message: Secret::from(&b"message"[..]),
+        }
+    }
+
+    /// One whose accelerator gets everything, and has begun to.
+    fn offloading() -> Router {
+        let options = Options {
+            offload: Offload::EVERYTHING,
+            ..Options::default()
+        };
+        let router = Router::start(vec![Box::new(Ring::default())], options).unwrap();
+        while router.requests().card == 0 {
+            router.perform(digest()).unwrap();
+        }
+        router
+    }
+
+    #[test]
+    fn who_is_woken_may_ask_the_router_at_once() {
+        struct Asks(Router, mpsc::SyncSender<()>);
+        impl Wake for Asks {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.requests();
+                let _ = self.1.try_send(());
+            }
+        }
+        let router = offloading();
+        let (woken, is_woken) = mpsc::sync_channel(1);
+        let waker = Waker::from(Arc::new(Asks(router.clone(), woken)));
+        let mut context = Context::from_waker(&waker);
+        let mut performed = pin!(router.perform_async(digest()));
+        while performed.as_mut().poll(&mut context).is_pending() {
+            is_woken.recv_timeout(PATIENT).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_still_gets_its_answer() {
+        struct AsksAtLast(Router, mpsc::SyncSender<bool>);
+        impl Drop for AsksAtLast {
+            fn drop(&mut self) {
+                let _ = self.1.send(self.0.perform(digest()).is_ok());
+            }
+        }
+        thread_local! {
+            static LAST: RefCell<Option<AsksAtLast>> = const { RefCell::new(None) };
+        }
+        let router = offloading();
+        let (asked, is_answered) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            // Dropped after whatever the first question leaves in this thread.
+            LAST.set(Some(AsksAtLast(router.clone(), asked)));
+            router.perform(digest()).unwrap();
+        });
+        assert_eq!(is_answered.recv_timeout(PATIENT), Ok(true));
+    }
 
     #[test]
     fn a_server_with_one_thread_has_one_core_however_many_the_machine_has() {

@@ -13,8 +13,9 @@ use super::waiting::Waiting;
 use crate::clock::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -34,6 +35,44 @@ pub(super) struct Inner {
     /// Who waits for what is in flight, and what has arrived for them.
     pub(super) waiting: Waiting,
     arrivals: Vec<Arrival>,
+}
+
+/// The core and what drives it, for who holds the lock. What is left to be done outside of it is done when
+/// this is dropped.
+pub(super) struct Locked<'a>(Option<MutexGuard<'a, Inner>>);
+
+impl<'a> Locked<'a> {
+    pub(super) fn new(inner: &'a Mutex<Inner>) -> Self {
+        // The core's own invariants hold between statements that can panic; there are none.
+        Self(Some(inner.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Why there is always something in it.
+const HELD: &str = "it is held until it is dropped";
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        self.0.as_ref().expect(HELD)
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        self.0.as_mut().expect(HELD)
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.0.take() {
+            let left = inner.waiting.take_left();
+            drop(inner);
+            left.finish();
+        }
+    }
 }
 
 /// Wakes the driver from any thread.

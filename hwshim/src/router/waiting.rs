@@ -11,17 +11,40 @@
 //!                        +---- end -----------------------> NOBODY, and is woken
 //! ```
 //!
-//! Whoever waits is woken after its place has changed, and under the same lock, so it may look only
-//! when it is woken. Whose operation it was, and what becomes of it, is not decided here.
+//! Whoever waits may look only when it is woken: that is said under the same lock as what has changed, and
+//! done after it is let go of. Waking somebody, and forgetting how, runs code of others, which may come
+//! back here: a task that is dropped as it is woken gives its request up. Whose operation it was, and what
+//! becomes of it, is not decided here.
 
 use super::core::Arrival;
 use crate::accelerator::RequestId;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
 
-/// The places, by the index of the request.
+/// The places.
 #[derive(Default)]
-pub(super) struct Waiting(Vec<Place>);
+pub(super) struct Waiting {
+    /// By the index of the request.
+    places: Vec<Place>,
+    left: Left,
+}
+
+/// What is left to be done when the lock is let go of.
+#[derive(Default)]
+#[must_use = "who waits is not woken otherwise"]
+pub(super) struct Left {
+    to_wake: Vec<Waker>,
+    to_drop: Vec<Waker>,
+}
+
+impl Left {
+    /// Does it. Nobody may hold the lock.
+    pub(super) fn finish(self) {
+        let Self { to_wake, to_drop } = self;
+        to_wake.into_iter().for_each(Waker::wake);
+        drop(to_drop);
+    }
+}
 
 #[derive(Default)]
 enum Place {
@@ -33,21 +56,33 @@ enum Place {
 
 impl Waiting {
     pub(super) const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            places: Vec::new(),
+            left: Left {
+                to_wake: Vec::new(),
+                to_drop: Vec::new(),
+            },
+        }
+    }
+
+    /// Takes out what is left to be done, for who lets go of the lock.
+    pub(super) fn take_left(&mut self) -> Left {
+        std::mem::take(&mut self.left)
     }
 
     /// `id` is waited for by who is woken so.
     pub(super) fn expect(&mut self, id: RequestId, waker: Waker) {
         let index = id.index as usize;
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, Place::default);
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, Place::default);
         }
-        self.0[index] = Place::Waiting(id, waker);
+        // Whoever had the place has settled, and so left nothing in it.
+        self.places[index] = Place::Waiting(id, waker);
     }
 
-    /// Keeps what has arrived for who waits for it, and wakes that. Returns whether anybody does.
+    /// Keeps what has arrived for who waits for it, and is woken. Returns whether anybody does.
     pub(super) fn deliver(&mut self, arrival: Arrival) -> bool {
-        let Some(place) = self.0.get_mut(arrival.id.index as usize) else {
+        let Some(place) = self.places.get_mut(arrival.id.index as usize) else {
             return false;
         };
         match place {
@@ -55,7 +90,7 @@ impl Waiting {
             _ => return false,
         }
         if let Place::Waiting(_, waker) = std::mem::replace(place, Place::Arrived(arrival)) {
-            waker.wake();
+            self.left.to_wake.push(waker);
         }
         true
     }
@@ -63,12 +98,15 @@ impl Waiting {
     /// What has arrived of `id`. If nothing has yet, `waker` is woken when it does; `None` if it will
     /// not: who delivers has ended.
     pub(super) fn take(&mut self, id: RequestId, waker: &Waker) -> Poll<Option<Arrival>> {
-        let Some(place) = self.0.get_mut(id.index as usize) else {
+        let Some(place) = self.places.get_mut(id.index as usize) else {
             return Poll::Ready(None);
         };
         match place {
             Place::Waiting(waiting, known) if *waiting == id => {
-                known.clone_from(waker);
+                if !known.will_wake(waker) {
+                    let other = std::mem::replace(known, waker.clone());
+                    self.left.to_drop.push(other);
+                }
                 Poll::Pending
             }
             Place::Arrived(arrival) if arrival.id == id => match std::mem::take(place) {
@@ -81,27 +119,30 @@ impl Waiting {
 
     /// Nobody waits for `id` any more. Returns false if nobody did: it was delivered.
     pub(super) fn forget(&mut self, id: RequestId) -> bool {
-        let Some(place) = self.0.get_mut(id.index as usize) else {
+        let Some(place) = self.places.get_mut(id.index as usize) else {
             return false;
         };
-        let (was_waiting, is_of_it) = match place {
-            Place::Waiting(waiting, _) => (*waiting == id, *waiting == id),
-            Place::Arrived(arrival) => (false, arrival.id == id),
-            Place::Nobody => (false, false),
+        let is_of_it = match place {
+            Place::Waiting(waiting, _) => *waiting == id,
+            Place::Arrived(arrival) => arrival.id == id,
+            Place::Nobody => false,
         };
-        if is_of_it {
-            *place = Place::Nobody;
+        match is_of_it.then(|| std::mem::take(place)) {
+            Some(Place::Waiting(_, waker)) => {
+                self.left.to_drop.push(waker);
+                true
+            }
+            Some(Place::Arrived(_) | Place::Nobody) | None => false,
         }
-        was_waiting
     }
 
     /// Nothing more will be delivered; what was, can still be taken.
     pub(super) fn end(&mut self) {
-        for place in &mut self.0 {
+        for place in &mut self.places {
             if let Place::Waiting(..) = place
                 && let Place::Waiting(_, waker) = std::mem::take(place)
             {
-                waker.wake();
+                self.left.to_wake.push(waker);
             }
         }
     }
@@ -116,12 +157,12 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// That of this thread.
-    pub(super) fn of_this_thread() -> Arc<Self> {
+    /// One for this thread: always the same, but for a thread that is ending, which may have lost its own
+    /// and can still wait for what it asks. So it is asked for once for each request.
+    pub(super) fn for_this_thread() -> Arc<Self> {
         thread_local! {
             static BELL: Arc<Bell> = Arc::default();
         }
-        // A thread that is ending can still wait for what it asks.
         BELL.try_with(Arc::clone).unwrap_or_default()
     }
 
@@ -187,6 +228,9 @@ mod tests {
         assert!(waiting.take(id(7, 1), &waker).is_pending());
         assert!(waiting.deliver(arrival(id(7, 1))));
         assert!(!waiting.deliver(arrival(id(7, 1))), "it has it");
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "the lock is held");
+        waiting.take_left().finish();
+        waiting.take_left().finish();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(matches!(waiting.take(id(7, 2), &waker), Poll::Ready(None)));
         let Poll::Ready(Some(taken)) = waiting.take(id(7, 1), &waker) else {
@@ -222,6 +266,7 @@ mod tests {
         waiting.expect(id(1, 0), waker.clone());
         assert!(waiting.deliver(arrival(id(0, 0))));
         waiting.end();
+        waiting.take_left().finish();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(matches!(waiting.take(id(1, 0), &waker), Poll::Ready(None)));
         assert!(matches!(
@@ -231,8 +276,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_hears_a_bell_that_was_rung_before_and_once() {
-        let bell = Bell::of_this_thread();
+    fn a_thread_hears_a_bell_that_was_rung_before_and_once_and_uses_up_no_wake_up_of_others() {
+        // As an executor of this thread's has it, which polls meanwhile.
+        std::thread::current().unpark();
+        let bell = Bell::for_this_thread();
         bell.wake_by_ref();
         bell.wait();
         let ringer = Arc::clone(&bell);
@@ -240,5 +287,6 @@ mod tests {
         bell.wait();
         rang.join().unwrap();
         assert!(!*bell.was_rung.lock().unwrap());
+        std::thread::park();
     }
 }
