@@ -825,6 +825,7 @@ fn the_telemetry_page_stays_as_published() {
         telemetry::card_state::NEEDS_RESET => 2,
         telemetry::card_state::GONE => 3,
         telemetry::card_state::RELEASED => 4,
+        telemetry::card_state::NONE => 5,
         telemetry::breaker_state::CLOSED => 0,
         telemetry::breaker_state::OPEN => 1,
         telemetry::breaker_state::HALF_OPEN => 2,

@@ -159,6 +159,13 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         eights,
         ..core::Options::default()
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
+    // What signs in software does so in these threads.
+    let cores = options.cores.min(runtime.metrics().num_workers());
+    let options = core::Options { cores, ..options };
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
@@ -171,10 +178,6 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         output.warn(key)?;
     }
     let config = Arc::new(config(protocols, &certificates)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
     let outcome = runtime.block_on(serve(
         args,
         config,

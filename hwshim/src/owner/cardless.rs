@@ -1,5 +1,6 @@
-//! The telemetry page of a router that has no card: where requests went, and what its process does
-//! besides.
+//! The telemetry page of a router that has no card: where the requests went that it was given, and what
+//! its process does besides. What is signed in software without being handed to a router is told by that
+//! process; what another accelerator than a card answered is counted as by a card.
 //!
 //! There is no health, no breaker and no test in it: software has none, and nobody is to take it for a
 //! card. Whoever watches is shown that a router works, and judges nothing.

@@ -14,7 +14,8 @@ pub struct RouterFigures {
     pub pid: u64,
     /// Time since it published.
     pub published_seconds_ago: f64,
-    /// Where requests went; none to a card.
+    /// Where the requests went that it was given; what is signed beside it stands in `tls`. What another
+    /// accelerator than a card answered is counted as by a card.
     pub requests: RequestFigures,
     /// TLS that its process terminates; `null` if it does not.
     pub tls: Option<TlsFigures>,

@@ -117,18 +117,27 @@ impl Cards {
         let (stop, warn) = (Arc::clone(&self.stop), self.warn.clone());
         // Creating a file may take as long as a disk likes.
         let publish = move || {
-            let published = Publisher::create_for_router(&directory, &name).and_then(|publisher| {
-                let tls = move |page: &mut Page| page.tls = watch.page();
-                Cardless::new(router, publisher, &name, Schedule::default(), tls)
-                    .run(&SystemClock, &stop)
-            });
-            if let Err(error) = published {
-                // There is room for one.
-                let _ = warn.try_send(format!(
-                    "handshakes are served, but what becomes of them is on no telemetry page: {}; \
-                     choose a directory this user may write, with --telemetry DIR",
-                    with_causes(&error)
-                ));
+            let mut told = false;
+            loop {
+                let created = Publisher::create_for_router(&directory, &name);
+                let published = created.and_then(|publisher| {
+                    let watch = watch.clone();
+                    let tls = move |page: &mut Page| page.tls = watch.page();
+                    Cardless::new(router.clone(), publisher, &name, Schedule::default(), tls)
+                        .run(&SystemClock, &stop)
+                });
+                let Err(error) = published else {
+                    return;
+                };
+                if !told {
+                    // There is room for one.
+                    let _ = warn.try_send(unpublished(&error));
+                    told = true;
+                }
+                // One that drains has the page until it ends, and a disk has room again.
+                if stop.wait(Duration::from_secs(1)) {
+                    return;
+                }
             }
         };
         let thread = std::thread::Builder::new().name("hwshim-page".to_owned());
@@ -205,6 +214,20 @@ fn open(
         .open_accelerator_with(&crypto_mb.options())
         .map_err(|error| Failure::new(format!("{name} could not be prepared"), error))?;
     Ok((accelerator, claim.map(|claim| (health, claim))))
+}
+
+/// That nobody is shown what becomes of handshakes, and what to do.
+fn unpublished(error: &PublishError) -> String {
+    let what_to_do = match error {
+        PublishError::Owned { .. } => {
+            "it is published as soon as the process ends that has the page"
+        }
+        _ => "choose a directory this user may write, with --telemetry DIR",
+    };
+    let why = with_causes(error);
+    format!(
+        "handshakes are served, but what becomes of them is on no telemetry page: {why}; {what_to_do}"
+    )
 }
 
 fn cannot_publish(name: &str, error: PublishError) -> Failure {
