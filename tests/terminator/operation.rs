@@ -6,6 +6,7 @@ use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
 use crate::serving::{ANYWHERE, Serving};
 use crate::{Site, load, serving};
+use hwshim::telemetry::Publisher;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -608,6 +609,33 @@ fn a_page_that_cannot_be_published_is_told_of_and_costs_no_handshake() {
         .unwrap();
     assert!(told.contains("--telemetry DIR"), "{told}");
     exchange(&mut site.connect(&serving), b"hello");
+}
+
+#[test]
+fn a_page_that_one_who_drains_still_has_is_published_when_that_has_ended() {
+    let site = Site::new();
+    // A port that nobody has, as far as anybody can know.
+    let address = TcpListener::bind(ANYWHERE).unwrap().local_addr().unwrap();
+    let directory = site.directory.path();
+    let held = Publisher::create_for_router(directory, &format!("serve-tls:{address}")).unwrap();
+    let mut command = serving::command(
+        &program("hwshim"),
+        std::slice::from_ref(&site.identity),
+        &address.to_string(),
+        backend::start(Kind::Echo).unwrap(),
+    );
+    command.arg("--telemetry").arg(directory);
+    let serving = Serving::start(command).unwrap();
+    let told = serving
+        .wait_for_error("what becomes of them is on no telemetry page")
+        .unwrap();
+    assert!(told.contains("as soon as the process ends"), "{told}");
+    drop(held);
+    let is_published = (0..100).any(|_| {
+        pause(Duration::from_millis(100));
+        all_stats(&site)["routers"][0]["owner_pid"] == serving.id()
+    });
+    assert!(is_published);
 }
 
 /// What cardmon makes of a site's pages.
