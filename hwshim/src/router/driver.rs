@@ -54,22 +54,25 @@ const HELD: &str = "it is held until it is dropped";
 impl Deref for Locked<'_> {
     type Target = Inner;
 
+    #[inline]
     fn deref(&self) -> &Inner {
         self.0.as_ref().expect(HELD)
     }
 }
 
 impl DerefMut for Locked<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Inner {
         self.0.as_mut().expect(HELD)
     }
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(mut inner) = self.0.take() {
-            let left = inner.waiting.take_left();
-            drop(inner);
+        let left = self.waiting.take_left();
+        self.0 = None;
+        if let Some(left) = left {
             left.finish();
         }
     }
