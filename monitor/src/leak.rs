@@ -152,10 +152,10 @@ impl Watch {
             began: None,
             record: Record::default(),
             idle: IdleFloors::new(recycle::period(&resource)),
-            steep: Alarm::new(rules::STEEP_HOLD, rules::STEEP_HOLD),
-            fast: Alarm::new(rules::FAST_HOLD, rules::FAST_HOLD),
-            medium: Alarm::new(rules::MEDIUM_HOLD, PAGE_WITHIN),
-            slow: Alarm::new(rules::SLOW_HOLD, PAGE_WITHIN),
+            steep: Alarm::new(record::MINUTE, rules::STEEP_HOLD, rules::STEEP_HOLD),
+            fast: Alarm::new(record::MINUTE, rules::FAST_HOLD, rules::FAST_HOLD),
+            medium: Alarm::new(record::EPOCH, rules::MEDIUM_HOLD, PAGE_WITHIN),
+            slow: Alarm::new(record::QUARTER, rules::SLOW_HOLD, PAGE_WITHIN),
             with: With::default(),
             bend: None,
             resource,
@@ -177,6 +177,12 @@ impl Watch {
     #[must_use]
     pub const fn verdict(&self) -> &LeakVerdict {
         &self.verdict
+    }
+
+    /// That nothing is believed yet, as of a resource of which no sample is of now.
+    #[must_use]
+    pub fn unjudged(&self) -> LeakVerdict {
+        LeakVerdict::watching(&self.resource)
     }
 
     /// Takes a sample. One that is older than another, or of which `held` is no number, is ignored.

@@ -11,7 +11,7 @@
 //!                  ^ onset
 //! ```
 
-use super::record::{Epoch, Record};
+use super::record::{EPOCH, Epoch, Record};
 use super::{DAY, HOUR};
 use crate::trend::{Point, float, ols};
 use serde::Serialize;
@@ -22,8 +22,9 @@ const LEAST: usize = 3;
 /// A bend leaves at most this share of what a straight line leaves unexplained.
 const BENDS: f64 = 0.25;
 /// Epochs by which the card may have gone before or after: the floor of the epoch in which a rise begins
-/// is that of before, noise hides one more, and the card is in an epoch of its own.
-const NEAR: usize = 2;
+/// is that of before, noise hides one more, and the card is in an epoch of its own. A floor may be anywhere
+/// in its epoch, which makes up to one more between two of them.
+const NEAR: f64 = 3.0;
 
 /// The beginning of a rise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -49,7 +50,8 @@ impl Bend {
         let last_level = bend(&floors)?;
         Some(Self {
             at: floors[last_level].at,
-            as_card_went: departure(&epochs).is_some_and(|gone| gone.abs_diff(last_level) <= NEAR),
+            as_card_went: departures(&epochs)
+                .any(|gone| (gone - floors[last_level].at).abs() <= NEAR * EPOCH),
         })
     }
 
@@ -102,10 +104,14 @@ fn left_by_a_bend(floors: &[Point], last_level: usize) -> Option<f64> {
     Some(left_before.chain(left_after).sum())
 }
 
-/// The epoch in which the card went away for the first time, having been there before.
-fn departure(epochs: &[Epoch]) -> Option<usize> {
-    let gone = epochs.iter().position(|epoch| epoch.absent > 0.0)?;
-    (gone >= LEAST).then_some(gone)
+/// When the card went away, each time having been there for a while before.
+fn departures(epochs: &[Epoch]) -> impl Iterator<Item = f64> + '_ {
+    let stretches = epochs.windows(LEAST + 1);
+    stretches.filter_map(|stretch| {
+        let (gone, before) = stretch.split_last()?;
+        let went = gone.absent > 0.0 && before.iter().all(|it| it.absent <= 0.0);
+        went.then_some(gone.floor.at)
+    })
 }
 
 #[cfg(test)]
@@ -115,13 +121,25 @@ mod tests {
 
     /// Ten hours in samples a minute apart: what is held, and from which hour on the card is away.
     fn record(held: impl Fn(f64) -> f64, gone_at: f64) -> Record {
+        record_of(held, |hour| hour >= gone_at, |_| true)
+    }
+
+    /// The same, of the hours in which somebody looks.
+    fn record_of(
+        held: impl Fn(f64) -> f64,
+        is_absent: impl Fn(f64) -> bool,
+        looks: impl Fn(f64) -> bool,
+    ) -> Record {
         let mut record = Record::default();
         for minute in 0..600_u32 {
             let hour = f64::from(minute) / 60.0;
+            if !looks(hour) {
+                continue;
+            }
             let sample = Sample {
                 // As much noise as a busy service has.
                 held: held(hour) + f64::from(minute * 7_919 % 13),
-                card_absent: hour >= gone_at,
+                card_absent: is_absent(hour),
                 ..Sample::default()
             };
             let _ = record.observe(hour * HOUR, &sample);
@@ -145,6 +163,22 @@ mod tests {
             assert!((3.7..4.4).contains(&hours), "{found:?}");
             assert_eq!(found.as_card_went, as_card_went, "gone at {gone_at}");
         }
+    }
+
+    #[test]
+    fn a_card_that_had_been_away_before_went_when_the_rise_began_all_the_same() {
+        let was_away = |hour: f64| (1.0..1.5).contains(&hour) || hour >= 6.0;
+        let found = onset(&record_of(rises_from(6.0), was_away, |_| true)).unwrap();
+        assert!(found.as_card_went, "{found:?}");
+    }
+
+    #[test]
+    fn a_card_that_went_while_nobody_looked_did_not_go_as_the_rise_began() {
+        // Two epochs apart by their number, and three hours by the clock.
+        let looks = |hour: f64| !(5.2..8.0).contains(&hour);
+        let rises = |hour: f64| 1_000.0 + 300.0 * (hour - 5.0).max(0.0);
+        let found = onset(&record_of(rises, |hour| hour >= 8.1, looks)).unwrap();
+        assert!(!found.as_card_went, "{found:?}");
     }
 
     #[test]
