@@ -40,7 +40,7 @@ pub(crate) use harm::{harm, leaks};
 pub use judge::{Facts, Found, Judgement, Tests, Work, judge};
 pub use ledgers::{DeviceFailures, Disagreement, LedgerFacts, Unaccounted};
 pub use quota::Throttled;
-pub use remembered::{Remembered, figures, series};
+pub use remembered::{Missing, Remembered, figures, series};
 pub(crate) use resources::KERNEL_MEMORY_MAX;
 pub use senses::{Located, Reached, Senses, Tested};
 

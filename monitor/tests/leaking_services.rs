@@ -19,7 +19,7 @@ use monitor::history::{BootId, Place, SAMPLES_FILE, Samples, Stamp, WallTime};
 use monitor::leak::{Level, Scope};
 use monitor::probe::{Host, HostProbe, Probe, ServiceAddress, Whereabouts};
 use monitor::services::{
-    self, CardFacts, ConfiguredLimits, Remembered, ServiceSettings, ServiceTime, Services,
+    self, CardFacts, ConfiguredLimits, Missing, Remembered, ServiceSettings, ServiceTime, Services,
     Surroundings,
 };
 use monitor::status::{KnownAnswerResult, LeakFigures, ServiceStatus, Standing};
@@ -440,7 +440,7 @@ impl Recording {
         };
         let settings = std::slice::from_ref(settings);
         let read = Remembered::read(self.history.path(), settings, now, || true);
-        read.unwrap().unwrap()
+        read.unwrap()
     }
 }
 
@@ -525,11 +525,14 @@ fn samples_that_are_damaged_foreign_or_too_many_are_not_remembered_and_break_not
     }
     samples.flush().unwrap();
     assert!(
-        read().unwrap().is_some(),
+        read().unwrap().missing().is_none(),
         "no process is remembered of that"
     );
     let out_of_time = Remembered::read(directory.path(), &settings, now, || false);
-    assert!(out_of_time.unwrap().is_none());
+    assert!(matches!(
+        out_of_time.unwrap().missing(),
+        Some(Missing::Time)
+    ));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! is not forgotten with each new version.
 //!
 //! It is what the same process held: one that was started again, or another boot's, holds nothing of
-//! it. Reading is bounded in time and in memory, and whoever cannot be read is watched anew, as a
-//! monitor without a history watches everybody.
+//! it. Reading is bounded in time and in memory, and what cannot be read whole is watched anew, as a
+//! monitor without a history watches everybody and everything. Nothing is made of half a record, nor of
+//! one without what may explain it.
 //!
 //! ```text
 //!   poll --> figures --> samples.db          samples.db --> least of each minute of a day,   --> watch
@@ -106,7 +107,19 @@ pub fn series(service: &str, what: &str) -> String {
 
 /// What is on record of services.
 #[derive(Debug, Default)]
-pub struct Remembered(BTreeMap<String, Past>);
+pub struct Remembered {
+    services: BTreeMap<String, Past>,
+    missing: Option<Missing>,
+}
+
+/// Why not all that is on record was read.
+#[derive(Debug)]
+pub enum Missing {
+    /// There was no time for more.
+    Time,
+    /// Something cannot be read; the first that could not be is told.
+    Unreadable(HistoryError),
+}
 
 /// What one process held.
 #[derive(Debug)]
@@ -116,35 +129,42 @@ pub(super) struct Past {
 }
 
 impl Remembered {
-    /// Reads the samples in `directory`, as long as `may_go_on`; `None` if that was not long enough.
+    /// Reads the samples in `directory`, as far as one gets as long as `may_go_on`.
     ///
     /// # Errors
     ///
-    /// If there are none, or they cannot be read.
+    /// If there are none, or none can be read.
     pub fn read(
         directory: &Path,
         services: &[ServiceSettings],
         now: Stamp,
         may_go_on: impl Fn() -> bool,
-    ) -> Result<Option<Self>, HistoryError> {
-        let reading = Reading {
+    ) -> Result<Self, HistoryError> {
+        let mut reading = Reading {
             samples: SampleReader::open(directory)?,
             now,
             may_go_on: &may_go_on,
+            missing: None,
         };
-        let mut remembered = BTreeMap::new();
+        let mut pasts = BTreeMap::new();
         for service in services {
-            let past = reading.service(&service.name)?;
-            if !may_go_on() {
-                return Ok(None);
-            }
-            remembered.extend(past.map(|past| (service.name.clone(), past)));
+            let past = reading.service(&service.name);
+            pasts.extend(past.map(|past| (service.name.clone(), past)));
         }
-        Ok(Some(Self(remembered)))
+        Ok(Self {
+            services: pasts,
+            missing: reading.missing,
+        })
+    }
+
+    /// Why this is not all that is on record, if it is not.
+    #[must_use]
+    pub const fn missing(&self) -> Option<&Missing> {
+        self.missing.as_ref()
     }
 
     pub(super) fn take(&mut self, service: &str) -> Option<Past> {
-        self.0.remove(service)
+        self.services.remove(service)
     }
 }
 
@@ -174,15 +194,16 @@ struct Reading<'a> {
     samples: SampleReader,
     now: Stamp,
     may_go_on: &'a dyn Fn() -> bool,
+    missing: Option<Missing>,
 }
 
 impl Reading<'_> {
-    fn service(&self, name: &str) -> Result<Option<Past>, HistoryError> {
-        let read = |what| self.steps(&series(name, what));
+    /// What was held of whatever can be read whole; nothing without who held it, and what may explain
+    /// that.
+    fn service(&mut self, name: &str) -> Option<Past> {
+        let mut read = |what| self.whole(&series(name, what));
         let (pids, starts) = (read(PID)?, read(START)?);
-        let Some((id, since)) = last_process(&pids, &starts) else {
-            return Ok(None);
-        };
+        let (id, since) = last_process(&pids, &starts)?;
         let covariates = Covariates {
             opens: read(OPENS)?,
             failed_opens: read(FAILED_OPENS)?,
@@ -192,7 +213,9 @@ impl Reading<'_> {
         };
         let mut held = BTreeMap::new();
         for (resource, what) in HELD {
-            let steps = read(what)?;
+            let Some(steps) = self.whole(&series(name, what)) else {
+                continue;
+            };
             let its_own = steps.range(since..);
             let samples = its_own.filter_map(|(at, step)| {
                 let instant = self.instant(*at).filter(|at| *at >= started(id))?;
@@ -200,7 +223,7 @@ impl Reading<'_> {
             });
             held.insert(resource, samples.collect());
         }
-        Ok(Some(Past { id, held }))
+        Some(Past { id, held })
     }
 
     /// When that was by the clock of this boot; `None` if it was before that.
@@ -208,6 +231,22 @@ impl Reading<'_> {
         let ago = nanos(self.now.wall.since(at));
         let nanos = self.now.monotonic.as_nanos().checked_sub(ago)?;
         Some(Instant::from_nanos(nanos))
+    }
+
+    /// A series, if it can be read to its end in time.
+    fn whole(&mut self, series: &str) -> Option<Steps> {
+        let steps = match (self.may_go_on)() {
+            true => self.steps(series),
+            false => Ok(Steps::new()),
+        };
+        let missing = match steps {
+            // Who may go on now might at every look before, and was not cut short.
+            Ok(steps) if (self.may_go_on)() => return Some(steps),
+            Ok(_) => Missing::Time,
+            Err(error) => Missing::Unreadable(error),
+        };
+        self.missing.get_or_insert(missing);
+        None
     }
 
     /// Reads a series, what is long ago more coarsely.
@@ -340,6 +379,9 @@ const fn lossy(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{BootId, Place, SAMPLES_FILE, Samples};
+    use crate::services::Whereabouts;
+    use std::cell::Cell;
 
     fn at(seconds: i64) -> WallTime {
         WallTime::from_unix_millis(seconds * 1000)
@@ -379,5 +421,91 @@ mod tests {
             let pids = steps(&[(0, nonsense)]);
             assert!(last_process(&pids, &steps(&[(0, 5.0)])).is_none());
         }
+    }
+    /// Ten minutes of a process that was started with the host, an hour ago.
+    fn recorded(directory: &Path) -> (ServiceSettings, Stamp) {
+        let now = Stamp {
+            wall: at(1_760_000_000),
+            monotonic: Instant::ORIGIN.plus(Duration::from_secs(3600)),
+            boot: BootId::of_this_boot(),
+        };
+        let began = now.wall.minus(Duration::from_secs(600));
+        let mut samples = Samples::open(&Place::new(directory), began)
+            .unwrap()
+            .samples;
+        for minute in 0..10 {
+            let at = began.plus(Duration::from_secs(60 * minute));
+            for (what, value) in [
+                (PID, 7.0),
+                (START, 0.0),
+                (OPENS, 3.0),
+                ("rss-anon-bytes", 4096.0),
+                ("descriptors", 12.0),
+            ] {
+                samples.record(&series("one", what), at, value).unwrap();
+            }
+        }
+        samples.close().unwrap();
+        let process = Whereabouts::Program("one".to_owned());
+        (ServiceSettings::new("one", process), now)
+    }
+
+    /// Resources of which all is remembered.
+    fn whole(remembered: &Remembered) -> Vec<&'static str> {
+        let past = remembered.services.get("one");
+        let held = past.into_iter().flat_map(|past| &past.held);
+        let held = held.filter(|(_, samples)| !samples.is_empty());
+        held.map(|(name, samples)| {
+            assert_eq!(samples.len(), 10, "{name}");
+            *name
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_was_read_whole_before_time_was_up_is_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, now) = recorded(directory.path());
+        // Who held it, what may explain it, and what was held; of each the time is looked at twice.
+        const SERIES: usize = 2 + 5 + HELD.len();
+        let mut found = Vec::new();
+        for looks in 0..=2 * SERIES {
+            let left = Cell::new(looks);
+            let may_go_on = || left.replace(left.get().saturating_sub(1)) > 0;
+            let settings = std::slice::from_ref(&settings);
+            let read = Remembered::read(directory.path(), settings, now, may_go_on).unwrap();
+            let is_short = matches!(read.missing(), Some(Missing::Time));
+            assert_eq!(is_short, looks < 2 * SERIES, "{looks}: {read:?}");
+            found.push(whole(&read));
+        }
+        found.dedup();
+        let all: [&[&str]; 3] = [&[], &["memory"], &["descriptors", "memory"]];
+        assert_eq!(found, all);
+    }
+
+    #[test]
+    fn a_resource_that_cannot_be_read_takes_no_other_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, now) = recorded(directory.path());
+        let damage = |what| {
+            let file = directory.path().join(SAMPLES_FILE);
+            let connection = rusqlite::Connection::open(file).unwrap();
+            let text = "UPDATE tail SET points = x'5a5a5a'
+                        WHERE series = (SELECT id FROM series WHERE name = ?)";
+            let done = connection.execute(text, [series("one", what)]).unwrap();
+            assert!(done > 0, "{what}");
+        };
+        let read = || {
+            let settings = std::slice::from_ref(&settings);
+            Remembered::read(directory.path(), settings, now, || true).unwrap()
+        };
+        assert!(read().missing().is_none());
+        damage("descriptors");
+        let without = read();
+        assert_eq!(whole(&without), ["memory"]);
+        assert!(matches!(without.missing(), Some(Missing::Unreadable(_))));
+        // What may explain all of it is missed by all.
+        damage(OPENS);
+        assert_eq!(whole(&read()), [""; 0]);
     }
 }

@@ -74,6 +74,8 @@ struct Resource {
     watch: Watch,
     /// What was held before, which comes first.
     past: VecDeque<(Instant, Sample)>,
+    /// Whether the last sample that was judged is of before. What is believed then was believed then.
+    is_of_before: bool,
     /// What is held now. The watch knows what was when its last minute ended.
     held: f64,
 }
@@ -210,11 +212,7 @@ impl Watched {
                 ledgers.grow(held.name, held.value, answer.as_ref(), lived);
             }
         }
-        let leaks: Vec<_> = self
-            .leaks
-            .iter()
-            .map(|it| LeakFigures::new(it.watch.verdict(), it.unit, it.held))
-            .collect();
+        let leaks: Vec<_> = self.leaks.iter().map(Resource::figures).collect();
         let judgement = self.judge(service.as_ref(), &leaks, around, memory, now);
         let for_seconds = self.since(&judgement, now);
         let advice = crate::checks::advice(&judgement.codes);
@@ -389,8 +387,9 @@ impl Watched {
         let card = self.card_among(around);
         let process = self.process.found(service);
         let ledgers = &self.answers.ledgers;
-        let disagreements: Vec<_> = ledgers.disagreements().cloned().collect();
-        let unaccounted = unaccounted(ledgers, leaks);
+        let said = self.answers.recent_ledgers(now);
+        let disagreements = said.map(|it| it.disagreements().cloned().collect::<Vec<_>>());
+        let unaccounted = said.map(|it| unaccounted(it, leaks));
         let facts = Facts {
             process,
             reach: self.answers.last.as_deref(),
@@ -403,8 +402,8 @@ impl Watched {
             throttled: self.quotas.throttled_within(STARVED_FOR, now),
             leaks,
             ledgers: LedgerFacts {
-                disagreements: &disagreements,
-                unaccounted: &unaccounted,
+                disagreements: disagreements.as_deref().unwrap_or_default(),
+                unaccounted: unaccounted.as_deref().unwrap_or_default(),
                 devices: ledgers.device_failures(now),
             },
             oom_kills: around.oom_kills,
@@ -510,6 +509,13 @@ impl Answers {
     fn latest(&self, now: Instant) -> Option<ServiceAnswer> {
         Some(self.recent(now)?.0.clone())
     }
+
+    /// Its ledgers, as long as its last answer is recent, whatever became of a question since. What the
+    /// kernel says now is held against nothing that was said by who has ceased to answer.
+    fn recent_ledgers(&self, now: Instant) -> Option<&Ledgers> {
+        let said_at = self.answered_at?;
+        (now.since(said_at) <= ANSWER_AGE_MAX).then_some(&self.ledgers)
+    }
 }
 
 /// Growth of what is suspected to leak that the service's own account has not.
@@ -571,28 +577,52 @@ fn feed(
                     .as_mut()
                     .map(|it| it.take(one.name))
                     .unwrap_or_default(),
+                is_of_before: false,
                 held: one.value,
             });
             leaks.len() - 1
         });
-        let Resource {
-            watch, past, held, ..
-        } = &mut leaks[index];
-        *held = one.value;
-        watch.set_limit(one.limit.clone());
-        if !past.is_empty() {
-            let next = past.drain(..past.len().min(REPLAYED_AT_ONCE));
-            next.for_each(|(at, sample)| watch.observe(at, &sample));
-            continue;
+        let resource = &mut leaks[index];
+        resource.watch.set_limit(one.limit.clone());
+        let sample = Sample {
+            held: one.value,
+            host_total: one.host_total,
+            ..*covariates
+        };
+        resource.observe(now, &sample);
+    }
+}
+
+impl Resource {
+    /// Judges the sample, or what comes before it as long as there is any.
+    fn observe(&mut self, now: Instant, sample: &Sample) {
+        let Self {
+            watch,
+            past,
+            is_of_before,
+            held,
+            ..
+        } = self;
+        *held = sample.held;
+        *is_of_before = !past.is_empty();
+        if !*is_of_before {
+            watch.observe(now, sample);
+            return;
         }
-        watch.observe(
-            now,
-            &Sample {
-                held: one.value,
-                host_total: one.host_total,
-                ..*covariates
-            },
-        );
+        let next = past.drain(..past.len().min(REPLAYED_AT_ONCE));
+        next.for_each(|(at, sample)| watch.observe(at, &sample));
+    }
+
+    /// What is believed of it now. A leak of days ago that has ended is none, however the replay of what
+    /// was held then may stand at the moment.
+    fn figures(&self) -> LeakFigures {
+        let Self {
+            unit, watch, held, ..
+        } = self;
+        match self.is_of_before {
+            true => LeakFigures::new(&watch.unjudged(), *unit, *held),
+            false => LeakFigures::new(watch.verdict(), *unit, *held),
+        }
     }
 }
 
@@ -641,5 +671,107 @@ impl KernelFigures {
             slab_reclaimable_bytes: kernel.slab_reclaimable_bytes,
             slab_unreclaimable_bytes: kernel.slab_unreclaimable_bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3600;
+
+    fn at(minute: u64) -> Instant {
+        Instant::ORIGIN.plus(Duration::from_secs(minute * 60))
+    }
+
+    /// Descriptors that leak for eight hours of a day, and are given back then.
+    fn leaked_once(minute: u64) -> Sample {
+        let rise = if minute < 8 * 60 { minute } else { 0 };
+        Sample {
+            held: 300.0 + 1.2 * lossy(rise),
+            ..Sample::default()
+        }
+    }
+
+    fn descriptors(past: VecDeque<(Instant, Sample)>) -> Resource {
+        let limit = crate::leak::Limit {
+            value: 1000.0,
+            source: "RLIMIT_NOFILE".into(),
+        };
+        let held = Held {
+            name: "descriptors",
+            unit: Unit::Count,
+            scope: Scope::Service,
+            limit: Some(limit),
+            recycle: None,
+            value: 300.0,
+            host_total: None,
+        };
+        Resource {
+            unit: held.unit,
+            watch: Watch::new(held.resource()),
+            past,
+            is_of_before: false,
+            held: held.value,
+        }
+    }
+
+    #[test]
+    fn ledgers_are_told_of_as_long_as_the_last_answer_is_recent() {
+        let second = |second| Instant::ORIGIN.plus(Duration::from_secs(second));
+        let says = || {
+            let mut statistics = crate::probe::Statistics::default();
+            statistics.server.clients = Some(2);
+            Arc::new(Ok(Reach::Answered(Box::new(ServiceAnswer {
+                enquiry: crate::probe::Enquiry::default(),
+                statistics,
+                took: Duration::ZERO,
+                connected: Some(90),
+            }))))
+        };
+        let excuse = Excuse {
+            starved: false,
+            throttled: false,
+        };
+        let mut answers = Answers::default();
+        let told = |answers: &Answers, at| {
+            let ledgers = answers.recent_ledgers(second(at));
+            ledgers.map_or(0, |it| it.disagreements().count())
+        };
+        assert_eq!(told(&answers, 0), 0);
+        for at in [0, 10, 20] {
+            answers.take(says(), excuse, second(at));
+        }
+        assert_eq!(told(&answers, 20), 1);
+        // One silence takes back nothing that was said.
+        let silence = || Arc::new(Ok(Reach::Silent { received: 0 }));
+        answers.take(silence(), excuse, second(30));
+        assert_eq!(told(&answers, 50), 1);
+        answers.take(silence(), excuse, second(40));
+        assert_eq!(told(&answers, 51), 0);
+    }
+
+    #[test]
+    fn a_leak_that_had_ended_before_the_restart_is_never_said_again() {
+        let day = 24 * HOUR / 60;
+        let mut then = descriptors(VecDeque::new());
+        let mut worst = Level::Watching;
+        for minute in 0..day {
+            then.observe(at(minute), &leaked_once(minute));
+            worst = worst.max(then.figures().level);
+        }
+        assert!(worst >= Level::Leaking, "it was one: {worst}");
+        assert_eq!(then.figures().level, Level::Watching);
+
+        let past = (0..day).map(|minute| (at(minute), leaked_once(minute)));
+        let mut now = descriptors(past.collect());
+        for second in 0..60 {
+            let at = at(day).plus(Duration::from_secs(second));
+            now.observe(at, &leaked_once(day));
+            let figures = now.figures();
+            assert_eq!(figures.level, Level::Watching, "{figures:#?}");
+        }
+        assert!(now.past.is_empty() && !now.is_of_before);
+        assert_eq!(now.figures().rule, then.figures().rule, "all was judged");
     }
 }

@@ -25,7 +25,7 @@ use monitor::dead_man::{DeadMan, SignOfLife};
 use monitor::history::{BootId, HistoryError, Place, Stamp};
 use monitor::lock;
 use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartBody, said};
-use monitor::services::{Remembered, ServiceSettings};
+use monitor::services::{Missing, Remembered, ServiceSettings};
 use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
 use publish::{Publisher, Record, Seen, Troubles};
@@ -262,11 +262,21 @@ fn remember(history: &Path, services: &[ServiceSettings]) -> Remembered {
     let deadline = now.monotonic.plus(REMEMBERING);
     let may_go_on = || SystemClock.now() < deadline;
     let anew = "what services held before is not known, and leaks are looked for anew";
+    let part =
+        "not all that services held before is known, and leaks of the rest are looked for anew";
     match Remembered::read(history, services, now, may_go_on) {
-        Ok(Some(remembered)) => return remembered,
-        Ok(None) => {
-            let seconds = REMEMBERING.as_secs();
-            crate::complain(&format!("{anew}: reading took longer than {seconds} s"));
+        Ok(remembered) => {
+            match remembered.missing() {
+                None => {}
+                Some(Missing::Time) => {
+                    let seconds = REMEMBERING.as_secs();
+                    crate::complain(&format!("{part}: reading took longer than {seconds} s"));
+                }
+                Some(Missing::Unreadable(error)) => {
+                    crate::complain(&format!("{part}: {}", said(error)));
+                }
+            }
+            return remembered;
         }
         // There is nothing to remember yet, or the keeper of the history says why not.
         Err(HistoryError::Absent { .. }) => {}
