@@ -180,8 +180,14 @@ impl Evidences {
                 let detail = "a known-answer test through it had another answer";
                 dossier.seen(Kind::WrongAnswer, WRONG_BY_EITHER, detail, now);
             }
+            // One may have met a moment in which there was nothing to be had.
+            Tests::Refused { times: 0 | 1, .. } => {}
             // That its card is away is not weighed here.
             Tests::Refused { refused, .. } if refused.code == "no-card" => {}
+            Tests::Refused { refused, .. } if refused.code == "resources" => {
+                let detail = "it has nothing left to do a known-answer test with";
+                dossier.seen(Kind::FailedOpens, DECLINED, detail, now);
+            }
             Tests::Refused { refused, .. } if refused.command == "open" => {
                 let detail = "it opens no session for a known-answer test";
                 dossier.seen(Kind::Permission, DECLINED, detail, now);
@@ -296,7 +302,7 @@ mod tests {
     use super::*;
     use crate::attribution::Assessment;
     use crate::leak::Speed;
-    use crate::probe::{Enquiry, ProbeError, ServiceAnswer, Statistics};
+    use crate::probe::{Enquiry, ProbeError, Refused, ServiceAnswer, Statistics};
     use crate::services::{DeviceFailures, Throttled, Unaccounted, judge};
     use crate::status::Unit;
     use crate::verdict::Cause;
@@ -413,6 +419,47 @@ mod tests {
         };
         let lost = assessed(&of(lost), &Sample::QUIET);
         assert_eq!(lost.cause, Cause::ServiceHang, "{lost:#?}");
+    }
+
+    #[test]
+    fn a_refused_test_weighs_from_the_second_time_on_and_by_what_was_missing() {
+        let watching = [leak(Level::Watching)];
+        let of = |code: &str, times| {
+            let refused = Refused {
+                command: "open",
+                code: code.to_owned(),
+                message: "no".to_owned(),
+            };
+            let facts = Facts {
+                process: Found::Running,
+                reach: None,
+                silent_in_a_row: 0,
+                excused_in_a_row: 0,
+                work: Work::Done,
+                tests: Tests::Refused {
+                    refused: &refused,
+                    times,
+                },
+                throttled: None,
+                leaks: &watching,
+                ledgers: LedgerFacts::default(),
+                oom_kills: 0,
+            };
+            assessed(&facts, &Sample::QUIET)
+        };
+        for code in ["resources", "denied"] {
+            let once = of(code, 1);
+            assert_eq!(
+                once.confidence(Cause::None),
+                of("no-card", 1).confidence(Cause::None)
+            );
+            assert!(of(code, 2).confidence(Cause::None) < once.confidence(Cause::None));
+        }
+        let (full, denied) = (of("resources", 2), of("denied", 2));
+        for (cause, by_full) in [(Cause::ServiceLeak, true), (Cause::Configuration, false)] {
+            let is_likelier = full.confidence(cause) > denied.confidence(cause);
+            assert_eq!(is_likelier, by_full, "{cause:?}: {full:#?}");
+        }
     }
 
     #[test]

@@ -368,15 +368,16 @@ fn tests(facts: &Facts<'_>) -> Option<Finding> {
             finding(Cause::Undetermined, Some(16), "wrong-answer", detail)
         }
         Tests::Refused { refused, times } => {
-            // One may have met a moment without a card, or a queue that was full.
-            let cause = match times {
-                0 | 1 => Cause::None,
-                _ => Cause::Undetermined,
-            };
             let code = match &*refused.code {
                 "resources" => Some(NO_RESOURCES),
                 _ if refused.command == "open" => Some(NO_SESSION),
                 _ => None,
+            };
+            // One may have met a moment without a card, or a queue that was full, and makes nobody a
+            // victim.
+            let (cause, code) = match times {
+                0 | 1 => (Cause::None, None),
+                _ => (Cause::Undetermined, code),
             };
             let refused = text::clean(&refused.to_string());
             let detail = format!("of a known-answer test {refused}, {}", in_a_row(times));
@@ -625,8 +626,12 @@ mod tests {
         let first = "known-answer-refused";
         let refused = &no_session;
         let once = judged(Tests::Refused { refused, times: 1 });
-        assert_eq!(once, expected(Cause::None, &[4], first));
+        assert_eq!(once, expected(Cause::None, &[], first));
+        let twice = judged(Tests::Refused { refused, times: 2 });
+        assert_eq!(twice, expected(Cause::Undetermined, &[4], first));
         let refused = &no_port;
+        let once = judged(Tests::Refused { refused, times: 1 });
+        assert_eq!(once, expected(Cause::None, &[], first));
         let twice = judged(Tests::Refused { refused, times: 2 });
         assert_eq!(twice, expected(Cause::Undetermined, &[6], first));
         let first = "known-answer-lost";

@@ -27,6 +27,9 @@ const INTERVALS_FRESH: u32 = 2;
 /// The tests of one process.
 #[derive(Debug, Default)]
 pub(super) struct KnownAnswers {
+    /// The last one that was taken, whether or not it told anything.
+    seen: Option<Tested>,
+    /// The last one that told something.
     last: Option<Tested>,
     at: Option<Instant>,
     /// Tests in a row that were refused.
@@ -60,12 +63,15 @@ impl KnownAnswers {
         excuse: Excuse,
         now: Instant,
     ) {
-        let is_known = self.last.as_ref().is_some_and(|it| Arc::ptr_eq(it, &seen));
-        if is_known || matches!(seen.as_ref(), Ok(KnownAnswer::NotConnected)) {
+        let is_known = self.seen.as_ref().is_some_and(|it| Arc::ptr_eq(it, &seen));
+        if is_known {
             return;
         }
+        // What tells nothing now tells nothing later either, when what explains it may be over.
+        self.seen = Some(Arc::clone(&seen));
         let (mut refused, mut lost, mut excused) = (0, 0, 0);
         match seen.as_ref() {
+            Ok(KnownAnswer::NotConnected) => return,
             Ok(KnownAnswer::Lost { .. }) if !answers => return,
             Ok(KnownAnswer::Lost { .. }) => {
                 let is_excused = excuse.is_one() || matches!(work, Work::Done);
@@ -76,6 +82,7 @@ impl KnownAnswers {
             _ => {}
         }
         *self = Self {
+            seen: self.seen.take(),
             last: Some(seen),
             at: Some(now),
             refused_in_a_row: refused,
@@ -187,7 +194,10 @@ mod tests {
         let seen = lost();
         tests.take(Arc::clone(&seen), true, Work::Unknown, NONE, at(180));
         tests.take(seen, true, Work::Unknown, NONE, at(181));
-        tests.take(lost(), false, Work::Unknown, NONE, at(240));
+        let of_silence = lost();
+        tests.take(Arc::clone(&of_silence), false, Work::Unknown, NONE, at(240));
+        // Nor is the latter when it answers again.
+        tests.take(of_silence, true, Work::Unknown, NONE, at(241));
         assert_eq!(lost_so_often(tests.tests(INTERVAL, at(240))), (2, 2));
         assert_eq!(tests.tests(INTERVAL, at(301)), Tests::Unknown);
         tests.take(right(), true, Work::Unknown, NONE, at(310));
