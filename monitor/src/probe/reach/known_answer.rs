@@ -209,13 +209,15 @@ impl Conversation {
 
     fn line(&mut self) -> Result<String, Stop> {
         loop {
-            if let Some(len) = self.received.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.received.drain(..=len).collect();
-                return Ok(printable(&String::from_utf8_lossy(&line[..len])));
-            }
-            if self.received.len() >= LINE_LEN_MAX {
+            let end = self.received.iter().position(|&byte| byte == b'\n');
+            // More than a line's length may come at once, with its end or without.
+            if end.unwrap_or(self.received.len()) >= LINE_LEN_MAX {
                 let what = format!("answers with a line of more than {LINE_LEN_MAX} bytes");
                 return Err(Stop::Nonsense(what));
+            }
+            if let Some(len) = end {
+                let line: Vec<u8> = self.received.drain(..=len).collect();
+                return Ok(printable(&String::from_utf8_lossy(&line[..len])));
             }
             self.attempt.receive(&self.socket, &mut self.received)?;
         }
@@ -305,6 +307,26 @@ mod tests {
         let thread = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             while stream.write_all(&[b'x'; 4096]).is_ok() {}
+        });
+        let found = KnownAnswerProbe::new(PATIENT).observe(&address, Instant::ORIGIN);
+        assert_eq!(found.unwrap_err().kind(), "nonsense");
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_no_answer_though_it_ends() {
+        const LEN: usize = 5000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ServiceAddress::Tcp(listener.local_addr().unwrap());
+        let thread = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(&stream).lines();
+            let _ = lines.next();
+            let mut line = b"error no-card ".to_vec();
+            line.resize(LEN, b'x');
+            line.push(b'\n');
+            let _ = (&stream).write_all(&line);
+            while let Some(Ok(_)) = lines.next() {}
         });
         let found = KnownAnswerProbe::new(PATIENT).observe(&address, Instant::ORIGIN);
         assert_eq!(found.unwrap_err().kind(), "nonsense");
