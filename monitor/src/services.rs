@@ -128,6 +128,14 @@ pub struct CardFacts {
     pub moves: bool,
 }
 
+impl CardFacts {
+    /// Whether somebody counts what it does. Of a card that is away and that nobody publishes a page of,
+    /// only that is known, and its zeros are no figures.
+    pub(crate) const fn are_counted(&self) -> bool {
+        !self.absent || self.requests > 0
+    }
+}
+
 /// What is around a service.
 #[derive(Debug, Default)]
 pub struct Surroundings<'a> {

@@ -30,9 +30,10 @@ use crate::services::{
     CardFacts, Remembered, ServiceSettings, ServiceTime, ServiceTransition, Services, Surroundings,
 };
 use crate::status::{
-    AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, HeartbeatFigures, IdentityFigures,
-    LightFigures, LinkFigures, ProbeErrorCount, ProcessFigures, QatFigures, SCHEMA, SensorFigures,
-    ServiceTransitionRecord, Simulation, Status, TransitionRecord, warnings_of_sensors,
+    AssessmentFigures, BreakerFigures, CardStatus, CheckFigures, FunctionFigures, HeartbeatFigures,
+    IdentityFigures, LightFigures, LinkFigures, ProbeErrorCount, ProcessFigures, QatFigures,
+    SCHEMA, SensorFigures, ServiceTransitionRecord, Simulation, Status, TransitionRecord,
+    VendorCardFigures, warnings_of_sensors,
 };
 use crate::verdict::{Cause, Judge, Limits, Look, State, Transition};
 use card_spec::pci::Bdf;
@@ -292,11 +293,7 @@ impl Watch {
         let surroundings = Surroundings {
             host,
             host_sample,
-            cards: cards
-                .iter()
-                .map(|card| (&*card.card, facts(card)))
-                .chain(qat.iter().filter_map(facts_of_qat))
-                .collect(),
+            cards: facts_of_all(&cards, &qat, &functions),
             oom_kills: self.host_judge.oom_kills(),
         };
         let services = self.services.poll(&surroundings, now);
@@ -584,6 +581,21 @@ impl Card {
     }
 }
 
+/// What is known of every card of the host that may explain what its service does.
+fn facts_of_all<'a>(
+    cards: &'a [CardStatus],
+    qat: &'a [QatFigures],
+    functions: &'a [VendorCardFigures],
+) -> BTreeMap<&'a str, CardFacts> {
+    let functions = functions.iter().map(|card| &card.function);
+    cards
+        .iter()
+        .map(|card| (&*card.card, facts(card)))
+        .chain(qat.iter().filter_map(facts_of_qat))
+        .chain(functions.filter_map(facts_of_absent))
+        .collect()
+}
+
 /// What a card's verdict explains of its service.
 fn facts(card: &CardStatus) -> CardFacts {
     let absent = card.cause == Cause::CardAbsent || card.state == State::Disconnected;
@@ -601,17 +613,30 @@ fn facts(card: &CardStatus) -> CardFacts {
     }
 }
 
-/// The same of a card that its kernel driver owns; `None` while its counters may not be read.
+/// The same of a card that its kernel driver owns; `None` while it is there and its counters may not be
+/// read.
 fn facts_of_qat(card: &QatFigures) -> Option<(&str, CardFacts)> {
+    // Its counters have gone with it.
+    if let Some(absent) = facts_of_absent(&card.function) {
+        return Some(absent);
+    }
     let requests = card.requests?;
     let facts = CardFacts {
-        absent: card.function.cause == Cause::CardAbsent,
         requests,
         in_flight: requests.saturating_sub(card.responses?),
         moves: card.responds == Some(true) && card.frozen_engines.is_empty(),
         ..CardFacts::default()
     };
     Some((&card.function.card, facts))
+}
+
+/// That a card has gone of which nobody publishes a page; `None` while it is there.
+fn facts_of_absent(card: &FunctionFigures) -> Option<(&str, CardFacts)> {
+    let absent = CardFacts {
+        absent: true,
+        ..CardFacts::default()
+    };
+    (card.cause == Cause::CardAbsent).then_some((&*card.card, absent))
 }
 
 fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {

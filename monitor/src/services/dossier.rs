@@ -73,7 +73,9 @@ impl Evidences {
             if card.moves {
                 dossier.counter_moved("the card's heartbeat moves", now);
             }
-            dossier.in_flight(card.in_flight, now);
+            if card.are_counted() {
+                dossier.in_flight(card.in_flight, now);
+            }
         }
         let circumstances = Circumstances {
             local_health: 0,

@@ -539,14 +539,15 @@ fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample
     let outstanding = resources::sum(modules().map(|module| module.outstanding()));
     // A service that answers and lists no card has none.
     let lists_none = answer.is_some_and(|answer| answer.enquiry.modules.is_empty());
+    let counted = card.filter(CardFacts::are_counted);
     Sample {
         held: 0.0,
         // Of the same source as those that fail, with which they are compared.
-        opens: card.map(|card| card.requests).or(commands),
-        failed_opens: card.map(|card| card.failed),
+        opens: counted.map(|card| card.requests).or(commands),
+        failed_opens: counted.map(|card| card.failed),
         commands,
         load: outstanding
-            .or_else(|| card.map(|card| card.in_flight))
+            .or_else(|| counted.map(|card| card.in_flight))
             .map(lossy),
         card_absent: lists_none || card.is_some_and(|card| card.absent),
         host_total: None,

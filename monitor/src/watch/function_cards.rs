@@ -259,6 +259,18 @@ mod tests {
         &status.functions[0].function
     }
 
+    /// What its service is told of it.
+    fn is_away(status: &Status) -> bool {
+        let Status {
+            cards,
+            qat,
+            functions,
+            ..
+        } = status;
+        let facts = super::super::facts_of_all(cards, qat, functions);
+        facts.get(CARD).is_some_and(|card| card.absent)
+    }
+
     #[test]
     fn an_nshield_is_found_by_its_function_and_shown_with_its_link_and_sensors() {
         let mut host = Host::new();
@@ -334,12 +346,14 @@ mod tests {
             let status = host.look(seconds);
             assert_eq!(only(&status).cause, Cause::CardAbsent, "{status:?}");
             assert_eq!(only(&status).link, None);
+            assert!(is_away(&status), "its service is told");
         }
         let target = "../../../devices/pci0000:5d/0000:5d:00.0/0000:5e:00.0";
         symlink(target, host.path("sys/bus/pci/devices", "0000:5e:00.0")).unwrap();
         host.write(FUNCTION, "config", "");
         let status = host.look(130);
         assert_eq!(only(&status).cause, Cause::None, "{status:?}");
+        assert!(!is_away(&status));
     }
 
     #[test]

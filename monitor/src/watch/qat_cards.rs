@@ -393,7 +393,10 @@ mod tests {
             let card = look(&mut cards, tree.path(), seconds).remove(0);
             assert_eq!(card.function.cause, Cause::CardAbsent, "{card:?}");
             assert_eq!(card.function.evidence[0].code, "gone");
-            assert_eq!((card.responds, card.function.link), (None, None));
+            assert_eq!((card.responds, &card.function.link), (None, &None));
+            let card = [card];
+            let facts = super::super::facts_of_all(&[], &card, &[]);
+            assert!(facts.values().all(|it| it.absent) && facts.len() == 1);
         }
         function(&tree, "0000:6b:00.0", "qat_4xxx");
         let card = look(&mut cards, tree.path(), 200).remove(0);
