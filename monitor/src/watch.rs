@@ -266,7 +266,7 @@ impl Watch {
         let mut late = false;
         let company = Company::of(self.cards.values());
         for card in self.cards.values_mut() {
-            if let Some(others) = company.others(card.trouble) {
+            if let Some(others) = card.trouble.others(&company, now) {
                 card.judge.weigh_others(others, now);
             }
             card.load

@@ -1,7 +1,8 @@
 //! Whether the other cards of a host went wrong when one of them did: what hits several at once is
 //! seldom one of them, and what hits one of several is seldom the host.
 //!
-//! Only what each has come to be is compared, and not why: that is weighed for each by itself.
+//! Only what each has come to be is compared, and not why: that is weighed for each by itself. Nor is
+//! known here which of them an operator wants without work: that is known where orders are.
 
 use super::Card;
 use crate::diagnosis::Others;
@@ -16,19 +17,42 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 /// How one card was, from poll to poll.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trouble {
+    /// Whether it was ever found well. When one went wrong that never was is not known: whoever begins
+    /// to watch finds all of those at once.
+    was_well: bool,
     since: Option<Instant>,
+    /// What became of the others when it went wrong.
+    others: Option<Others>,
 }
 
 impl Trouble {
     /// Takes in how the card is found. What nobody knows goes on as it was.
     pub(super) fn poll(&mut self, state: State, now: Instant) {
         match state {
-            State::Unavailable | State::Unreachable => {
+            State::Unavailable | State::Unreachable if self.was_well => {
                 self.since.get_or_insert(now);
             }
-            State::Connected | State::Disconnected => self.since = None,
-            State::Unknown => {}
+            State::Connected | State::Disconnected => {
+                *self = Self {
+                    was_well: true,
+                    ..Self::default()
+                };
+            }
+            State::Unavailable | State::Unreachable | State::Unknown => {}
         }
+    }
+
+    /// What became of the others when it went wrong, until it is well again: which of them are well by
+    /// then is another matter. `None` if it has not gone wrong, or is alone.
+    pub(super) fn others(&mut self, company: &Company, now: Instant) -> Option<Others> {
+        let since = self.since?;
+        if now.since(since) <= AT_ONCE {
+            // One that went wrong with it and is well again so soon went wrong all the same.
+            let is_more = |found: &Others| self.others.is_none_or(|kept| found.hit > kept.hit);
+            let found = company.others(since).filter(is_more);
+            self.others = found.or(self.others);
+        }
+        self.others
     }
 }
 
@@ -55,9 +79,8 @@ impl Company {
         }
     }
 
-    /// What became of the others when this one went wrong; `None` if it has not, or is alone.
-    pub(super) fn others(&self, of: Trouble) -> Option<Others> {
-        let since = of.since?;
+    /// What becomes of the others when one goes wrong at that time; `None` if it is alone.
+    fn others(&self, since: Instant) -> Option<Others> {
         let at_once = |other: &&Instant| other.since(since).max(since.since(**other)) <= AT_ONCE;
         // It is one of them itself.
         let hit = self.began.iter().filter(at_once).count().saturating_sub(1);
@@ -170,6 +193,34 @@ mod tests {
             of.map_or(0.0, |it| it.probability)
         };
         assert!(likely(&two[0]) > likely(&one[0]), "they may share a port");
+    }
+
+    #[test]
+    fn what_hit_two_cards_at_once_is_told_of_the_one_that_stays_away_when_the_other_is_back() {
+        let mut host = Host::new();
+        host.lives(5, &[]);
+        host.lives(3, &[0, 1]);
+        for seconds in [5, 60] {
+            let one = host.lives(seconds, &[0]);
+            assert_eq!(
+                hit(&one[0]),
+                Some("1 of 2 other cards went wrong when it did")
+            );
+        }
+        host.lives(60, &[]);
+        let again = host.lives(3, &[0]);
+        assert_eq!(hit(&again[0]), None, "that is another time");
+    }
+
+    #[test]
+    fn cards_that_are_away_when_watching_begins_did_not_go_wrong_at_once() {
+        let mut host = Host::new();
+        let two = host.lives(5, &[0, 1]);
+        assert_eq!(two[0].state, State::Unreachable, "{two:?}");
+        let three = host.lives(3, &[0, 1, 2]);
+        for card in two.iter().chain(&three) {
+            assert_eq!(hit(card), None);
+        }
     }
 
     #[test]

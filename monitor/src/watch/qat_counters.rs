@@ -39,7 +39,7 @@ struct Count(Option<u64>);
 #[derive(Debug)]
 struct Engine {
     counters: EngineCounters,
-    /// The fewest answers that it has owed at any look.
+    /// The fewest answers that it has owed at any look since it went on after it was taken to hang.
     owed_min: u64,
     /// Looks in a row in which it owed more and gave none.
     unmoved_looks: u32,
@@ -89,7 +89,7 @@ impl QatCounters {
     /// Engines that owe answers and give none.
     pub(super) fn frozen(&self) -> impl Iterator<Item = &EngineCounters> {
         let engines = self.engines.values();
-        let frozen = engines.filter(|engine| engine.unmoved_looks >= FROZEN_LOOKS);
+        let frozen = engines.filter(|engine| engine.is_frozen());
         frozen.map(|engine| &engine.counters)
     }
 
@@ -163,6 +163,10 @@ impl Engine {
         }
     }
 
+    const fn is_frozen(&self) -> bool {
+        self.unmoved_looks >= FROZEN_LOOKS
+    }
+
     fn take(&mut self, counters: EngineCounters, is_on_time: bool) {
         let before = self.counters;
         if counters.requests < before.requests || counters.responses < before.responses {
@@ -170,9 +174,14 @@ impl Engine {
             *self = Self::new(counters);
             return;
         }
-        self.owed_min = self.owed_min.min(counters.owed());
-        let owes = counters.owed() > self.owed_min;
         let has_answered = counters.responses != before.responses;
+        // What one that was taken to hang owes when it goes on may never be counted. It must not make
+        // it hang again whenever it is idle.
+        self.owed_min = match has_answered && self.is_frozen() {
+            true => counters.owed(),
+            false => self.owed_min.min(counters.owed()),
+        };
+        let owes = counters.owed() > self.owed_min;
         self.unmoved_looks = match owes && !has_answered && is_on_time {
             true => self.unmoved_looks.saturating_add(1),
             false => 0,
@@ -287,6 +296,20 @@ mod tests {
             NONE,
             "it moves"
         );
+    }
+
+    #[test]
+    fn an_engine_of_which_one_answer_is_never_counted_does_not_hang_in_every_pause() {
+        let mut taker = Taker::new();
+        let mut pause = |requests, responses| {
+            let looks = (0..5).map(|_| taker.take(&qat(&[(requests, responses)], 0, 0)));
+            looks.last().unwrap()
+        };
+        assert_eq!(pause(10, 10), NONE);
+        assert_eq!(pause(20, 19), [0], "it may hang");
+        assert_eq!(pause(30, 29), NONE);
+        assert_eq!(pause(40, 39), NONE);
+        assert_eq!(pause(42, 39), [0]);
     }
 
     #[test]
