@@ -31,6 +31,8 @@ struct AgainstLoad {
     check: LoadCheck,
     load: Option<Load>,
     span: Option<Span>,
+    /// The uptime of the firmware, as it said last.
+    uptime: Instant,
 }
 
 /// The time since it was last said how busy the card is.
@@ -92,8 +94,9 @@ impl Light {
         let reading = self.decoder.reading();
         if let Some(against_load) = &mut self.against_load {
             // What it signals is no matter of load.
-            against_load.count(&edges, reading == Reading::Operational);
-            against_load.weigh(now, dossier);
+            if against_load.count(&edges, reading == Reading::Operational) {
+                against_load.weigh(now, dossier);
+            }
         }
         self.at_fault = match reading.is_fault() {
             true => self.at_fault.saturating_add(1),
@@ -108,11 +111,17 @@ impl Light {
 }
 
 impl AgainstLoad {
-    fn count(&mut self, edges: &NewEdges, is_operational: bool) {
+    /// Whether something was counted that had not been: what was counted before is no news of now, the
+    /// less so where nobody says any more how busy the card is.
+    fn count(&mut self, edges: &NewEdges, is_operational: bool) -> bool {
         let (now, _) = edges.now;
+        if now < std::mem::replace(&mut self.uptime, now) {
+            // Firmware that has restarted may be another, and blink otherwise.
+            (self.check, self.span) = (LoadCheck::new(), None);
+        }
         let Some(load) = self.load.filter(|_| is_operational && !edges.gap) else {
             self.span = None;
-            return;
+            return false;
         };
         let new = Span {
             load,
@@ -121,17 +130,18 @@ impl AgainstLoad {
         };
         let Some(span) = &mut self.span else {
             self.span = Some(new);
-            return;
+            return false;
         };
         let went_off = edges.edges.iter().filter(|(_, lit)| !lit).count();
         let went_off = u32::try_from(went_off).unwrap_or(u32::MAX);
         span.blinks = span.blinks.saturating_add(went_off);
-        if load.said_at != span.load.said_at {
-            let loads = [span.load.share, load.share];
-            let elapsed = now.since(span.from);
-            self.check.add_between(loads, span.blinks, elapsed);
-            *span = new;
+        if load.said_at == span.load.said_at {
+            return false;
         }
+        let loads = [span.load.share, load.share];
+        let (blinks, elapsed) = (span.blinks, now.since(span.from));
+        *span = new;
+        self.check.add_between(loads, blinks, elapsed)
     }
 
     /// A light and figures that contradict each other cast doubt on both.

@@ -63,12 +63,12 @@ impl LoadCheck {
     }
 
     /// The light has blinked so often in the last `elapsed`, while the card did `load` of what it
-    /// can, from 0 to 1. Anything in between idle and busy is not counted.
-    pub fn add(&mut self, load: f64, blinks: u32, elapsed: Duration) {
+    /// can, from 0 to 1. Anything in between idle and busy is not counted; tells whether it was.
+    pub fn add(&mut self, load: f64, blinks: u32, elapsed: Duration) -> bool {
         let tally = match load {
             ..=IDLE_MAX => &mut self.idle,
             BUSY_MIN.. => &mut self.busy,
-            _ => return,
+            _ => return false,
         };
         tally.seen += elapsed;
         tally.blinks += f64::from(blinks);
@@ -76,15 +76,15 @@ impl LoadCheck {
             tally.seen /= 2;
             tally.blinks /= 2.0;
         }
+        true
     }
 
     /// The same of a time at whose beginning the load was the one and at whose end the other. Only
     /// where it was idle or busy at both is it taken for that all the time.
-    pub fn add_between(&mut self, loads: [f64; 2], blinks: u32, elapsed: Duration) {
+    pub fn add_between(&mut self, loads: [f64; 2], blinks: u32, elapsed: Duration) -> bool {
         let [lower, upper] = [loads[0].min(loads[1]), loads[0].max(loads[1])];
-        if upper <= IDLE_MAX || lower >= BUSY_MIN {
-            self.add(lower, blinks, elapsed);
-        }
+        let is_one = upper <= IDLE_MAX || lower >= BUSY_MIN;
+        is_one && self.add(lower, blinks, elapsed)
     }
 
     /// What was seen, in words.

@@ -76,6 +76,7 @@ mod tests {
         percent: Arc<AtomicU64>,
         watch: Watch,
         second: u64,
+        booted: u64,
     }
 
     impl Host {
@@ -121,6 +122,7 @@ mod tests {
                 percent,
                 watch,
                 second: 0,
+                booted: 0,
             };
             host.edge(0, true);
             host
@@ -142,7 +144,7 @@ mod tests {
             self.percent.store(percent, Ordering::Relaxed);
             let live = |_| {
                 self.second += 1;
-                let uptime_ms = self.second * 1_000;
+                let uptime_ms = (self.second - self.booted) * 1_000;
                 if self.second.is_multiple_of(blinks_every) {
                     self.edge(uptime_ms - 500, false);
                     self.edge(uptime_ms - 350, true);
@@ -160,7 +162,8 @@ mod tests {
         }
     }
 
-    /// A service that says what an nShield's does, of two cards.
+    /// A service that says what an nShield's does, of two cards; nothing while one is as busy as nobody
+    /// can be.
     fn serve(listener: UnixListener, percent: Arc<AtomicU64>) {
         thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
@@ -173,6 +176,9 @@ mod tests {
                     )
                 };
                 let percent = percent.load(Ordering::Relaxed);
+                if percent > 100 {
+                    continue;
+                }
                 let (ours, other) = (module(1, "A-7", percent), module(2, "B-8", 100 - percent));
                 let tree = format!("+PerModule:\n{ours}{other}");
                 let answer = format!(
@@ -221,6 +227,26 @@ mod tests {
         let shown = text::block(&status).join("\n");
         assert!(shown.contains("said to be 90 % busy, as which it does not blink"));
         assert!(metrics_of(&status).contains(&format!("{disagrees} 1.0\n")));
+    }
+
+    #[test]
+    fn what_a_light_contradicted_is_dated_and_firmware_that_restarts_begins_anew() {
+        let mut host = Host::new();
+        host.lives(300, 5, 5);
+        let status = host.lives(900, 90, 20);
+        assert_eq!(light(&status), Some((0.9, Agreement::Disagrees)));
+        let silent = host.lives(200, 101, 20);
+        assert_eq!(light(&silent), None, "nobody says so any more");
+        let weighed = &silent.cards[0].assessment.as_ref().unwrap().evidence;
+        let of_light = weighed.iter().find(|it| it.code == "light-against-load");
+        assert!(
+            of_light.is_none_or(|it| it.seconds_ago > 100.0),
+            "{weighed:?}"
+        );
+
+        host.booted = host.second;
+        let status = host.lives(30, 90, 20);
+        assert_eq!(light(&status), Some((0.9, Agreement::Unknown)));
     }
 
     #[test]
