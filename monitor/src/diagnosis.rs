@@ -18,7 +18,7 @@ mod answers;
 pub(crate) mod function;
 mod host;
 mod light;
-mod link;
+pub(crate) mod link;
 mod refusals;
 pub(crate) mod sensors;
 

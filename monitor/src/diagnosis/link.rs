@@ -35,11 +35,12 @@ pub(super) struct LinkDeltas {
     errors: Option<Errors>,
 }
 
-/// Errors counted at both ends of a link: correctable, and the others.
+/// Errors counted at a link, each at the function and at the port above it, as far as they were read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Errors {
-    correctable: u64,
-    uncorrectable: u64,
+    correctable: [Option<u64>; 2],
+    nonfatal: [Option<u64>; 2],
+    fatal: [Option<u64>; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,8 @@ impl LinkDeltas {
             Some(Err(ProbeError::Absent { what })) => {
                 let detail = format!("{what} does not exist");
                 dossier.seen(Kind::NotInSlot, 1.0, detail, now);
+                // What comes next counts for itself.
+                self.errors = None;
             }
             Some(Err(_)) | None => {}
         }
@@ -105,14 +108,16 @@ impl LinkDeltas {
 
     fn poll_errors(&mut self, link: &Link, now: Instant, dossier: &mut Dossier) {
         let port = link.port.as_ref().ok().map(|port| &port.errors);
-        let Some(errors) = Errors::of(&link.errors, port) else {
-            return;
-        };
+        let errors = Errors::of(&link.errors, port);
         let Some(before) = self.errors.replace(errors) else {
             return;
         };
-        let correctable = errors.correctable.saturating_sub(before.correctable);
-        let uncorrectable = errors.uncorrectable.saturating_sub(before.uncorrectable);
+        let Some(correctable) = growth(before.correctable, errors.correctable) else {
+            return;
+        };
+        let nonfatal = growth(before.nonfatal, errors.nonfatal).unwrap_or(0);
+        let fatal = growth(before.fatal, errors.fatal).unwrap_or(0);
+        let uncorrectable = nonfatal.saturating_add(fatal);
         if uncorrectable > 0 || correctable >= CORRECTABLE_MIN {
             let detail =
                 format!("{correctable} correctable and {uncorrectable} other errors were counted");
@@ -166,21 +171,24 @@ impl LinkDeltas {
 }
 
 impl Errors {
-    fn of(function: &ErrorTotals, port: Option<&ErrorTotals>) -> Option<Self> {
-        let ends: Vec<_> = [Some(function), port].into_iter().flatten().collect();
-        let sum = |of: fn(&ErrorTotals) -> &Result<u64, ProbeError>| {
-            let seen: Vec<_> = ends
-                .iter()
-                .filter_map(|end| of(end).as_ref().ok())
-                .collect();
-            (!seen.is_empty()).then(|| seen.into_iter().sum::<u64>())
+    fn of(function: &ErrorTotals, port: Option<&ErrorTotals>) -> Self {
+        let ends = |of: fn(&ErrorTotals) -> &Result<u64, ProbeError>| {
+            [Some(function), port].map(|end| of(end?).as_ref().ok().copied())
         };
-        Some(Self {
-            correctable: sum(|end| &end.correctable)?,
-            uncorrectable: sum(|end| &end.nonfatal).unwrap_or(0)
-                + sum(|end| &end.fatal).unwrap_or(0),
-        })
+        Self {
+            correctable: ends(|end| &end.correctable),
+            nonfatal: ends(|end| &end.nonfatal),
+            fatal: ends(|end| &end.fatal),
+        }
     }
+}
+
+/// How much more the ends of a link have counted, of those that were read both before and now: what one
+/// had counted before it could be read is no news. `None` if neither was read twice.
+pub(crate) fn growth(before: [Option<u64>; 2], now: [Option<u64>; 2]) -> Option<u64> {
+    let ends = before.into_iter().zip(now);
+    let grown = ends.filter_map(|(before, now)| Some(now?.saturating_sub(before?)));
+    grown.reduce(u64::saturating_add)
 }
 
 fn weigh_storm(last: &Counts, counts: &Counts, dossier: &mut Dossier) {
@@ -190,5 +198,19 @@ fn weigh_storm(last: &Counts, counts: &Counts, dossier: &mut Dossier) {
     if arrived / seconds > STORM_PER_SECOND && arrived / STORM_FACTOR > due {
         let detail = format!("{arrived} interrupts for {due} completions in {seconds} s");
         dossier.seen(Kind::InterruptStorm, 1.0, detail, counts.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_an_end_that_was_not_read_before_are_no_growth() {
+        assert_eq!(growth([Some(1), None], [Some(1), Some(70)]), Some(0));
+        assert_eq!(growth([Some(1), Some(70)], [Some(3), None]), Some(2));
+        assert_eq!(growth([Some(1), Some(7)], [Some(2), Some(9)]), Some(3));
+        assert_eq!(growth([Some(9), None], [Some(0), None]), Some(0), "anew");
+        assert_eq!(growth([None, Some(7)], [Some(2), None]), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::at_function::AtFunction;
 use super::driver::Driver;
+use crate::diagnosis::link::growth;
 use crate::probe::{HwmonProbe, Link, LinkProbe, ProbeError, Sensors};
 use card_spec::pci::Bdf;
 use hwshim::clock::Instant;
@@ -94,24 +95,27 @@ impl Function {
 /// tells is that there are more.
 #[derive(Debug, Default)]
 struct FatalErrors {
-    before: Option<u64>,
+    /// At the function, and at the port.
+    before: [Option<u64>; 2],
     seen_at: Option<Instant>,
 }
 
 impl FatalErrors {
     /// Whether there was one of late.
     fn poll(&mut self, link: Option<&Result<Link, ProbeError>>, now: Instant) -> bool {
-        let link = link.and_then(|link| link.as_ref().ok());
-        let count = link.and_then(|link| {
-            let port = link.port.as_ref().ok().map(|port| &port.errors);
-            let ends = [Some(&link.errors), port].into_iter().flatten();
-            ends.filter_map(|end| end.fatal.as_ref().ok().copied())
-                .reduce(u64::saturating_add)
-        });
-        if let Some(count) = count
-            && self.before.replace(count).is_some_and(|it| it < count)
-        {
-            self.seen_at = Some(now);
+        match link {
+            Some(Ok(link)) => {
+                let port = link.port.as_ref().ok().map(|port| &port.errors);
+                let ends = [Some(&link.errors), port];
+                let counts = ends.map(|end| end?.fatal.as_ref().ok().copied());
+                let before = std::mem::replace(&mut self.before, counts);
+                if growth(before, counts).is_some_and(|it| it > 0) {
+                    self.seen_at = Some(now);
+                }
+            }
+            // What comes next into its place counts for itself.
+            Some(Err(ProbeError::Absent { .. })) => self.before = [None; 2],
+            Some(Err(_)) | None => {}
         }
         self.seen_at.is_some_and(|at| now.since(at) < FATAL_FRESH)
     }

@@ -334,6 +334,31 @@ mod tests {
     }
 
     #[test]
+    fn errors_that_were_there_when_an_end_of_a_link_or_a_card_came_back_are_no_news() {
+        let mut host = Host::new();
+        host.look(0);
+        for file in ["aer_dev_correctable", "aer_dev_fatal"] {
+            fs::remove_file(host.path(PORT, file)).unwrap();
+        }
+        host.look(10);
+        host.write(PORT, "aer_dev_correctable", "TOTAL_ERR_COR 4711\n");
+        host.write(PORT, "aer_dev_fatal", "TOTAL_ERR_FATAL 1\n");
+        let status = host.look(20);
+        assert_eq!(only(&status).cause, Cause::None, "{status:?}");
+
+        let link = host.path("sys/bus/pci/devices", "0000:5e:00.0");
+        let target = fs::read_link(&link).unwrap();
+        fs::remove_file(&link).unwrap();
+        host.look(30);
+        host.write(FUNCTION, "aer_dev_correctable", "TOTAL_ERR_COR 4711\n");
+        host.write(FUNCTION, "aer_dev_fatal", "TOTAL_ERR_FATAL 1\n");
+        symlink(target, link).unwrap();
+        let status = host.look(40);
+        assert_eq!(only(&status).cause, Cause::None, "{status:?}");
+        assert!(only(&status).codes.is_empty(), "{status:?}");
+    }
+
+    #[test]
     fn one_that_is_pulled_out_is_absent_and_one_that_reads_as_all_ones_has_lost_its_link() {
         let mut host = Host::new();
         host.look(0);
