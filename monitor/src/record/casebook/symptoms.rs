@@ -7,7 +7,7 @@ use super::super::{DETAIL_LEN_MAX, cut, subject};
 use super::UNKNOWN_FOR;
 use crate::checks;
 use crate::incident::Symptom;
-use crate::status::{CardStatus, FunctionFigures, HostFigures, ServiceStatus};
+use crate::status::{AssessmentFigures, CardStatus, FunctionFigures, HostFigures, ServiceStatus};
 use crate::verdict::{Cause, Evidence, State};
 use hwshim::clock::Instant;
 use std::borrow::Cow;
@@ -37,7 +37,6 @@ pub(super) fn of_card(card: &CardStatus, at: Instant) -> Option<Shown> {
     if !is_wrong {
         return None;
     }
-    let verdict = card.evidence.iter().map(sight);
     let assessment = card.assessment.as_ref();
     let weighed = assessment.into_iter().flat_map(|assessment| {
         let (speaks_for, against) = assessment.for_and_against(card.cause);
@@ -47,16 +46,33 @@ pub(super) fn of_card(card: &CardStatus, at: Instant) -> Option<Shown> {
     });
     let sights: Vec<_> = match card.state {
         // What is at fault with a card that serves stands in what was weighed.
-        State::Connected => weighed.chain(verdict).collect(),
-        _ => verdict.chain(weighed).collect(),
+        State::Connected => weighed.chain(fresh(&card.evidence, assessment)).collect(),
+        // What keeps a card out of use does so now, whenever it came to be.
+        _ => card.evidence.iter().map(sight).chain(weighed).collect(),
     };
     shown(&card.card, &sights, &card.codes, card.cause, at)
 }
 
 /// What is wrong with a card of which nobody publishes a page, if anything is.
 pub(super) fn of_function(card: &FunctionFigures, at: Instant) -> Option<Shown> {
-    let sights: Vec<_> = card.evidence.iter().map(sight).collect();
+    let sights = fresh(&card.evidence, card.assessment.as_ref());
     shown(&card.card, &sights, &card.codes, card.cause, at).filter(|_| card.cause != Cause::None)
+}
+
+/// What was seen of late, of a card that is judged by what is weighed. What was not weighed has no age: it
+/// goes with what decided.
+fn fresh<'a>(
+    evidence: &'a [Evidence],
+    assessment: Option<&'a AssessmentFigures>,
+) -> Vec<Sight<'a>> {
+    let age = |it: &Evidence| {
+        let mut weighed = assessment?.evidence.iter();
+        let found = weighed.find(|weighed| weighed.seen && weighed.code == it.code)?;
+        Some(found.seconds_ago)
+    };
+    let decided = evidence.first().and_then(age).unwrap_or(0.0);
+    let is_fresh = |it: &&Evidence| age(it).unwrap_or(decided) <= SEEN_WITHIN;
+    evidence.iter().filter(is_fresh).map(sight).collect()
 }
 
 /// What is wrong with the host, if that is known.

@@ -567,3 +567,39 @@ fn a_service_that_leaks_and_does_not_answer_has_both_for_symptoms() {
     let symptoms: Vec<_> = symptoms.map(|it| (&*it.code, it.check)).collect();
     assert_eq!(symptoms, [("no-answer", Some(17)), ("leak", Some(24))]);
 }
+
+#[test]
+fn what_a_link_had_long_ago_is_no_symptom_of_now_though_it_is_at_fault_still() {
+    let mut status = status();
+    let mut link = weighed("aer", 5.0);
+    link.weights = [(Cause::Link, 1.5)].into();
+    let card = &mut status.cards[0];
+    becomes(card, State::Connected, Cause::Link);
+    (card.evidence, card.codes) = (evidence("aer"), vec![21]);
+    card.evidence.extend(evidence("noted"));
+    card.assessment.as_mut().unwrap().evidence = vec![link];
+    let card = card.clone();
+    let function = crate::status::FunctionFigures {
+        card: card.card.clone(),
+        driver: None,
+        cause: card.cause,
+        drained: None,
+        evidence: card.evidence.clone(),
+        codes: card.codes.clone(),
+        advice: Vec::new(),
+        link: None,
+        sensors: Vec::new(),
+        warnings: Vec::new(),
+        assessment: card.assessment.clone(),
+    };
+    for (seconds_ago, symptoms) in [(5.0, Some(1)), (61.0, None)] {
+        let (mut card, mut function) = (card.clone(), function.clone());
+        for assessment in [&mut card.assessment, &mut function.assessment] {
+            assessment.as_mut().unwrap().evidence[0].seconds_ago = seconds_ago;
+        }
+        let of_card = symptoms::of_card(&card, Instant::ORIGIN);
+        let of_function = symptoms::of_function(&function, Instant::ORIGIN);
+        assert_eq!(of_card.map(|it| it.symptoms.len()), symptoms);
+        assert_eq!(of_function.map(|it| it.symptoms.len()), symptoms);
+    }
+}
