@@ -184,10 +184,18 @@ fn router(router: &RouterFigures) -> String {
         router,
         pid,
         published_seconds_ago,
+        stale,
         requests,
         tls,
     } = router;
-    let age = spoken(Duration::try_from_secs_f64(*published_seconds_ago).unwrap_or_default());
+    let published = match published_seconds_ago {
+        Some(seconds) => {
+            let age = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            format!("published {} ago", spoken(age))
+        }
+        None => "published before this host was started".to_owned(),
+    };
+    let left = if *stale { "gone or stopped, " } else { "" };
     let does = match tls {
         Some(tls) => format!(
             "{}, {} failed; {} open",
@@ -199,7 +207,7 @@ fn router(router: &RouterFigures) -> String {
         None => counted(requests.submitted, "request"),
     };
     let router = clean(router);
-    format!("{router}: a router without a card (process {pid}, published {age} ago): {does}")
+    format!("{router}: a router without a card (process {pid}, {left}{published}): {does}")
 }
 
 fn cards(cards: &[CardStatus]) -> Vec<String> {
@@ -423,7 +431,8 @@ mod tests {
         let figures = |tls| RouterFigures {
             router: "serve-tls:[::1]:8443".to_owned(),
             pid: 7,
-            published_seconds_ago: 0.1,
+            published_seconds_ago: Some(0.1),
+            stale: false,
             requests: card_spec::telemetry::Requests::new_zeroed().into(),
             tls,
         };
@@ -433,6 +442,14 @@ mod tests {
              5 TLS handshakes, 3 failed; 1 connection open"
         );
         assert!(router(&figures(None)).ends_with("ago): 0 requests"));
+        let left = RouterFigures {
+            published_seconds_ago: None,
+            stale: true,
+            ..figures(None)
+        };
+        let says =
+            "(process 7, gone or stopped, published before this host was started): 0 requests";
+        assert!(router(&left).ends_with(says));
     }
 
     #[test]
