@@ -13,12 +13,13 @@
 
 #![expect(clippy::print_stdout, reason = "it reports on standard output")]
 
+#[path = "../tests/held/mod.rs"]
+mod held;
+
+use held::{Silent, resident_bytes};
+use hwshim::accelerator::Accelerator;
 use hwshim::accelerator::software::{self, Ring};
-use hwshim::accelerator::{
-    Accelerator, Algorithm, Completion, Counters, DeviceError, Rejected, Request, State,
-};
 use hwshim::acceptor::{OffloadAcceptor, Options};
-use hwshim::clock::Instant;
 use hwshim::kat;
 use hwshim::key::SignatureScheme;
 use hwshim::provider::Provider;
@@ -34,7 +35,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,12 +152,8 @@ async fn in_a_row<F: Future>(handshake: impl Fn() -> F) -> Duration {
 /// Resident memory for each handshake that waits.
 async fn memory(hello: &Arc<[u8]>) -> Result<(), Failure> {
     let is_silent = Arc::new(AtomicBool::new(false));
-    let silent = Silent {
-        is_silent: Arc::clone(&is_silent),
-        ring: Ring::default(),
-        requests: Vec::new(),
-    };
-    let provider = Provider::new(router(Box::new(silent), Offload::EVERYTHING)?);
+    let silent = Box::new(Silent::once(&is_silent));
+    let provider = Provider::new(router(silent, Offload::EVERYTHING)?);
     let options = Options {
         timeout: Duration::from_secs(600),
         ..Options::default()
@@ -345,79 +341,6 @@ impl AsyncWrite for Client {
     }
 }
 
-/// Answers until it is told to be silent: its trial, and nothing else.
-#[derive(Debug)]
-struct Silent {
-    is_silent: Arc<AtomicBool>,
-    ring: Ring,
-    requests: Vec<Request>,
-}
-
-impl Accelerator for Silent {
-    fn name(&self) -> &'static str {
-        "silent"
-    }
-
-    fn offers(&self, algorithm: Algorithm) -> bool {
-        matches!(algorithm, Algorithm::Sign(_))
-    }
-
-    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
-        if self.is_silent.load(Ordering::Relaxed) {
-            self.requests.push(request);
-            return Ok(());
-        }
-        self.ring.submit(request, now)
-    }
-
-    fn flush(&mut self) {}
-
-    fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
-        self.ring.poll(now, completions);
-    }
-
-    fn next_deadline(&self) -> Instant {
-        self.ring.next_deadline()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.ring.in_flight() + self.requests.len()
-    }
-
-    fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
-        self.hand_back(completions);
-        Ok(())
-    }
-
-    fn hand_back(&mut self, completions: &mut Vec<Completion>) {
-        self.ring.hand_back(completions);
-        completions.extend(self.requests.drain(..).map(|request| Completion {
-            request,
-            output: Err(DeviceError::Abandoned),
-        }));
-    }
-
-    fn take_fault(&mut self) -> Option<DeviceError> {
-        None
-    }
-
-    fn arm(&mut self) -> bool {
-        self.ring.arm()
-    }
-
-    fn events(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
-    fn state(&self) -> State {
-        State::Ready
-    }
-
-    fn counters(&self) -> Counters {
-        Counters::default()
-    }
-}
-
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
@@ -428,13 +351,4 @@ fn processor_time() -> Duration {
 
 fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
-}
-
-fn resident_bytes() -> Result<usize, Failure> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages = statm
-        .split_whitespace()
-        .nth(1)
-        .ok_or("statm has no pages")?;
-    Ok(pages.parse::<usize>()? * rustix::param::page_size())
 }

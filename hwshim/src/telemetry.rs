@@ -17,14 +17,16 @@ pub mod live;
 #[cfg(test)]
 mod models;
 
+use crate::clock::Instant;
 use card_spec::telemetry::{
-    BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION,
+    BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION, card_state,
 };
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat};
 use rustix::io::{Errno, pread, pwrite};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// Bytes before the sequence.
@@ -310,6 +312,25 @@ impl Reader {
             source: errno.into(),
         }
     }
+}
+
+/// Whether whoever published `page` has left without a word: it is dead, stopped, or was there before
+/// this host was started again.
+#[must_use]
+pub fn is_stale(page: &Page, now: Instant) -> bool {
+    /// Publications that must be missing: a busy host delays some.
+    const PUBLICATIONS_MISSING: u32 = 10;
+    const AGE_MIN: Duration = Duration::from_secs(2);
+    /// Whatever interval a page states, it can become stale.
+    const PUBLISH_INTERVAL_MAX: Duration = Duration::from_secs(10);
+    if page.card.state.get() == card_state::RELEASED {
+        return false;
+    }
+    let published = Instant::from_nanos(page.owner.published_at_ns.get());
+    let interval = Duration::from_nanos(page.owner.publish_interval_ns.get());
+    let fresh = (interval.min(PUBLISH_INTERVAL_MAX) * PUBLICATIONS_MISSING).max(AGE_MIN);
+    // The clock starts over when the host does, so a time to come is from before.
+    published > now || now.since(published) > fresh
 }
 
 /// Where pages are unless somebody says otherwise: `/run/hwshim` for root, else a directory of
@@ -613,5 +634,15 @@ mod tests {
     fn different_addresses_have_different_files() {
         assert_ne!(file_name("vfio-user:/a/b"), file_name("vfio-user:/a_b"));
         assert!(!file_name("vfio-user:/../../etc/x").contains('/'));
+    }
+
+    #[test]
+    fn a_page_from_before_the_host_was_started_again_is_stale() {
+        const PUBLISHED: u64 = 60_000_000_000;
+        let mut page = Page::new();
+        page.card.state = card_state::READY.into();
+        page.owner.published_at_ns = PUBLISHED.into();
+        assert!(is_stale(&page, Instant::from_nanos(PUBLISHED - 1)));
+        assert!(!is_stale(&page, Instant::from_nanos(PUBLISHED)));
     }
 }

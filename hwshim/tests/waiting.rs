@@ -8,12 +8,10 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use hwshim::accelerator::software::Ring;
-use hwshim::accelerator::{
-    Accelerator, Algorithm, Completion, Counters, DeviceError, Rejected, Request, State,
-};
+mod held;
+
+use held::{Silent, resident_bytes};
 use hwshim::acceptor::{OffloadAcceptor, Options};
-use hwshim::clock::Instant;
 use hwshim::provider::Provider;
 use hwshim::router::Router;
 use hwshim::router::breaker;
@@ -23,7 +21,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, Serve
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use std::future::poll_fn;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -55,7 +52,7 @@ async fn a_handshake_that_waits_for_its_signature_holds_6_kib_at_most() {
     let mut waiting = Vec::with_capacity(BEFORE + WAITING);
     let mut held_before = 0;
     for count in [BEFORE, WAITING] {
-        held_before = resident_bytes();
+        held_before = resident_bytes().unwrap();
         waiting.extend((0..count).map(|_| {
             let client = tokio::io::join(&hello[..], tokio::io::sink());
             Box::pin(acceptor.accept(client))
@@ -68,7 +65,7 @@ async fn a_handshake_that_waits_for_its_signature_holds_6_kib_at_most() {
             }
         }
     }
-    let each = (resident_bytes() - held_before) / WAITING;
+    let each = (resident_bytes().unwrap() - held_before) / WAITING;
     println!(
         "{each} bytes, of which the future has {}",
         size_of_val(&*waiting[0])
@@ -85,11 +82,7 @@ fn router(is_silent: &Arc<AtomicBool>) -> Router {
         offload: Offload::EVERYTHING,
         ..core::Options::default()
     };
-    let silent = Silent {
-        is_silent: Arc::clone(is_silent),
-        ring: Ring::default(),
-        requests: Vec::new(),
-    };
+    let silent = Silent::once(is_silent);
     Router::start(vec![Box::new(silent)], options).unwrap()
 }
 
@@ -132,84 +125,4 @@ fn client_hello() -> Vec<u8> {
         .unwrap();
     assert!(hello.len() > 1700, "{}", hello.len());
     hello
-}
-
-/// What this process has in memory.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size()
-}
-
-/// Answers until it is told to be silent: its trial, and nothing else.
-#[derive(Debug)]
-struct Silent {
-    is_silent: Arc<AtomicBool>,
-    ring: Ring,
-    requests: Vec<Request>,
-}
-
-impl Accelerator for Silent {
-    fn name(&self) -> &'static str {
-        "silent"
-    }
-
-    fn offers(&self, algorithm: Algorithm) -> bool {
-        matches!(algorithm, Algorithm::Sign(_))
-    }
-
-    fn submit(&mut self, request: Request, now: Instant) -> Result<(), Rejected> {
-        if self.is_silent.load(Ordering::Relaxed) {
-            self.requests.push(request);
-            return Ok(());
-        }
-        self.ring.submit(request, now)
-    }
-
-    fn flush(&mut self) {}
-
-    fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
-        self.ring.poll(now, completions);
-    }
-
-    fn next_deadline(&self) -> Instant {
-        self.ring.next_deadline()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.ring.in_flight() + self.requests.len()
-    }
-
-    fn reset(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceError> {
-        self.hand_back(completions);
-        Ok(())
-    }
-
-    fn hand_back(&mut self, completions: &mut Vec<Completion>) {
-        self.ring.hand_back(completions);
-        completions.extend(self.requests.drain(..).map(|request| Completion {
-            request,
-            output: Err(DeviceError::Abandoned),
-        }));
-    }
-
-    fn take_fault(&mut self) -> Option<DeviceError> {
-        None
-    }
-
-    fn arm(&mut self) -> bool {
-        self.ring.arm()
-    }
-
-    fn events(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
-    fn state(&self) -> State {
-        State::Ready
-    }
-
-    fn counters(&self) -> Counters {
-        Counters::default()
-    }
 }

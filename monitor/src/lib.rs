@@ -29,6 +29,7 @@ pub mod live;
 pub mod local_health;
 pub mod lock;
 pub mod metrics;
+mod number;
 pub mod probe;
 pub mod record;
 pub mod report;

@@ -10,6 +10,7 @@ mod qat;
 mod sensors;
 mod services;
 
+use crate::number::lossy;
 use crate::status::{CardStatus, ProcessFigures, Status};
 use crate::verdict::{Cause, Evidence, State};
 use prometheus_client::collector::Collector;
@@ -415,12 +416,6 @@ fn by_name<'a>(
                 (labels, value)
             })
     })
-}
-
-/// Gauges are floating point; above 2^53 the last digits do not matter.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-const fn lossy(value: u64) -> f64 {
-    value as f64
 }
 
 fn count(of: usize) -> f64 {

@@ -51,6 +51,8 @@ pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,
     ServiceMemory, ServiceProbe, Sockets, TcpState,
 };
+#[cfg(test)]
+pub(crate) use tree::Tree;
 
 use hwshim::clock::Instant;
 use std::io;

@@ -83,6 +83,15 @@ impl Site {
         self.root.path().join(name)
     }
 
+    /// A configuration in which the process is that of the service to watch.
+    fn with_service(&self, pid: u32) -> String {
+        fs::write(self.path("pid"), pid.to_string()).unwrap();
+        let pid_file = self.text("pid");
+        let text = format!("[[service]]\nname = 'hardserver'\npid_file = '{pid_file}'\n");
+        fs::write(self.path("cardmon.toml"), text).unwrap();
+        self.text("cardmon.toml")
+    }
+
     fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
@@ -1332,13 +1341,7 @@ fn what_is_on_record_of_changes_is_evidence_that_names_them_and_when_and_unseats
 #[test]
 fn what_services_held_is_read_back_when_the_monitor_is_started_again() {
     let mut site = Site::new();
-    fs::write(site.path("pid"), std::process::id().to_string()).unwrap();
-    let text = format!(
-        "[[service]]\nname = 'hardserver'\npid_file = '{}'\n",
-        site.text("pid")
-    );
-    fs::write(site.path("cardmon.toml"), text).unwrap();
-    let config = site.text("cardmon.toml");
+    let config = site.with_service(std::process::id());
     let monitor = site.start_with(&["--config", &config]);
     let runs = |monitor: &Monitor| !monitor.status()["services"][0]["process"].is_null();
     site.poll();
@@ -1388,13 +1391,7 @@ fn what_services_held_is_read_back_when_the_monitor_is_started_again() {
 fn what_becomes_of_a_service_is_on_record_with_its_cause() {
     let mut site = Site::new();
     let mut service = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-    fs::write(site.path("pid"), service.id().to_string()).unwrap();
-    let text = format!(
-        "[[service]]\nname = 'hardserver'\npid_file = '{}'\n",
-        site.text("pid")
-    );
-    fs::write(site.path("cardmon.toml"), text).unwrap();
-    let config = site.text("cardmon.toml");
+    let config = site.with_service(service.id());
     let monitor = site.start_with(&["--config", &config]);
     let last = |events: &[Value]| of_kind(events, "service-transition").pop().cloned();
     let runs = |events: &[Value]| last(events).is_some_and(|it| it["body"]["to"] == "runs");

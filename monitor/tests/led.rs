@@ -1,24 +1,23 @@
 //! `cardmon led` against a simulated card with an owner, and against a page that the test publishes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod served;
+
 use card_spec::health::{self, LED_EDGES_MAX, LedEdge, Summary};
 use card_spec::telemetry::{Page, padded};
-use hwshim::clock::{Clock, Instant, SystemClock};
+use hwshim::clock::Instant;
 use hwshim::telemetry::Publisher;
-use monitor::api::{self, Published, Source};
 use monitor::config::Config;
 use monitor::led::Agreement;
 use monitor::services::ServiceTime;
 use monitor::status::{LoadFigures, Status};
 use monitor::watch::{Settings, Watch};
 use serde_json::Value;
+use served::serve;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -388,34 +387,6 @@ fn a_light_that_is_lit_and_does_not_blink_is_a_fault_of_the_card_whose_light_sho
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-}
-
-/// Answers over HTTP with one status, in a thread that ends with the process.
-fn serve(status: Status) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let published = Published {
-            status: Arc::new(status),
-            at: SystemClock.now(),
-        };
-        let (_latest, latest) = tokio::sync::watch::channel(Some(published));
-        let source = Source {
-            latest,
-            clock: Arc::new(SystemClock),
-            poll_interval: Duration::from_secs(60),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            api::serve(listener, source).await.unwrap();
-        });
-    });
-    address
 }
 
 #[test]

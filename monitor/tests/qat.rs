@@ -5,8 +5,9 @@
 //! thread counts its questions up, as a driver does that somebody else asks as well.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod served;
+
 use hwshim::clock::{Clock, Instant, SystemClock};
-use monitor::api::{self, Published, Source};
 use monitor::control::Drained;
 use monitor::history::{BootId, Event, Seq, Stamp};
 use monitor::record::{Beside, HostWatch, Recorder};
@@ -15,6 +16,7 @@ use monitor::status::{IncidentFigures, Status};
 use monitor::verdict::Limits;
 use monitor::watch::{Poll, Settings, Watch};
 use serde_json::Value;
+use served::serve;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -27,7 +29,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
 const CARD: &str = "pci:0000:6b:00.0";
@@ -130,34 +131,6 @@ fn with_orders(poll: &Poll, drained: &BTreeMap<String, Drained>) -> (Status, Vec
     };
     let events = recorder.poll(&mut poll, &beside, now);
     (poll.status, events)
-}
-
-/// Answers over HTTP with one status, in a thread that ends with the process.
-fn serve(status: Status) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let published = Published {
-            status: Arc::new(status),
-            at: SystemClock.now(),
-        };
-        let (_latest, latest) = watch::channel(Some(published));
-        let source = Source {
-            latest,
-            clock: Arc::new(SystemClock),
-            poll_interval: PATIENCE,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            api::serve(listener, source).await.unwrap();
-        });
-    });
-    address
 }
 
 /// What a subcommand prints, and its exit status.

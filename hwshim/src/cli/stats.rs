@@ -10,7 +10,6 @@ use hwshim::telemetry::{self, Reader};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Show the telemetry pages of this host: state, breaker and counters of each owned card.
 #[derive(Debug, clap::Args)]
@@ -326,7 +325,7 @@ impl CardStats {
         Self {
             address: page.address(),
             state: state_name(card.state.get()),
-            stale: is_stale(page, now),
+            stale: telemetry::is_stale(page, now),
             owner_pid: owner.pid.get(),
             age_ms: age_ms(page, now),
             breaker: match breaker.state.get() {
@@ -370,7 +369,7 @@ impl RouterStats {
         Self {
             name: page.address(),
             ended: page.card.state.get() == card_state::RELEASED,
-            stale: is_stale(page, now),
+            stale: telemetry::is_stale(page, now),
             owner_pid: page.owner.pid.get(),
             age_ms: age_ms(page, now),
             requests: Requests::new(&page.requests),
@@ -436,24 +435,6 @@ fn age_ms(page: &Page, now: Instant) -> u64 {
     u64::try_from(now.since(published).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the owner has left without a word: it is dead, stopped, or was there before this host
-/// was started again.
-fn is_stale(page: &Page, now: Instant) -> bool {
-    /// Publications that must be missing: a busy host delays some.
-    const PUBLICATIONS_MISSING: u32 = 10;
-    const AGE_MIN: Duration = Duration::from_secs(2);
-    /// Whatever interval an owner states, its page can become stale.
-    const PUBLISH_INTERVAL_MAX: Duration = Duration::from_secs(10);
-    if page.card.state.get() == card_state::RELEASED {
-        return false;
-    }
-    let published = Instant::from_nanos(page.owner.published_at_ns.get());
-    let interval = Duration::from_nanos(page.owner.publish_interval_ns.get());
-    let fresh = (interval.min(PUBLISH_INTERVAL_MAX) * PUBLICATIONS_MISSING).max(AGE_MIN);
-    // The clock starts over when the host does, so a time to come is from before.
-    published > now || now.since(published) > fresh
-}
-
 /// What a card is when its owner has let go of it.
 const RELEASED: &str = "released";
 
@@ -488,6 +469,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const PUBLISHED: u64 = 60_000_000_000;
 
@@ -570,14 +552,5 @@ mod tests {
             let signed = "4 signatures given to accelerators, 3 made by the CPU at once";
             assert!(told.contains(signed), "{told}");
         }
-    }
-
-    #[test]
-    fn a_page_from_before_the_host_was_started_again_is_stale() {
-        let mut page = Page::new();
-        page.card.state = card_state::READY.into();
-        page.owner.published_at_ns = PUBLISHED.into();
-        assert!(is_stale(&page, Instant::from_nanos(PUBLISHED - 1)));
-        assert!(!is_stale(&page, Instant::from_nanos(PUBLISHED)));
     }
 }

@@ -1,6 +1,7 @@
 //! QAT cards, as metrics.
 
-use super::{Families, Labels, count, flag, lossy};
+use super::{Families, Labels, count, flag};
+use crate::number::lossy;
 use crate::status::QatFigures;
 use std::fmt;
 

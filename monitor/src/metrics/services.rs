@@ -3,8 +3,9 @@
 //! Levels of leaks are state sets, as states of cards are. A limit or a rate that is not known has
 //! no sample.
 
-use super::{Families, Labels, flag, lossy};
+use super::{Families, Labels, flag};
 use crate::leak::Level;
+use crate::number::lossy;
 use crate::status::{
     KnownAnswerResult, LeakFigures, ServiceFigures, ServiceStatus, Standing, Status,
 };

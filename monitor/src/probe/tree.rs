@@ -43,7 +43,7 @@ impl Tree {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn captured(name: &str) -> Self {
+    pub(crate) fn captured(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fixtures/trees")
             .join(name);
@@ -63,7 +63,7 @@ impl Tree {
         self.0.path()
     }
 
-    pub(super) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.root().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();

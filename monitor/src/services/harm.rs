@@ -12,13 +12,14 @@
 //!
 //! Who takes more and more memory by itself is nobody's victim.
 
+use super::Surroundings;
 use super::groups::{Groups, KILL_NEAR, Rises};
 use super::judge::Found;
 use super::resources::is_of_group;
-use super::{Surroundings, resources};
 use crate::incident::Harm;
 use crate::leak::{Level, Scope};
 use crate::local_health;
+use crate::number::lossy;
 use crate::probe::Cgroup;
 use crate::status::{LeakFigures, ServiceStatus, Standing, Unit, VictimOf};
 use crate::verdict::Cause;
@@ -144,8 +145,8 @@ impl Memory {
 fn is_low(around: &Surroundings<'_>) -> bool {
     let memory = around.host.and_then(|host| host.memory.as_ref().ok());
     memory.is_some_and(|memory| {
-        let available = memory.available_bytes.map(resources::lossy);
-        let total = resources::lossy(memory.total_bytes);
+        let available = memory.available_bytes.map(lossy);
+        let total = lossy(memory.total_bytes);
         available.is_some_and(|available| available < AVAILABLE_MIN * total)
     })
 }

@@ -21,8 +21,9 @@
 //! them tell nothing. What the card's memory holds is no memory of the host: only whether both grow
 //! is compared, never how much there is.
 
-use super::resources::{lossy, sum};
+use super::resources::sum;
 use crate::leak;
+use crate::number::lossy;
 use crate::probe::{ModuleStatistics, ServiceAnswer, Statistics};
 use crate::status::Unit;
 use crate::text;

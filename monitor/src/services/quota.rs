@@ -1,8 +1,8 @@
 //! Whether a service is held up by a quota of processor time, its own group's or one's above: it looks
 //! then as if it hung, and has only more to do than it may.
 
-use super::resources::lossy;
 use super::senses::Senses;
+use crate::number::lossy;
 use crate::probe::{CpuPeriods, OwnerId};
 use hwshim::clock::{Instant, nanos};
 use std::path::PathBuf;

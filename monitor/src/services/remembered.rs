@@ -14,6 +14,7 @@
 use super::ServiceSettings;
 use crate::history::{HistoryError, SampleReader, Stamp, Tier, Value, WallTime};
 use crate::leak::Sample;
+use crate::number::lossy;
 use crate::probe::OwnerId;
 use crate::status::{ServiceLoadFigures, ServiceStatus};
 use hwshim::clock::{Instant, nanos};
@@ -368,12 +369,6 @@ fn whole(value: f64) -> Option<u64> {
     /// Above that, figures do not tell all counts apart.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     (0.0..=EXACT).contains(&value).then_some(value as u64)
-}
-
-/// Counts are exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-const fn lossy(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::ServiceSettings;
 use crate::leak::{Limit, Resource, Scope};
+use crate::number::lossy;
 use crate::probe::{
     self, Cgroup, CgroupMemory, Host, KernelMemory, Service, ServiceAnswer, Whereabouts,
 };
@@ -276,12 +277,6 @@ fn configured(value: Option<u64>, source: &'static str) -> Option<Limit> {
         value: lossy(value),
         source: Cow::Borrowed(source),
     })
-}
-
-/// What is held is measured, and above 2^53 the last digits do not matter.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-pub(super) const fn lossy(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

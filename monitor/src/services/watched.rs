@@ -7,7 +7,7 @@ use super::known_answer::KnownAnswers;
 use super::ledgers::{LedgerFacts, Ledgers, Unaccounted};
 use super::quota::Quotas;
 use super::remembered::{Past, Remembered};
-use super::resources::{self, Held, Seen, lossy};
+use super::resources::{self, Held, Seen};
 use super::senses::{Located, Reached, Senses};
 use super::work::{Excuse, Progress};
 use super::{
@@ -18,6 +18,7 @@ use crate::attribution::RecentChanges;
 use crate::leak::{Level, Sample, Scope, Watch};
 use crate::led::Load;
 use crate::local_health::{Limits, LocalHealth};
+use crate::number::lossy;
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
 use crate::status::{
     KernelFigures, LeakFigures, ServiceFigures, ServiceLoadFigures, ServiceStatus, Standing, Unit,

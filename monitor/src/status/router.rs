@@ -3,8 +3,8 @@
 use super::RequestFigures;
 use card_spec::telemetry::{Page, Tls};
 use hwshim::clock::Instant;
+use hwshim::telemetry::is_stale;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// A router without a card, as it said last.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -16,8 +16,7 @@ pub struct RouterFigures {
     /// Time since it published; `null` if that is a time to come, from before this host was started
     /// again.
     pub published_seconds_ago: Option<f64>,
-    /// Whether it has left without a word: it is dead, stopped, or was there before this host was started
-    /// again.
+    /// Whether it has left without a word, see [`is_stale`].
     #[serde(default)]
     pub stale: bool,
     /// Where the requests went that it was given; what is signed beside it stands in `tls`. What another
@@ -47,24 +46,11 @@ impl RouterFigures {
             router: page.address(),
             pid: page.owner.pid.get(),
             published_seconds_ago: (published <= now).then(|| now.since(published).as_secs_f64()),
-            stale: is_stale(page, published, now),
+            stale: is_stale(page, now),
             requests: page.requests.into(),
             tls: page.tls().map(TlsFigures::new),
         }
     }
-}
-
-/// As `hwshim stats` has it.
-fn is_stale(page: &Page, published: Instant, now: Instant) -> bool {
-    /// Publications that must be missing: a busy host delays some.
-    const PUBLICATIONS_MISSING: u32 = 10;
-    const AGE_MIN: Duration = Duration::from_secs(2);
-    /// Whatever interval a router states, its page can become stale.
-    const PUBLISH_INTERVAL_MAX: Duration = Duration::from_secs(10);
-    let interval = Duration::from_nanos(page.owner.publish_interval_ns.get());
-    let fresh = (interval.min(PUBLISH_INTERVAL_MAX) * PUBLICATIONS_MISSING).max(AGE_MIN);
-    // The clock starts over when the host does, so a time to come is from before.
-    published > now || now.since(published) > fresh
 }
 
 impl TlsFigures {

@@ -194,13 +194,13 @@ fn identity(alias: &str) -> Option<Identity> {
 mod tests {
     use super::super::{Settings, Watch};
     use super::*;
+    use crate::probe::Tree;
     use crate::status::Status;
     use crate::verdict::Cause;
     use crate::{metrics, text};
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
     use std::sync::Arc;
-    use tempfile::TempDir;
 
     const CARD: &str = "pci:0000:5e:00.0";
     const PORT: &str = "sys/devices/pci0000:5d/0000:5d:00.0";
@@ -208,36 +208,25 @@ mod tests {
 
     /// The captured tree, laid out in files, and who watches it.
     struct Host {
-        tree: TempDir,
+        tree: Tree,
         watch: Watch,
     }
 
     impl Host {
         fn new() -> Self {
-            let tree = tempfile::tempdir().unwrap();
-            let text = include_str!("../../fixtures/trees/nshield-xc");
-            for part in text.split("== ").skip(1) {
-                let (head, content) = part.split_once('\n').unwrap();
-                let (path, target) = head.split_once(" -> ").unwrap_or((head, ""));
-                let path = tree.path().join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                match target {
-                    "" => fs::write(path, content).unwrap(),
-                    target => symlink(target, path).unwrap(),
-                }
-            }
+            let tree = Tree::captured("nshield-xc");
             // Configuration space is no text.
             let mut config = [0; 64];
             config[..4].copy_from_slice(&[0x57, 0x19, 0x2c, 0x08]);
             config[9..12].copy_from_slice(&[0x00, 0x20, 0x0b]);
             config[0x2c..0x30].copy_from_slice(&[0x00, 0x01, 0x00, 0x01]);
-            fs::write(tree.path().join(FUNCTION).join("config"), config).unwrap();
-            let watch = Watch::new(Settings::of(&tree.path().join("pages"), tree.path()));
+            tree.write(&format!("{FUNCTION}/config"), config);
+            let watch = Watch::new(Settings::of(&tree.root().join("pages"), tree.root()));
             Self { tree, watch }
         }
 
         fn path(&self, directory: &str, file: &str) -> PathBuf {
-            self.tree.path().join(directory).join(file)
+            self.tree.root().join(directory).join(file)
         }
 
         fn write(&self, directory: &str, file: &str, content: &str) {
@@ -402,7 +391,7 @@ mod tests {
         let mut cards = FunctionCards::default();
         let mut look = |owned: &[&str]| {
             let changes = RecentChanges::default();
-            let root = host.tree.path();
+            let root = host.tree.root();
             cards.poll(root, &changes, owned, Instant::ORIGIN).len()
         };
         assert_eq!(look(&[]), 1);

@@ -5,6 +5,7 @@
 //! otherwise would merely be missing.
 
 use crate::leak::{self, Limit, Resource, Sample, Scope};
+use crate::number::lossy;
 use crate::probe::{Allocations, AllocinfoProbe, Periodic, ProbeError};
 use crate::status::{LeakFigures, ModuleFigures, Unit};
 use hwshim::clock::Instant;
@@ -122,12 +123,6 @@ fn resource(module: &str) -> Resource {
         negligible: Resource::BYTES,
         recycle: None,
     }
-}
-
-/// Exact up to 2^53, which is nine petabytes.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-const fn lossy(bytes: u64) -> f64 {
-    bytes as f64
 }
 
 #[cfg(test)]

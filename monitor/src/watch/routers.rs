@@ -22,8 +22,8 @@ impl Routers {
         Self(Pages::of_routers())
     }
 
-    /// Those that have not ended, sorted by the names of their pages. A page that cannot be read is nobody's: of a
-    /// card that would be a finding, and here it leaves nothing to protect.
+    /// Those that have not ended, sorted by the names of their pages. A page that cannot be read is
+    /// nobody's: of a card that would be a finding, and here it leaves nothing to protect.
     pub(super) fn poll(&mut self, directory: &Path, now: Instant) -> Vec<RouterFigures> {
         // That the directory cannot be read is told by who looks for cards there.
         let pages = self.0.look(directory, now).unwrap_or_default();
