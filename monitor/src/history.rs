@@ -32,7 +32,7 @@ mod time;
 
 pub use anchor::{Anchor, AnchorSink, FileAnchors, SyslogAnchors, UnreadableAnchor};
 pub use archive::{Absent, ArchivedBody, HISTORY_ARCHIVED};
-pub use audit::{AuditReport, Finding, Tampering};
+pub use audit::{Archives, AuditReport, Finding, Tampering};
 pub use error::HistoryError;
 pub use event::{Event, EventTooLong, Recorded, Seq, Severity};
 pub use events::{AnchorTrouble, EVENTS_FILE, Events, Filter, Reader};
@@ -41,7 +41,5 @@ pub use samples::{
     Aggregate, FLUSH_INTERVAL, GapReason, OpenedSamples, Point, SAMPLES_FILE, SampleReader,
     Samples, Tier, Value,
 };
-pub use snapshot::{
-    Restored, Snapshot, Source, restore_verify, restore_verify_what_is_here, snapshot,
-};
+pub use snapshot::{Restored, Snapshot, Source, restore_verify, snapshot};
 pub use time::{BootId, ClockSteps, NotABootId, Stamp, WallTime};

@@ -14,7 +14,9 @@ pub mod chart;
 pub mod page;
 pub mod redact;
 
-use crate::history::{Anchor, Filter, HistoryError, Point, Reader, Recorded, SampleReader};
+use crate::history::{
+    Anchor, Archives, Filter, HistoryError, Point, Reader, Recorded, SampleReader,
+};
 use crate::history::{Severity, Tier, Value as Sampled, WallTime};
 use crate::led::Profile;
 use crate::led::trace::{Read, Trace};
@@ -593,7 +595,9 @@ fn points(
 
 fn audit(history: &Path, anchors: Result<&[Anchor], &str>) -> Result<Audit, String> {
     let reader = Reader::open(history).map_err(|error| said(&error))?;
-    let found = reader.verify(anchors?).map_err(|error| said(&error))?;
+    let found = reader
+        .verify(anchors?, Archives::All)
+        .map_err(|error| said(&error))?;
     Ok(Audit {
         events: found.events,
         anchored: found.anchored.map(|seq| seq.0),

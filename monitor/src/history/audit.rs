@@ -82,10 +82,11 @@ pub enum Tampering {
 
 /// Which archives have to be there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Archives {
-    /// All of them.
+pub enum Archives {
+    /// All of them: one that is not there is a finding.
     All,
-    /// Those that are: the others were taken elsewhere.
+    /// Those that are: the others were taken elsewhere. Of them nothing is checked, and the report says
+    /// which.
     ThoseHere,
 }
 

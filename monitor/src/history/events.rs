@@ -5,7 +5,7 @@
 
 use super::anchor::{Anchor, AnchorSink};
 use super::archive::{self, Absent, Archive, Continued, HISTORY_ARCHIVED};
-use super::audit::{self, AuditReport};
+use super::audit::{self, Archives, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
 use super::place::{self, AtPowerCut, Format, Place};
@@ -423,25 +423,18 @@ impl Reader {
         Ok(self.before(|before| filter.reaches(before))?.1)
     }
 
-    /// Checks every event, the files they are in, and the chain against `anchors`. An archive that is
-    /// not there is a finding.
+    /// Checks every event, the files they are in, and the chain against `anchors`.
     ///
     /// # Errors
     ///
     /// If a file cannot be read for a reason that says nothing about what is in it. Damage is
     /// no error but a finding.
-    pub fn verify(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
-        audit::verify(self, anchors, audit::Archives::All)
-    }
-
-    /// As [`Reader::verify`], for who knows that archives were taken elsewhere: of those that are not
-    /// there nothing is checked, and the report says which.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::verify`].
-    pub fn verify_what_is_here(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
-        audit::verify(self, anchors, audit::Archives::ThoseHere)
+    pub fn verify(
+        &self,
+        anchors: &[Anchor],
+        archives: Archives,
+    ) -> Result<AuditReport, HistoryError> {
+        audit::verify(self, anchors, archives)
     }
 }
 
@@ -1063,14 +1056,14 @@ mod tests {
         let directory = &root.path().join("history");
         let recorded = older(directory);
         let reader = Reader::open(directory).unwrap();
-        assert!(reader.verify(&[]).unwrap().is_clean());
+        assert!(reader.verify(&[], Archives::All).unwrap().is_clean());
         let some = reader.query(&of_kinds(&["firmware", "stop"])).unwrap();
         assert_eq!(some, recorded[1..]);
         drop(reader);
         assert_eq!(version(directory), 1, "who reads changed it");
         let events = Events::open(&Place::new(directory), Vec::new()).unwrap();
         assert_eq!(events.query(&Filter::default()).unwrap(), recorded);
-        assert!(events.verify(&[]).unwrap().is_clean());
+        assert!(events.verify(&[], Archives::All).unwrap().is_clean());
         drop(events);
         assert_eq!(version(directory), 3);
         // Once is enough.

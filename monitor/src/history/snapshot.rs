@@ -17,7 +17,7 @@
 
 use super::anchor::{Anchor, AnchorSink, FileAnchors};
 use super::archive::{self, Archive};
-use super::audit::{AuditReport, Finding, Tampering};
+use super::audit::{Archives, AuditReport, Finding, Tampering};
 use super::error::HistoryError;
 use super::events::{EVENTS_FILE, Events, Reader};
 use super::place::{self, Place};
@@ -133,7 +133,7 @@ pub fn snapshot(
     }
     place::sync_directory(&partial)?;
     let took = clock.now().since(begun);
-    let restored = restore_verify_what_is_here(&partial, &[], clock)?;
+    let restored = restore_verify(&partial, &[], Archives::ThoseHere, clock)?;
     if let Some(finding) = &restored.audit.finding {
         return Err(HistoryError::Corrupt {
             path: events,
@@ -169,29 +169,8 @@ pub fn snapshot(
 pub fn restore_verify(
     directory: &Path,
     anchors: &[Anchor],
+    archives: Archives,
     clock: &dyn Clock,
-) -> Result<Restored, HistoryError> {
-    opened_and_audited(directory, anchors, clock, Reader::verify)
-}
-
-/// As [`restore_verify`], of a snapshot from which archives may be missing.
-///
-/// # Errors
-///
-/// As [`restore_verify`].
-pub fn restore_verify_what_is_here(
-    directory: &Path,
-    anchors: &[Anchor],
-    clock: &dyn Clock,
-) -> Result<Restored, HistoryError> {
-    opened_and_audited(directory, anchors, clock, Reader::verify_what_is_here)
-}
-
-fn opened_and_audited(
-    directory: &Path,
-    anchors: &[Anchor],
-    clock: &dyn Clock,
-    verify: fn(&Reader, &[Anchor]) -> Result<AuditReport, HistoryError>,
 ) -> Result<Restored, HistoryError> {
     let begun = clock.now();
     let reader = Reader::open(directory)?;
@@ -205,7 +184,7 @@ fn opened_and_audited(
         anchors.iter().partition(|anchor| anchor.seq.0 <= end);
     let last = later.iter().map(|anchor| anchor.seq.0).max();
     let known: Vec<_> = known.into_iter().chain(&own).copied().collect();
-    let mut audit = verify(&reader, &known)?;
+    let mut audit = reader.verify(&known, archives)?;
     if own.is_none() && there.is_some() && audit.is_clean() {
         audit.finding = Some(Finding {
             seq: audit.anchored.unwrap_or_default().next(),

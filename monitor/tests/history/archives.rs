@@ -8,8 +8,8 @@ use crate::tampering::with_tables;
 use fastrand::Rng;
 use hwshim::clock::SystemClock;
 use monitor::history::{
-    Absent, Anchor, ArchivedBody, Events, Filter, HISTORY_ARCHIVED, Place, Reader, Recorded,
-    Samples, Seq, Source, Tampering, restore_verify, restore_verify_what_is_here, snapshot,
+    Absent, Anchor, ArchivedBody, Archives, Events, Filter, HISTORY_ARCHIVED, Place, Reader,
+    Recorded, Samples, Seq, Source, Tampering, restore_verify, snapshot,
 };
 use rusqlite::Connection;
 use std::fs::{self, OpenOptions};
@@ -89,7 +89,12 @@ fn a_file_that_is_full_becomes_an_archive_from_which_the_next_goes_on() {
     drop(events);
     let reader = layout.reader().unwrap();
     assert_eq!(reader.get(Seq(total + 1)).unwrap().unwrap().event, about);
-    assert!(reader.verify(&layout.anchors()).unwrap().is_clean());
+    assert!(
+        reader
+            .verify(&layout.anchors(), Archives::All)
+            .unwrap()
+            .is_clean()
+    );
     // Whoever goes on later leaves them as they are.
     drop(reader);
     drop(layout.open().unwrap());
@@ -207,7 +212,12 @@ fn who_has_the_file_open_with_another_tool_puts_an_archive_off_and_that_is_said(
         events.append(&[late]).unwrap();
     }
     assert_eq!(layout.archives().len(), 1);
-    assert!(events.verify(&layout.anchors()).unwrap().is_clean());
+    assert!(
+        events
+            .verify(&layout.anchors(), Archives::All)
+            .unwrap()
+            .is_clean()
+    );
 }
 
 /// The calls with which files and names are changed, and of how many of them one is tried: where there
@@ -317,12 +327,16 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
         fs::rename(&archives[taken], &elsewhere).unwrap();
         let reader = layout.reader().unwrap();
         let total = reader.head().unwrap().unwrap().seq.0;
-        let found = reader.verify(&anchors).unwrap().finding.unwrap();
+        let found = reader
+            .verify(&anchors, Archives::All)
+            .unwrap()
+            .finding
+            .unwrap();
         assert_eq!((found.seq, found.what), (Seq(first), Tampering::Missing));
         let words = format!("events {first} to {last}");
         assert!(found.detail.contains(&words), "{found}");
         // For who knows that, the others are checked.
-        let rest = reader.verify_what_is_here(&anchors).unwrap();
+        let rest = reader.verify(&anchors, Archives::ThoseHere).unwrap();
         assert!(rest.is_clean(), "{:?}", rest.finding);
         let absent = Absent {
             first: Seq(first),
@@ -345,7 +359,11 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
         drop(events);
         fs::rename(&elsewhere, &archives[taken]).unwrap();
         drop(layout.open().unwrap());
-        let whole = layout.reader().unwrap().verify(&anchors).unwrap();
+        let whole = layout
+            .reader()
+            .unwrap()
+            .verify(&anchors, Archives::All)
+            .unwrap();
         assert!(whole.is_clean(), "{:?}", whole.finding);
     }
 }
@@ -446,13 +464,13 @@ fn a_snapshot_takes_archives_along_and_says_so_if_one_is_taken_from_it() {
         assert_eq!(made.restored.audit.archives, archives.len() as u64);
         assert!(made.bytes > ARCHIVE_BYTES * archives.len() as u64);
         let anchors = layout.anchors();
-        let restored = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        let restored = restore_verify(&target, &anchors, Archives::All, &SystemClock).unwrap();
         assert!(restored.audit.is_clean(), "{:?}", restored.audit.finding);
         fs::remove_file(target.join(archives[1].file_name().unwrap())).unwrap();
-        let restored = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        let restored = restore_verify(&target, &anchors, Archives::All, &SystemClock).unwrap();
         let finding = restored.audit.finding.unwrap();
         assert_eq!(finding.what, Tampering::Missing);
-        let rest = restore_verify_what_is_here(&target, &anchors, &SystemClock).unwrap();
+        let rest = restore_verify(&target, &anchors, Archives::ThoseHere, &SystemClock).unwrap();
         assert!(rest.audit.is_clean(), "{:?}", rest.audit.finding);
         // It can be gone on with, as it is.
         let again = Layout::below(&root.path().join(format!("{mode} again")));
@@ -580,8 +598,10 @@ fn whatever_is_changed_in_an_archive_or_with_it_is_found() {
         let (path, expected) = mutate(directory.path(), &original, &mut Rng::with_seed(seed));
         let reader = Reader::open(directory.path()).unwrap();
         // Whether somebody took archives elsewhere or not.
-        let strict = reader.verify(&original.anchors).unwrap();
-        let lenient = reader.verify_what_is_here(&original.anchors).unwrap();
+        let strict = reader.verify(&original.anchors, Archives::All).unwrap();
+        let lenient = reader
+            .verify(&original.anchors, Archives::ThoseHere)
+            .unwrap();
         let finding = strict
             .finding
             .unwrap_or_else(|| panic!("{context}: was not found"));

@@ -14,9 +14,9 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::{
-    Absent, Anchor, AuditReport, Events, FileAnchors, Filter, HistoryError, Place, Reader,
-    Recorded, SampleReader, Samples, Severity, Snapshot, Source, Tampering, WallTime,
-    restore_verify, restore_verify_what_is_here,
+    Absent, Anchor, Archives, AuditReport, Events, FileAnchors, Filter, HistoryError, Place,
+    Reader, Recorded, SampleReader, Samples, Severity, Snapshot, Source, Tampering, WallTime,
+    restore_verify,
 };
 use monitor::record::casebook::{self, IncidentBody};
 use monitor::record::{
@@ -37,9 +37,9 @@ Either way the copy is opened and audited before it has its name.
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
-copy the snapshot in its place as the same user, with its archives, and start the monitor. What was recorded after the
-snapshot is only in the directory that was moved aside; the anchors will say that the history was
-put back, so move the file of anchors aside as well.
+copy the snapshot in its place as the same user, with its archives, and start the monitor. What was
+recorded after the snapshot is only in the directory that was moved aside; the anchors will say that
+the history was put back, so move the file of anchors aside as well.
 
 Exit status:
   0  the snapshot can be gone back to
@@ -382,10 +382,7 @@ pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
     let found = place.find()?;
     let anchors = anchors_of(&found.anchors)?;
     let reader = open(Reader::open(&found.directory))?;
-    let report = match without_archives {
-        true => reader.verify_what_is_here(&anchors),
-        false => reader.verify(&anchors),
-    };
+    let report = reader.verify(&anchors, archives(*without_archives));
     let report = report.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     let vouched = report.anchored.map_or_else(
@@ -417,6 +414,14 @@ pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
     };
     writeln!(out, "{advice}")?;
     Ok(ExitCode::from(TAMPERED))
+}
+
+/// Which have to be there, by what the operator says.
+const fn archives(may_be_missing: bool) -> Archives {
+    match may_be_missing {
+        true => Archives::ThoseHere,
+        false => Archives::All,
+    }
 }
 
 /// How many events were found to be right, and in how many archives.
@@ -519,10 +524,8 @@ pub(crate) fn figures(made: &Snapshot) -> Value {
 pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
     let anchors = anchors_of(&found.anchors)?;
-    let restored = match arguments.without_archives {
-        true => restore_verify_what_is_here(&arguments.verify, &anchors, &SystemClock),
-        false => restore_verify(&arguments.verify, &anchors, &SystemClock),
-    };
+    let archives = archives(arguments.without_archives);
+    let restored = restore_verify(&arguments.verify, &anchors, archives, &SystemClock);
     let restored = restored.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     writeln!(

@@ -3,8 +3,8 @@
 use super::{assert_harmless, scratch_directory};
 use hwshim::clock::Instant;
 use monitor::history::{
-    Anchor, BootId, EVENTS_FILE, Event, Events, Filter, Place, Reader, SAMPLES_FILE, Samples,
-    Stamp, Tier, WallTime,
+    Anchor, Archives, BootId, EVENTS_FILE, Event, Events, Filter, Place, Reader, SAMPLES_FILE,
+    Samples, Stamp, Tier, WallTime,
 };
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn events(bytes: &[u8]) {
     let file = directory.path().join(EVENTS_FILE);
     fs::write(&file, bytes).expect("the scratch directory is writable");
     if let Ok(reader) = Reader::open(directory.path()) {
-        let audit = reader.verify(&[]);
+        let audit = reader.verify(&[], Archives::All);
         let read = reader.query(&Filter::default());
         match audit {
             Ok(audit) => match &audit.finding {
