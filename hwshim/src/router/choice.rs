@@ -12,7 +12,7 @@
 //!  does handing over and verifying cost this host less than doing it?  --- no ----->  SOFTWARE
 //!     | yes                                                                     CostsMoreHere
 //!     v
-//!  would it answer within half the time it is given?  --- no ---------------------->  SOFTWARE
+//!  at worst, is half the time that is given enough for it?  - no ---------------------->  SOFTWARE
 //!     | yes                                                                      QueueTooLong
 //!     v
 //!  does it delay everybody less, this request and those that want the core?  - no ->  SOFTWARE
@@ -27,6 +27,11 @@
 //! others, so the sooner answer wins, which is software's unless the card is faster than a core. With
 //! a few others present a card that is slower than a core pays as well. As a card's queue grows so
 //! does its latency, and what it cannot take any sooner stays here.
+//!
+//! Those present are not all who are delayed: while a crowd is served another comes that is as
+//! large, as long as requests come as they do (Little's law). So a crowd counts twice. Without that,
+//! a server that is always full signs in software what is cheaper elsewhere, because a queue of
+//! the present is soon over, and has as long a queue of others afterwards.
 
 use crate::clock::nanos;
 use std::time::Duration;
@@ -78,9 +83,35 @@ impl Choice {
 pub struct Prospect {
     /// When the answer is to be expected, from now, verified.
     pub latency: Duration,
-    /// What that takes of this host: to hand over, to take back, to verify, and the work itself
-    /// where the accelerator is this CPU.
+    /// When it may come at worst, as far as that can be known.
+    pub at_worst: Duration,
+    /// What that takes of this host: to hand over, to take back, to verify.
     pub host: Duration,
+    /// The batch it would be in, where the accelerator is this CPU: its work is this host's as well.
+    pub batch: Option<Gathering>,
+}
+
+/// A batch that is filled with what comes. It takes as long however full it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gathering {
+    /// What it takes of a core.
+    pub takes: Duration,
+    /// Requests that it has room for.
+    pub size: usize,
+    /// Requests that its accelerator has already.
+    pub in_flight: usize,
+}
+
+impl Prospect {
+    /// What it takes of this host in all, where `announced` more are to come, that would share a
+    /// batch with it.
+    fn host_among(&self, announced: usize) -> Duration {
+        let share = self.batch.map(|batch| {
+            let company = batch.in_flight + announced + 1;
+            shared(batch.takes, 1, company.min(batch.size))
+        });
+        self.host.saturating_add(share.unwrap_or_default())
+    }
 }
 
 /// What software would do to one more request, and who else is there.
@@ -92,8 +123,10 @@ pub struct Situation {
     pub software: Duration,
     /// Requests being done in software now.
     pub running: usize,
-    /// Requests that accelerators have, and such as are known to come.
-    pub others: usize,
+    /// Requests that accelerators have.
+    pub in_flight: usize,
+    /// Requests that are known to come.
+    pub announced: usize,
     /// Cores that this work can have.
     pub cores: usize,
     /// Time until the deadline.
@@ -103,6 +136,9 @@ pub struct Situation {
 /// What a request costs this host to be handed over and taken back, apart from verifying: two
 /// wake-ups across cores at worst.
 pub const HANDLING: Duration = Duration::from_micros(35);
+
+/// Requests for each core that may meet by chance. More are a crowd, which lasts.
+const CROWD_PER_CORE: usize = 2;
 
 /// How often an accelerator is tried that is not the choice, so that what is known of it stays true:
 /// every so many requests, and as many times more rarely as it is slower. So finding out costs
@@ -116,9 +152,9 @@ impl Situation {
         let Some(prospect) = prospect else {
             return Choice::Software(Reason::NoAccelerator);
         };
-        let reason = if prospect.host >= self.software {
+        let reason = if prospect.host_among(self.announced) >= self.software {
             Reason::CostsMoreHere
-        } else if prospect.latency > self.left / 2 {
+        } else if prospect.at_worst > self.left / 2 {
             Reason::QueueTooLong
         } else if self.delay_by(prospect) >= self.delay_by_software() {
             Reason::SoonerInSoftware
@@ -137,8 +173,9 @@ impl Situation {
     /// The delay of all, if an accelerator has the request.
     #[must_use]
     pub fn delay_by(&self, prospect: Prospect) -> Duration {
-        let Prospect { latency, host } = prospect;
-        latency.saturating_add(shared(host, self.waiting(), self.cores))
+        let host = prospect.host_among(self.announced);
+        let others = shared(host, self.waiting(), self.cores);
+        prospect.latency.saturating_add(others)
     }
 
     /// When software would be done: at once on a core that is free, else in turn.
@@ -147,10 +184,14 @@ impl Situation {
         shared(self.software, (self.running + 1).max(cores), cores)
     }
 
-    /// Requests that a core is for, if this one leaves it.
+    /// Requests that a core is for, if this one leaves it, and those that come in the place of a
+    /// crowd.
     const fn waiting(&self) -> usize {
         match self.caller {
-            Caller::Task => self.running + self.others,
+            Caller::Task => {
+                let present = self.running + self.in_flight + self.announced;
+                present + present.saturating_sub(CROWD_PER_CORE * self.cores)
+            }
             // What accelerators have is waited for by threads that want no core.
             Caller::Thread => (self.running + 1).saturating_sub(self.cores),
         }
@@ -186,7 +227,8 @@ mod tests {
         caller: Caller::Task,
         software: micros(620),
         running: 0,
-        others: 0,
+        in_flight: 0,
+        announced: 0,
         cores: 1,
         left: micros(200_000),
     };
@@ -194,7 +236,9 @@ mod tests {
     const fn card(latency: u64) -> Option<Prospect> {
         Some(Prospect {
             latency: micros(latency),
+            at_worst: micros(latency),
             host: micros(60),
+            batch: None,
         })
     }
 
@@ -209,10 +253,14 @@ mod tests {
 
     #[test]
     fn the_more_want_the_core_the_slower_a_card_may_be() {
-        let among = |others| Situation { others, ..ALONE };
+        let among = |in_flight| Situation { in_flight, ..ALONE };
         assert_eq!(among(1).choose(card(1_000)), Choice::Accelerator);
         assert_eq!(among(1).choose(card(5_000)), SOONER);
         assert_eq!(among(16).choose(card(5_000)), Choice::Accelerator);
+        // By those present alone it would have to answer within 1.7 and 9.6 ms.
+        assert_eq!(among(2).choose(card(2_000)), SOONER);
+        assert_eq!(among(16).choose(card(17_000)), Choice::Accelerator);
+        assert_eq!(among(16).choose(card(18_000)), SOONER);
         let more_cores = Situation {
             cores: 8,
             ..among(4)
@@ -225,7 +273,7 @@ mod tests {
         let thread = |running| Situation {
             caller: Caller::Thread,
             running,
-            others: 16,
+            in_flight: 16,
             cores: 4,
             ..ALONE
         };
@@ -238,26 +286,59 @@ mod tests {
     fn what_costs_more_to_verify_than_to_do_is_never_handed_over() {
         let p256 = Situation {
             software: micros(22),
-            others: 1_000,
+            in_flight: 1_000,
             ..ALONE
         };
         let instant = Prospect {
             latency: micros(1),
+            at_worst: micros(1),
             host: micros(67) + HANDLING,
+            batch: None,
         };
         let choice = p256.choose(Some(instant));
         assert_eq!(choice, Choice::Software(Reason::CostsMoreHere));
     }
 
     #[test]
+    fn who_is_in_a_batch_with_others_bears_a_share_of_it() {
+        let batch = |in_flight| {
+            Some(Prospect {
+                latency: micros(900),
+                at_worst: micros(900),
+                host: micros(60),
+                batch: Some(Gathering {
+                    takes: micros(900),
+                    size: 8,
+                    in_flight,
+                }),
+            })
+        };
+        let among = |announced| Situation { announced, ..ALONE };
+        let dear = Choice::Software(Reason::CostsMoreHere);
+        assert_eq!(among(0).choose(batch(0)), dear);
+        assert_eq!(among(3).choose(batch(0)), Choice::Accelerator);
+        assert_eq!(among(0).choose(batch(1)), SOONER);
+        assert_eq!(
+            batch(40).unwrap().host_among(40),
+            micros(60) + micros(900) / 8
+        );
+    }
+
+    #[test]
     fn a_deadline_is_not_put_in_danger_however_many_wait() {
         let crowd = Situation {
-            others: 10_000,
+            in_flight: 10_000,
             ..ALONE
         };
         assert_eq!(crowd.choose(card(100_000)), Choice::Accelerator);
         let choice = crowd.choose(card(100_001));
         assert_eq!(choice, Choice::Software(Reason::QueueTooLong));
+        // Nor by what has not been seen yet.
+        let perhaps_late = card(1_000).map(|prospect| Prospect {
+            at_worst: micros(100_001),
+            ..prospect
+        });
+        assert_eq!(crowd.choose(perhaps_late), choice);
     }
 
     #[test]
@@ -278,7 +359,7 @@ mod tests {
         let absurd = Situation {
             software: Duration::MAX,
             running: usize::MAX / 4,
-            others: usize::MAX / 4,
+            in_flight: usize::MAX / 4,
             ..ALONE
         };
         let _ = absurd.choose(card(u64::MAX / 1_000));

@@ -5,7 +5,7 @@
 //! note and half of the next: what follows is a choice that was right a moment ago or will be, and
 //! the router decides again when the request comes.
 
-use super::choice::{Caller, Choice, Prospect, Reason, Situation};
+use super::choice::{Caller, Choice, Gathering, Prospect, Reason, Situation};
 use super::core::{Offload, Options};
 use crate::accelerator::Algorithm;
 use crate::accelerator::class::Class;
@@ -40,8 +40,13 @@ pub(super) struct Interest(u32);
 struct Forecast {
     software_ns: AtomicU64,
     host_ns: AtomicU64,
+    /// Zero if the accelerator does not gather requests.
+    batch_size: AtomicUsize,
+    batch_takes_ns: AtomicU64,
+    batch_in_flight: AtomicUsize,
     /// `u64::MAX` if no accelerator has room.
     latency_ns: AtomicU64,
+    at_worst_ns: AtomicU64,
     /// After how many that were told to stay in software one is to be tried, `u32::MAX` for never.
     tried_every: AtomicU32,
     /// How many were told so since the last that was to be tried.
@@ -93,7 +98,11 @@ impl Outlook {
             classes: Class::ALL.map(|class| Forecast {
                 software_ns: AtomicU64::new(nanos(class.prior().software)),
                 host_ns: AtomicU64::new(0),
+                batch_size: AtomicUsize::new(0),
+                batch_takes_ns: AtomicU64::new(0),
+                batch_in_flight: AtomicUsize::new(0),
                 latency_ns: AtomicU64::new(u64::MAX),
+                at_worst_ns: AtomicU64::new(u64::MAX),
                 tried_every: AtomicU32::new(u32::MAX),
                 passed_over: AtomicU32::new(0),
                 unheard: AtomicU32::new(0),
@@ -128,22 +137,12 @@ impl Outlook {
         prospect: Option<Prospect>,
         every: Option<u32>,
     ) {
-        let Forecast {
-            software_ns,
-            host_ns,
-            latency_ns,
-            tried_every,
-            ..
-        } = &self.classes[class.index()];
-        tried_every.store(every.unwrap_or(u32::MAX), Ordering::Relaxed);
-        software_ns.store(nanos(software), Ordering::Relaxed);
-        let (host, latency) = match prospect {
-            // Never is for what no accelerator takes.
-            Some(Prospect { latency, host }) => (nanos(host), nanos(latency).min(u64::MAX - 1)),
-            None => (0, u64::MAX),
-        };
-        host_ns.store(host, Ordering::Relaxed);
-        latency_ns.store(latency, Ordering::Relaxed);
+        let forecast = &self.classes[class.index()];
+        let every = every.unwrap_or(u32::MAX);
+        forecast.tried_every.store(every, Ordering::Relaxed);
+        let software = nanos(software);
+        forecast.software_ns.store(software, Ordering::Relaxed);
+        forecast.write(prospect);
     }
 
     /// Writes down which algorithms are taken.
@@ -249,7 +248,8 @@ impl Outlook {
             caller,
             software: read(&forecast.software_ns),
             running: self.running.load(Ordering::Relaxed) + self.beside(),
-            others: self.in_flight() + self.announced(),
+            in_flight: self.in_flight(),
+            announced: self.announced(),
             cores: options.cores,
             left: options.timeout,
         };
@@ -268,10 +268,7 @@ impl Outlook {
         let forecast = &self.classes[class.index()];
         let is_taken = self.taken.load(Ordering::Relaxed) & Offload::bit(algorithm) != 0;
         let has_room = forecast.latency_ns.load(Ordering::Relaxed) != u64::MAX;
-        (is_taken && has_room).then(|| Prospect {
-            latency: read(&forecast.latency_ns),
-            host: read(&forecast.host_ns),
-        })
+        (is_taken && has_room).then(|| forecast.prospect())
     }
 }
 
@@ -286,6 +283,41 @@ impl Drop for Beside<'_> {
 }
 
 impl Forecast {
+    fn write(&self, prospect: Option<Prospect>) {
+        let Some(prospect) = prospect else {
+            self.latency_ns.store(u64::MAX, Ordering::Relaxed);
+            return;
+        };
+        let time = |time: &AtomicU64, value| {
+            // Never is for what no accelerator takes.
+            time.store(nanos(value).min(u64::MAX - 1), Ordering::Relaxed);
+        };
+        time(&self.latency_ns, prospect.latency);
+        time(&self.at_worst_ns, prospect.at_worst);
+        time(&self.host_ns, prospect.host);
+        let size = prospect.batch.map_or(0, |batch| batch.size);
+        self.batch_size.store(size, Ordering::Relaxed);
+        if let Some(batch) = prospect.batch {
+            time(&self.batch_takes_ns, batch.takes);
+            let in_flight = batch.in_flight;
+            self.batch_in_flight.store(in_flight, Ordering::Relaxed);
+        }
+    }
+
+    fn prospect(&self) -> Prospect {
+        let size = self.batch_size.load(Ordering::Relaxed);
+        Prospect {
+            latency: read(&self.latency_ns),
+            at_worst: read(&self.at_worst_ns),
+            host: read(&self.host_ns),
+            batch: (size > 0).then(|| Gathering {
+                takes: read(&self.batch_takes_ns),
+                size,
+                in_flight: self.batch_in_flight.load(Ordering::Relaxed),
+            }),
+        }
+    }
+
     /// Counts a request that stays in software. Returns true instead if it is the one to be tried.
     fn pass_over(&self) -> bool {
         let every = self.tried_every.load(Ordering::Relaxed);

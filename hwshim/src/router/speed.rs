@@ -3,9 +3,14 @@
 //! An accelerator's latency depends on how much it has in flight, and how differs from card to card:
 //! one engine makes each wait for those before it, 64 engines make nobody wait, and a batch makes
 //! the first wait as long as the eighth. So no formula is fitted; latency is kept by depth, in
-//! octaves, and a depth that has not been seen is taken to be as good as the one below it, which
-//! is soon found out where it is not so. The same goes for one that has not been seen for long: were
-//! it remembered for ever, an accelerator that was slow once would never be given so much again.
+//! octaves.
+//!
+//! A depth that has not been seen is taken to be as good as the one below it as long as it is for a
+//! few, which is soon found out where it is not so. Beyond, each octave is taken to make wait twice
+//! as long, and at worst each of them is, which is an accelerator that never rests: else a crowd that
+//! comes at once would fill a slow card up to where answers are late before the first of them tells.
+//! The same goes for a depth that has not been seen for long: were what it took remembered
+//! for ever, an accelerator that was slow once would never be given so much again.
 
 use super::quantile::Latencies;
 use crate::accelerator::class::{Class, Cost};
@@ -13,8 +18,9 @@ use crate::accelerator::least::Least;
 use crate::clock::nanos;
 use std::time::Duration;
 
-/// Depths told apart: 0, 1, 2-3, 4-7 and so on; the last is 256 and more.
-const DEPTHS: usize = 10;
+/// Depths told apart: 0, 1, 2-3, 4-7 and so on; the last is 1024 and more, which nothing has by
+/// default.
+const DEPTHS: usize = 12;
 
 /// How fast an accelerator does one class of work.
 #[derive(Clone, Debug)]
@@ -26,6 +32,9 @@ pub(super) struct Speed {
     /// Requests of the class that went elsewhere since the last that was given to it.
     pub(super) passed_over: u32,
 }
+
+/// In flight at once, that a depth which has not been seen is trusted to bear like the one below.
+const A_FEW: usize = 3;
 
 /// Answers after which a depth that gave none of them is forgotten. If it still is as bad as it was, one
 /// request in so many meets it.
@@ -103,10 +112,25 @@ impl Speed {
     /// The latency to be expected with `depth` requests in flight, if any is known.
     #[must_use]
     pub(super) fn expected(&self, depth: usize) -> Option<Duration> {
-        let depth = octave(depth);
-        let (below, above) = self.by_depth.split_at(depth + 1);
-        let below = below.iter().rev();
-        below.chain(above).find_map(|mean| mean.get(self.count))
+        let (known, latency) = self.nearest(octave(depth))?;
+        Some(deeper(latency, known.max(octave(A_FEW)), octave(depth)))
+    }
+
+    /// What it may be at worst.
+    #[must_use]
+    pub(super) fn at_worst(&self, depth: usize) -> Option<Duration> {
+        let (known, latency) = self.nearest(octave(depth))?;
+        Some(deeper(latency, known, octave(depth)))
+    }
+
+    /// What is known of `octave`, or of the nearest below it, with that one; else of the nearest above.
+    fn nearest(&self, octave: usize) -> Option<(usize, Duration)> {
+        let get = |mean: &Mean| mean.get(self.count);
+        let (below, above) = self.by_depth.split_at(octave + 1);
+        let mut below = below.iter().enumerate().rev();
+        below
+            .find_map(|(known, mean)| Some((known, get(mean)?)))
+            .or_else(|| Some((octave, above.iter().find_map(get)?)))
     }
 
     /// A time within which 99 of 100 answers came, if there were enough.
@@ -114,6 +138,11 @@ impl Speed {
     pub(super) fn p99(&self) -> Option<Duration> {
         self.answered.p99()
     }
+}
+
+/// `latency` of an octave that is `known`, at `octave` if each waits for all that came before it.
+fn deeper(latency: Duration, known: usize, octave: usize) -> Duration {
+    latency.saturating_mul(1 << octave.saturating_sub(known))
 }
 
 const fn octave(depth: usize) -> usize {
@@ -176,15 +205,32 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_depth_is_as_good_as_the_one_below_and_else_as_the_one_above() {
+    fn an_unknown_depth_is_as_the_one_below_for_a_few_and_at_worst_as_much_slower_as_it_is_deeper()
+    {
         let mut speed = Speed::new();
-        assert_eq!(speed.expected(0), None);
-        speed.record(4, micros(400));
-        assert_eq!(speed.expected(0), Some(micros(400)));
-        speed.record(0, micros(100));
-        for (depth, expected) in [(0, 100), (1, 100), (3, 100), (4, 400), (7, 400), (900, 400)] {
+        assert_eq!((speed.expected(0), speed.at_worst(0)), (None, None));
+        let check = |speed: &Speed, depth, expected, at_worst| {
             assert_eq!(speed.expected(depth), Some(micros(expected)), "{depth}");
-        }
+            assert_eq!(speed.at_worst(depth), Some(micros(at_worst)), "{depth}");
+        };
+        speed.record(0, micros(100));
+        check(&speed, 0, 100, 100);
+        check(&speed, 1, 100, 200);
+        check(&speed, 3, 100, 400);
+        check(&speed, 4, 200, 800);
+        check(&speed, 900, 25_600, 102_400);
+        speed.record(16, micros(150));
+        check(&speed, 15, 400, 1_600);
+        check(&speed, 31, 150, 150);
+        check(&speed, 32, 300, 300);
+    }
+
+    #[test]
+    fn a_depth_below_all_that_are_known_is_as_the_least_deep() {
+        let mut speed = Speed::new();
+        speed.record(16, micros(400));
+        speed.record(64, micros(900));
+        assert_eq!(speed.expected(0), Some(micros(400)));
     }
 
     #[test]
@@ -212,7 +258,7 @@ mod tests {
         }
         assert_eq!(speed.expected(4), Some(micros(5_000)));
         speed.record(0, micros(100));
-        assert_eq!(speed.expected(4), Some(micros(100)));
+        assert_eq!(speed.expected(4), Some(micros(200)));
         speed.record(4, micros(300));
         assert_eq!(speed.expected(4), Some(micros(300)));
     }

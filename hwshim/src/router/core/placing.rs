@@ -17,9 +17,10 @@ use crate::accelerator::{
 };
 use crate::clock::Instant;
 use crate::router::choice::{
-    self, Caller, Choice, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
+    Caller, Choice, Gathering, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
 use crate::router::outlook::{Interest, Outlook};
+use crate::router::speed::Speed;
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) struct Candidate {
     lane: usize,
     /// When its answer is to be expected, not yet verified.
     latency: Duration,
+    /// When it may come at worst.
+    at_worst: Duration,
     in_flight: usize,
     /// What the batch takes that it would be in, if its accelerator has timed such.
     batch_takes: Option<Duration>,
@@ -191,12 +194,15 @@ impl Core {
         let admits = self.options.admission.admits_to_accelerator(in_flight);
         admits.then(|| {
             let batch = lane.next_batch(class);
+            let by_batch = batch.map(|Batch { takes, before }| before.saturating_add(takes));
+            let by_depth = |read: fn(&Speed, usize) -> Option<Duration>| {
+                by_batch
+                    .unwrap_or_else(|| self.latency(lane, class, |speed| read(speed, in_flight)))
+            };
             Candidate {
                 lane: index,
-                latency: batch.map_or_else(
-                    || self.expected(lane, class, in_flight),
-                    |Batch { takes, before }| before.saturating_add(takes),
-                ),
+                latency: by_depth(Speed::expected),
+                at_worst: by_depth(Speed::at_worst),
                 in_flight,
                 batch_takes: batch.map(|batch| batch.takes),
                 is_untried: lane.speeds[class.index()].is_a_guess(),
@@ -204,10 +210,15 @@ impl Core {
         })
     }
 
-    /// The latency to be expected of `lane`. A class it has not done yet is taken to take as much
+    /// What is read from the speed of `lane`. A class it has not done yet is taken to take as much
     /// longer there than another as in software.
-    fn expected(&self, lane: &Lane, class: Class, depth: usize) -> Duration {
-        let known = |class: Class| lane.speeds[class.index()].expected(depth);
+    fn latency(
+        &self,
+        lane: &Lane,
+        class: Class,
+        read: impl Fn(&Speed) -> Option<Duration>,
+    ) -> Duration {
+        let known = |class: Class| read(&lane.speeds[class.index()]);
         let software = |class: Class| self.costs.of(class).software;
         let scaled = || {
             let (other, latency) = Class::ALL
@@ -228,20 +239,20 @@ impl Core {
     fn prospect(&self, candidate: &Candidate, class: Class) -> Prospect {
         let verify = self.costs.of(class).verify;
         let lane = &self.lanes[candidate.lane];
-        let size = lane.batch_size();
-        let work = if size > 1 {
-            // Only what computes on this CPU gathers, and a batch costs as much however full it is.
-            // One that comes alone is kept back for nobody, so its latency is what a batch takes.
-            let whole = candidate.batch_takes;
-            let whole = whole.unwrap_or_else(|| self.expected(lane, class, 0));
-            let filled = (candidate.in_flight + self.announced + 1).min(size);
-            choice::shared(whole, 1, filled)
-        } else {
-            Duration::ZERO
-        };
+        // Only what computes on this CPU gathers. Who comes alone is kept back for nobody, so the
+        // latency of one is what a batch takes.
+        let batch = (lane.batch_size() > 1).then(|| Gathering {
+            takes: candidate
+                .batch_takes
+                .unwrap_or_else(|| self.latency(lane, class, |speed| speed.expected(0))),
+            size: lane.batch_size(),
+            in_flight: candidate.in_flight,
+        });
         Prospect {
             latency: candidate.latency.saturating_add(verify),
-            host: HANDLING.saturating_add(verify).saturating_add(work),
+            at_worst: candidate.at_worst.saturating_add(verify),
+            host: HANDLING.saturating_add(verify),
+            batch,
         }
     }
 
@@ -256,7 +267,8 @@ impl Core {
             caller,
             software: self.costs.of(class).software,
             running: self.software_count + self.beside,
-            others: self.in_flight() + self.announced,
+            in_flight: self.in_flight(),
+            announced: self.announced,
             cores: self.options.cores,
             left,
         }

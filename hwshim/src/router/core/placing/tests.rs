@@ -362,6 +362,29 @@ fn a_card_with_one_slow_engine_gets_what_it_can_do_and_no_queue() {
 }
 
 #[test]
+fn a_crowd_that_comes_at_once_fills_no_card_up_to_where_answers_are_late() {
+    // It answers 100 in the time that a request has.
+    let (mut desk, _) = Desk::over(micros(2_000), 1);
+    desk.warm_up(16);
+    let mut waiting = 0;
+    for left in (0..1_000).rev() {
+        desk.core.announce(left);
+        match desk.submit() {
+            Placed::InSoftware(id, _) => desk.settle(id, Ending::Software),
+            Placed::OnCard(_) => waiting += 1,
+            refused @ Placed::Refused(..) => panic!("{refused:?}"),
+        }
+    }
+    assert!(waiting > 8, "it is worth its while: {waiting}");
+    while waiting > 0 {
+        desk.now = desk.core.next_wake();
+        let arrivals = desk.wait(Duration::ZERO);
+        waiting -= desk.end_all(arrivals);
+    }
+    assert_eq!(desk.requests().timed_out, 0);
+}
+
+#[test]
 fn p256_stays_here_although_it_is_offloaded_and_many_wait() {
     let algorithm = Algorithm::Sign(SignatureScheme::EcdsaP256Sha256);
     let (accelerator, works) = Engines::build(micros(1), 64);
@@ -397,6 +420,25 @@ fn a_batch_of_one_is_a_loss_and_a_batch_of_three_is_not() {
     desk.submit_to_card();
     desk.core.announce(1);
     desk.submit_to_card();
+}
+
+#[test]
+fn who_asks_beforehand_reckons_with_all_who_are_announced_by_then() {
+    let (desk, works) = Desk::over(micros(590), 8);
+    works.lock().unwrap().batch_size = NonZeroUsize::new(8).unwrap();
+    let outlook = Outlook::new();
+    let (algorithm, options) = (Algorithm::Sign(desk.scheme), options());
+    // Written down when nobody was there.
+    desk.core
+        .publish_also(&outlook, Interest::of(algorithm, Class::Rsa2048));
+    let choose = || outlook.choose(algorithm, Class::Rsa2048, Caller::Task, &options);
+    assert_eq!(choose(), Choice::Software(Reason::CostsMoreHere));
+    outlook.announce();
+    outlook.announce();
+    assert_eq!(choose(), Choice::Accelerator);
+    outlook.withdraw();
+    outlook.withdraw();
+    assert_eq!(choose(), Choice::Software(Reason::CostsMoreHere));
 }
 
 #[test]
@@ -623,11 +665,13 @@ fn requests_that_come_back_to_software_count_as_its_work() {
     let (mut desk, works) = Desk::over(micros(200), 4);
     desk.warm_up(1);
     works.lock().unwrap().hangs = true;
-    desk.core.announce(100_000);
+    // A router that weighs would not give a card so many before it has answered some.
+    let offload = desk.core.options.offload;
+    desk.core.options.offload = offload.always();
     for _ in 0..1_000 {
         desk.submit_to_card();
     }
-    desk.core.announce(0);
+    desk.core.options.offload = offload;
     desk.core.options.hedge = hedge::Limits::NEVER;
     works.lock().unwrap().depth_max = 0;
     assert!(matches!(desk.submit(), Placed::InSoftware(..)));
