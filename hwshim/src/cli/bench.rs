@@ -5,6 +5,7 @@
 //! them, and both can leave a page behind that needs nothing else to be read.
 
 mod chart;
+mod figures;
 mod machine;
 mod page;
 mod raw;
@@ -12,6 +13,7 @@ mod raw;
 mod tls;
 
 use super::output::{Failure, Output};
+use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, File};
 use std::io;
@@ -97,6 +99,25 @@ fn hand_over(
     let printed = print(output).and_then(|()| output.flush());
     let written = file.map_or(Ok(()), |file| file.write(&page()));
     written.and(printed)
+}
+
+/// How far a run of so many windows is.
+fn progress_bar(windows: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:28} {bar:32} {percent:>3} %  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    // Draws on standard error, and only if that is a terminal.
+    ProgressBar::new(windows).with_style(style)
+}
+
+/// What was asked for more than once, once.
+fn distinct<T: Clone + PartialEq>(all: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(one) {
+            distinct.push(one.clone());
+        }
+    }
+    distinct
 }
 
 #[cfg(any(feature = "tls", test))]

@@ -74,7 +74,6 @@ impl Output {
     }
 
     /// Whether nothing of `table` would be cut short or stand out on the right.
-    #[cfg(feature = "tls")]
     pub(crate) fn has_room_for(&self, table: &Table) -> bool {
         self.terminal_width
             .is_none_or(|width| table.widths(None).total() <= width)
@@ -234,7 +233,6 @@ impl Table {
     }
 
     /// Starts a table no column of which may be cut short.
-    #[cfg(feature = "tls")]
     pub(crate) fn rigid(header: &[&str]) -> Self {
         Self {
             flexible: None,

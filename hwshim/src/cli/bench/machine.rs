@@ -1,5 +1,6 @@
 //! What the figures were seen on, and how to see them again: the footer of a report.
 
+use crate::cli::output::{Failure, Output};
 use serde::Serialize;
 use std::ffi::OsString;
 
@@ -56,6 +57,16 @@ impl Machine {
             "{} x {}, {}{load}; hwshim {}{optimised}",
             self.cores, self.processor, self.kernel, self.version
         )
+    }
+
+    /// Says on standard error what makes all figures worthless.
+    pub(super) fn warn(&self, output: &mut Output) -> Result<(), Failure> {
+        match self.optimised {
+            true => Ok(()),
+            false => {
+                output.warn("this program is not optimised: build it with --release to measure")
+            }
+        }
     }
 }
 

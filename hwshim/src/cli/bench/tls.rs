@@ -19,7 +19,7 @@ mod report;
 mod window;
 
 use super::machine::Machine;
-use super::{PageFile, hand_over};
+use super::{PageFile, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
@@ -27,7 +27,7 @@ use crate::cli::verifying::{self, Verifying};
 use client::Clients;
 use contender::{Bench, Chosen, Library};
 use hwshim::address::Address;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use report::{Point, Report, Side};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -191,7 +191,8 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let eights = args.verifying.eights(&args.crypto_mb, output)?;
     let bench = Bench::start(args, chosen, eights)?;
     let cases = cases(args);
-    let bar = progress_bar(args, &bench, cases.len());
+    let turns = u64::from(args.windows + 1) * bench.contenders.len() as u64;
+    let bar = progress_bar(turns * cases.len() as u64);
     let mut points = Vec::new();
     for case in cases {
         bar.set_message(format!(
@@ -238,24 +239,6 @@ fn cases(args: &Args) -> Vec<Case> {
         }
     }
     cases
-}
-
-fn distinct<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
-    let mut distinct = Vec::new();
-    for one in all {
-        if !distinct.contains(one) {
-            distinct.push(*one);
-        }
-    }
-    distinct
-}
-
-fn progress_bar(args: &Args, bench: &Bench, cases: usize) -> ProgressBar {
-    let windows = u64::from(args.windows + 1) * bench.contenders.len() as u64;
-    let style = ProgressStyle::with_template("{msg:28} {bar:32} {percent:>3} %  {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    // Draws on standard error, and only if that is a terminal.
-    ProgressBar::new(windows * cases as u64).with_style(style)
 }
 
 /// Compares all contenders in `case`.

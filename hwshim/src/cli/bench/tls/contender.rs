@@ -1,6 +1,7 @@
 //! Who is compared: rustls with each library by itself, and with each accelerator under it.
 
-use super::{Args, Key, cannot, distinct};
+use super::{Args, Key, cannot};
+use crate::cli::bench::distinct;
 use crate::cli::output::{Failure, Output, with_causes};
 use crate::cli::selftest;
 use hwshim::accelerator::multi_buffer;

@@ -3,7 +3,7 @@
 use super::report::{Point, Report, Side};
 use crate::cli::bench::chart::{Bar, Lines, Part, Series, bars, figure};
 use crate::cli::bench::page::{Figure, Page};
-use crate::cli::bench::{NOT_TOLD, PERCENTILES, told};
+use crate::cli::bench::{NOT_TOLD, PERCENTILES};
 
 const LEAD: &str = "TLS handshakes between clients and a server in one process, through pipes in memory; every \
     client verifies certificate and signature. Those compared took turns, so what disturbed one \
@@ -79,7 +79,7 @@ fn against_concurrency<'a>(points: &'a [Point], unit: &'a str, of: fn(&Side) -> 
 fn latency(point: &Point) -> Figure {
     let series = point.sides.iter().map(|side| Series {
         name: &side.name,
-        values: percentiles(side),
+        values: side.latency_ms.told(side.handshakes),
     });
     let lines = Lines {
         axis: "percentile of handshakes",
@@ -90,12 +90,6 @@ fn latency(point: &Point) -> Figure {
     let title = format!("Latency, {} at once", point.concurrency);
     let note = format!("ms, lower is better; {NOT_TOLD}");
     Figure::new(title, note, |label| lines.svg(label))
-}
-
-fn percentiles(side: &Side) -> Vec<Option<f64>> {
-    let latency = side.latency_ms;
-    let all = [latency.p50, latency.p90, latency.p99, latency.p999];
-    told(all, side.handshakes)
 }
 
 fn cpu(point: &Point, card_counted: bool) -> Figure {
@@ -153,29 +147,8 @@ fn signed(point: &Point) -> Figure {
     Figure::new(title, note, |label| bars(label, &bars_of_sides))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "lengths of a drawing")]
 fn signed_bar((index, side): (usize, &Side)) -> Bar<'_> {
-    let answered = side.answered;
-    let all = (answered.card + answered.software).max(1) as f64;
-    let share = answered.card as f64 / all;
-    let wrong = match answered.wrong_answers {
-        0 => String::new(),
-        wrong => format!(", {wrong} wrong stopped"),
-    };
-    let part = |len, faint, who, number| Part {
-        len,
-        colour: index,
-        faint,
-        title: format!("{who}: {number} signatures"),
-    };
-    Bar {
-        name: &side.name,
-        parts: vec![
-            part(share, false, "accelerator", answered.card),
-            part(1.0 - share, true, "software", answered.software),
-        ],
-        value: format!("{} % by card{wrong}", figure(share * 100.0)),
-    }
+    side.answered.bar(index, &side.name, "signatures")
 }
 
 fn table(page: &mut Page, points: &[Point], card_counted: bool) {
@@ -212,11 +185,6 @@ fn table(page: &mut Page, points: &[Point], card_counted: bool) {
 }
 
 fn row(point: &Point, side: &Side, card_counted: bool) -> Vec<String> {
-    let told = percentiles(side);
-    let percentile = |index: usize| {
-        let value = told.get(index).copied().flatten();
-        value.map_or_else(|| "-".to_owned(), figure)
-    };
     let mut row = vec![
         side.name.clone(),
         point.concurrency.to_string(),
@@ -228,9 +196,8 @@ fn row(point: &Point, side: &Side, card_counted: bool) -> Vec<String> {
     if card_counted {
         row.extend([side.card_cpu_us, side.total_cpu_us].map(|time| figure(time.best)));
     }
+    row.extend(side.latency_ms.cells(side.handshakes));
     row.extend([
-        percentile(0),
-        percentile(2),
         side.answered.card.to_string(),
         side.answered.software.to_string(),
         side.failed.to_string(),
@@ -241,8 +208,8 @@ fn row(point: &Point, side: &Side, card_counted: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{OfWindows, Saving};
     use super::*;
+    use crate::cli::bench::figures::{OfWindows, Ratio};
 
     /// That takes so many microseconds of the server and of the card, and times of ring's as much.
     fn side(server: f64, card: f64, times: f64) -> Side {
@@ -251,7 +218,7 @@ mod tests {
         side.server_cpu_us = best(server);
         side.card_cpu_us = best(card);
         side.total_cpu_us = best(server + card);
-        side.saves = vec![Saving {
+        side.saves = vec![Ratio {
             than: "rustls+ring".to_owned(),
             times: Some(times),
         }];

@@ -2,8 +2,9 @@
 
 use super::window::Window;
 use super::{Case, Kind};
+use crate::cli::bench::figures::{Answered, Latency, OfWindows, Ratio, numbered};
 use crate::cli::bench::machine::Machine;
-use crate::cli::bench::{is_told, to_f64};
+use crate::cli::bench::to_f64;
 use crate::cli::output::{Failure, Output, Table};
 use hdrhistogram::Histogram;
 use hwshim::router::breaker;
@@ -61,54 +62,19 @@ pub(super) struct Side {
     /// Of the process that plays the card, if it is counted.
     pub(super) card_cpu_us: OfWindows,
     client_cpu_us: OfWindows,
+    /// From the ClientHello to the first byte of data.
     pub(super) latency_ms: Latency,
+    /// Who made the signatures.
     pub(super) answered: Answered,
     /// How many times as much processor time each library takes by itself, best against best; the
     /// card's is in it if that is counted.
-    pub(super) saves: Vec<Saving>,
+    pub(super) saves: Vec<Ratio>,
     /// Of both, which in one window are not each at their best.
     pub(super) total_cpu_us: OfWindows,
     #[serde(skip)]
     windows: Vec<Figures>,
     #[serde(skip)]
     latency_ns: Histogram<u64>,
-}
-
-/// Of all windows.
-#[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct OfWindows {
-    pub(super) best: f64,
-    pub(super) median: f64,
-}
-
-/// From the ClientHello to the first byte of data.
-#[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) p999: f64,
-}
-
-/// Who made the signatures.
-#[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Answered {
-    /// The accelerator; verified.
-    pub(super) card: u64,
-    /// Software.
-    pub(super) software: u64,
-    /// Of those of software: the accelerator had been given it first.
-    pub(super) fallbacks: u64,
-    /// Wrong answers of the accelerator, none of which was released.
-    pub(super) wrong_answers: u64,
-}
-
-/// How a side compares.
-#[derive(Serialize)]
-pub(super) struct Saving {
-    pub(super) than: String,
-    /// Unknown where one of both has completed nothing.
-    pub(super) times: Option<f64>,
 }
 
 /// Of one window.
@@ -193,9 +159,7 @@ impl Report {
                 ))?;
             }
         }
-        if !self.machine.optimised {
-            output.warn("this program is not optimised: build it with --release to measure")?;
-        }
+        self.machine.warn(output)?;
         let sides = || self.points.iter().flat_map(|point| &point.sides);
         let failed: u64 = sides().map(|side| side.failed).sum();
         if failed == 0 {
@@ -223,10 +187,7 @@ impl Point {
             let cpu = side.total_cpu_us.best;
             side.saves = plain
                 .iter()
-                .map(|(than, theirs)| Saving {
-                    than: than.clone(),
-                    times: (cpu > 0.0 && *theirs > 0.0).then(|| theirs / cpu),
-                })
+                .map(|(than, theirs)| Ratio::of(than, *theirs, cpu))
                 .collect();
         }
         Self {
@@ -265,19 +226,15 @@ impl Point {
     }
 
     fn print(&self, card_counted: bool, output: &mut Output) -> Result<(), Failure> {
-        let names: Vec<_> = self.sides.iter().map(|side| side.name.as_str()).collect();
+        let names: Vec<_> = self.sides.iter().map(|side| side.name.clone()).collect();
         let against = |than: &str| format!("x {}", than.to_uppercase());
         let table = self.table(&names, against, card_counted);
         if output.has_room_for(&table) {
             return output.table(&table);
         }
-        // Whose row it is must be told whatever the width, so names get lines of their own.
-        let numbers: Vec<_> = (1..=names.len()).map(|row| format!("[{row}]")).collect();
-        for (number, name) in numbers.iter().zip(&names) {
-            output.note(&format!("{number} "), name)?;
-        }
+        let numbers = numbered(&names, output)?;
         let against = |than: &str| {
-            let row = names.iter().position(|name| *name == than);
+            let row = names.iter().position(|name| name == than);
             format!("x{}", row.map_or(than, |row| &numbers[row]))
         };
         output.table(&self.table(&numbers, against, card_counted))
@@ -286,7 +243,7 @@ impl Point {
     /// With a row that `names` has a name for of each side.
     fn table(
         &self,
-        names: &[impl AsRef<str>],
+        names: &[String],
         against: impl Fn(&str) -> String,
         card_counted: bool,
     ) -> Table {
@@ -301,7 +258,7 @@ impl Point {
         let mut table = Table::rigid(&header);
         for (side, name) in self.sides.iter().zip(names) {
             let mut row = vec![
-                name.as_ref().into(),
+                name.clone().into(),
                 format!("{:.1}", side.server_cpu_us.best).into(),
                 format!("({:.1})", side.server_cpu_us.median).into(),
             ];
@@ -312,26 +269,13 @@ impl Point {
             row.extend([
                 format!("{:.0}", side.per_second.best).into(),
                 format!("{:.2}", side.latency_ms.p50).into(),
-                side.p99().into(),
+                side.latency_ms.p99(side.handshakes, 2).into(),
                 side.answered.share().into(),
             ]);
-            row.extend(side.saves.iter().map(|saving| match saving.times {
-                Some(times) => format!("{times:.2}").into(),
-                None => "-".to_owned().into(),
-            }));
+            row.extend(side.saves.iter().map(|saving| saving.text().into()));
             table.push(row);
         }
         table
-    }
-}
-
-impl Answered {
-    /// The accelerator's share.
-    fn share(self) -> String {
-        match self.card + self.software {
-            0 => "-".to_owned(),
-            all => format!("{:.0} %", to_f64(self.card) / to_f64(all) * 100.0),
-        }
     }
 }
 
@@ -355,14 +299,6 @@ impl Side {
             windows: Vec::new(),
             latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3)
                 .expect("three digits up to a minute are possible"),
-        }
-    }
-
-    /// Where so many handshakes were seen that there is one.
-    fn p99(&self) -> String {
-        match is_told(10, self.handshakes) {
-            true => format!("{:.2}", self.latency_ms.p99),
-            false => "-".to_owned(),
         }
     }
 
@@ -404,36 +340,18 @@ impl Side {
     }
 
     fn summarize(&mut self, case: Case) {
-        let least = |figure: fn(&Figures) -> f64| of_windows(&self.windows, figure, f64::min);
+        let windows = |figure: fn(&Figures) -> f64| self.windows.iter().map(figure);
+        let least = |figure| OfWindows::of(windows(figure), f64::min);
+        self.per_second = OfWindows::of(windows(|figures| figures.per_second), f64::max);
         self.server_cpu_us = least(|figures| figures.server_cpu_us);
         self.card_cpu_us = least(|figures| figures.card_cpu_us);
         self.total_cpu_us = least(|figures| figures.total_cpu_us);
         self.client_cpu_us = least(|figures| figures.client_cpu_us);
-        self.per_second = of_windows(&self.windows, |figures| figures.per_second, f64::max);
-        let ms = |quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1e6;
-        self.latency_ms = Latency {
-            p50: ms(0.5),
-            p90: ms(0.9),
-            p99: ms(0.99),
-            p999: ms(0.999),
-        };
+        self.latency_ms = Latency::of(&self.latency_ns, 1e6);
         if case.kind == Kind::Resumed {
             // Nothing is signed.
             self.answered.software = 0;
         }
-    }
-}
-
-fn of_windows(
-    windows: &[Figures],
-    figure: fn(&Figures) -> f64,
-    better: fn(f64, f64) -> f64,
-) -> OfWindows {
-    let mut values: Vec<_> = windows.iter().map(figure).collect();
-    values.sort_by(f64::total_cmp);
-    OfWindows {
-        best: values.iter().copied().reduce(better).unwrap_or(0.0),
-        median: values.get(values.len() / 2).copied().unwrap_or(0.0),
     }
 }
 
