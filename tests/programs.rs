@@ -157,38 +157,65 @@ fn an_address_that_is_none_is_misuse() {
 }
 
 #[test]
-fn bench_compares_card_and_software_in_one_run() {
-    let directory = tempfile::tempdir().unwrap();
-    let card = CardProcess::start(directory.path());
-    let address = card.address().to_string();
+fn bench_compares_cards_and_software_in_one_run() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let cards = directories
+        .each_ref()
+        .map(|directory| CardProcess::start(directory.path()));
+    let addresses = cards.each_ref().map(|card| card.address().to_string());
     let ops = "rsa-2048-sign,p256-sign,aes-256-gcm-1k,aes-256-gcm-16k,sha256-1k";
-    let output = run(&["bench", &address, "--ops", ops, "--for", "300ms", "--json"]);
+    let output = hwshim()
+        .arg("bench")
+        .args(&addresses)
+        .args(["--ops", ops, "--depth", "1,8", "--for", "300ms", "--json"])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report = json(&output);
-    let operations = report["operations"].as_array().unwrap();
-    assert_eq!(operations.len(), 5);
-    for operation in operations {
-        let accelerator = &operation["accelerator"];
-        assert!(
-            accelerator["answered_by_card"].as_u64().unwrap() > 0,
-            "{operation}"
-        );
-        assert!(
-            operation["software"]["operations"].as_u64().unwrap() > 0,
-            "{operation}"
-        );
-        assert_eq!(accelerator["failed"], 0, "{operation}");
+    let points = report["points"].as_array().unwrap();
+    assert_eq!(points.len(), 10);
+    for point in points {
+        let sides = point["sides"].as_array().unwrap();
+        let [software, cards @ ..] = sides.as_slice() else {
+            panic!("{point}");
+        };
+        assert!(software["operations"].as_u64().unwrap() > 0, "{point}");
+        assert_eq!(cards.len(), 2, "{point}");
+        for (card, address) in cards.iter().zip(&addresses) {
+            assert_eq!(&card["name"], address);
+            assert!(card["answered"]["card"].as_u64().unwrap() > 0, "{point}");
+            assert_eq!(card["failed"], 0, "{point}");
+        }
     }
-    assert_eq!(report["requests"]["adds_up"], true);
+    for (accelerator, address) in report["accelerators"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(&addresses)
+    {
+        assert_eq!(&accelerator["address"], address);
+        assert_eq!(accelerator["requests"]["adds_up"], true);
+    }
 }
 
 #[test]
-fn bench_finishes_in_software_when_the_card_is_killed() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut card = CardProcess::start(directory.path());
+fn bench_finishes_in_software_when_a_card_is_killed_and_the_other_goes_on() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut cards = directories
+        .each_ref()
+        .map(|directory| CardProcess::start(directory.path()));
     let bench = hwshim()
-        .args(["bench", &card.address().to_string()])
-        .args(["--ops", "rsa-2048-sign", "--for", "4s", "--json"])
+        .arg("bench")
+        .args(cards.each_ref().map(|card| card.address().to_string()))
+        .args([
+            "--ops",
+            "rsa-2048-sign",
+            "--depth",
+            "32",
+            "--for",
+            "4s",
+            "--json",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -197,22 +224,30 @@ fn bench_finishes_in_software_when_the_card_is_killed() {
     while SystemClock.now() < killed_at {
         std::thread::park_timeout(Duration::from_millis(100));
     }
-    card.process.kill().unwrap();
+    cards[0].process.kill().unwrap();
     let output = bench.wait_with_output().unwrap();
     assert!(output.status.success());
     let report = json(&output);
-    let accelerator = &report["operations"][0]["accelerator"];
-    assert_eq!(accelerator["failed"], 0, "{report:#}");
+    let [_, killed, other] = report["points"][0]["sides"].as_array().unwrap().as_slice() else {
+        panic!("{report:#}");
+    };
+    assert_eq!(killed["failed"], 0, "{report:#}");
     assert!(
-        accelerator["answered_by_software"].as_u64().unwrap() > 0,
+        killed["answered"]["software"].as_u64().unwrap() > 0,
         "{report:#}"
     );
-    let requests = &report["requests"];
-    assert!(adds_up(requests), "{requests}");
-    assert_eq!(
-        (&requests["refused"], &requests["in_flight"]),
-        (&0.into(), &0.into())
-    );
+    assert_eq!(other["answered"]["software"], 0, "{report:#}");
+    let accelerators = report["accelerators"].as_array().unwrap();
+    let in_use: Vec<_> = accelerators.iter().map(|one| &one["in_use"]).collect();
+    assert_eq!(in_use, [false, true], "{report:#}");
+    for accelerator in accelerators {
+        let requests = &accelerator["requests"];
+        assert!(adds_up(requests), "{requests}");
+        assert_eq!(
+            (&requests["refused"], &requests["in_flight"]),
+            (&0.into(), &0.into())
+        );
+    }
 }
 
 #[test]

@@ -135,22 +135,119 @@ fn handshakes_leave_a_page_that_needs_nothing_else() {
     }
 }
 
+/// Software twice over, by itself and behind a router, for no time to speak of.
+const SMALL_RAW: [&str; 5] = [
+    "software:ring",
+    "--ops=p256-sign,sha256-1k",
+    "--depth=7,1",
+    "--for=20ms",
+    "--json",
+];
+
+fn count(of: &Value, name: &str) -> u64 {
+    of[name].as_u64().unwrap_or_else(|| panic!("{name}: {of}"))
+}
+
+#[test]
+fn every_operation_is_measured_at_every_depth_on_every_side_once() {
+    let twice = ["software:ring", "--depth=1"];
+    let report = report(&[&SMALL_RAW[..], &twice].concat());
+    assert_eq!(report["schema"], 2);
+    let points = report["points"].as_array().unwrap();
+    let cases: Vec<_> = points
+        .iter()
+        .map(|point| (point["operation"].as_str().unwrap(), count(point, "depth")))
+        .collect();
+    let of = |operation| [1, 7].map(|depth| (operation, depth));
+    assert_eq!(cases, [of("p256-sign"), of("sha256-1k")].concat());
+    for point in points {
+        let sides = point["sides"].as_array().unwrap();
+        let names: Vec<_> = sides.iter().map(|side| &side["name"]).collect();
+        assert_eq!(names, ["software", "software:ring"]);
+        for side in sides {
+            assert_eq!(side["failed"], 0, "{side}");
+            assert!(count(side, "operations") > 0, "{side}");
+            assert!(side["per_second"]["best"].as_f64() > Some(0.0), "{side}");
+            for ratio in ["gains", "saves"] {
+                assert_eq!(side[ratio][0]["than"], "software", "{side}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_answered_is_told_of_each_accelerator_and_adds_up() {
+    let report = report(&SMALL_RAW);
+    let accelerators = report["accelerators"].as_array().unwrap();
+    assert_eq!(accelerators.len(), 1);
+    let accelerator = &accelerators[0];
+    assert_eq!(accelerator["address"], "software:ring");
+    assert_eq!(accelerator["in_use"], true);
+    let requests = &accelerator["requests"];
+    assert_eq!(requests["adds_up"], true);
+    let of_points = |index: usize, by: &str| -> u64 {
+        let points = report["points"].as_array().unwrap().iter();
+        points
+            .map(|point| count(&point["sides"][index]["answered"], by))
+            .sum()
+    };
+    for by in ["card", "software"] {
+        assert_eq!(of_points(1, by), count(requests, by), "{by}");
+    }
+    assert_eq!(
+        of_points(0, "card"),
+        0,
+        "software by itself has nobody else"
+    );
+}
+
+#[test]
+fn what_was_measured_is_told_to_people_too() {
+    let output = bench(&SMALL_RAW[..4]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for wanted in [
+        "p256-sign, 1 in flight",
+        "sha256-1k, 7 in flight",
+        "BY CARD",
+        "software:ring: ",
+        "0 failed; 0 wrong answers stopped",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[test]
+fn an_accelerator_that_cannot_be_brought_up_is_named_before_anything_is_measured() {
+    // Were anything measured, nobody would wait for the end of this test.
+    let run = ["software:ring", "vfio-user:/nowhere/card.sock", "--for=1h"];
+    let output = bench(&run);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let wanted = "vfio-user:/nowhere/card.sock cannot be brought up";
+    assert!(errors.contains(wanted), "{errors}");
+    assert!(errors.contains("hint: "), "{errors}");
+}
+
 #[test]
 fn operations_leave_a_page_that_needs_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("raw.html");
-    let html = ["--html", file.to_str().unwrap()];
-    report(
-        &[
-            &["software:ring", "--ops=p256-sign", "--for=20ms", "--json"][..],
-            &html[..],
-        ]
-        .concat(),
-    );
+    report(&[&SMALL_RAW[..], &["--html", file.to_str().unwrap()]].concat());
     let page = std::fs::read_to_string(file).unwrap();
     assert_self_contained(&page);
     assert_can_be_read_out(&page);
-    assert!(page.contains("p256-sign") && page.contains("Who answered"));
+    for wanted in [
+        "p256-sign",
+        "Throughput: operations/s, higher is better",
+        "software:ring, operations in flight 7: ",
+        "Latency, 1 in flight",
+        "Who answered, 7 in flight",
+        "--html",
+    ] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
 }
 
 #[test]

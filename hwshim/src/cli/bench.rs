@@ -20,11 +20,20 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Measure an accelerator against software in the same run.
+const EXAMPLES: &str = "\
+Examples:
+  hwshim bench vfio-user:./card.sock
+  hwshim bench pci:0000:3b:00.0 software:multi-buffer --ops rsa-2048-sign,p256-sign
+  hwshim bench vfio-user:./card.sock --depth 1,8,64 --for 10s --html bench.html
+  hwshim bench software:multi-buffer --ops rsa-2048-sign --json";
+
+/// Measure accelerators against software in the same run.
 ///
-/// Every answer is verified. If the accelerator fails, hangs or is pulled out meanwhile, software
-/// finishes, and the report says how many operations each answered.
+/// Every answer is verified. If an accelerator fails, hangs or is pulled out meanwhile, software
+/// finishes, and the report says how many operations each answered. The best window of each is the
+/// one to compare, the median says how steady the machine was.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 // Both structures are called Args, and groups are called after them.
 #[group(skip)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -166,6 +175,27 @@ const fn to_f64(number: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        _args: Args,
+    }
+
+    #[test]
+    fn examples_of_the_help_can_be_called() {
+        use clap::{CommandFactory as _, Parser as _};
+        let help = Line::command().render_help().to_string();
+        let (_, examples) = help.split_once("Examples:\n").unwrap();
+        let examples = examples.lines().filter(|line| line.starts_with("  hwshim"));
+        let mut count = 0;
+        for example in examples {
+            let words = example.split_whitespace().skip(1);
+            Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+            count += 1;
+        }
+        assert!(count >= 4, "{help}");
+    }
 
     fn page() -> page::Page {
         page::Page::new("page", "lead", &machine::Machine::look())

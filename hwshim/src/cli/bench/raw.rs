@@ -1,29 +1,26 @@
-//! `hwshim bench ADDRESS`: single operations, an accelerator against this CPU, slice by slice in one
-//! run.
+//! `hwshim bench ADDRESS...`: single operations, accelerators against this CPU, in one run.
 //!
-//! Slices of both alternate, so that a busy moment of the host hits both. What is measured is
-//! what an application gets: answers verified before they are released, and done in software
-//! when the accelerator does not answer.
+//! For each operation and depth, windows of software and of every accelerator take turns, so that a
+//! busy moment of the host hits all of them. What is measured is what an application gets: answers
+//! verified before they are released, and done in software when the accelerator does not answer.
 
+mod contender;
 mod measure;
 mod page;
+mod report;
 
 use super::machine::Machine;
-use super::{PageFile, hand_over};
+use super::{PageFile, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
-use crate::cli::output::{Failure, Output, Table};
-use crate::cli::{selftest, serve};
-use hwshim::accelerator::{Operation, Secret, State};
-use hwshim::address::{Address, Opened};
-use hwshim::clock::{Clock, SystemClock};
+use crate::cli::output::{Failure, Output};
+use crate::cli::serve;
+use contender::Contender;
+use hwshim::accelerator::{Operation, Secret};
+use hwshim::address::Address;
 use hwshim::kat;
 use hwshim::key::{AeadKey, CipherKey, HashAlgorithm, MacKey, SignatureScheme, SigningKey};
-use hwshim::router::breaker;
-use hwshim::router::core::{Core, LaneStatus, Offload, Options, Requests};
-use hwshim::router::direct::Direct;
-use indicatif::{ProgressBar, ProgressStyle};
-use measure::{Measured, measure_accelerator, measure_software};
-use serde::Serialize;
+use indicatif::ProgressBar;
+use report::{Point, Report, Side};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +28,9 @@ use std::time::Duration;
 /// What is to be measured.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the accelerator, e.g. vfio-user:./card.sock
-    #[arg(required = true)]
-    address: Option<Address>,
+    /// Addresses of accelerators, e.g. vfio-user:./card.sock
+    #[arg(required = true, value_name = "ADDRESS")]
+    accelerators: Vec<Address>,
     /// Operations, separated by commas.
     #[arg(
         long,
@@ -43,13 +40,20 @@ pub(super) struct Args {
         default_value = "rsa-2048-sign,p256-sign,aes-256-gcm-1k"
     )]
     ops: Vec<Op>,
-    /// Operations in flight at the accelerator, which takes 256 at most.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
-    depth: u16,
-    /// Time for each operation of the list, shared by accelerator and software.
+    /// Operations in flight at an accelerator, 256 at most, separated by commas. Software does one at
+    /// a time.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "1,32",
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
+    depth: Vec<u16>,
+    /// Time for each operation at each depth, shared by all that are compared.
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = serve::positive_duration)]
     duration: Duration,
-    /// Time the accelerator has for one operation before software does it.
+    /// Time an accelerator has for one operation before software does it.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = serve::positive_duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -174,223 +178,122 @@ fn numbered(number: u64, len: usize) -> Secret {
     Secret::from(message)
 }
 
-#[derive(Serialize)]
-struct Report {
-    schema: u32,
-    machine: Machine,
-    address: String,
+/// What one comparison is about.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    op: Op,
     depth: u16,
-    operations: Vec<Comparison>,
-    /// Where the requests of the whole run went.
-    requests: Sum,
-    /// How the accelerator stood at the end: `ready`, `needs-reset`, or `gone`.
-    state: &'static str,
-    /// Times it was taken out of use.
-    breaker_opened: u64,
-    /// Algorithms that it offers and was found not to do.
-    lacking: Vec<&'static str>,
-    /// Keys that it refused although it does the algorithm.
-    keys_refused: usize,
 }
 
-#[derive(Serialize)]
-struct Comparison {
-    operation: String,
-    accelerator: Measured,
-    software: Measured,
-    /// Operations per second, accelerator against software.
-    throughput_ratio: f64,
-    /// Processor time of this process per operation, accelerator against software.
-    cpu_ratio: f64,
-}
-
-#[derive(Serialize)]
-struct Sum {
-    #[serde(flatten)]
-    requests: Requests,
-    adds_up: bool,
-}
-
-/// Slices of each side; enough that a disturbance of a second does not decide.
-const SLICES: u32 = 10;
+/// Windows of each side; enough that a disturbance of a second does not decide.
+const WINDOWS: u32 = 10;
 
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let Some(address) = &args.address else {
-        return Err(
-            Failure::new("nothing was measured", "no accelerator was named")
-                .hint("give its address, as in: hwshim bench software:multi-buffer"),
-        );
-    };
     args.crypto_mb.check()?;
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
-    let mut router = bring_up(address, args)?;
-    let bar = progress_bar(args);
-    let mut comparisons = Vec::new();
-    for op in &args.ops {
-        bar.set_message(op.name());
-        comparisons.push(compare(*op, args, &mut router, &bar));
+    let mut contenders = contenders(args)?;
+    let cases = cases(args);
+    let turns = u64::from(WINDOWS) * contenders.len() as u64;
+    let bar = progress_bar(turns * cases.len() as u64);
+    let mut points = Vec::new();
+    for case in cases {
+        bar.set_message(format!("{} x{}", case.op.name(), case.depth));
+        points.push(compare(case, args.duration, &mut contenders, &bar));
     }
     bar.finish_and_clear();
-    let status = router.core().status(0);
-    let report = Report {
-        schema: 1,
-        machine,
-        address: address.to_string(),
-        depth: args.depth,
-        operations: comparisons,
-        requests: Sum {
-            requests: status.requests,
-            adds_up: status.requests.add_up(),
-        },
-        state: match status.state {
-            Some(State::Ready) => "ready",
-            Some(State::NeedsReset) | None => "needs-reset",
-            Some(State::Gone) => "gone",
-        },
-        breaker_opened: status.breaker_opened,
-        lacking: status.lacking.iter().map(|one| one.name()).collect(),
-        keys_refused: status.keys_refused,
-    };
+    let states = contenders.iter().filter_map(Contender::status);
+    let report = Report::new(machine, points, states);
     let page = || page::of(&report);
     hand_over(output, file, page, |output| match args.json {
         true => output.json(&report),
-        false => print(&report, &status, output),
-    })
+        false => report.print(output),
+    })?;
+    report.warn(output)
 }
 
-fn bring_up(address: &Address, args: &Args) -> Result<Direct, Failure> {
-    let cannot = || format!("{address} cannot be brought up");
-    let Opened { accelerator, .. } = address
-        .open_accelerator_with(&args.crypto_mb.options())
-        .map_err(|error| Failure::new(cannot(), error))?;
-    let options = Options {
-        timeout: args.timeout,
-        offload: Offload::EVERYTHING,
-        ..Options::default()
-    };
-    let clock = Arc::new(SystemClock);
-    let mut router = Direct::new(
-        Core::new(vec![accelerator], options),
-        Arc::clone(&clock) as _,
-    );
-    router.settle_accelerators(clock.now().plus(Duration::from_secs(10)));
-    let status = router.core().status(0);
-    match (status.breaker, status.failure) {
-        (breaker::State::Closed { .. }, _) => Ok(router),
-        (_, Some(error)) => Err(Failure::new(cannot(), error).hint(selftest::hint(address))),
-        (_, None) => Err(Failure::new(cannot(), "it did not pass its trial in 10 s")),
+/// Software, and each accelerator that was named, once, all of them up.
+fn contenders(args: &Args) -> Result<Vec<Contender>, Failure> {
+    let mut contenders = vec![Contender::software()];
+    for address in distinct(&args.accelerators) {
+        contenders.push(Contender::bring_up(&address, args)?);
     }
+    Ok(contenders)
 }
 
-fn progress_bar(args: &Args) -> ProgressBar {
-    let steps = u64::from(SLICES) * 2 * args.ops.len() as u64;
-    let style = ProgressStyle::with_template("{msg:18} {bar:40} {percent:>3} %  {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    // Draws on standard error, and only if that is a terminal.
-    ProgressBar::new(steps).with_style(style)
-}
-
-fn compare(op: Op, args: &Args, router: &mut Direct, bar: &ProgressBar) -> Comparison {
-    let slice = args.duration / (2 * SLICES);
-    let clock = SystemClock;
-    let mut accelerator = Measured::new();
-    let mut software = Measured::new();
-    let mut operations = op.operations();
-    for _ in 0..SLICES {
-        measure_accelerator(
-            router,
-            &mut operations,
-            args.depth,
-            slice,
-            &clock,
-            &mut accelerator,
-        );
-        bar.inc(1);
-        measure_software(&mut operations, slice, &clock, &mut software);
-        bar.inc(1);
+/// Each that was asked for, once; depths in their order, as they are drawn.
+fn cases(args: &Args) -> Vec<Case> {
+    let mut depths = distinct(&args.depth);
+    depths.sort_unstable();
+    let mut cases = Vec::new();
+    for op in distinct(&args.ops) {
+        cases.extend(depths.iter().map(|&depth| Case { op, depth }));
     }
-    accelerator.summarize();
-    software.summarize();
-    Comparison {
-        operation: op.name(),
-        throughput_ratio: accelerator.operations_per_second / software.operations_per_second,
-        cpu_ratio: accelerator.cpu_us_per_operation / software.cpu_us_per_operation,
-        accelerator,
-        software,
-    }
+    cases
 }
 
-fn print(report: &Report, status: &LaneStatus, output: &mut Output) -> Result<(), Failure> {
-    let header = [
-        "OPERATION",
-        "WHERE",
-        "OPS/S",
-        "P50 us",
-        "P99 us",
-        "CPU us/OP",
-        "BY CARD",
-        "SOFTWARE",
-    ];
-    let mut table = Table::new(&header, 1);
-    for comparison in &report.operations {
-        let sides = [
-            (report.address.as_str(), &comparison.accelerator),
-            ("software:ring", &comparison.software),
-        ];
-        for (name, measured) in sides {
-            table.push(vec![
-                comparison.operation.clone().into(),
-                name.to_owned().into(),
-                format!("{:.0}", measured.operations_per_second).into(),
-                format!("{:.1}", measured.p50_us).into(),
-                format!("{:.1}", measured.p99_us).into(),
-                format!("{:.2}", measured.cpu_us_per_operation).into(),
-                measured.answered_by_card.to_string().into(),
-                measured.answered_by_software.to_string().into(),
-            ]);
+/// Compares all contenders in `case`, within `duration`.
+fn compare(
+    case: Case,
+    duration: Duration,
+    contenders: &mut [Contender],
+    bar: &ProgressBar,
+) -> Point {
+    let count = u32::try_from(contenders.len()).unwrap_or(u32::MAX);
+    let length = duration / WINDOWS / count;
+    let mut operations = case.op.operations();
+    let mut sides: Vec<_> = contenders
+        .iter()
+        .map(|contender| Side::new(contender.name.clone()))
+        .collect();
+    for _ in 0..WINDOWS {
+        for (contender, side) in contenders.iter_mut().zip(&mut sides) {
+            side.add(&contender.run(&mut *operations, case.depth, length));
+            bar.inc(1);
         }
     }
-    output.table(&table)?;
-    output.line("")?;
-    for comparison in &report.operations {
-        output.line(format_args!(
-            "{}: {:.2}x the operations/s of software, {:.2}x its processor time per operation",
-            comparison.operation, comparison.throughput_ratio, comparison.cpu_ratio
-        ))?;
+    Point::new(case, length, sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
     }
-    let Requests {
-        submitted,
-        card,
-        software,
-        refused,
-        wrong_answers,
-        ..
-    } = report.requests.requests;
-    output.line(format_args!(
-        "{submitted} operations: {card} answered by {}, {software} by software, {refused} failed; \
-         {wrong_answers} wrong answers stopped",
-        report.address
-    ))?;
-    let Report { address, state, .. } = report;
-    if !report.lacking.is_empty() {
-        let lacking = report.lacking.join(", ");
-        output.warn(format_args!(
-            "{address} lacks {lacking}, which it seemed to offer; software does that"
-        ))?;
+
+    fn args(line: &[&str]) -> Args {
+        Line::parse_from([&["bench"], line].concat()).args
     }
-    if report.keys_refused > 0 {
-        let keys = report.keys_refused;
-        output.warn(format_args!(
-            "{address} refused {keys} of the keys; software signs with them"
-        ))?;
+
+    #[test]
+    fn each_operation_and_depth_is_measured_once_and_the_deepest_last() {
+        let args = args(&[
+            "software:ring",
+            "--depth=32,1,32,256",
+            "--ops=p256-sign,sha256-1k,p256-sign",
+        ]);
+        let cases: Vec<_> = cases(&args)
+            .iter()
+            .map(|case| (case.op, case.depth))
+            .collect();
+        let of = |op| [1, 32, 256].map(|depth| (op, depth));
+        assert_eq!(cases, [of(Op::P256Sign), of(Op::Sha256)].concat());
     }
-    if !matches!(status.breaker, breaker::State::Closed { .. }) {
-        output.warn(format_args!(
-            "{address} is out of use ({}) and {state}; software has taken over",
-            status.breaker_opened_by
-        ))?;
+
+    #[test]
+    fn more_in_flight_than_an_accelerator_takes_is_refused() {
+        for depth in ["0", "257", "1,257", "", "many"] {
+            let depth = format!("--depth={depth}");
+            assert!(
+                Line::try_parse_from(["bench", "software:ring", &depth]).is_err(),
+                "{depth}"
+            );
+        }
     }
-    Ok(())
 }

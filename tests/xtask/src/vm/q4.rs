@@ -114,9 +114,10 @@ fn kill_under_load(
 
 /// Whether the card was lost so late that the driver, which reported this, had no time to find out.
 fn ended_too_soon(report: &Value) -> bool {
-    let by_software = report["requests"]["software"].as_u64();
+    let card = &report["accelerators"][0];
+    let by_software = card["requests"]["software"].as_u64();
     // More than were in flight means that some came when the card was known to be lost.
-    by_software.is_none_or(|count| count <= DEPTH) || report["state"] == "needs-reset"
+    by_software.is_none_or(|count| count <= DEPTH) || card["state"] == "needs-reset"
 }
 
 /// Kills the card. The guest stands still meanwhile, and the card answers once more, so that it
@@ -133,7 +134,7 @@ fn kill(card: &mut Card, guest: &mut Guest) -> anyhow::Result<()> {
 
 /// Says who answered, if all was answered, by the card while it lived and by software after.
 fn nothing_was_lost(report: &Value) -> anyhow::Result<String> {
-    let requests = &report["requests"];
+    let requests = &report["accelerators"][0]["requests"];
     let count = |name: &str| {
         let count = requests[name].as_u64();
         count.with_context(|| format!("no count of {name} in {report}"))
@@ -145,7 +146,8 @@ fn nothing_was_lost(report: &Value) -> anyhow::Result<String> {
         ensure!(count(name)? == 0, "{name}: {report}");
     }
     ensure!(submitted == card + software, "some were lost: {report}");
-    ensure!(report["state"] == "gone", "not gone: {report}");
+    let state = &report["accelerators"][0]["state"];
+    ensure!(state == "gone", "not gone: {report}");
     Ok(format!(
         "{submitted} operations, {card} by the card, {software} by software; none failed, and the \
          card is reported gone"

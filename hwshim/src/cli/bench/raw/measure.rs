@@ -2,82 +2,67 @@
 //!
 //! To all of it, because an accelerator that is this CPU works in a thread of its own.
 
-use crate::cli::bench::{PERCENTILES, process_cpu_time, to_f64};
+use crate::cli::bench::process_cpu_time;
 use hdrhistogram::Histogram;
 use hwshim::accelerator::{Operation, RequestId, software};
 use hwshim::clock::{Clock, Instant, nanos};
 use hwshim::router::core::Ending;
 use hwshim::router::direct::{Direct, Done, Submitted};
-use serde::Serialize;
 use std::time::Duration;
 
-/// What was measured on one side.
-#[derive(Debug, Serialize)]
-pub(super) struct Measured {
-    pub(super) operations: u64,
-    pub(super) operations_per_second: f64,
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
-    /// Processor time of this process, verification included.
-    pub(super) cpu_us_per_operation: f64,
-    pub(super) answered_by_card: u64,
-    pub(super) answered_by_software: u64,
+/// What was seen of one side in one window, and what it took.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// Of what was answered.
+    pub(super) latency_ns: Histogram<u64>,
+    /// Answered by the accelerator, and verified.
+    pub(super) by_card: u64,
+    /// Answered by software.
+    pub(super) by_software: u64,
+    /// Answered by nobody.
     pub(super) failed: u64,
-    #[serde(skip)]
-    latency_ns: Histogram<u64>,
-    #[serde(skip)]
-    wall: Duration,
-    #[serde(skip)]
-    cpu: Duration,
+    /// What the accelerator had been given and software answered.
+    pub(super) fallbacks: u64,
+    /// Wrong answers of the accelerator, stopped.
+    pub(super) wrong_answers: u64,
+    pub(super) wall: Duration,
+    /// Processor time of this process, verification included.
+    pub(super) cpu: Duration,
 }
 
-impl Measured {
-    pub(super) fn new() -> Self {
-        /// Longer than any deadline.
-        const LATENCY_NS_MAX: u64 = 600_000_000_000;
-        let latency_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3)
-            .expect("three digits up to ten minutes are possible");
+impl Window {
+    /// Nothing yet.
+    fn new() -> Self {
         Self {
-            operations: 0,
-            operations_per_second: 0.0,
-            p50_us: 0.0,
-            p99_us: 0.0,
-            cpu_us_per_operation: 0.0,
-            answered_by_card: 0,
-            answered_by_software: 0,
+            latency_ns: latencies(),
+            by_card: 0,
+            by_software: 0,
             failed: 0,
-            latency_ns,
+            fallbacks: 0,
+            wrong_answers: 0,
             wall: Duration::ZERO,
             cpu: Duration::ZERO,
         }
     }
 
-    /// Computes what is reported from what was recorded.
-    pub(super) fn summarize(&mut self) {
-        let us = |quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1000.0;
-        let operations = to_f64(self.operations.max(1));
-        self.p50_us = us(0.5);
-        self.p99_us = us(0.99);
-        self.operations_per_second = to_f64(self.operations) / self.wall.as_secs_f64();
-        self.cpu_us_per_operation = self.cpu.as_secs_f64() * 1e6 / operations;
-    }
-
-    /// At each of [`PERCENTILES`].
-    pub(super) fn latency_us(&self) -> [f64; PERCENTILES.len()] {
-        PERCENTILES
-            .map(|(_, beyond)| 1.0 - to_f64(beyond) / 1000.0)
-            .map(|quantile| to_f64(self.latency_ns.value_at_quantile(quantile)) / 1000.0)
-    }
-
     fn record(&mut self, ending: &Ending, latency: Duration) {
-        self.operations += 1;
         match ending {
-            Ending::Card => self.answered_by_card += 1,
-            Ending::Software => self.answered_by_software += 1,
-            Ending::Refused | Ending::Abandoned => self.failed += 1,
+            Ending::Card => self.by_card += 1,
+            Ending::Software => self.by_software += 1,
+            Ending::Refused | Ending::Abandoned => {
+                self.failed += 1;
+                return;
+            }
         }
         self.latency_ns.saturating_record(nanos(latency));
     }
+}
+
+/// No latency yet, and room for any.
+pub(super) fn latencies() -> Histogram<u64> {
+    /// Longer than any deadline.
+    const LATENCY_NS_MAX: u64 = 600_000_000_000;
+    Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("three digits up to ten minutes are possible")
 }
 
 /// When each request in flight was submitted, by its index.
@@ -98,19 +83,20 @@ impl Begun {
     }
 }
 
-/// Keeps `depth` operations in flight for `slice`, then waits for the rest.
+/// Keeps `depth` operations in flight for `length`, then waits for the rest.
 pub(super) fn measure_accelerator(
     router: &mut Direct,
     operations: &mut dyn FnMut() -> Operation,
     depth: u16,
-    slice: Duration,
+    length: Duration,
     clock: &dyn Clock,
-    measured: &mut Measured,
-) {
+) -> Window {
+    let mut window = Window::new();
     let mut begun = Begun::default();
     let mut in_flight = 0_usize;
+    let before = router.core().status(0).requests;
     let (start, cpu_start) = (clock.now(), process_cpu_time());
-    let end = start.plus(slice);
+    let end = start.plus(length);
     loop {
         // Once a round: whether to submit and whether to stop must not be told different times.
         let over = clock.now() >= end;
@@ -125,14 +111,14 @@ pub(super) fn measure_accelerator(
                     in_flight += 1;
                 }
                 Submitted::Done(done) => {
-                    measured.record(&done.ending, clock.now().since(submitted_at));
+                    window.record(&done.ending, clock.now().since(submitted_at));
                     // That took its time; the accelerator may have room again.
                     break;
                 }
             }
         }
         let done = |Done { id, ending, .. }| {
-            measured.record(&ending, clock.now().since(begun.of(id)));
+            window.record(&ending, clock.now().since(begun.of(id)));
         };
         // Something is in flight in both cases that wait; with nothing in flight nothing would come.
         in_flight -= if over || in_flight == usize::from(depth) {
@@ -141,19 +127,23 @@ pub(super) fn measure_accelerator(
             router.turn(done)
         };
     }
-    measured.wall += clock.now().since(start);
-    measured.cpu += process_cpu_time().saturating_sub(cpu_start);
+    window.cpu = process_cpu_time().saturating_sub(cpu_start);
+    window.wall = clock.now().since(start);
+    let after = router.core().status(0).requests;
+    window.fallbacks = after.fallbacks - before.fallbacks;
+    window.wrong_answers = after.wrong_answers - before.wrong_answers;
+    window
 }
 
-/// Does operations one after the other for `slice`.
+/// Does operations one after the other for `length`.
 pub(super) fn measure_software(
     operations: &mut dyn FnMut() -> Operation,
-    slice: Duration,
+    length: Duration,
     clock: &dyn Clock,
-    measured: &mut Measured,
-) {
+) -> Window {
+    let mut window = Window::new();
     let (start, cpu_start) = (clock.now(), process_cpu_time());
-    let end = start.plus(slice);
+    let end = start.plus(length);
     let mut now = start;
     while now < end {
         let ending = match software::perform(&operations()) {
@@ -161,11 +151,12 @@ pub(super) fn measure_software(
             Err(_) => Ending::Refused,
         };
         let done = clock.now();
-        measured.record(&ending, done.since(now));
+        window.record(&ending, done.since(now));
         now = done;
     }
-    measured.wall += now.since(start);
-    measured.cpu += process_cpu_time().saturating_sub(cpu_start);
+    window.cpu = process_cpu_time().saturating_sub(cpu_start);
+    window.wall = now.since(start);
+    window
 }
 
 #[cfg(test)]
@@ -208,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_measurement_ends_wherever_its_end_falls_between_two_looks_at_the_clock() {
-        for slice in (1..=40).map(|ticks| TICK * ticks) {
+        for length in (1..=40).map(|ticks| TICK * ticks) {
             let clock = Arc::new(Ticking::default());
             let options = Options {
                 offload: Offload::EVERYTHING,
@@ -217,18 +208,11 @@ mod tests {
             let ring: Box<dyn Accelerator> = Box::new(Ring::default());
             let core = Core::new(vec![ring], options);
             let mut router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
-            let mut measured = Measured::new();
-            measure_accelerator(
-                &mut router,
-                &mut operation,
-                2,
-                slice,
-                &*clock,
-                &mut measured,
-            );
+            let window = measure_accelerator(&mut router, &mut operation, 2, length, &*clock);
             let requests = router.core().status(0).requests;
             assert_eq!(requests.in_flight, 0);
-            assert_eq!(measured.operations, requests.submitted);
+            assert_eq!(window.by_card + window.by_software, requests.submitted);
+            assert_eq!(window.latency_ns.len(), requests.submitted);
         }
     }
 
@@ -313,17 +297,9 @@ mod tests {
         let mut router = Direct::new(core, Arc::clone(&clock) as Arc<dyn Clock>);
         router.settle_accelerators(Instant::NEVER);
         took.store(0, Ordering::Relaxed);
-        let mut measured = Measured::new();
-        measure_accelerator(
-            &mut router,
-            &mut operation,
-            2,
-            TICK * 20,
-            &*clock,
-            &mut measured,
-        );
+        let window = measure_accelerator(&mut router, &mut operation, 2, TICK * 20, &*clock);
         let took = Duration::from_nanos(took.load(Ordering::Relaxed));
-        assert!(measured.answered_by_card > 0 && took > Duration::ZERO);
-        assert!(measured.cpu >= took, "{:?} of {took:?}", measured.cpu);
+        assert!(window.by_card > 0 && took > Duration::ZERO);
+        assert!(window.cpu >= took, "{:?} of {took:?}", window.cpu);
     }
 }
