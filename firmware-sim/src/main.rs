@@ -158,7 +158,7 @@ const SCENARIOS_HELP: &str = "\
 Examples:
   firmware-sim scenarios bellcore
   firmware-sim run --socket /tmp/card.sock --scenario bellcore --seed 7
-  hwshim bench vfio-user:/tmp/card.sock --for 30s
+  hwshim bench vfio-user:/tmp/card.sock --ops rsa-2048-sign --for 15s
 
 Exit codes:
   0  listed
