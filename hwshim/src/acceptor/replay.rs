@@ -31,8 +31,7 @@ pub(super) fn provider_of(config: &ServerConfig) -> Option<Weak<Offload>> {
 pub(super) struct Replay<'a> {
     config: &'a Arc<ServerConfig>,
     counts: &'a Counts,
-    /// Until the client has said something.
-    silent: Option<&'a Weak<Offload>>,
+    provider: &'a Weak<Offload>,
     tape: Tape,
     /// What the client has sent, as long as it may have to be taken in again.
     received: Vec<u8>,
@@ -49,20 +48,22 @@ impl<'a> Replay<'a> {
         Self {
             config,
             counts,
-            silent: Some(provider),
+            provider,
             tape: Tape::new(),
             received: Vec::new(),
             sent: Vec::new(),
         }
     }
 
-    /// Announces the signature when the client has said something: many connect early and speak late.
+    /// Announces the signature for as long as a step wants a core: many connect early and speak late,
+    /// and half a hello may be all that ever comes.
     async fn announce(&mut self) {
-        let Some(provider) = self.silent.take() else {
+        if self.tape.is_given_up() {
             return;
-        };
+        }
         // Else no step is ever taken again; and without a key there may be no provider any more.
-        let Some(offload) = provider.upgrade().filter(|offload| offload.is_possible()) else {
+        let offload = self.provider.upgrade();
+        let Some(offload) = offload.filter(|offload| offload.is_possible()) else {
             self.tape.give_up();
             return;
         };

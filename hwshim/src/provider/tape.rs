@@ -132,7 +132,7 @@ impl Tape {
         }
     }
 
-    /// Keeps a signature announced until the step asks for it, or is dropped.
+    /// Keeps a signature announced until the step asks for it, or ends without.
     pub(crate) fn announce(&mut self, announced: Announced) {
         self.announced = Some(announced);
     }
@@ -144,6 +144,7 @@ impl Tape {
         if let Some(Scope::Tape(tape)) = SCOPE.take() {
             *self = tape;
         }
+        self.announced = None;
         drop(before);
         result
     }
@@ -486,13 +487,16 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_announced_until_it_is_asked_for() {
+    fn a_signature_is_announced_until_it_is_asked_for_or_the_step_ends_without() {
         let router = Router::software();
         let mut tape = Tape::new();
         tape.announce(router.announce());
         assert_eq!(router.announced(), 1);
         tape.turn(kat::rsa_2048_key().id(), SCHEME, b"message");
         assert_eq!(router.announced(), 0);
+        tape.announce(router.announce());
+        tape.on(|| assert_eq!(router.announced(), 1));
+        assert_eq!(router.announced(), 0, "more of the hello may never come");
         tape.announce(router.announce());
         drop(tape);
         assert_eq!(router.announced(), 0, "it will not be asked for");
