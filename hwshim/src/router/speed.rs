@@ -9,6 +9,7 @@
 //! few, which is soon found out where it is not so. Beyond, each octave is taken to make wait twice
 //! as long, and at worst each of them is, which is an accelerator that never rests: else a crowd that
 //! comes at once would fill a slow card up to where answers are late before the first of them tells.
+//! Only the first of an octave is taken to be as good as what has been seen below, and finds out.
 //! The same goes for a depth that has not been seen for long: were what it took remembered
 //! for ever, an accelerator that was slow once would never be given so much again.
 
@@ -112,15 +113,26 @@ impl Speed {
     /// The latency to be expected with `depth` requests in flight, if any is known.
     #[must_use]
     pub(super) fn expected(&self, depth: usize) -> Option<Duration> {
-        let (known, latency) = self.nearest(octave(depth))?;
-        Some(deeper(latency, known.max(octave(A_FEW)), octave(depth)))
+        self.extrapolated(depth, octave(A_FEW))
     }
 
     /// What it may be at worst.
     #[must_use]
     pub(super) fn at_worst(&self, depth: usize) -> Option<Duration> {
+        self.extrapolated(depth, 0)
+    }
+
+    /// The latency that follows from the nearest depth that is known, with each octave between them
+    /// twice as slow as the one before; but for those up to `even`.
+    fn extrapolated(&self, depth: usize, even: usize) -> Option<Duration> {
         let (known, latency) = self.nearest(octave(depth))?;
-        Some(deeper(latency, known, octave(depth)))
+        let is_first = depth == 0 || depth.is_power_of_two();
+        let slower = if is_first {
+            0
+        } else {
+            octave(depth).saturating_sub(known.max(even))
+        };
+        Some(latency.saturating_mul(1 << slower))
     }
 
     /// What is known of `octave`, or of the nearest below it, with that one; else of the nearest above.
@@ -138,11 +150,6 @@ impl Speed {
     pub(super) fn p99(&self) -> Option<Duration> {
         self.answered.p99()
     }
-}
-
-/// `latency` of an octave that is `known`, at `octave` if each waits for all that came before it.
-fn deeper(latency: Duration, known: usize, octave: usize) -> Duration {
-    latency.saturating_mul(1 << octave.saturating_sub(known))
 }
 
 const fn octave(depth: usize) -> usize {
@@ -215,14 +222,16 @@ mod tests {
         };
         speed.record(0, micros(100));
         check(&speed, 0, 100, 100);
-        check(&speed, 1, 100, 200);
+        check(&speed, 1, 100, 100);
         check(&speed, 3, 100, 400);
-        check(&speed, 4, 200, 800);
+        check(&speed, 4, 100, 100);
+        check(&speed, 5, 200, 800);
         check(&speed, 900, 25_600, 102_400);
         speed.record(16, micros(150));
         check(&speed, 15, 400, 1_600);
         check(&speed, 31, 150, 150);
-        check(&speed, 32, 300, 300);
+        check(&speed, 32, 150, 150);
+        check(&speed, 33, 300, 300);
     }
 
     #[test]
@@ -258,7 +267,7 @@ mod tests {
         }
         assert_eq!(speed.expected(4), Some(micros(5_000)));
         speed.record(0, micros(100));
-        assert_eq!(speed.expected(4), Some(micros(200)));
+        assert_eq!(speed.expected(4), Some(micros(100)));
         speed.record(4, micros(300));
         assert_eq!(speed.expected(4), Some(micros(300)));
     }

@@ -281,7 +281,7 @@ impl Core {
 
     /// Decides, and remembers who was passed over.
     fn route(&mut self, wanted: Wanted, candidates: &[Candidate]) -> Route {
-        let best = soonest(candidates);
+        let best = soonest(candidates.iter().copied(), wanted.left);
         let choice = match best {
             Some(_) if wanted.needs_accelerator || self.options.offload.is_always() => {
                 Choice::Accelerator
@@ -317,8 +317,10 @@ impl Core {
         match (tried, choice, best) {
             (Some(tried), ..) => Route::Accelerator(tried),
             (None, Choice::Accelerator, Some(best)) => Route::Accelerator(best),
-            // Better late than not at all.
-            (None, Choice::Software(_), Some(best)) if !self.has_software_room(wanted.class) => {
+            // Better late than not at all, if it is not too late.
+            (None, Choice::Software(_), Some(best))
+                if best.at_worst <= wanted.left && !self.has_software_room(wanted.class) =>
+            {
                 Route::Accelerator(best)
             }
             (None, choice, _) => Route::Software {
@@ -587,10 +589,10 @@ impl Core {
         outlook.write_taken(interest.algorithms().filter(is_taken));
         for class in interest.classes() {
             let in_use = |lane: &usize| self.lanes[*lane].breaker.admit().is_some();
-            let best = (0..self.lanes.len())
+            let candidates = (0..self.lanes.len())
                 .filter(in_use)
-                .filter_map(|lane| self.candidate(lane, class))
-                .reduce(sooner);
+                .filter_map(|lane| self.candidate(lane, class));
+            let best = soonest(candidates, self.options.timeout);
             let software = self.costs.of(class).software;
             let prospect = best.map(|best| self.prospect(&best, class));
             let every = best.filter(|best| {
@@ -649,9 +651,14 @@ impl Lane {
     }
 }
 
-/// The one to be preferred.
-fn soonest(candidates: &[Candidate]) -> Option<Candidate> {
-    candidates.iter().copied().reduce(sooner)
+/// The one to be preferred, among those that cannot be late if there are such.
+fn soonest(
+    candidates: impl Iterator<Item = Candidate> + Clone,
+    left: Duration,
+) -> Option<Candidate> {
+    let in_time = candidates.clone();
+    let in_time = in_time.filter(|candidate| candidate.at_worst <= left / 2);
+    in_time.reduce(sooner).or_else(|| candidates.reduce(sooner))
 }
 
 /// What is within an eighth is equal, as far as means can tell; then the one that has less to do, and

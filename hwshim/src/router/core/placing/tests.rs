@@ -327,6 +327,11 @@ fn share_of_card(desk: &mut Desk, count: usize, announces: bool) -> f64 {
             desk.do_in_software(id);
             ready.push(Reverse(desk.now.plus(round_trip)));
         }
+        // Who has signed looks for answers, as there may be no other time for it.
+        let arrivals = desk.wait(Duration::ZERO);
+        for _ in 0..desk.end_all(arrivals) {
+            ready.push(Reverse(desk.now.plus(round_trip)));
+        }
     }
     let after = desk.requests();
     let card = (after.card - before.card) as f64;
@@ -382,6 +387,53 @@ fn a_crowd_that_comes_at_once_fills_no_card_up_to_where_answers_are_late() {
         waiting -= desk.end_all(arrivals);
     }
     assert_eq!(desk.requests().timed_out, 0);
+}
+
+#[test]
+fn what_software_has_no_room_for_is_refused_where_a_card_would_be_late() {
+    let (mut desk, works) = Desk::over(micros(2_000), 1);
+    desk.warm_up(16);
+    let (mut waiting, mut refused) = (0, 0);
+    for left in (0..3_000).rev() {
+        desk.core.announce(left);
+        match desk.submit() {
+            // It takes its time.
+            Placed::InSoftware(..) => {}
+            Placed::OnCard(_) => waiting += 1,
+            Placed::Refused(_, error) => {
+                assert_eq!(error, OperationError::Overloaded);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 1_000, "{refused}");
+    assert_eq!(works.lock().unwrap().queue.len(), waiting);
+    assert!((32..100).contains(&waiting), "{waiting}");
+}
+
+#[test]
+fn a_card_as_fast_as_a_core_works_beside_it_and_not_in_its_place() {
+    for (service, engines) in [(1_000, 1), (800, 1), (4_000, 4)] {
+        for count in [16, 64] {
+            let (mut desk, _) = Desk::over(micros(service), engines);
+            let share = share_of_card(&mut desk, count, true);
+            assert!(
+                (0.2..0.8).contains(&share),
+                "{share} with {engines} engines of {service} us, {count} connections"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_card_that_is_slow_and_does_much_at_once_gets_much_at_once() {
+    let (mut desk, works) = Desk::over(micros(60_000), 64);
+    let mut most = 0;
+    for _ in 0..40 {
+        share_of_card(&mut desk, 256, true);
+        most = most.max(works.lock().unwrap().queue.len());
+    }
+    assert!(most > 32, "{most}");
 }
 
 #[test]
