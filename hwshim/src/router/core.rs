@@ -59,6 +59,7 @@ use placing::{Candidate, Place};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -369,12 +370,20 @@ pub struct Reset {
     accelerator: Box<dyn Accelerator>,
     completions: Vec<Completion>,
     outcome: Option<Result<(), DeviceError>>,
+    /// Why it is not run.
+    given_up: Option<String>,
 }
 
 impl Reset {
     /// Resets the accelerator: the one thing here that takes time.
     pub fn run(&mut self) {
         self.outcome = Some(self.accelerator.reset(&mut self.completions));
+    }
+
+    /// Leaves the accelerator as it is, since this host has no thread for it: no fault of the
+    /// accelerator's, and to be tried again.
+    pub fn give_up(&mut self, error: &io::Error) {
+        self.given_up = Some(format!("no thread can be started to reset it: {error}"));
     }
 
     /// Why the reset failed, if it has.
@@ -690,6 +699,7 @@ impl Core {
             accelerator: lane.accelerator.take()?,
             completions: Vec::new(),
             outcome: None,
+            given_up: None,
         })
     }
 
@@ -717,6 +727,7 @@ impl Core {
             accelerator,
             completions,
             outcome,
+            given_up,
         } = reset;
         let lane = &mut self.lanes[index];
         // What comes back may be healed, or another card.
@@ -732,7 +743,10 @@ impl Core {
         }
         let lane = &mut self.lanes[index];
         match outcome {
-            None => lane.breaker.open("reset-not-run", now),
+            None => {
+                lane.breaker.open("reset-not-run", now);
+                lane.failure = given_up.map(DeviceError::NotUsable);
+            }
             Some(Err(error)) => {
                 lane.resets_failed += 1;
                 lane.breaker.open(error.code(), now);

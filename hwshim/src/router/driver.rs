@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -184,9 +185,35 @@ fn turn(shared: &Shared) -> Turn {
     Turn::Wait(next.since(now))
 }
 
-/// Runs a reset, which may take seconds, beside the driver: other accelerators have deadlines.
+/// Has a reset, which may take seconds, run beside the driver: other accelerators have deadlines. It
+/// goes to the thread that `spawn` starts. A host without one must not end the driver, nor keep the
+/// accelerator from being tried later.
+fn begin_reset(
+    shared: &Shared,
+    mut reset: Reset,
+    spawn: impl FnOnce(std::thread::Builder, Receiver<Reset>) -> io::Result<()>,
+) {
+    // Handed over when the thread is there: one that does not start takes along what it was given.
+    let (give, given) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("hwshim-reset".to_owned());
+    match spawn(thread, given) {
+        Ok(()) => {
+            // It waits for this, and there is room.
+            let _ = give.send(reset);
+        }
+        Err(error) => {
+            reset.give_up(&error);
+            put_back(shared, reset);
+        }
+    }
+}
+
 fn run_reset(shared: &Shared, mut reset: Reset) {
     reset.run();
+    put_back(shared, reset);
+}
+
+fn put_back(shared: &Shared, reset: Reset) {
     if let Some(mut inner) = shared.lock() {
         inner.restore(reset, shared.clock.now());
     }
@@ -243,7 +270,10 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
             Turn::Stop => return,
             Turn::Again => {}
             Turn::Reset(reset) => {
-                scope.spawn(move || run_reset(shared, reset));
+                begin_reset(shared, reset, |thread, given| {
+                    let run = move || given.iter().for_each(|reset| run_reset(shared, reset));
+                    thread.spawn_scoped(scope, run).map(drop)
+                });
             }
             Turn::Wait(timeout) => match &events {
                 Some(events) => events.wait(timeout.min(WAIT_MAX)),
@@ -263,11 +293,13 @@ pub(super) async fn run_on_tokio(shared: Arc<Shared>) {
             Turn::Stop => return,
             Turn::Again => tokio::task::yield_now().await,
             Turn::Reset(reset) => {
-                let shared = Arc::clone(&shared);
-                // Nobody waits for it: it puts the accelerator back by itself.
-                drop(tokio::task::spawn_blocking(move || {
-                    run_reset(&shared, reset)
-                }));
+                let for_thread = Arc::clone(&shared);
+                // Nobody waits for it: it puts the accelerator back by itself. Not in the pool of the
+                // runtime, which panics where there is no thread.
+                begin_reset(&shared, reset, |thread, given| {
+                    let run = move || given.iter().for_each(|it| run_reset(&for_thread, it));
+                    thread.spawn(run).map(drop)
+                });
             }
             Turn::Wait(timeout) => {
                 let Some(registered) = &registered else {
