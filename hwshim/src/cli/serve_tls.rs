@@ -31,12 +31,14 @@ use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinError;
 use usable::News;
 
 const AFTER_HELP: &str = "\
@@ -159,10 +161,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         eights,
         ..core::Options::default()
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
+    let runtime = runtime()?;
     // What signs in software does so in these threads.
     let cores = options.cores.min(runtime.metrics().num_workers());
     let options = core::Options { cores, ..options };
@@ -186,7 +185,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         &router,
         (&directory, shown),
     ));
-    // One that reads certificates from a file system that hangs is left behind.
+    // Connections are over, and whatever a task still does is waited for no longer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -250,6 +249,50 @@ fn make_room(connections_max: u32) -> Result<(), Failure> {
         .hint("raise the limit (ulimit -Hn), or take fewer with --connections-max N")
     })
 }
+
+/// With as many threads as tokio would take by itself: one a core, unless the environment has a number.
+fn runtime() -> Result<Runtime, Failure> {
+    let threads = match std::env::var(THREADS) {
+        Ok(text) => text.parse().map_err(|error| {
+            Failure::new(format!("{THREADS}={text} cannot be used"), error)
+                .hint("give it the number of threads that serve, or leave it unset")
+        })?,
+        Err(_) => thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+    };
+    can_start(threads).map_err(no_threads)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.get())
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("connections cannot be waited for", error).hint(LIMITS))
+}
+
+/// What tokio reads, and panics at where it is no number.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// Starts as many threads at once and ends them: tokio panics where it gets none.
+fn can_start(threads: NonZero<usize>) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let closed = gate.lock();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()));
+        let started: Vec<_> = (0..threads.get()).map(start).collect();
+        drop(closed);
+        // Those that are only waited for have ended, and may still take room.
+        started.into_iter().try_for_each(|thread| {
+            // One that panicked has said so.
+            let _ = thread?.join();
+            Ok(())
+        })
+    })
+}
+
+fn no_threads(error: io::Error) -> Failure {
+    Failure::new("threads cannot be started", error).hint(LIMITS)
+}
+
+/// What to do where the system gives no threads or descriptors.
+const LIMITS: &str = "see the limits of this user (ulimit -a), and of its unit (TasksMax=)";
 
 fn unusable(error: CertificateError) -> Failure {
     let hint = hint(&error);
@@ -335,9 +378,9 @@ async fn serve(
     let watch = shown.get_or_init(|| terminator.watch()).clone();
     cards
         .publish_without_a_card(router, address, directory, &watch)
-        .map_err(|error| Failure::new("threads cannot be started", error).hint("ulimit -u"))?;
-    let mut voice =
-        Voice::new().map_err(|error| Failure::new("standard output cannot be prepared", error))?;
+        .map_err(no_threads)?;
+    let mut voice = Voice::new()
+        .map_err(|error| Failure::new("standard output cannot be prepared", error).hint(LIMITS))?;
     let mut reporter = Reporter::new(address, watch, router.clone());
     let outcome = match greet(args, address, &mut reporter, &mut voice) {
         Ok(()) => {
@@ -499,7 +542,7 @@ const fn later(phase: Phase) -> Phase {
     }
 }
 
-fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
+fn say_reloaded(reloaded: io::Result<Reloaded>, voice: &mut Voice) {
     let Reloaded {
         count,
         exposed_keys,
@@ -507,7 +550,8 @@ fn say_reloaded(reloaded: Result<Reloaded, JoinError>, voice: &mut Voice) {
         Ok(reloaded) => reloaded,
         Err(error) => {
             voice.warn(format_args!(
-                "the certificates in use stay, reading them again failed: {error}"
+                "the certificates in use stay, reading them again failed: {error}\n\
+                 hint: {LIMITS}; then send SIGHUP again"
             ));
             return;
         }

@@ -4,6 +4,7 @@
 //! Each has a thread of its own, as a card that hangs may hold up who reads it. TLS is served with
 //! or without them.
 
+use super::LIMITS;
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, with_causes};
 use card_spec::telemetry::Page;
@@ -51,7 +52,7 @@ impl Cards {
         options: Options,
         tls: &Arc<OnceLock<Watch>>,
     ) -> Result<(Self, Router), Failure> {
-        let threads = |error| Failure::new("owners of the cards do not start", error);
+        let threads = |error| Failure::new("owners of the cards do not start", error).hint(LIMITS);
         // Each owner warns once, and so does whoever publishes that there is none.
         let (warn, warnings) = sync_channel(addresses.len() + 1);
         let mut cards = Self {
@@ -81,7 +82,7 @@ impl Cards {
             }
         }
         let router = Router::start(accelerators, options)
-            .map_err(|error| Failure::new("the router does not start", error))?;
+            .map_err(|error| Failure::new("the router does not start", error).hint(LIMITS))?;
         for owned in claims {
             let Owned {
                 lane,

@@ -1,4 +1,5 @@
-//! Certificates read again, on a thread that may wait for the disk as long as that takes.
+//! Certificates read again, on a thread that may wait for the disk as long as that takes. Not on one of
+//! the runtime's pool, which panics where the system gives it none.
 //!
 //! One reading at a time: a signal that comes meanwhile has them read once more after it, since what
 //! it is about may have come too late for the first.
@@ -6,9 +7,10 @@
 use super::lines::Voice;
 use hwshim::clock::Instant;
 use hwshim::terminator::{CertificateError, Certificates, ExposedKey};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 
 /// Certificates that were read again, or were to be.
 pub(super) struct Reloaded {
@@ -26,7 +28,7 @@ pub(super) struct Reloads<'a> {
 }
 
 struct Reading {
-    outcome: JoinHandle<Reloaded>,
+    outcome: oneshot::Receiver<io::Result<Reloaded>>,
     /// When it was asked for.
     asked: Instant,
 }
@@ -58,15 +60,26 @@ impl<'a> Reloads<'a> {
 
     fn begin(&mut self, asked: Instant) {
         let certificates = Arc::clone(self.certificates);
-        let outcome = spawn_blocking(move || Reloaded {
-            count: certificates.reload(),
-            exposed_keys: certificates.exposed_keys(),
-        });
+        let (tell, outcome) = oneshot::channel();
+        let read = move || {
+            let reloaded = Reloaded {
+                count: certificates.reload(),
+                exposed_keys: certificates.exposed_keys(),
+            };
+            // Whoever has ended meanwhile wants none.
+            let _ = tell.send(Ok(reloaded));
+        };
+        let thread = std::thread::Builder::new().name("hwshim-reload".to_owned());
+        let outcome = match thread.spawn(read) {
+            Ok(_) => outcome,
+            Err(error) => failed(&error),
+        };
         self.under_way = Some(Reading { outcome, asked });
     }
 
-    /// Waits until a reading ends, for ever if there is none. Dropped before, it loses nothing.
-    pub(super) async fn end(&mut self) -> Result<Reloaded, JoinError> {
+    /// Waits until a reading ends, for ever if there is none. Dropped before, it loses nothing. An error
+    /// is that nothing was read.
+    pub(super) async fn end(&mut self) -> io::Result<Reloaded> {
         let Some(reading) = &mut self.under_way else {
             return std::future::pending().await;
         };
@@ -75,6 +88,15 @@ impl<'a> Reloads<'a> {
         if let Some(asked) = self.again.take() {
             self.begin(asked);
         }
-        outcome
+        outcome.unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
     }
+}
+
+/// The outcome of a reading for which there is no thread.
+fn failed(error: &io::Error) -> oneshot::Receiver<io::Result<Reloaded>> {
+    let (tell, outcome) = oneshot::channel();
+    let why = format!("no thread can be started: {error}");
+    // The receiver is here.
+    let _ = tell.send(Err(io::Error::new(error.kind(), why)));
+    outcome
 }
