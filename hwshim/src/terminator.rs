@@ -26,16 +26,19 @@ use crate::acceptor::{self, Handshakes, OffloadAcceptor};
 use crate::clock::{Clock as _, Instant, SystemClock};
 use rustls::ServerConfig;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long to leave a system alone that has no descriptor for another connection, as some connection has
 /// to end first; and for those to end that are about to.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Lookups of the backend's name at once, each with a thread; others wait. Enough for any server that
+/// answers, and few enough for the system if none does.
+const LOOKUPS_MAX: usize = 64;
 
 /// What a terminator does, and what clients may take of time and memory.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ struct Shared {
     options: Options,
     counts: Counts,
     began: Instant,
+    lookups: Arc<Semaphore>,
 }
 
 /// Shows what a terminator does, also when it has ended.
@@ -115,6 +119,7 @@ impl Terminator {
             options,
             counts: Counts::default(),
             began: SystemClock.now(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         };
         Ok(Self {
             listener,
@@ -200,6 +205,7 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, ending: watch::Receiver<b
         options,
         counts,
         began: _,
+        lookups,
     } = &*shared;
     let _active = counts.accepted();
     // Records are written whole, and a handshake has nothing to gain by waiting for more.
@@ -211,7 +217,7 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, ending: watch::Receiver<b
     };
     // From here on it must not take a failure for an end.
     let client = relay::Client::from(client);
-    match connect(options).await {
+    match connect(options, lookups).await {
         Ok(backend) => {
             counts.ended(&relay::relay(client, backend, options.idle_timeout, ending).await);
         }
@@ -222,8 +228,11 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, ending: watch::Receiver<b
     }
 }
 
-async fn connect(options: &Options) -> io::Result<TcpStream> {
-    let connecting = TcpStream::connect(&options.backend);
+async fn connect(options: &Options, lookups: &Arc<Semaphore>) -> io::Result<TcpStream> {
+    let connecting = async {
+        let addresses = look_up(&options.backend, lookups).await?;
+        TcpStream::connect(&addresses[..]).await
+    };
     let backend = tokio::time::timeout(options.connect_timeout, connecting)
         .await
         .map_err(|_| {
@@ -232,6 +241,30 @@ async fn connect(options: &Options) -> io::Result<TcpStream> {
         })??;
     let _ = backend.set_nodelay(true);
     Ok(backend)
+}
+
+/// Finds out where `backend` is, on a thread if it has a name. Not on one of the runtime's pool, which
+/// panics where the system gives it none.
+async fn look_up(backend: &str, lookups: &Arc<Semaphore>) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = backend.parse() {
+        return Ok(vec![address]);
+    }
+    // Kept until the thread ends, as nobody can end a lookup before.
+    let permit = Arc::clone(lookups).acquire_owned().await;
+    let permit = permit.map_err(io::Error::other)?;
+    let backend = backend.to_owned();
+    let (tell, told) = oneshot::channel();
+    let look = move || {
+        // Whoever has given up meanwhile wants none.
+        let _ = tell.send(backend.to_socket_addrs().map(Vec::from_iter));
+        drop(permit);
+    };
+    let thread = std::thread::Builder::new().name("hwshim-lookup".to_owned());
+    thread.spawn(look).map_err(|error| {
+        let text = format!("no thread can be started to look up its name: {error}");
+        io::Error::new(error.kind(), text)
+    })?;
+    told.await.map_err(io::Error::other)?
 }
 
 impl Watch {
