@@ -20,6 +20,10 @@ mod faults;
 mod load;
 #[path = "terminator/operation.rs"]
 mod operation;
+#[path = "terminator/overload.rs"]
+mod overload;
+#[path = "terminator/scarcity.rs"]
+mod scarcity;
 #[path = "terminator/serving.rs"]
 mod serving;
 #[path = "terminator/standstill.rs"]

@@ -13,6 +13,7 @@ pub(crate) const NAME: &str = "localhost";
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Key {
     Rsa2048,
+    Rsa4096,
     P256,
 }
 
@@ -20,6 +21,7 @@ impl Key {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Rsa2048 => &["-newkey", "rsa:2048"],
+            Self::Rsa4096 => &["-newkey", "rsa:4096"],
             Self::P256 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
         }
     }

@@ -9,7 +9,9 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::ControlFlow;
@@ -64,7 +66,15 @@ pub(crate) fn client_over(
 pub(crate) fn connect(
     server: SocketAddr,
     config: &Arc<ClientConfig>,
-) -> io::Result<rustls::StreamOwned<ClientConnection, TcpStream>> {
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    finish(begin(server, config)?)
+}
+
+/// Sends a ClientHello, and waits for nothing.
+pub(crate) fn begin(
+    server: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut tcp = TcpStream::connect_timeout(&server, PATIENCE)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
@@ -72,10 +82,20 @@ pub(crate) fn connect(
     let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
     let mut connection =
         ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-    while connection.is_handshaking() || connection.wants_write() {
-        connection.complete_io(&mut tcp)?;
+    while connection.wants_write() {
+        connection.write_tls(&mut tcp)?;
     }
-    Ok(rustls::StreamOwned::new(connection, tcp))
+    Ok(StreamOwned::new(connection, tcp))
+}
+
+/// Goes on from there until hands are shaken.
+pub(crate) fn finish(
+    mut begun: StreamOwned<ClientConnection, TcpStream>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    while begun.conn.is_handshaking() || begun.conn.wants_write() {
+        begun.conn.complete_io(&mut begun.sock)?;
+    }
+    Ok(begun)
 }
 
 /// Has `clients` at once shake hands with `server` until `each`, which sees every handshake that has

@@ -38,7 +38,7 @@ pub(crate) fn exchange(stream: &mut (impl Read + Write), text: &[u8]) {
 
 /// Whether a connection, on which nothing more comes, is reset: an end would be a FIN, or a
 /// close_notify and a FIN.
-fn is_reset(stream: &mut impl Read) -> bool {
+pub(crate) fn is_reset(stream: &mut impl Read) -> bool {
     matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
 }
 
@@ -653,7 +653,7 @@ fn cardmon(site: &Site) -> Value {
     serde_json::from_slice(last.unwrap()).unwrap()
 }
 
-fn stats(site: &Site) -> Value {
+pub(crate) fn stats(site: &Site) -> Value {
     all_stats(site)["cards"][0].clone()
 }
 

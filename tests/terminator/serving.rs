@@ -18,6 +18,8 @@ const PATIENT: Duration = Duration::from_secs(30);
 struct Told {
     report: Option<Value>,
     errors: String,
+    /// Streams on which more may come.
+    open: usize,
 }
 
 /// A terminator at work. Dropped, it is killed.
@@ -111,7 +113,8 @@ impl Serving {
         let (told, _) = changed
             .wait_timeout_while(self.lock(), PATIENT, |told| {
                 found = look(told);
-                found.is_none()
+                // Who has ended says nothing more.
+                found.is_none() && told.open > 0
             })
             .unwrap_or_else(PoisonError::into_inner);
         found.ok_or_else(|| {
@@ -150,17 +153,19 @@ fn read(
     told: Arc<(Mutex<Told>, Condvar)>,
     take: fn(&mut Told, &str),
 ) -> io::Result<JoinHandle<()>> {
+    let update = move |update: &dyn Fn(&mut Told)| {
+        let (lock, changed) = &*told;
+        update(&mut lock.lock().unwrap_or_else(PoisonError::into_inner));
+        changed.notify_all();
+    };
+    update(&|told| told.open += 1);
     thread::Builder::new().spawn(move || {
         let mut reader = BufReader::new(from);
         let mut line = String::new();
         while reader.read_line(&mut line).is_ok_and(|len| len > 0) {
-            let (lock, changed) = &*told;
-            take(
-                &mut lock.lock().unwrap_or_else(PoisonError::into_inner),
-                &line,
-            );
-            changed.notify_all();
+            update(&|told| take(told, &line));
             line.clear();
         }
+        update(&|told| told.open -= 1);
     })
 }

@@ -3,16 +3,18 @@
 
 use crate::authority::Key;
 use crate::backend::{self, Kind};
+use crate::common::CardProcess;
 use crate::operation::{exchange, in_file, pause, send, served};
+use crate::scarcity::{limit, refused_by_the_disk};
 use crate::{Site, load};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, PipeWriter, Read, Write as _, pipe};
 use std::net::SocketAddr;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// In which there is one report at least.
@@ -34,8 +36,19 @@ impl Unread {
     /// One that also writes to `stderr`, and does not wait for its connections.
     fn complaining(stderr: Stdio, stdout: Stdio, reader: &mut impl BufRead) -> Self {
         let site = Site::new();
-        let process = site
-            .command(backend::start(Kind::Echo).unwrap())
+        let command = site.command(backend::start(Kind::Echo).unwrap());
+        Self::run(site, command, stderr, stdout, reader)
+    }
+
+    /// The same of `command`, which terminates for `site`.
+    fn run(
+        site: Site,
+        mut command: Command,
+        stderr: Stdio,
+        stdout: Stdio,
+        reader: &mut impl BufRead,
+    ) -> Self {
+        let process = command
             .args(["--drain-timeout", "300ms"])
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -126,6 +139,26 @@ fn whoever_does_not_read_why_it_failed_does_not_keep_it_from_ending() {
     exchange(&mut stream, b"does not end");
     let (status, _) = serving.ends();
     assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn whoever_does_not_read_what_owners_warn_of_does_not_keep_it_from_ending() {
+    let (reader, writer) = pipe().unwrap();
+    let (_unread, complaints) = pipe().unwrap();
+    fill(complaints.try_clone().unwrap());
+    let mut reader = BufReader::new(reader);
+    let site = Site::new();
+    let card = CardProcess::start(site.directory.path());
+    let mut command = site.command(backend::start(Kind::Echo).unwrap());
+    command.args(["--card", &card.address().to_string()]);
+    let command = refused_by_the_disk(&command);
+    let serving = Unread::run(site, command, complaints.into(), writer.into(), &mut reader);
+    limit(serving.process.id(), Resource::Fsize, Some(0));
+    // Its owner has warned by then, and nobody has read it.
+    pause(MORE_THAN_A_SECOND);
+    serving.serves();
+    let (status, _) = serving.ends();
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
