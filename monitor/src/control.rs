@@ -12,6 +12,7 @@
 //! | `{"drain": {"card": "pci:..."}}`, `{"undrain": {"card": "pci:..."}}` | the same; refused and recorded while locked |
 //! | `{"tune": {"what": "...", "old": "...", "new": "..."}}` | the same; who gives the order makes the change |
 //! | `{"snapshot": {"to": "/absolute/path"}}` | for root and the monitor's own user |
+//! | `{"memory": {"service": "..."}}` | `{"ok": true, "memory": {...}}`: what it has by `smaps_rollup`, read now |
 //! | `{"standing": {}}` | `{"ok": true, "standing": {...}}` |
 //! | anything else | `{"ok": false, "error": "..."}` |
 //!
@@ -90,6 +91,11 @@ pub enum Order {
         /// A directory that is not there yet, as an absolute path.
         to: PathBuf,
     },
+    /// Has what the process of a service has in memory added up, which is dear and no poll does.
+    Memory {
+        /// Its name in the configuration.
+        service: String,
+    },
     /// Tells what is open and drained.
     Standing {},
 }
@@ -126,6 +132,8 @@ pub enum Decision {
     Done,
     /// A snapshot is to be made here.
     Snapshot(PathBuf),
+    /// What this service has in memory is to be added up.
+    Memory(String),
 }
 
 /// Takes orders: the change lock, and who is drained.
@@ -287,6 +295,7 @@ impl Desk {
                 self.change(change, now)
             }
             Order::Snapshot { to } => self.snapshot(to, peer),
+            Order::Memory { service } => Decision::Memory(service),
             Order::Standing {} => Decision::Done,
         }
     }

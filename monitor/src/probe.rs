@@ -20,6 +20,7 @@ mod process;
 mod qat;
 mod quota;
 mod reach;
+mod rollup;
 mod runner;
 mod service;
 
@@ -46,6 +47,7 @@ pub use quota::{CpuPeriods, QuotaProbe};
 pub use reach::{
     KnownAnswer, KnownAnswerProbe, Reach, ReachProbe, Refused, ServiceAddress, ServiceAnswer,
 };
+pub use rollup::{MemoryRollup, RollupProbe};
 pub use runner::{Blindness, Latest, Runner};
 pub use service::{
     Descriptors, Holdings, Limit, Listening, Network, NetworkRejects, Service, ServiceLimits,

@@ -10,6 +10,7 @@ mod function;
 mod incidents;
 mod light;
 mod link;
+mod memory;
 mod qat;
 mod router;
 mod sensors;
@@ -22,6 +23,7 @@ pub use incidents::{ChangeFigures, IncidentFigures, SymptomFigures, VictimFigure
 
 pub use light::{LightFigures, LoadFigures};
 pub use link::{LinkErrors, LinkFigures, LinkRateFigures, PortFigures};
+pub use memory::MemoryFigures;
 pub use qat::QatFigures;
 pub use router::{RouterFigures, TlsFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;

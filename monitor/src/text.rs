@@ -15,7 +15,7 @@ pub use diagnosis::{
 };
 pub use incidents::{incidents, members_counted};
 pub(crate) use services::amount;
-pub use services::{leak_sentence, leaks, top};
+pub use services::{leak_sentence, leaks, memory, top};
 
 use crate::led::Agreement;
 use crate::services::ServiceTransition;

@@ -20,7 +20,7 @@ use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -671,6 +671,72 @@ fn who_give_orders_at_once_get_events_of_their_own() {
     }
     let recorded = of_kind(&events, "change").len();
     assert_eq!((given.len(), recorded), (40, 40));
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn what_a_service_has_in_memory_is_added_up_for_who_asks_and_said_if_it_cannot_be() {
+    let mut site = Site::new();
+    let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let pid = process.id();
+    let config = site.with_service(pid);
+    let monitor = site.start_with(&["--config", &config]);
+    site.poll();
+    monitor.printed_lines(1);
+    let (url, own, other) = (monitor.url(), site.text("control"), site.text("other"));
+    let asked = |service: &[&str], control: &str| {
+        let output = Command::new(CARDMON)
+            .args(["leaks", "--explain", "--url", &url, "--control", control])
+            .args(service)
+            .output()
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    // What a poll has found is shown a little later.
+    let mut asked_until = |wanted: &str| loop {
+        site.poll();
+        let said = asked(&["hardserver"], &own);
+        if said.contains(wanted) {
+            return said;
+        }
+    };
+    let said = asked_until("memory of hardserver, added up ");
+    let from = format!("ago from /proc/{pid}/smaps_rollup:\n    Rss  ");
+    assert!(said.contains(&from), "{said}");
+    let written = said.lines().find(|it| it.contains("Private_Dirty"));
+    assert!(!written.unwrap().contains(" 0.0 MiB"), "{said}");
+    // Nobody who asks of all of them has all of them added up.
+    assert!(!asked(&[], &own).contains("added up"));
+    let said = asked(&["softserver"], &own);
+    assert!(said.contains("watched: hardserver"), "{said}");
+
+    let said = asked(&["hardserver"], "/nonexistent");
+    let why = "memory of hardserver was not added up: no monitor takes orders on /nonexistent";
+    assert!(said.contains(why) && said.contains("descriptors"), "{said}");
+    // Whoever answers there watches another process under that name.
+    let listener = UnixListener::bind(&other).unwrap();
+    let answers = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut order = String::new();
+        BufReader::new(&client).read_line(&mut order).unwrap();
+        let memory =
+            r#"{"service": "hardserver", "pid": 1, "start_time_ticks": 7, "age_seconds": 0}"#;
+        writeln!(client, r#"{{"ok": true, "memory": {memory}}}"#).unwrap();
+        order
+    });
+    let said = asked(&["hardserver"], &other);
+    assert!(said.contains("has process 1 for it"), "{said}");
+    let order = answers.join().unwrap();
+    assert_eq!(order, "{\"memory\":{\"service\":\"hardserver\"}}\n");
+
+    process.kill().unwrap();
+    process.wait().unwrap();
+    asked_until("memory of hardserver was not added up: it has no process");
+    let order = Order::Memory {
+        service: "hardserver".to_owned(),
+    };
+    let refused = control::send(Path::new(&own), &order).unwrap_err();
+    assert_eq!(refused.to_string(), "hardserver has no process");
     monitor.end(Signal::TERM);
 }
 

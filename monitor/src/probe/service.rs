@@ -67,9 +67,8 @@ pub struct Service {
 /// Memory of a process (proc_pid_status(5)). `None` is what this kernel does not count, or what a
 /// thread of the kernel does not have.
 ///
-/// Its share of what it has in common with others (`Pss` of `smaps_rollup`) is not read: the kernel walks
-/// all its page tables for that, and the service cannot map memory meanwhile. What it leaks is its own,
-/// and stands in `RssAnon`.
+/// Its share of what it has in common with others (`Pss`) is read for who asks for it and at no look, as it
+/// is dear ([`RollupProbe`](super::RollupProbe)). What it leaks is its own, and stands in `RssAnon`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ServiceMemory {
     /// In memory now (`VmRSS`).
@@ -773,7 +772,8 @@ fn entries(
     Ok(())
 }
 
-fn absent(id: OwnerId, why: &str) -> ProbeError {
+/// What a look for a process ends with that is not there.
+pub(super) fn absent(id: OwnerId, why: &str) -> ProbeError {
     ProbeError::Absent {
         what: format!(
             "process {} started at tick {} ({why})",

@@ -6,8 +6,8 @@ use super::{Rows, UNSEEN, clean, drill, mebibytes, reason, seconds, spoken};
 use crate::leak::{Level, Scope};
 use crate::services::KERNEL_MEMORY_MAX;
 use crate::status::{
-    ExhaustionFigures, GateFigures, KernelFigures, KnownAnswerResult, LeakFigures, ServiceStatus,
-    Standing, Status, Unit,
+    ExhaustionFigures, GateFigures, KernelFigures, KnownAnswerResult, LeakFigures, MemoryFigures,
+    ServiceStatus, Standing, Status, Unit,
 };
 use crate::verdict::Cause;
 use crate::watch::DRIVER_PAGES;
@@ -110,10 +110,10 @@ fn rising(service: &ServiceStatus) -> String {
     }
 }
 
-/// What leaks of all that services hold; with `explain`, every resource, and why.
+/// What leaks of all that services hold, or `only` one of them; with `explain`, every resource, and why.
 #[must_use]
-pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
-    let shown = |it: &&LeakFigures| explain || it.level > Level::Watching;
+pub fn leaks(status: &Status, only: Option<&str>, explain: bool) -> Vec<String> {
+    let shown = |it: &&LeakFigures| only.is_none() && (explain || it.level > Level::Watching);
     let driver_pages = status.host.iter().filter_map(|it| it.driver_pages.as_ref());
     let modules = status.modules.iter().flat_map(|it| &it.leaks);
     let of_host: Vec<_> = driver_pages.chain(modules).filter(shown).collect();
@@ -131,7 +131,9 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
         "EXHAUSTED IN",
         "RULE",
     ]);
-    let of_services = status.services.iter().map(|service| {
+    let services = status.services.iter();
+    let services = services.filter(|it| only.is_none_or(|only| it.service == only));
+    let of_services = services.map(|service| {
         let leaks: Vec<_> = service.leaks.iter().collect();
         let group = service.kernel.as_ref().map(|kernel| &*kernel.cgroup);
         (&*service.service, group, leaks)
@@ -163,7 +165,7 @@ pub fn leaks(status: &Status, explain: bool) -> Vec<String> {
     }
     let mut lines: Vec<_> = drill(status).into_iter().collect();
     lines.extend(rows.lines(Some(2)));
-    if explain {
+    if explain && only.is_none() {
         lines.extend(books_unread(status));
     }
     lines
@@ -329,6 +331,49 @@ fn correlations(leak: &LeakFigures) -> Vec<String> {
         format!("began {} ago{as_card_went}", spoken(seconds(ago)))
     });
     failed.into_iter().chain(absent).chain(began).collect()
+}
+
+/// What a service has in memory, as the kernel added it up for who asked.
+#[must_use]
+pub fn memory(figures: &MemoryFigures) -> Vec<String> {
+    let MemoryFigures {
+        service,
+        pid,
+        start_time_ticks: _,
+        age_seconds,
+        rss_bytes,
+        pss_bytes,
+        pss_anon_bytes,
+        private_dirty_bytes,
+        swapped_bytes,
+        locked_bytes,
+    } = figures;
+    let head = format!(
+        "memory of {}, added up {} ago from /proc/{pid}/smaps_rollup:",
+        clean(service),
+        spoken(seconds(*age_seconds))
+    );
+    let lines = [
+        ("Rss", rss_bytes, "in memory"),
+        (
+            "Pss",
+            pss_bytes,
+            "its share of that: of a page that several have, each has a part",
+        ),
+        ("Pss_Anon", pss_anon_bytes, "of that share, what is no file"),
+        (
+            "Private_Dirty",
+            private_dirty_bytes,
+            "what it alone has and has written to",
+        ),
+        ("Swap", swapped_bytes, "swapped out"),
+        ("Locked", locked_bytes, "locked in memory"),
+    ];
+    let lines = lines.map(|(name, bytes, what)| {
+        let bytes = bytes.map_or_else(|| UNSEEN.to_owned(), mebibytes);
+        format!("    {name:<13}  {bytes:>12}  {what}")
+    });
+    std::iter::once(head).chain(lines).collect()
 }
 
 /// What services hold, the most memory first; with `kernel`, what the kernel holds for them.
@@ -514,7 +559,7 @@ mod tests {
         let pages = |level, status: &mut Status| {
             let host = status.host.as_mut().unwrap();
             host.driver_pages = Some(of(DRIVER_PAGES, level));
-            leaks(status, false).join("\n")
+            leaks(status, None, false).join("\n")
         };
         assert_eq!(pages(Level::Watching, &mut status), no_services());
         let without_books = pages(Level::Suspected, &mut status);
@@ -534,7 +579,7 @@ mod tests {
             with_books.contains("    what grows beside it: module n5pf\n"),
             "{with_books}"
         );
-        let explained = leaks(&status, true).join("\n");
+        let explained = leaks(&status, None, true).join("\n");
         assert!(explained.contains("    the kernel's: what no counter of it accounts for"));
     }
 

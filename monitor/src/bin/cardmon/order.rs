@@ -3,7 +3,7 @@
 use crate::history::escaped;
 use crate::places;
 use monitor::config;
-use monitor::control::{self, Order};
+use monitor::control::{self, ControlError, Order};
 use monitor::history::WallTime;
 use serde_json::Value;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ otherwise; what becomes of it is still on record, and alarms nobody.";
 
 /// Where orders are taken.
 #[derive(Debug, clap::Args)]
-struct Control {
+pub(crate) struct Control {
     /// Socket of the monitor [default: control.sock in /run/cardmon for root, else in cardmon in
     /// XDG_RUNTIME_DIR].
     #[arg(long, value_name = "PATH")]
@@ -86,10 +86,15 @@ pub(crate) fn undrain(arguments: &CardArguments) -> anyhow::Result<ExitCode> {
 }
 
 impl Control {
+    /// Gives an order.
+    pub(crate) fn send(&self, order: &Order) -> Result<Value, ControlError> {
+        let path = self.control.clone().unwrap_or_else(places::control_socket);
+        control::send(&path, order)
+    }
+
     /// Gives an order, and prints how things stand after it.
     fn give(&self, order: &Order) -> anyhow::Result<ExitCode> {
-        let path = self.control.clone().unwrap_or_else(places::control_socket);
-        let answer = control::send(&path, order)?;
+        let answer = self.send(order)?;
         let mut out = anstream::stdout();
         if let Some(event) = answer["event"].as_u64() {
             writeln!(out, "on record as event {event}")?;

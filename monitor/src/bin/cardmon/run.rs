@@ -5,6 +5,7 @@
 
 pub(crate) mod complaints;
 mod keeping;
+mod memory;
 mod orders;
 mod output;
 mod publish;
@@ -16,6 +17,7 @@ use crate::simulation::Simulation;
 use anyhow::Context as _;
 use hwshim::clock::{Clock as _, SystemClock};
 use keeping::Keeping;
+use memory::Memory;
 use monitor::api::{self, Published, Source};
 use monitor::attribution::RecentChanges;
 use monitor::config::{self, Config};
@@ -176,7 +178,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let history = match arguments.keep.history(config, simulated)? {
         Some(found) => {
             let installed = installed(arguments.config.as_deref());
-            let history = History::begin(&found, installed, &settings)?;
+            let memory = Memory::new(latest.clone());
+            let history = History::begin(&found, installed, &settings, memory)?;
             // After that, which moves aside what is damaged.
             remembered = remember(&found.directory, &settings.services);
             Some(history)
@@ -365,6 +368,7 @@ impl History {
         found: &Found,
         installed: Vec<Installed>,
         settings: &Settings,
+        memory: Memory,
     ) -> anyhow::Result<Self> {
         let boot = BootId::of_this_boot();
         let now = Stamp::now(&SystemClock, boot);
@@ -394,6 +398,7 @@ impl History {
         let orders = Orders {
             desk: Arc::new(Mutex::new(desk)),
             keeping: keeping.clone(),
+            memory,
             boot,
         };
         Ok(Self {

@@ -3,8 +3,11 @@
 
 use crate::PLUGIN_UNKNOWN;
 use crate::ask::{Service, without_bars};
+use crate::order::Control;
+use monitor::control::Order;
 use monitor::leak::Level;
-use monitor::status::{ServiceStatus, Status};
+use monitor::record::said;
+use monitor::status::{MemoryFigures, ServiceStatus, Status};
 use monitor::text;
 use monitor::verdict::Cause;
 use std::io::Write as _;
@@ -15,12 +18,19 @@ const WRONG_ANSWER: u8 = 16;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LeaksArguments {
-    /// Say of each resource what was asked of its rise, and what would show that it is no leak.
+    /// Only this service, by its name in the configuration.
+    #[arg(value_name = "SERVICE")]
+    only: Option<String>,
+    /// Say of each resource what was asked of its rise, and what would show that it is no leak. Of one SERVICE
+    /// also have the monitor add up what it has in memory, now (smaps_rollup): once in ten seconds at most, as
+    /// the service cannot map memory meanwhile.
     #[arg(long)]
     explain: bool,
     /// Print the monitor's JSON of the services instead of a table.
     #[arg(long, conflicts_with = "explain")]
     json: bool,
+    #[command(flatten)]
+    control: Control,
     #[command(flatten)]
     service: Service,
 }
@@ -35,14 +45,78 @@ pub(crate) struct TopArguments {
 }
 
 pub(crate) fn leaks(arguments: &LeaksArguments) -> anyhow::Result<ExitCode> {
-    let status = arguments.service.ask()?;
+    let mut status = arguments.service.ask()?;
+    let only = arguments.only.as_deref();
+    if let Some(only) = only {
+        known(&status, only)?;
+        status.services.retain(|it| it.service == only);
+    }
     if arguments.json {
         let mut out = anstream::stdout();
         serde_json::to_writer_pretty(&mut out, &status.services)?;
         writeln!(out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&text::leaks(&status, arguments.explain))
+    let mut lines = text::leaks(&status, only, arguments.explain);
+    if arguments.explain && only.is_some() {
+        let services = status.services.iter();
+        lines.extend(services.flat_map(|it| memory(it, &arguments.control)));
+    }
+    print(&lines)
+}
+
+/// That there is a service of that name, or which there are.
+fn known(status: &Status, name: &str) -> anyhow::Result<()> {
+    let mut services = status.services.iter();
+    if services.any(|service| service.service == name) {
+        return Ok(());
+    }
+    let names: Vec<_> = status
+        .services
+        .iter()
+        .map(|it| text::clean(&it.service))
+        .collect();
+    let known = match names.is_empty() {
+        true => "none is".to_owned(),
+        false => names.join(", "),
+    };
+    anyhow::bail!(
+        "no service {} is watched; watched: {known}",
+        text::clean(name)
+    )
+}
+
+/// What the process of a service has in memory, or why that is not known.
+fn memory(service: &ServiceStatus, control: &Control) -> Vec<String> {
+    let added_up = || {
+        let process = service.process.as_ref();
+        let process = process.ok_or("it has no process")?;
+        let order = Order::Memory {
+            service: service.service.clone(),
+        };
+        let mut answer = control.send(&order).map_err(|error| said(&error))?;
+        let figures: MemoryFigures = serde_json::from_value(answer["memory"].take())
+            .map_err(|_| "the monitor's answer is not understood")?;
+        // It may have been started again, or the socket be another monitor's than the status.
+        let is_it =
+            (figures.pid, figures.start_time_ticks) == (process.pid, process.start_time_ticks);
+        match is_it {
+            true => Ok(figures),
+            false => Err(format!(
+                "the monitor that takes orders has process {} for it, and process {} was shown; ask again, or name \
+                 the right one with --control",
+                figures.pid, process.pid
+            )),
+        }
+    };
+    match added_up() {
+        Ok(figures) => text::memory(&figures),
+        Err(why) => vec![format!(
+            "memory of {} was not added up: {}",
+            text::clean(&service.service),
+            text::clean(&why)
+        )],
+    }
 }
 
 pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 //! is followed.
 
 use super::keeping::Keeping;
+use super::memory::Memory;
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{Decision, Desk, LINE_LEN_MAX, Order, Peer};
@@ -33,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Orders {
     pub(super) desk: Arc<Mutex<Desk>>,
     pub(super) keeping: Keeping,
+    pub(super) memory: Memory,
     pub(super) boot: BootId,
 }
 
@@ -169,6 +171,13 @@ impl Orders {
             Decision::Snapshot(to) => {
                 drop(desk);
                 self.snapshot(to, now).await
+            }
+            Decision::Memory(service) => {
+                drop(desk);
+                match self.memory.of(service).await {
+                    Ok(figures) => json!({ "ok": true, "memory": figures }),
+                    Err(why) => refused(&why),
+                }
             }
         }
     }
