@@ -31,7 +31,7 @@ mod snapshot;
 mod time;
 
 pub use anchor::{Anchor, AnchorSink, FileAnchors, SyslogAnchors, UnreadableAnchor};
-pub use archive::{Absent, ArchivedBody, HISTORY_ARCHIVED};
+pub use archive::{Absent, ArchivedBody, Elsewhere, HISTORY_ARCHIVED};
 pub use audit::{Archives, AuditReport, Finding, Tampering};
 pub use error::HistoryError;
 pub use event::{Event, EventTooLong, Recorded, Seq, Severity};

@@ -15,7 +15,7 @@ pub mod page;
 pub mod redact;
 
 use crate::history::{
-    Anchor, Archives, Filter, HistoryError, Point, Reader, Recorded, SampleReader,
+    Anchor, Archives, Elsewhere, Filter, HistoryError, Point, Reader, Recorded, SampleReader,
 };
 use crate::history::{Severity, Tier, Value as Sampled, WallTime};
 use crate::led::Profile;
@@ -119,6 +119,8 @@ pub struct Report {
     pub transitions: BTreeMap<String, u64>,
     /// All that is on record of it, and what was changed on its host.
     pub events: Part<Vec<EventView>>,
+    /// What of the record of that time is not in it, since the archive is elsewhere.
+    pub elsewhere: Vec<String>,
     /// What its service held.
     pub held: Part<Vec<Line>>,
     /// Whether the record is what was recorded.
@@ -313,7 +315,10 @@ pub fn collect(card: &str, sources: &Sources<'_>, now: Now) -> Report {
         Summary::parse(&page.health).map_err(|error| format!("its health page {error}"))
     });
     let from = now.wall.minus(SPAN);
-    let recorded = recorded(card, sources.history, from);
+    let (recorded, elsewhere) = match recorded(card, sources.history, from) {
+        Ok((recorded, elsewhere)) => (Ok(recorded), elsewhere),
+        Err(error) => (Err(error), Vec::new()),
+    };
     let transitions = recorded.as_deref().unwrap_or_default().iter();
     let transitions: Vec<_> = transitions
         .filter_map(|one| transition(card, one))
@@ -352,6 +357,7 @@ pub fn collect(card: &str, sources: &Sources<'_>, now: Now) -> Report {
         events: recorded
             .map(|all| all.iter().map(EventView::from).collect())
             .into(),
+        elsewhere,
         held: held(card, sources, from, now.wall).into(),
         audit: audit(sources.history, sources.anchors).into(),
     };
@@ -481,8 +487,12 @@ impl Errors {
     }
 }
 
-/// What is on record of the card, and of what bears on any, since `from`.
-fn recorded(card: &str, history: &Path, from: WallTime) -> Result<Vec<Recorded>, String> {
+/// What is on record of the card, and of what bears on any, since `from`; and where there is more.
+fn recorded(
+    card: &str,
+    history: &Path,
+    from: WallTime,
+) -> Result<(Vec<Recorded>, Vec<String>), String> {
     let in_short = |error: HistoryError| said(&error);
     let reader = Reader::open(history).map_err(in_short)?;
     let filter = Filter {
@@ -501,7 +511,9 @@ fn recorded(card: &str, history: &Path, from: WallTime) -> Result<Vec<Recorded>,
             true
         })
         .map_err(in_short)?;
-    Ok(all)
+    let elsewhere = reader.elsewhere(&filter).map_err(in_short)?;
+    let told = |it: &Elsewhere| it.told("the directory of the history");
+    Ok((all, elsewhere.iter().map(told).collect()))
 }
 
 fn transition<'a>(card: &str, one: &'a Recorded) -> Option<(&'a Recorded, TransitionBody)> {

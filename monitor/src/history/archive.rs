@@ -89,6 +89,40 @@ impl fmt::Display for Absent {
     }
 }
 
+/// Events that somebody asks for and that are not beside the file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Elsewhere {
+    /// Which.
+    pub events: Absent,
+    /// The name of the archive that holds the last of them, by the word of what goes on from it.
+    pub archive: Option<String>,
+    /// Whether it holds the first of them as well.
+    pub is_one: bool,
+}
+
+impl Elsewhere {
+    /// Where they are, and what to do to have them in that directory.
+    #[must_use]
+    pub fn told(&self, directory: &str) -> String {
+        let Self {
+            events,
+            archive,
+            is_one,
+        } = self;
+        match archive {
+            Some(name) if *is_one => format!(
+                "{events} are in the archive {name}, which is not in {directory}: put it back there"
+            ),
+            Some(name) => format!(
+                "{events} are in archives up to {name}, which are not in {directory}: put them back there"
+            ),
+            None => {
+                format!("{events} are in archives that are not in {directory}: put them back there")
+            }
+        }
+    }
+}
+
 /// What a file goes on from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Continued {
@@ -202,11 +236,11 @@ pub(super) fn before(
     file: &EventsFile,
     needed: impl Fn(&Continued) -> bool,
     damaged: impl Fn(HistoryError) -> Result<(), HistoryError>,
-) -> Result<(Vec<EventsFile>, Vec<Absent>), HistoryError> {
-    let (mut files, mut absent) = (Vec::new(), Vec::new());
+) -> Result<(Vec<EventsFile>, Vec<Elsewhere>), HistoryError> {
+    let (mut files, mut elsewhere) = (Vec::new(), Vec::new());
     let mut next = file.continued()?.filter(&needed);
     if next.is_none() {
-        return Ok((files, absent));
+        return Ok((files, elsewhere));
     }
     let mut archives = list(file.directory())?;
     while let Some(Continued { end, latest }) = next {
@@ -214,9 +248,15 @@ pub(super) fn before(
         let archive = archives.pop();
         let last_there = archive.as_ref().map_or(Seq(0), |archive| archive.last);
         if last_there < end.seq {
-            absent.push(Absent {
-                first: last_there.next(),
-                last: end.seq,
+            let first = last_there.next();
+            let archive = archive_before(files.last().unwrap_or(file), end.seq);
+            elsewhere.push(Elsewhere {
+                events: Absent {
+                    first,
+                    last: end.seq,
+                },
+                is_one: archive.as_ref().is_some_and(|it| it.first == first),
+                archive: archive.map(|it| it.name()),
             });
         }
         let Some(archive) = archive else { break };
@@ -241,7 +281,15 @@ pub(super) fn before(
         }
         .filter(&needed);
     }
-    Ok((files, absent))
+    Ok((files, elsewhere))
+}
+
+/// The archive that ends with that event, if the file after it, which begins with what it is, says so.
+fn archive_before(after: &EventsFile, last: Seq) -> Option<Archive> {
+    let said = after.get(last.next()).ok()??.event;
+    let body: ArchivedBody = serde_json::from_str(&said.body).ok()?;
+    let archive = Archive::named(after.directory(), &body.file)?;
+    (said.kind == HISTORY_ARCHIVED && archive.last == last).then_some(archive)
 }
 
 /// Keeps the file of events in its place as long as what is returned lives. Whoever puts an archive in

@@ -7,7 +7,7 @@
 //! The chain goes through archives. Besides, the file after an archive says what that is, byte for byte.
 
 use super::anchor::Anchor;
-use super::archive::{self, Absent, Archive, ArchivedBody, Continued, HISTORY_ARCHIVED};
+use super::archive::{self, Absent, Archive, ArchivedBody, Continued, Elsewhere, HISTORY_ARCHIVED};
 use super::error::{HistoryError, printable};
 use super::event::{GENESIS, Recorded, Seq};
 use super::events::{EventsFile, FORMAT, Filter, Reader};
@@ -562,8 +562,8 @@ pub(super) fn check_anchor(
         return Ok(());
     }
     let seq = anchor.seq;
-    let what = match reader.absent(&Filter::from_to(seq, seq))?.first() {
-        Some(absent) => {
+    let what = match reader.elsewhere(&Filter::from_to(seq, seq))?.first() {
+        Some(Elsewhere { events: absent, .. }) => {
             format!("an anchor remembers event {seq}, and no archive here holds {absent}")
         }
         None => format!("an anchor remembers another event {seq}"),

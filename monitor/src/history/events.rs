@@ -4,7 +4,7 @@
 //! was committed before it asked, while the writer goes on.
 
 use super::anchor::{Anchor, AnchorSink};
-use super::archive::{self, Absent, Archive, Continued, HISTORY_ARCHIVED};
+use super::archive::{self, Archive, Continued, Elsewhere, HISTORY_ARCHIVED};
 use super::audit::{self, Archives, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
@@ -301,7 +301,7 @@ impl Reader {
     fn before(
         &self,
         needed: impl Fn(&Continued) -> bool,
-    ) -> Result<(Vec<EventsFile>, Vec<Absent>), HistoryError> {
+    ) -> Result<(Vec<EventsFile>, Vec<Elsewhere>), HistoryError> {
         archive::before(&self.file, needed, |error| self.pass_by(error))
     }
 
@@ -377,7 +377,7 @@ impl Reader {
     }
 
     /// Shows each event that a filter lets through, until `show` has seen enough. Those of archives that
-    /// are not there are passed by: see [`Reader::absent`].
+    /// are not there are passed by: see [`Reader::elsewhere`].
     ///
     /// # Errors
     ///
@@ -419,7 +419,7 @@ impl Reader {
     /// # Errors
     ///
     /// If a file cannot be read.
-    pub fn absent(&self, filter: &Filter) -> Result<Vec<Absent>, HistoryError> {
+    pub fn elsewhere(&self, filter: &Filter) -> Result<Vec<Elsewhere>, HistoryError> {
         Ok(self.before(|before| filter.reaches(before))?.1)
     }
 

@@ -78,6 +78,8 @@ pub struct Known {
     pub pressed: Vec<Span>,
     /// Cards that were found to be at fault in the silence, or their links.
     pub accused: Vec<Accused>,
+    /// Where events of that time are that were not looked at, and may accuse somebody.
+    pub elsewhere: Vec<String>,
     /// Time between polls.
     pub interval: Duration,
 }
@@ -140,7 +142,7 @@ impl Sign {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// The host was starved for most of it, and nobody else was found to be at fault.
+    /// The host was starved for most of it, and nobody else was found to be at fault, in all there is.
     HostStarved,
     /// We do not know: for most of it nobody looked.
     NotSeen,
@@ -148,7 +150,7 @@ pub enum Answer {
     HostWell,
     /// It was busy, and what had to run did: that explains nothing by itself.
     HostBusy,
-    /// Some of it; or most, and somebody else was at fault as well.
+    /// Some of it; or most, and somebody else was at fault as well, or may have been.
     Partly,
 }
 
@@ -182,6 +184,8 @@ pub struct Explanation {
     pub overlaps: Vec<Overlap>,
     /// Cards that were found to be at fault meanwhile, or their links.
     pub accused: Vec<Accused>,
+    /// Where events of that time are that were not looked at.
+    pub elsewhere: Vec<String>,
 }
 
 /// Explains a silence.
@@ -215,7 +219,9 @@ pub fn explain(silence: Span, known: &Known) -> Explanation {
         .filter(|tick| late_span(tick).within(silence).is_some() || within(tick));
     Explanation {
         answer: match answer(silence.len(), starved_for, pressed_for, unseen) {
-            Answer::HostStarved if !known.accused.is_empty() => Answer::Partly,
+            Answer::HostStarved if !(known.accused.is_empty() && known.elsewhere.is_empty()) => {
+                Answer::Partly
+            }
             answer => answer,
         },
         seconds: silence.len().as_secs_f64(),
@@ -236,6 +242,7 @@ pub fn explain(silence: Span, known: &Known) -> Explanation {
             .filter(|overlap| overlap.seconds > 0.0)
             .collect(),
         accused: known.accused.clone(),
+        elsewhere: known.elsewhere.clone(),
     }
 }
 
@@ -376,6 +383,18 @@ mod tests {
         let found = explain(span(1_000, 11_800), &known);
         assert_eq!(found.answer, Answer::Partly);
         assert_eq!((found.starved_seconds, found.accused.len()), (9.8, 1));
+    }
+
+    #[test]
+    fn nobody_is_acquitted_by_a_record_of_which_a_part_is_elsewhere() {
+        let mut known = known(vec![tick(0, 1), tick(1_000, 0), tick(11_800, 9_800)]);
+        known.elsewhere = vec!["events 1 to 7 are elsewhere".to_owned()];
+        let found = explain(span(1_000, 11_800), &known);
+        assert_eq!(found.answer, Answer::Partly);
+        assert_eq!(
+            (found.starved_seconds, found.elsewhere),
+            (9.8, known.elsewhere)
+        );
     }
 
     #[test]

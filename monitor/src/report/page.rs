@@ -33,6 +33,13 @@ pub fn html(report: &Report, drawing: &str) -> String {
         report.span_days,
         escaped(&sentence(report))
     );
+    for elsewhere in &report.elsewhere {
+        let _ = writeln!(
+            html,
+            "<p class=\"warning\">Not all that is on record is in it: {}.</p>",
+            escaped(elsewhere)
+        );
+    }
     section(&mut html, "Card", &report.identity, identity);
     section(&mut html, "Assessment", &report.assessment, |found| {
         let evidence = found

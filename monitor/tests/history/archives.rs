@@ -6,17 +6,20 @@ use crate::support::{
 };
 use crate::tampering::with_tables;
 use fastrand::Rng;
-use hwshim::clock::SystemClock;
+use hwshim::clock::{Instant, SystemClock};
 use monitor::history::{
-    Absent, Anchor, ArchivedBody, Archives, Events, Filter, HISTORY_ARCHIVED, Place, Reader,
-    Recorded, Samples, Seq, Source, Tampering, restore_verify, snapshot,
+    Absent, Anchor, ArchivedBody, Archives, Elsewhere, Event, Events, Filter, HISTORY_ARCHIVED,
+    Place, Reader, Recorded, Samples, Seq, Source, Tampering, WallTime, restore_verify, snapshot,
 };
+use monitor::report::redact::Redactor;
+use monitor::report::{self, Now, Sources};
 use rusqlite::Connection;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// About eighty events.
 const ARCHIVE_BYTES: u64 = 60_000;
@@ -204,10 +207,7 @@ fn who_has_the_file_open_with_another_tool_puts_an_archive_off_and_that_is_said(
     // Tried again when a minute has passed.
     while events.archive_trouble().is_some() {
         let mut late = event(seq + 1);
-        late.stamp.monotonic = late
-            .stamp
-            .monotonic
-            .plus(std::time::Duration::from_secs(60));
+        late.stamp.monotonic = late.stamp.monotonic.plus(Duration::from_secs(60));
         seq += 1;
         events.append(&[late]).unwrap();
     }
@@ -344,12 +344,27 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
         };
         assert_eq!((rest.events, &*rest.absent), (total, &[absent][..]));
         // It is told what is not read, where that was asked for.
-        assert_eq!(reader.absent(&Filter::default()).unwrap(), [absent]);
+        let elsewhere_now = Elsewhere {
+            events: absent,
+            archive: Some(
+                archives[taken]
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            ),
+            is_one: true,
+        };
+        assert_eq!(
+            reader.elsewhere(&Filter::default()).unwrap(),
+            [elsewhere_now]
+        );
         let later = Filter {
             from: Some(Seq(last + 1)),
             ..Filter::default()
         };
-        assert_eq!(reader.absent(&later).unwrap(), []);
+        assert_eq!(reader.elsewhere(&later).unwrap(), []);
         let read = reader.query(&Filter::default()).unwrap().len() as u64;
         assert_eq!(read, total - absent.count());
         drop(reader);
@@ -406,7 +421,7 @@ fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() 
     ran(&["audit", "verify"], 3, "--without-archives");
     let unchecked = format!("events {first} to {last} were not checked");
     ran(&["audit", "verify", "--without-archives"], 0, &unchecked);
-    let not_shown = format!("events {first} to {last} are not shown");
+    let not_shown = format!("not all is shown: events {first} to {last} are in the archive");
     ran(&["history"], 0, &not_shown);
     // One byte that no event is in: the header's application-defined version, which is none of ours.
     let mut changed = bytes;
@@ -419,6 +434,91 @@ fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() 
     ] {
         ran(arguments, 3, &format!("{name}: its SHA-256 is"));
     }
+}
+
+#[test]
+fn who_reads_is_told_what_of_it_is_in_an_archive_elsewhere() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.fill(EVENTS);
+    let archives = layout.archives();
+    let time = |seq: u64| event(seq).stamp.wall;
+    let shown = |wall: WallTime| {
+        let millis = u64::try_from(wall.unix_millis()).unwrap();
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+    };
+    // A run began after all of these.
+    let run = Event::new(event(EVENTS + 1).stamp, "start", "monitor", &());
+    events.append(&[run]).unwrap();
+    drop(events);
+    let gap = |from, until| format!("{}..{}", shown(time(from)), shown(time(until)));
+    let (before, after) = (gap(1, EVENTS), gap(EVENTS + 2, EVENTS + 3));
+    let asked: [&[&str]; 4] = [
+        &["explain", "--gap", &before],
+        &["explain", "--json", "--gap", &before],
+        &["incidents", "--recorded"],
+        &["history"],
+    ];
+    let directory = layout.history.display();
+    let reported = || {
+        let sources = Sources {
+            telemetry: root.path(),
+            root: root.path(),
+            history: &layout.history,
+            anchors: Ok(&[]),
+            light: None,
+            redactor: &Redactor::new([]),
+            services: &[],
+        };
+        let now = Now {
+            monotonic: Instant::ORIGIN,
+            wall: time(EVENTS),
+        };
+        let report = report::collect("pci:0000:3b:00.1", &sources, now);
+        assert!(report.events.known().is_some());
+        let page = report::page::html(&report, "");
+        assert_eq!(
+            page.contains("Not all that is on record"),
+            !report.elsewhere.is_empty()
+        );
+        report.elsewhere
+    };
+    let say = |told: &str, directory: &str| {
+        for arguments in asked {
+            let (_, said) = cardmon(root.path(), arguments);
+            let told = format!("{told} not in {directory}: put ");
+            assert!(said.contains(&told), "{arguments:?}: {told}: {said}");
+        }
+        let [reported] = &reported()[..] else {
+            panic!("one place");
+        };
+        assert!(reported.starts_with(told), "{told}: {reported}");
+    };
+    let directory = directory.to_string();
+    for arguments in asked {
+        let (_, said) = cardmon(root.path(), arguments);
+        assert!(!said.contains("back there"), "{arguments:?}: {said}");
+    }
+    assert_eq!(reported(), [""; 0]);
+
+    let (first, last) = numbers(&archives[1]);
+    let name = archives[1].file_name().unwrap().to_str().unwrap();
+    fs::remove_file(&archives[1]).unwrap();
+    say(
+        &format!("events {first} to {last} are in the archive {name}, which is"),
+        &directory,
+    );
+    fs::remove_file(&archives[0]).unwrap();
+    say(
+        &format!("events 1 to {last} are in archives up to {name}, which are"),
+        &directory,
+    );
+    // A silence in a run that is here needs none of them.
+    let (_, said) = cardmon(root.path(), &["explain", "--gap", &after]);
+    assert!(
+        said.contains("nobody looked") && !said.contains("back there"),
+        "{said}"
+    );
 }
 
 #[test]

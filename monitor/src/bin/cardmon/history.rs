@@ -151,12 +151,8 @@ pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> 
         _ => {}
     }
     read.map_err(|error| anyhow::anyhow!(said(&error)))?;
-    let absent = reader.absent(&filter);
-    for absent in absent.map_err(|error| anyhow::anyhow!(said(&error)))? {
-        anstream::eprintln!(
-            "{absent} are not shown: their archive is not in {}; put it back to read them",
-            directory.display()
-        );
+    for elsewhere in elsewhere(&reader, &filter, &directory)? {
+        crate::complain(&format!("not all is shown: {elsewhere}, and ask again"));
     }
     if is_empty {
         let kinds = reader.kinds();
@@ -164,6 +160,18 @@ pub(crate) fn history(arguments: &HistoryArguments) -> anyhow::Result<ExitCode> 
         anstream::eprintln!("{}", nothing(arguments, &kinds));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where what was asked for is as well, of which there is nothing in the directory of the history.
+pub(crate) fn elsewhere(
+    reader: &Reader,
+    filter: &Filter,
+    directory: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let found = reader.elsewhere(filter);
+    let found = found.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    let directory = directory.to_string_lossy();
+    Ok(found.iter().map(|it| it.told(&directory)).collect())
 }
 
 /// That nothing fits, so that a name that was mistyped does not look like good news.
@@ -345,7 +353,7 @@ pub(crate) fn escaped(text: &str) -> String {
     escaped
 }
 
-fn open<T>(opened: Result<T, HistoryError>) -> anyhow::Result<T> {
+pub(crate) fn open<T>(opened: Result<T, HistoryError>) -> anyhow::Result<T> {
     opened.map_err(|error| {
         anyhow::anyhow!(
             "{}; if the history is elsewhere, name it with --history",

@@ -2,10 +2,10 @@
 //! record, and says so.
 
 use crate::ask::Service;
-use crate::history::now;
+use crate::history::{self, now};
 use crate::places::ReadPlace;
 use monitor::history::{Filter, Reader};
-use monitor::record::{casebook, said};
+use monitor::record::casebook;
 use monitor::status::IncidentFigures;
 use monitor::text;
 use std::io::Write as _;
@@ -64,12 +64,18 @@ fn on_record(place: &ReadPlace) -> anyhow::Result<Vec<IncidentFigures>> {
         limit: Some(EVENTS_MAX),
         ..Filter::default()
     };
-    let events = Reader::open(&found.directory).and_then(|reader| reader.query(&filter));
-    let events = events.map_err(|error| {
-        anyhow::anyhow!(
-            "{}; if the history is elsewhere, name it with --history",
-            said(&error)
-        )
-    })?;
+    let reader = history::open(Reader::open(&found.directory))?;
+    let events = history::open(reader.query(&filter))?;
+    // Further back than that nobody has looked.
+    let is_cut_off = u32::try_from(events.len()).is_ok_and(|len| len >= EVENTS_MAX);
+    let looked_through = Filter {
+        from: events.last().filter(|_| is_cut_off).map(|last| last.seq),
+        ..Filter::default()
+    };
+    for elsewhere in history::elsewhere(&reader, &looked_through, &found.directory)? {
+        crate::complain(&format!(
+            "not all incidents are shown, or not whole: {elsewhere}, and ask again"
+        ));
+    }
     Ok(casebook::on_record(&events, now()))
 }

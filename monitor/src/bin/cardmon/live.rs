@@ -121,7 +121,7 @@ fn found(
 
 /// Said of a card that does not serve, and may be meant not to.
 const NO_WISH_KNOWN: &str = "; whether an operator has drained it is not known: \
-    no monitor that watches it answers (--url), and no history could be read (--history)";
+    no monitor that watches it answers (--url), and no whole history could be read (--history)";
 
 /// What an operator wants of a card.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -145,7 +145,8 @@ impl Wishes {
         };
         let recorded = place.find().ok().and_then(|found| {
             let reader = Reader::open(&found.directory).ok()?;
-            reader.query(&filter).ok()
+            let is_whole = reader.elsewhere(&filter).ok()?.is_empty();
+            reader.query(&filter).ok().filter(|_| is_whole)
         });
         let drained = |recorded: Vec<_>| {
             let desk = Desk::new(lock::Settings::default(), &recorded, 0);

@@ -140,6 +140,13 @@ fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
         );
         writeln!(print, "  {name:<11} {}", escaped(&said))?;
     }
+    for elsewhere in &report.elsewhere {
+        writeln!(
+            print,
+            "NOT ALL THAT IS ON RECORD IS IN IT: {}, and make it anew",
+            escaped(elsewhere)
+        )?;
+    }
     let finding = report
         .audit
         .known()

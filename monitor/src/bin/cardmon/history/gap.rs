@@ -1,6 +1,6 @@
 //! `cardmon explain --gap`: lays a silence beside what is on record of this host.
 
-use super::{escaped, line, open, time, when};
+use super::{elsewhere, escaped, line, open, time, when};
 use crate::places::ReadPlace;
 use monitor::history::{Filter, Reader, Recorded, SampleReader, Tier, Value, WallTime};
 use monitor::local_health::Sign;
@@ -19,7 +19,7 @@ pub(crate) const EXPLAIN_HELP: &str = "\
 Example: cardmon explain --gap 2026-11-22T19:36:46.531Z..2026-11-22T19:36:57.328Z
 Times are UTC. Ticks are kept by the second for a day; of older times only events tell.
 Exit status: 0 the host was starved for most of it and no card was found at fault, 10 it was well or
-merely busy, 11 neither, or nobody looked.";
+merely busy, 11 neither, or nobody looked, or the archive that tells of cards then is elsewhere.";
 
 /// How far around a silence ticks are looked for: the one after it may come late.
 const AROUND: Duration = Duration::from_secs(120);
@@ -59,10 +59,17 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
     let directory = arguments.place.find()?.directory;
     let events = open(Reader::open(&directory))?;
     let silence = arguments.gap;
+    let run = run_in(&events, silence)?;
     let mut known = Known {
-        interval: interval(&events, silence)?,
+        interval: interval(run.as_ref()),
         ..Known::default()
     };
+    // Of polls of which it is not known how far apart they were to be, the run is missing.
+    let needed = Filter {
+        from_wall: run.map(|_| silence.from),
+        ..Filter::default()
+    };
+    known.elsewhere = elsewhere(&events, &needed, &directory)?;
     starved(&events, silence, &mut known)?;
     known.accused = accused(&events, silence)?;
     match SampleReader::open(&directory) {
@@ -112,6 +119,7 @@ fn told(silence: Span, found: &Explanation) -> String {
         tick_late_seconds_max,
         overlaps,
         accused,
+        elsewhere,
     } = found;
     let overlap = format!("overlap {starved_seconds:.1} of {seconds:.1} s");
     let says = match answer {
@@ -135,6 +143,11 @@ fn told(silence: Span, found: &Explanation) -> String {
         Answer::Partly if !accused.is_empty() => {
             format!("the host was starved ({overlap}), and it was not the host alone")
         }
+        Answer::Partly if *starved_seconds >= seconds / 2.0 => {
+            format!(
+                "the host was starved ({overlap}); whether a card was at fault as well is not known here"
+            )
+        }
         Answer::Partly if *starved_seconds > 0.0 => {
             format!(
                 "the host was starved for some of it ({overlap}), which does not explain the rest"
@@ -150,6 +163,10 @@ fn told(silence: Span, found: &Explanation) -> String {
             "  own ticks: {ticks}, the latest {tick_late_seconds_max:.1} s late; not seen: {not_seen_seconds:.1} s"
         ),
     ];
+    let missing = elsewhere.iter();
+    lines.extend(
+        missing.map(|it| format!("  not all was looked at: {}, and ask again", escaped(it))),
+    );
     lines.extend(accused.iter().map(|it| {
         let (subject, cause) = (escaped(&it.subject), it.cause);
         format!(
@@ -165,8 +182,8 @@ fn told(silence: Span, found: &Explanation) -> String {
     lines.join("\n")
 }
 
-/// Time between polls then, as the run that was on said when it started.
-fn interval(events: &Reader, silence: Span) -> anyhow::Result<Duration> {
+/// The start of the run that was on then.
+fn run_in(events: &Reader, silence: Span) -> anyhow::Result<Option<Recorded>> {
     let filter = Filter {
         kinds: vec![START.to_owned()],
         until_wall: Some(silence.until),
@@ -174,11 +191,14 @@ fn interval(events: &Reader, silence: Span) -> anyhow::Result<Duration> {
         limit: Some(1),
         ..Filter::default()
     };
-    let start = query(events, &filter)?.pop();
-    let body = start.and_then(|start| serde_json::from_str::<StartBody>(&start.event.body).ok());
-    Ok(body
-        .and_then(|body| Duration::try_from_secs_f64(body.interval_seconds).ok())
-        .unwrap_or(INTERVAL))
+    Ok(query(events, &filter)?.pop())
+}
+
+/// Time between its polls, as it said.
+fn interval(run: Option<&Recorded>) -> Duration {
+    let body = run.and_then(|run| serde_json::from_str::<StartBody>(&run.event.body).ok());
+    body.and_then(|body| Duration::try_from_secs_f64(body.interval_seconds).ok())
+        .unwrap_or(INTERVAL)
 }
 
 /// Times of starvation that are events, of which each is recorded when it is over or long.
