@@ -81,15 +81,22 @@ impl Record {
     /// Takes a sample, and says what ended before it.
     pub(super) fn observe(&mut self, at: f64, sample: &Sample) -> Option<Closed> {
         let minute = self.minute.push(Point::new(at, sample.held));
-        let closed = minute.map(|minute| self.close(minute));
+        let closed = minute.map(|minute| self.close(minute, at));
         self.current.take(sample);
         closed
     }
 
-    fn close(&mut self, minute: Point) -> Closed {
+    /// Closes a minute, and what ended with it: all of which the sample `at` that time is not any more, and
+    /// which has no other sample to wait for.
+    fn close(&mut self, minute: Point, at: f64) -> Closed {
         keep(&mut self.minutes, minute, MINUTES_KEPT, |it| it.at);
-        let epoch = self.epoch.push(minute);
-        let quarter = epoch.and_then(|floor| self.quarter.push(floor));
+        let is_over = |of: Point, length: f64| (at / length).floor() > (of.at / length).floor();
+        self.epoch.push(minute);
+        let epoch = self.epoch.last().filter(|_| is_over(minute, EPOCH));
+        let quarter = epoch.and_then(|floor| {
+            self.quarter.push(floor);
+            self.quarter.last().filter(|_| is_over(floor, QUARTER))
+        });
         if let Some(floor) = epoch {
             let epoch = self.current.end(floor);
             keep(&mut self.epochs, epoch, EPOCHS_KEPT, |it| it.floor.at);
@@ -191,4 +198,82 @@ fn keep<T>(all: &mut VecDeque<T>, new: T, seconds: f64, at: impl Fn(&T) -> f64) 
         all.pop_front();
     }
     all.push_back(new);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_in_the_first_minute_of_an_epoch_is_not_of_the_epoch_before() {
+        let mut record = Record::default();
+        // Ten minutes without the card, which is opened three times a second after that.
+        for second in 0..1900_u32 {
+            let opens = second.saturating_sub(600) * 3;
+            let sample = Sample {
+                held: f64::from(second),
+                opens: Some(opens.into()),
+                load: Some(f64::from(u8::from(second >= 600))),
+                card_absent: second < 600,
+                host_total: Some(f64::from(second) + 1e6),
+                ..Sample::default()
+            };
+            let closed = record.observe(second.into(), &sample);
+            let ended = closed.map(|closed| closed.epoch);
+            let expected = (second > 0 && second % 60 == 0).then_some(second % 600 == 0);
+            assert_eq!(ended, expected, "{second}");
+        }
+        let epochs = record.epochs(DAY);
+        let of = |index: usize| {
+            let Epoch {
+                floor,
+                last,
+                opens,
+                load,
+                absent,
+                host_total,
+                ..
+            } = epochs[index];
+            let total = host_total.map(|total| total - 1e6);
+            (floor.value, last, opens, load, absent, total)
+        };
+        assert_eq!(epochs.len(), 3);
+        assert_eq!(of(0), (0.0, 599.0, Some(0.0), Some(0.0), 1.0, Some(599.0)));
+        assert_eq!(
+            of(1),
+            (600.0, 1199.0, Some(1797.0), Some(1.0), 0.0, Some(1199.0))
+        );
+        assert_eq!(
+            of(2),
+            (1200.0, 1799.0, Some(1800.0), Some(1.0), 0.0, Some(1799.0))
+        );
+    }
+
+    #[test]
+    fn a_quarter_of_a_day_is_over_when_the_next_begins_and_a_gap_is_in_none() {
+        let mut record = Record::default();
+        let mut ended = Vec::new();
+        let before = (0..370).map(|minute| f64::from(minute) * MINUTE);
+        let after = (2000..2600).map(|minute| f64::from(minute) * MINUTE);
+        for at in before.chain(after) {
+            let sample = Sample {
+                held: at,
+                ..Sample::default()
+            };
+            let closed = record.observe(at, &sample);
+            ended.extend(closed.filter(|it| it.quarter).map(|_| at / MINUTE));
+        }
+        assert_eq!(ended, [360.0, 2000.0, 2160.0, 2520.0]);
+        let floors: Vec<_> = record
+            .quarters()
+            .iter()
+            .map(|it| it.value / MINUTE)
+            .collect();
+        assert_eq!(floors.len(), 7);
+        assert_eq!(
+            (floors[0], floors[1], floors[5], floors[6]),
+            (0.0, 360.0, 2000.0, 2160.0)
+        );
+        assert!(floors[2..5].iter().all(|it| it.is_nan()));
+    }
 }
