@@ -19,6 +19,7 @@ mod routers;
 
 use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
+use crate::control::Drained;
 use crate::flap::CardFlaps;
 use crate::led::Profile;
 use crate::local_health::{HostChanges, Sample};
@@ -150,6 +151,7 @@ pub struct Watch {
     modules: Modules,
     driver_pages: DriverPages,
     changes: Arc<RecentChanges>,
+    drained: Arc<BTreeMap<String, Drained>>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     /// When the last poll was; before the first, when watching began, if that is known.
@@ -218,6 +220,7 @@ impl Watch {
             modules: Modules::default(),
             driver_pages: DriverPages::default(),
             changes: Arc::default(),
+            drained: Arc::default(),
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polled_at: None,
@@ -236,6 +239,12 @@ impl Watch {
     pub fn were_changed(&mut self, changes: Arc<RecentChanges>) {
         self.services.were_changed(&changes);
         self.changes = changes;
+    }
+
+    /// Which cards an operator wants without work, by whoever takes orders. They are judged as if nobody had
+    /// ordered anything; but of the others, none is told that they went wrong.
+    pub fn are_drained(&mut self, drained: Arc<BTreeMap<String, Drained>>) {
+        self.drained = drained;
     }
 
     /// What services held before, as it is on record.
@@ -264,6 +273,10 @@ impl Watch {
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
+        let drained = |card: &&mut Card| self.drained.contains_key(&card.name);
+        for card in self.cards.values_mut().filter(drained) {
+            card.trouble.drained();
+        }
         let company = Company::of(self.cards.values());
         for card in self.cards.values_mut() {
             if let Some(others) = card.trouble.others(&company, now) {

@@ -1,8 +1,9 @@
 //! Whether the other cards of a host went wrong when one of them did: what hits several at once is
 //! seldom one of them, and what hits one of several is seldom the host.
 //!
-//! Only what each has come to be is compared, and not why: that is weighed for each by itself. Nor is
-//! known here which of them an operator wants without work: that is known where orders are.
+//! Only what each has come to be is compared, and not why: that is weighed for each by itself. One that an
+//! operator wants without work has not gone wrong, whatever becomes of it, nor has it when it may have
+//! work again before it is well.
 
 use super::Card;
 use crate::diagnosis::Others;
@@ -40,6 +41,11 @@ impl Trouble {
             }
             State::Unavailable | State::Unreachable | State::Unknown => {}
         }
+    }
+
+    /// Takes in that an operator wants the card without work.
+    pub(super) fn drained(&mut self) {
+        *self = Self::default();
     }
 
     /// What became of the others when it went wrong, until it is well again: which of them are well by
@@ -94,12 +100,16 @@ mod tests {
     use super::super::{Settings, Watch};
     use super::*;
     use crate::attribution::Kind;
+    use crate::control::Drained;
+    use crate::history::Seq;
     use crate::status::CardStatus;
     use crate::verdict::Cause;
     use card_spec::health::{self, Summary};
     use card_spec::telemetry::{Page, card_state, check_result, padded};
     use hwshim::telemetry::Publisher;
+    use std::collections::BTreeMap;
     use std::path::Path;
+    use std::sync::Arc;
     use tempfile::TempDir;
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -210,6 +220,30 @@ mod tests {
         host.lives(60, &[]);
         let again = host.lives(3, &[0]);
         assert_eq!(hit(&again[0]), None, "that is another time");
+    }
+
+    #[test]
+    fn a_drained_card_that_goes_away_has_not_gone_wrong_with_the_others() {
+        let mut host = Host::new();
+        host.lives(5, &[]);
+        let drained = Drained {
+            event: Seq(1),
+            by: "uid=0 pid=1".to_owned(),
+            since_unix_ms: 0,
+        };
+        let drained = BTreeMap::from([(CARDS[0].to_owned(), drained)]);
+        host.watch.are_drained(Arc::new(drained));
+        let two = host.lives(3, &[0, 1]);
+        assert_eq!([hit(&two[0]), hit(&two[1])], [None, None]);
+        // That it may have work again does not make it go wrong now.
+        host.watch.are_drained(Arc::default());
+        let three = host.lives(3, &[0, 1, 2]);
+        assert_eq!(hit(&three[0]), None);
+        assert_eq!(
+            hit(&three[2]),
+            Some("1 of 1 other cards went wrong when it did"),
+            "the one that nobody had drained"
+        );
     }
 
     #[test]

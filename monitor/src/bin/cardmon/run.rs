@@ -19,7 +19,6 @@ use hwshim::clock::{Clock as _, SystemClock};
 use keeping::Keeping;
 use memory::Memory;
 use monitor::api::{self, Published, Source};
-use monitor::attribution::RecentChanges;
 use monitor::config::{self, Config};
 use monitor::control::Desk;
 use monitor::dead_man::systemd::Notify;
@@ -30,7 +29,7 @@ use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartB
 use monitor::services::{Missing, Remembered, ServiceSettings};
 use monitor::watch::{Settings, Watch};
 use orders::{Orders, Socket};
-use publish::{Publisher, Record, Seen, Troubles};
+use publish::{OnRecord, Publisher, Record, Seen, Troubles};
 use screen::Screen;
 use std::io;
 use std::net::SocketAddr;
@@ -189,14 +188,14 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
     let socket = history
         .as_ref()
         .and_then(|_| arguments.keep.listen(simulated));
-    let (changes, were_changed) = watch::channel(Arc::default());
+    let (tell, told) = watch::channel(OnRecord::default());
     let mut publisher = Publisher {
         screen: Screen::new(arguments.json, &settings)?,
         publish,
         troubles: Troubles::default(),
         record: history
             .as_ref()
-            .map(|history| history.record(&settings, changes)),
+            .map(|history| history.record(&settings, tell)),
     };
     let mut alive = Alive {
         dead_man: arguments.keep.dead_man(simulated),
@@ -221,7 +220,9 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
                 simulation.reap();
             }
             let now = Stamp::now(&*clock, boot);
-            watch.were_changed(Arc::clone(&were_changed.borrow()));
+            let OnRecord { changes, drained } = told.borrow().clone();
+            watch.were_changed(changes);
+            watch.are_drained(drained);
             let poll = watch.poll(now.monotonic);
             if seen.send(Seen { poll, now, late }).is_err() {
                 return io::Result::Ok(());
@@ -410,7 +411,7 @@ impl History {
         })
     }
 
-    fn record(&self, settings: &Settings, changes: watch::Sender<Arc<RecentChanges>>) -> Record {
+    fn record(&self, settings: &Settings, tell: watch::Sender<OnRecord>) -> Record {
         let now = Stamp::now(&SystemClock, self.boot);
         let interval = settings.limits.poll_interval;
         let host = HostWatch::new(interval, now.monotonic);
@@ -418,7 +419,7 @@ impl History {
         let past = self.past.as_ref();
         let of_last_run = past.map_or_else(Vec::new, |past| recorder.remember(past, now));
         let (keeping, orders) = (self.keeping.clone(), self.orders.clone());
-        Record::new(recorder, keeping, orders, of_last_run, changes)
+        Record::new(recorder, keeping, orders, of_last_run, tell)
     }
 
     /// Has the end recorded; whether all of the run is.

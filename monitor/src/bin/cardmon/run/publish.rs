@@ -137,7 +137,7 @@ pub(super) struct Record {
     recorder: Recorder,
     keeping: Keeping,
     orders: Orders,
-    drained: BTreeMap<String, Drained>,
+    drained: Arc<BTreeMap<String, Drained>>,
     /// Whether a change window is open.
     window: bool,
     notes: Vec<String>,
@@ -153,8 +153,17 @@ pub(super) struct Record {
     waiting: Vec<Event>,
     /// Events for which there was no room there.
     lost: u64,
-    /// Tells whoever looks for causes what was changed.
-    changes: watch::Sender<Arc<RecentChanges>>,
+    /// Tells whoever looks for causes.
+    tell: watch::Sender<OnRecord>,
+}
+
+/// What only the record knows, for whoever looks for causes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OnRecord {
+    /// What was changed.
+    pub(super) changes: Arc<RecentChanges>,
+    /// Cards that an operator wants without work.
+    pub(super) drained: Arc<BTreeMap<String, Drained>>,
 }
 
 impl Publisher {
@@ -199,14 +208,17 @@ impl Record {
         keeping: Keeping,
         orders: Orders,
         waiting: Vec<Event>,
-        changes: watch::Sender<Arc<RecentChanges>>,
+        tell: watch::Sender<OnRecord>,
     ) -> Self {
-        changes.send_replace(Arc::clone(recorder.recent_changes()));
+        tell.send_replace(OnRecord {
+            changes: Arc::clone(recorder.recent_changes()),
+            drained: Arc::default(),
+        });
         Self {
             recorder,
             keeping,
             orders,
-            drained: BTreeMap::new(),
+            drained: Arc::default(),
             window: false,
             notes: Vec::new(),
             codes: Vec::new(),
@@ -215,7 +227,7 @@ impl Record {
             stuck: None,
             waiting,
             lost: 0,
-            changes,
+            tell,
         }
     }
 
@@ -240,8 +252,10 @@ impl Record {
             orders: &news,
         };
         events.extend(self.recorder.poll(poll, &beside, now));
-        let changes = Arc::clone(self.recorder.recent_changes());
-        self.changes.send_replace(changes);
+        self.tell.send_replace(OnRecord {
+            changes: Arc::clone(self.recorder.recent_changes()),
+            drained: Arc::clone(&self.drained),
+        });
         if let Some(stuck) = &mut self.stuck {
             match stuck.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {
@@ -335,7 +349,9 @@ impl Record {
         };
         desk.watched(poll.status.cards_by_name());
         let events = desk.tick(now, false);
-        self.drained.clone_from(desk.drained());
+        if *self.drained != *desk.drained() {
+            self.drained = Arc::new(desk.drained().clone());
+        }
         self.window = desk.is_open(now);
         self.news.extend(desk.take_news());
         self.notes = desk.notes(now);
