@@ -7,6 +7,7 @@
 mod light;
 mod link;
 mod qat;
+mod routers;
 mod sensors;
 mod services;
 
@@ -50,6 +51,7 @@ impl Collector for Export {
         link::encode(&mut families, status)?;
         qat::encode(&mut families, &status.qat)?;
         encode_requests(&mut families, &status.cards)?;
+        routers::encode(&mut families, &status.routers)?;
         encode_owners(&mut families, &status.cards)?;
         services::encode(&mut families, status)
     }
