@@ -110,6 +110,9 @@ fn hand_over(
     written.and(printed)
 }
 
+/// No window is shorter: one that is so short is all beginning and end.
+const WINDOW_MIN: Duration = Duration::from_millis(50);
+
 /// How far a run of so many windows is.
 fn progress_bar(windows: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:28} {bar:32} {percent:>3} %  {eta} left")

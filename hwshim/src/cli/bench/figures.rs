@@ -4,6 +4,8 @@ use super::chart::{Bar, Part, figure};
 use super::{PERCENTILES, is_told, to_f64, told};
 use crate::cli::output::{Failure, Output};
 use hdrhistogram::Histogram;
+use hwshim::router::breaker;
+use hwshim::router::core::LaneStatus;
 use serde::Serialize;
 
 /// Of all windows.
@@ -141,6 +143,48 @@ impl Ratio {
     }
 }
 
+/// Whether an accelerator was in use all the time.
+#[derive(Debug, Serialize)]
+pub(super) struct Use {
+    /// At the end.
+    pub(super) in_use: bool,
+    /// Times it was taken out of use.
+    pub(super) breaker_opened: u64,
+    /// Why it last was; empty if it never was.
+    pub(super) breaker_opened_by: &'static str,
+}
+
+impl Use {
+    pub(super) fn of(status: &LaneStatus) -> Self {
+        Self {
+            in_use: matches!(status.breaker, breaker::State::Closed { .. }),
+            breaker_opened: status.breaker_opened,
+            breaker_opened_by: status.breaker_opened_by,
+        }
+    }
+
+    /// What there is to say of the accelerator at `address`, if it was not.
+    pub(super) fn complaint(&self, address: &str) -> Option<String> {
+        let Self {
+            in_use,
+            breaker_opened,
+            breaker_opened_by,
+        } = self;
+        if !in_use {
+            Some(format!(
+                "{address} is out of use ({breaker_opened_by}); software has taken over"
+            ))
+        } else if *breaker_opened > 0 {
+            Some(format!(
+                "{address} was taken out of use {breaker_opened} times meanwhile, last for \
+                 {breaker_opened_by}"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
 /// Gives each of `names` a line of its own, and returns the number that its rows are called by: for
 /// names that find no room, because whose row it is must be told whatever the width.
 pub(super) fn numbered(names: &[String], output: &mut Output) -> Result<Vec<String>, Failure> {
@@ -163,6 +207,24 @@ mod tests {
         assert_eq!(of(f64::max).best, 90.0);
         let none = OfWindows::of(std::iter::empty(), f64::min);
         assert_eq!((none.best, none.median), (0.0, 0.0));
+    }
+
+    #[test]
+    fn an_accelerator_that_was_not_in_use_is_complained_of() {
+        let complaint = |in_use, breaker_opened| {
+            let breaker_opened_by = "timed-out";
+            let used = Use {
+                in_use,
+                breaker_opened,
+                breaker_opened_by,
+            };
+            used.complaint("card")
+        };
+        assert_eq!(complaint(true, 0), None);
+        let opened = "card was taken out of use 3 times meanwhile, last for timed-out";
+        assert_eq!(complaint(true, 3).as_deref(), Some(opened));
+        let out = "card is out of use (timed-out); software has taken over";
+        assert_eq!(complaint(false, 3).as_deref(), Some(out));
     }
 
     #[test]

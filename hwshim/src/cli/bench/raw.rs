@@ -10,7 +10,7 @@ mod page;
 mod report;
 
 use super::machine::Machine;
-use super::{PageFile, distinct, hand_over, progress_bar};
+use super::{PageFile, WINDOW_MIN, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
@@ -195,7 +195,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
     let mut contenders = contenders(args)?;
     let cases = cases(args);
-    let turns = u64::from(WINDOWS) * contenders.len() as u64;
+    let turns = u64::from(WINDOWS + 1) * contenders.len() as u64;
     let bar = progress_bar(turns * cases.len() as u64);
     let mut points = Vec::new();
     for case in cases {
@@ -241,12 +241,15 @@ fn compare(
     bar: &ProgressBar,
 ) -> Point {
     let count = u32::try_from(contenders.len()).unwrap_or(u32::MAX);
-    let length = duration / WINDOWS / count;
+    let length = (duration / WINDOWS / count).max(WINDOW_MIN);
     let mut operations = case.op.operations();
-    let mut sides: Vec<_> = contenders
-        .iter()
-        .map(|contender| Side::new(contender.name.clone()))
-        .collect();
+    let mut sides = Vec::new();
+    for contender in contenders.iter_mut() {
+        // What comes first is not counted: a session that is made with the first use of a key.
+        contender.run(&mut *operations, case.depth, length);
+        bar.inc(1);
+        sides.push(Side::new(contender.name.clone()));
+    }
     for _ in 0..WINDOWS {
         for (contender, side) in contenders.iter_mut().zip(&mut sides) {
             side.add(&contender.run(&mut *operations, case.depth, length));

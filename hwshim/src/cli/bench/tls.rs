@@ -19,7 +19,7 @@ mod report;
 mod window;
 
 use super::machine::Machine;
-use super::{PageFile, distinct, hand_over, progress_bar};
+use super::{PageFile, WINDOW_MIN, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
@@ -177,9 +177,6 @@ struct Case {
     kind: Kind,
     concurrency: u16,
 }
-
-/// No window is shorter: with many handshakes under way a shorter one is all beginning and end.
-const WINDOW_MIN: Duration = Duration::from_millis(50);
 
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {

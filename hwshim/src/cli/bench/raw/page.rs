@@ -108,7 +108,7 @@ fn latency(point: &Point) -> Figure {
 
 fn cpu(point: &Point) -> Figure {
     let title = format!("Processor time of an operation, {} in flight", point.depth);
-    let note = "us, lower is better; in brackets how many times as much as software takes";
+    let note = "us, lower is better; in brackets how many times as much software takes";
     let bars_of_sides: Vec<_> = point.sides.iter().enumerate().map(cpu_bar).collect();
     Figure::new(title, note, |label| bars(label, &bars_of_sides))
 }
@@ -117,11 +117,7 @@ fn cpu_bar((index, side): (usize, &Side)) -> Bar<'_> {
     let cpu_us = side.cpu_us.best;
     let times = side.saves.iter().find_map(|ratio| ratio.times);
     let value = match times.filter(|_| side.name != SOFTWARE) {
-        Some(times) => format!(
-            "{} ({} x {SOFTWARE})",
-            figure(cpu_us),
-            figure(times.recip())
-        ),
+        Some(times) => format!("{} ({SOFTWARE}: {} x)", figure(cpu_us), figure(times)),
         None => figure(cpu_us),
     };
     Bar {

@@ -3,13 +3,12 @@
 use super::contender::SOFTWARE;
 use super::measure::{Window, latencies};
 use super::{Case, WINDOWS};
-use crate::cli::bench::figures::{Answered, Latency, OfWindows, Ratio, numbered};
+use crate::cli::bench::figures::{Answered, Latency, OfWindows, Ratio, Use, numbered};
 use crate::cli::bench::machine::Machine;
 use crate::cli::bench::to_f64;
 use crate::cli::output::{Failure, Output, Table};
 use hdrhistogram::Histogram;
 use hwshim::accelerator::State;
-use hwshim::router::breaker;
 use hwshim::router::core::{LaneStatus, Requests};
 use serde::Serialize;
 use std::time::Duration;
@@ -60,6 +59,8 @@ pub(super) struct Side {
 /// Of one window.
 #[derive(Clone, Copy)]
 struct Figures {
+    /// Software answered nothing of it for an accelerator.
+    is_own: bool,
     per_second: f64,
     cpu_us: f64,
 }
@@ -68,12 +69,10 @@ struct Figures {
 #[derive(Serialize)]
 pub(super) struct Accelerator {
     pub(super) address: String,
-    in_use: bool,
+    #[serde(flatten)]
+    used: Use,
     /// How it stood at the end: `ready`, `needs-reset`, or `gone`.
     state: &'static str,
-    /// Times it was taken out of use.
-    breaker_opened: u64,
-    breaker_opened_by: &'static str,
     /// Algorithms that it offers and was found not to do.
     lacking: Vec<&'static str>,
     /// Keys that it refused although it does the algorithm.
@@ -108,8 +107,9 @@ impl Report {
         self.print_points(output)?;
         output.note(
             "",
-            "OPS/S, of the best window, in brackets the median. CPU: processor time of this process \
-             for each operation, verification included, of the best window. Latency of all windows; \
+            "OPS/S, of the best window, in brackets the median; CPU: processor time of this process \
+             for each operation, verification included, of the best window for that. Windows are \
+             those that an accelerator answered by itself, if there are any. Latency is of all; \
              percentiles with fewer than 10 beyond them are left out. x: how many times as many \
              OPS/S as software by itself, and how many times as much CPU software takes. Software \
              does one operation at a time.",
@@ -143,7 +143,15 @@ impl Report {
         for complaint in self.accelerators.iter().flat_map(Accelerator::complaints) {
             output.warn(complaint)?;
         }
-        self.machine.warn(output)
+        self.machine.warn(output)?;
+        let sides = self.points.iter().flat_map(|point| &point.sides);
+        match sides.map(|side| side.failed).sum() {
+            0_u64 => Ok(()),
+            failed => {
+                let cause = "neither an accelerator nor software answered them";
+                Err(Failure::new(format!("{failed} operations failed"), cause))
+            }
+        }
     }
 }
 
@@ -244,6 +252,7 @@ impl Side {
         if operations > 0 {
             let operations = to_f64(operations);
             self.windows.push(Figures {
+                is_own: *by_software == 0,
                 per_second: operations / wall.as_secs_f64(),
                 cpu_us: cpu.as_secs_f64() * 1e6 / operations,
             });
@@ -251,7 +260,10 @@ impl Side {
     }
 
     fn summarize(&mut self) {
-        let windows = |figure: fn(&Figures) -> f64| self.windows.iter().map(figure);
+        // Else the best of an accelerator that fails were what software does for it.
+        let has_own = self.windows.iter().any(|figures| figures.is_own);
+        let counts = |figures: &&Figures| figures.is_own || !has_own;
+        let windows = |figure: fn(&Figures) -> f64| self.windows.iter().filter(counts).map(figure);
         self.per_second = OfWindows::of(windows(|figures| figures.per_second), f64::max);
         self.cpu_us = OfWindows::of(windows(|figures| figures.cpu_us), f64::min);
         self.latency_us = Latency::of(&self.latency_ns, 1e3);
@@ -261,15 +273,13 @@ impl Side {
 impl Accelerator {
     fn new(status: LaneStatus) -> Self {
         Self {
+            used: Use::of(&status),
             address: status.name,
-            in_use: matches!(status.breaker, breaker::State::Closed { .. }),
             state: match status.state {
                 Some(State::Ready) => "ready",
                 Some(State::NeedsReset) | None => "needs-reset",
                 Some(State::Gone) => "gone",
             },
-            breaker_opened: status.breaker_opened,
-            breaker_opened_by: status.breaker_opened_by,
             lacking: status.lacking.iter().map(|one| one.name()).collect(),
             keys_refused: status.keys_refused,
             requests: Sum {
@@ -299,10 +309,7 @@ impl Accelerator {
     fn complaints(&self) -> Vec<String> {
         let Self {
             address,
-            in_use,
-            state,
-            breaker_opened,
-            breaker_opened_by,
+            used,
             lacking,
             keys_refused,
             ..
@@ -319,16 +326,7 @@ impl Accelerator {
                 "{address} refused {keys_refused} of the keys; software signs with them"
             ));
         }
-        if !in_use {
-            complaints.push(format!(
-                "{address} is out of use ({breaker_opened_by}) and {state}; software has taken over"
-            ));
-        } else if *breaker_opened > 0 {
-            complaints.push(format!(
-                "{address} was taken out of use {breaker_opened} times meanwhile, last for \
-                 {breaker_opened_by}"
-            ));
-        }
+        complaints.extend(used.complaint(address));
         complaints
     }
 }
@@ -373,9 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn sides_are_compared_by_their_best_windows_and_counted_by_all() {
+    fn sides_are_compared_by_the_best_windows_of_their_own_and_counted_by_all() {
         let software = vec![window(0, 100, 50), window(0, 400, 20), window(0, 200, 40)];
-        let card = vec![window(800, 0, 10), window(100, 100, 80), window(400, 0, 5)];
+        let card = vec![
+            window(800, 0, 10),
+            // Software did most of it.
+            window(100, 900, 1),
+            window(400, 0, 5),
+            window(600, 0, 20),
+        ];
         let point = point([software, card]);
         let [software, card] = point.sides.as_slice() else {
             panic!("two sides");
@@ -384,11 +388,11 @@ mod tests {
             (software.operations, software.answered.software),
             (700, 700)
         );
-        assert_eq!((card.answered.card, card.answered.software), (1_300, 100));
-        assert_eq!((card.operations, card.failed), (1_400, 3));
+        assert_eq!((card.answered.card, card.answered.software), (1_900, 900));
+        assert_eq!((card.operations, card.failed), (2_800, 4));
         assert_eq!(
             (card.per_second.best, card.per_second.median),
-            (800.0, 400.0)
+            (800.0, 600.0)
         );
         assert_eq!(card.cpu_us.best.round(), 5.0);
         let times = |ratios: &[Ratio]| ratios[0].times.map(f64::round);
@@ -428,10 +432,12 @@ mod tests {
         const ADDRESS: &str = "vfio-user:./card.sock";
         let good = || Accelerator {
             address: ADDRESS.to_owned(),
-            in_use: true,
+            used: Use {
+                in_use: true,
+                breaker_opened: 0,
+                breaker_opened_by: "",
+            },
             state: "ready",
-            breaker_opened: 0,
-            breaker_opened_by: "",
             lacking: Vec::new(),
             keys_refused: 0,
             requests: Sum {
@@ -440,10 +446,12 @@ mod tests {
             },
         };
         assert!(good().complaints().is_empty());
-        let opened = |in_use| Accelerator {
-            in_use,
-            breaker_opened: 3,
-            breaker_opened_by: "timeout",
+        let opened = Accelerator {
+            used: Use {
+                in_use: false,
+                breaker_opened: 3,
+                breaker_opened_by: "timed-out",
+            },
             ..good()
         };
         let lacking = Accelerator {
@@ -455,11 +463,7 @@ mod tests {
             ..good()
         };
         for (accelerator, wanted) in [
-            (opened(false), "is out of use (timeout) and ready"),
-            (
-                opened(true),
-                "was taken out of use 3 times meanwhile, last for timeout",
-            ),
+            (opened, "is out of use (timed-out)"),
             (lacking, "lacks rsa-pss-sha256, aes-ctr"),
             (refusing, "refused 2 of the keys"),
         ] {

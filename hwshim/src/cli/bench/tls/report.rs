@@ -2,12 +2,11 @@
 
 use super::window::Window;
 use super::{Case, Kind};
-use crate::cli::bench::figures::{Answered, Latency, OfWindows, Ratio, numbered};
+use crate::cli::bench::figures::{Answered, Latency, OfWindows, Ratio, Use, numbered};
 use crate::cli::bench::machine::Machine;
 use crate::cli::bench::to_f64;
 use crate::cli::output::{Failure, Output, Table};
 use hdrhistogram::Histogram;
-use hwshim::router::breaker;
 use hwshim::router::core::LaneStatus;
 use serde::Serialize;
 use std::time::Duration;
@@ -32,9 +31,8 @@ pub(super) struct Report {
 #[derive(Serialize)]
 struct Accelerator {
     address: String,
-    in_use: bool,
-    breaker_opened: u64,
-    breaker_opened_by: &'static str,
+    #[serde(flatten)]
+    used: Use,
 }
 
 /// One comparison.
@@ -97,9 +95,7 @@ impl Report {
     ) -> Self {
         let accelerator = |(address, status): (String, LaneStatus)| Accelerator {
             address,
-            in_use: matches!(status.breaker, breaker::State::Closed { .. }),
-            breaker_opened: status.breaker_opened,
-            breaker_opened_by: status.breaker_opened_by,
+            used: Use::of(&status),
         };
         Self {
             schema: 1,
@@ -141,23 +137,9 @@ impl Report {
 
     /// Tells what was not as it should be.
     pub(super) fn warn(&self, output: &mut Output) -> Result<(), Failure> {
-        for Accelerator {
-            address,
-            in_use,
-            breaker_opened,
-            breaker_opened_by,
-        } in &self.accelerators
-        {
-            if !in_use {
-                output.warn(format_args!(
-                    "{address} is out of use ({breaker_opened_by}); software has taken over"
-                ))?;
-            } else if *breaker_opened > 0 {
-                output.warn(format_args!(
-                    "{address} was taken out of use {breaker_opened} times meanwhile, last for \
-                     {breaker_opened_by}"
-                ))?;
-            }
+        let complaint = |one: &Accelerator| one.used.complaint(&one.address);
+        for complaint in self.accelerators.iter().filter_map(complaint) {
+            output.warn(complaint)?;
         }
         self.machine.warn(output)?;
         let sides = || self.points.iter().flat_map(|point| &point.sides);
