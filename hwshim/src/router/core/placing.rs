@@ -317,15 +317,20 @@ impl Core {
         match (tried, choice, best) {
             (Some(tried), ..) => Route::Accelerator(tried),
             (None, Choice::Accelerator, Some(best)) => Route::Accelerator(best),
-            // Better late than not at all, if it is not too late.
-            (None, Choice::Software(_), Some(best))
-                if best.at_worst <= wanted.left && !self.has_software_room(wanted.class) =>
-            {
-                Route::Accelerator(best)
+            (None, choice, _) => {
+                // Better late than not at all, if it is not too late.
+                let other = if self.has_software_room(wanted.class) {
+                    None
+                } else {
+                    in_time(candidates.iter().copied(), wanted.left)
+                };
+                match other {
+                    Some(other) => Route::Accelerator(other),
+                    None => Route::Software {
+                        shed: choice == Choice::Software(Reason::QueueTooLong),
+                    },
+                }
             }
-            (None, choice, _) => Route::Software {
-                shed: choice == Choice::Software(Reason::QueueTooLong),
-            },
         }
     }
 
@@ -651,14 +656,18 @@ impl Lane {
     }
 }
 
-/// The one to be preferred, among those that cannot be late if there are such.
+/// The one to be preferred, which is one that is not late at worst if there is such.
 fn soonest(
     candidates: impl Iterator<Item = Candidate> + Clone,
     left: Duration,
 ) -> Option<Candidate> {
-    let in_time = candidates.clone();
-    let in_time = in_time.filter(|candidate| candidate.at_worst <= left / 2);
-    in_time.reduce(sooner).or_else(|| candidates.reduce(sooner))
+    in_time(candidates.clone(), left / 2).or_else(|| candidates.reduce(sooner))
+}
+
+/// The one to be preferred, of those that take no more than `time` at worst.
+fn in_time(candidates: impl Iterator<Item = Candidate>, time: Duration) -> Option<Candidate> {
+    let in_time = candidates.filter(|candidate| candidate.at_worst <= time);
+    in_time.reduce(sooner)
 }
 
 /// What is within an eighth is equal, as far as means can tell; then the one that has less to do, and

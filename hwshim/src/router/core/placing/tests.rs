@@ -713,6 +713,29 @@ fn a_card_that_would_not_pay_gets_what_software_has_no_room_for() {
 }
 
 #[test]
+fn what_software_has_no_room_for_goes_to_the_card_that_cannot_be_late() {
+    let (mut desk, works) = two((micros(10_000), 64), (micros(120_000), 64));
+    let always = desk.core.options.offload;
+    desk.core.options.admission.software_wait_max = micros(1_000);
+    desk.core.options.offload = Offload::default();
+    assert!(matches!(desk.submit(), Placed::InSoftware(..)));
+    // So many at once nobody has seen it do: it may take 320 ms.
+    desk.core.options.offload = always;
+    for _ in 0..17 {
+        desk.submit_to_card();
+    }
+    let given = || {
+        works
+            .each_ref()
+            .map(|works| works.lock().unwrap().queue.len())
+    };
+    assert_eq!(given(), [17, 0]);
+    desk.core.options.offload = Offload::default();
+    desk.submit_to_card();
+    assert_eq!(given(), [17, 1]);
+}
+
+#[test]
 fn requests_that_come_back_to_software_count_as_its_work() {
     let (mut desk, works) = Desk::over(micros(200), 4);
     desk.warm_up(1);
