@@ -266,11 +266,13 @@ mod tests {
 
     fn report(card: u64, software: u64, failed: u64) -> Value {
         json!({
-            "state": "gone",
-            "requests": {
-                "submitted": 100, "card": card, "software": software, "refused": failed,
-                "wrong_answers": 0, "in_flight": 0,
-            },
+            "accelerators": [{
+                "state": "gone",
+                "requests": {
+                    "submitted": 100, "card": card, "software": software, "refused": failed,
+                    "wrong_answers": 0, "in_flight": 0,
+                },
+            }],
         })
     }
 
@@ -291,7 +293,7 @@ mod tests {
     #[test]
     fn a_card_that_is_still_thought_to_be_there_fails() {
         let mut report = report(30, 70, 0);
-        report["state"] = json!("ready");
+        report["accelerators"][0]["state"] = json!("ready");
         nothing_was_lost(&report).unwrap_err();
     }
 
@@ -301,7 +303,7 @@ mod tests {
         assert!(ended_too_soon(&report(100, 0, 0)));
         assert!(ended_too_soon(&report(68, DEPTH, 0)));
         let mut report = report(30, 70, 0);
-        report["state"] = json!("needs-reset");
+        report["accelerators"][0]["state"] = json!("needs-reset");
         assert!(ended_too_soon(&report));
     }
 
