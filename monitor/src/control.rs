@@ -22,7 +22,7 @@
 use crate::history::{Event, Recorded, Seq, Stamp};
 use crate::lock::{self, Answer, Change, ChangeLock, Settings, Unlock};
 use crate::text::clean;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -155,8 +155,13 @@ pub struct Drained {
     pub event: Seq,
     /// Who gave it.
     pub by: String,
-    /// When, by the calendar.
-    pub since_unix_ms: i64,
+    /// When.
+    #[serde(rename = "since_unix_ms", serialize_with = "as_unix_millis")]
+    pub since: Stamp,
+}
+
+fn as_unix_millis<S: Serializer>(stamp: &Stamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(stamp.wall.unix_millis())
 }
 
 impl Desk {
@@ -206,7 +211,7 @@ impl Desk {
                 let drained = Drained {
                     event: seq,
                     by: change.by,
-                    since_unix_ms: event.stamp.wall.unix_millis(),
+                    since: event.stamp,
                 };
                 self.drained.insert(change.subject, drained);
             }

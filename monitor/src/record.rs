@@ -557,8 +557,8 @@ fn history_fails(status: &mut Status, beside: &Beside<'_>) {
 fn show_drained(status: &mut Status, drained: &BTreeMap<String, Drained>, now: Stamp) {
     let order_for = |card: &str| {
         let order = drained.get(card)?;
-        let since = crate::history::WallTime::from_unix_millis(order.since_unix_ms);
-        Some((order.by.clone(), now.wall.since(since).as_secs_f64()))
+        let seconds = now.wall.since(order.since.wall).as_secs_f64();
+        Some((order.by.clone(), seconds))
     };
     for card in &mut status.cards {
         if let Some((by, for_seconds)) = order_for(&card.card) {

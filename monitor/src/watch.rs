@@ -21,6 +21,7 @@ use crate::attribution::RecentChanges;
 use crate::checks::{self, CardSight};
 use crate::control::Drained;
 use crate::flap::CardFlaps;
+use crate::history::BootId;
 use crate::led::Profile;
 use crate::local_health::{HostChanges, Sample};
 use crate::probe::{
@@ -152,6 +153,7 @@ pub struct Watch {
     driver_pages: DriverPages,
     changes: Arc<RecentChanges>,
     drained: Arc<BTreeMap<String, Drained>>,
+    boot: Option<BootId>,
     transitions: VecDeque<(String, Transition)>,
     service_transitions: VecDeque<(String, ServiceTransition)>,
     /// When the last poll was; before the first, when watching began, if that is known.
@@ -221,6 +223,7 @@ impl Watch {
             driver_pages: DriverPages::default(),
             changes: Arc::default(),
             drained: Arc::default(),
+            boot: None,
             transitions: VecDeque::new(),
             service_transitions: VecDeque::new(),
             polled_at: None,
@@ -242,9 +245,10 @@ impl Watch {
     }
 
     /// Which cards an operator wants without work, by whoever takes orders. They are judged as if nobody had
-    /// ordered anything; but of the others, none is told that they went wrong.
-    pub fn are_drained(&mut self, drained: Arc<BTreeMap<String, Drained>>) {
-        self.drained = drained;
+    /// ordered anything; but of the others, none is told that they went wrong after that. This host runs
+    /// since `boot`.
+    pub fn are_drained(&mut self, drained: Arc<BTreeMap<String, Drained>>, boot: BootId) {
+        (self.drained, self.boot) = (drained, Some(boot));
     }
 
     /// What services held before, as it is on record.
@@ -273,9 +277,12 @@ impl Watch {
         let mut cards = Vec::with_capacity(self.cards.len());
         let mut transitions = Vec::new();
         let mut late = false;
-        let drained = |card: &&mut Card| self.drained.contains_key(&card.name);
-        for card in self.cards.values_mut().filter(drained) {
-            card.trouble.drained();
+        for card in self.cards.values_mut() {
+            if let Some(order) = self.drained.get(&card.name) {
+                let is_of_now = Some(order.since.boot) == self.boot;
+                let ordered = is_of_now.then_some(order.since.monotonic);
+                card.trouble.drained(ordered.unwrap_or_default());
+            }
         }
         let company = Company::of(self.cards.values());
         for card in self.cards.values_mut() {

@@ -202,7 +202,7 @@ fn a_qat_card_that_gives_no_sign_of_life_alarms_everybody_but_who_has_drained_it
     let order = Drained {
         event: Seq(7),
         by: "user 0".to_owned(),
-        since_unix_ms: 1_795_824_000_000,
+        since: Stamp::now(&SystemClock, BootId::of_this_boot()),
     };
     let (status, events) = with_orders(&poll, &BTreeMap::from([(CARD.to_owned(), order)]));
     assert_eq!(metric(&status, "cardmon_qat_responds"), "0.0");

@@ -51,7 +51,7 @@ fn drained() -> BTreeMap<String, Drained> {
     let order = Drained {
         event: crate::history::Seq(3),
         by: "uid=0 pid=7".to_owned(),
-        since_unix_ms: 1_000_000,
+        since: at(0),
     };
     BTreeMap::from([(CARD.to_owned(), order)])
 }

@@ -43,9 +43,13 @@ impl Trouble {
         }
     }
 
-    /// Takes in that an operator wants the card without work.
-    pub(super) fn drained(&mut self) {
-        *self = Self::default();
+    /// Takes in that an operator wants the card without work, and since when. What went wrong before
+    /// that may be the reason for it, and stays; what went wrong after may be what was ordered, of which
+    /// we are told a poll later or more.
+    pub(super) fn drained(&mut self, ordered: Instant) {
+        if self.since.is_none_or(|since| since > ordered) {
+            *self = Self::default();
+        }
     }
 
     /// What became of the others when it went wrong, until it is well again: which of them are well by
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
     use crate::attribution::Kind;
     use crate::control::Drained;
-    use crate::history::Seq;
+    use crate::history::{BootId, Seq, Stamp, WallTime};
     use crate::status::CardStatus;
     use crate::verdict::Cause;
     use card_spec::health::{self, Summary};
@@ -114,6 +118,12 @@ mod tests {
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
     const CARDS: [&str; 3] = ["software:a", "software:b", "software:c"];
+
+    fn boot(number: u8) -> BootId {
+        format!("00000000-0000-0000-0000-{number:012}")
+            .parse()
+            .unwrap()
+    }
 
     /// Three cards, with a heartbeat each, and who watches them.
     struct Host {
@@ -148,13 +158,36 @@ mod tests {
             }
         }
 
+        fn now(&self) -> Instant {
+            Instant::ORIGIN.plus(Duration::from_secs(self.second))
+        }
+
+        /// Has an operator drain a card.
+        fn drains(&mut self, card: usize, ordered: Instant) {
+            self.drains_of(card, ordered, boot(1));
+        }
+
+        fn drains_of(&mut self, card: usize, ordered: Instant, of: BootId) {
+            let drained = Drained {
+                event: Seq(1),
+                by: "uid=0 pid=1".to_owned(),
+                since: Stamp {
+                    wall: WallTime::default(),
+                    monotonic: ordered,
+                    boot: of,
+                },
+            };
+            let drained = BTreeMap::from([(CARDS[card].to_owned(), drained)]);
+            self.watch.are_drained(Arc::new(drained), boot(1));
+        }
+
         /// Lets so many seconds pass, in which these cards are away.
         fn lives(&mut self, seconds: u64, away: &[usize]) -> Vec<CardStatus> {
             let mut shown = Vec::new();
             for _ in 0..seconds {
                 self.second += 1;
                 self.health.heartbeat_count += 1;
-                let now = Instant::ORIGIN.plus(Duration::from_secs(self.second));
+                let now = self.now();
                 for (index, (publisher, page)) in self.cards.iter_mut().enumerate() {
                     let is_away = away.contains(&index);
                     let state = [card_state::READY, card_state::GONE][usize::from(is_away)];
@@ -226,17 +259,11 @@ mod tests {
     fn a_drained_card_that_goes_away_has_not_gone_wrong_with_the_others() {
         let mut host = Host::new();
         host.lives(5, &[]);
-        let drained = Drained {
-            event: Seq(1),
-            by: "uid=0 pid=1".to_owned(),
-            since_unix_ms: 0,
-        };
-        let drained = BTreeMap::from([(CARDS[0].to_owned(), drained)]);
-        host.watch.are_drained(Arc::new(drained));
+        host.drains(0, host.now());
         let two = host.lives(3, &[0, 1]);
         assert_eq!([hit(&two[0]), hit(&two[1])], [None, None]);
         // That it may have work again does not make it go wrong now.
-        host.watch.are_drained(Arc::default());
+        host.watch.are_drained(Arc::default(), boot(1));
         let three = host.lives(3, &[0, 1, 2]);
         assert_eq!(hit(&three[0]), None);
         assert_eq!(
@@ -244,6 +271,40 @@ mod tests {
             Some("1 of 1 other cards went wrong when it did"),
             "the one that nobody had drained"
         );
+    }
+
+    #[test]
+    fn a_card_that_went_wrong_and_is_drained_then_has_gone_wrong_with_the_others_all_the_same() {
+        let mut host = Host::new();
+        host.lives(5, &[]);
+        host.lives(3, &[0, 1]);
+        host.drains(0, host.now());
+        // Far longer than what was said of them is remembered.
+        for seconds in [1, 1_200] {
+            let two = host.lives(seconds, &[0, 1]);
+            for card in &two[..2] {
+                assert_eq!(hit(card), Some("1 of 2 other cards went wrong when it did"));
+            }
+        }
+        host.watch.are_drained(Arc::default(), boot(1));
+        let again = host.lives(1, &[0]);
+        assert!(hit(&again[0]).is_some(), "it was not well since");
+    }
+
+    #[test]
+    fn a_card_that_goes_away_before_we_are_told_that_it_was_drained_has_not_gone_wrong() {
+        for of in [boot(1), boot(2)] {
+            let mut host = Host::new();
+            host.lives(5, &[]);
+            // Of another boot, the clock says nothing: it was before all of this one.
+            let hours = Duration::from_secs(3600 * u64::from(of != boot(1)));
+            let ordered = host.now().plus(hours);
+            host.lives(3, &[0]);
+            host.drains_of(0, ordered, of);
+            host.lives(1, &[0]);
+            let both = host.lives(3, &[0, 1]);
+            assert_eq!([hit(&both[0]), hit(&both[1])], [None, None], "{of}");
+        }
     }
 
     #[test]

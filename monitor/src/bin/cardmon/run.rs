@@ -222,7 +222,7 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
             let now = Stamp::now(&*clock, boot);
             let OnRecord { changes, drained } = told.borrow().clone();
             watch.were_changed(changes);
-            watch.are_drained(drained);
+            watch.are_drained(drained, boot);
             let poll = watch.poll(now.monotonic);
             if seen.send(Seen { poll, now, late }).is_err() {
                 return io::Result::Ok(());
