@@ -3,27 +3,28 @@
 //! `/proc/PID/smaps_rollup` tells a process's share of what it has in common with others, which no other
 //! file does. It is dear: the kernel walks all page tables of the process for it, which cannot map
 //! memory meanwhile. So nothing is judged by it and no poll reads it, and who asks for the same process again
-//! within ten seconds gets what was read before, with its time.
+//! within ten seconds of the end of a reading gets what was read, with that time. It is no [`Probe`](super::Probe),
+//! which is told the time before it looks: this one may take longer than the ten seconds.
 
+use super::ProbeError;
 use super::file::{Directory, TextFile};
 use super::host::kibibytes;
 use super::process::{OwnerId, Stat};
 use super::service::absent;
-use super::{Probe, ProbeError};
-use hwshim::clock::Instant;
+use hwshim::clock::{Clock, Instant};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time between two readings of one process.
+/// Time from the end of a reading of one process to the next reading.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a process has in memory (proc_pid_smaps(5), "smaps_rollup"). `None` is what this kernel does not
 /// tell, or tells in a way that is not understood.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MemoryRollup {
-    /// When this was read.
+    /// When this had been read.
     pub read_at: Instant,
     /// In memory (`Rss`).
     pub rss_bytes: Option<u64>,
@@ -58,17 +59,18 @@ impl RollupProbe {
             last: BTreeMap::new(),
         }
     }
-}
 
-impl Probe for RollupProbe {
-    type Subject = OwnerId;
-    type Observation = Arc<MemoryRollup>;
-
-    fn name(&self) -> &'static str {
-        "smaps-rollup"
-    }
-
-    fn observe(&mut self, &id: &OwnerId, now: Instant) -> Result<Arc<MemoryRollup>, ProbeError> {
+    /// What a process has.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from seeing.
+    pub fn observe(
+        &mut self,
+        id: OwnerId,
+        clock: &dyn Clock,
+    ) -> Result<Arc<MemoryRollup>, ProbeError> {
+        let now = clock.now();
         self.last
             .retain(|_, (_, seen)| now.since(seen.read_at) < INTERVAL);
         let Self { proc, buffer, last } = self;
@@ -83,7 +85,7 @@ impl Probe for RollupProbe {
         let read = directory
             .file("smaps_rollup")
             .parse(buffer, "a sum of mappings", |text| {
-                MemoryRollup::parse(text, now)
+                MemoryRollup::parse(text, clock.now())
             });
         // Why nothing could be read is told best by that it has ended meanwhile, if it has.
         is_there(&mut stat, id, buffer)?;
@@ -130,15 +132,36 @@ impl MemoryRollup {
 mod tests {
     use super::super::tree::Tree;
     use super::*;
+    use hwshim::clock::{ManualClock, SystemClock};
 
     const ID: OwnerId = OwnerId {
         pid: 4321,
         start_time_ticks: 987_654,
     };
+    /// It is always this late.
+    struct At(Instant);
+
+    impl Clock for At {
+        fn now(&self) -> Instant {
+            self.0
+        }
+    }
+
+    /// Half a minute passes from each look at it to the next.
+    struct Slow(ManualClock);
+
+    impl Clock for Slow {
+        fn now(&self) -> Instant {
+            let now = self.0.now();
+            self.0.advance(Duration::from_secs(30));
+            now
+        }
+    }
+
     const FILE: &str = "proc/4321/smaps_rollup";
 
-    fn at(seconds: u64) -> Instant {
-        Instant::ORIGIN.plus(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> At {
+        At(Instant::ORIGIN.plus(Duration::from_secs(seconds)))
     }
 
     fn file(tree: &Tree) -> String {
@@ -148,9 +171,9 @@ mod tests {
     #[test]
     fn what_a_process_has_is_added_up_with_its_share_of_what_it_has_in_common() {
         let tree = Tree::captured("host-6.18");
-        let seen = RollupProbe::new(tree.root()).observe(&ID, at(7)).unwrap();
+        let seen = RollupProbe::new(tree.root()).observe(ID, &at(7)).unwrap();
         let expected = MemoryRollup {
-            read_at: at(7),
+            read_at: at(7).0,
             rss_bytes: Some(1732 << 10),
             pss_bytes: Some(281 << 10),
             pss_anon_bytes: Some(116 << 10),
@@ -165,13 +188,13 @@ mod tests {
     fn a_process_is_added_up_once_in_ten_seconds_whoever_asks_and_each_by_itself() {
         let tree = Tree::captured("host-6.18");
         let mut probe = RollupProbe::new(tree.root());
-        probe.observe(&ID, at(0)).unwrap();
+        probe.observe(ID, &at(0)).unwrap();
         tree.write(FILE, file(&tree).replace("281 kB", "282 kB"));
-        let mut read = |id: &OwnerId, second| {
-            let seen = probe.observe(id, at(second)).unwrap();
+        let mut read = |id: OwnerId, second| {
+            let seen = probe.observe(id, &at(second)).unwrap();
             (seen.read_at, seen.pss_bytes)
         };
-        assert_eq!(read(&ID, 9), (at(0), Some(281 << 10)));
+        assert_eq!(read(ID, 9), (at(0).0, Some(281 << 10)));
         // Whoever has the number next is another process.
         let stat = std::fs::read_to_string(tree.root().join("proc/4321/stat")).unwrap();
         tree.write("proc/4321/stat", stat.replace("987654", "77"));
@@ -179,9 +202,21 @@ mod tests {
             start_time_ticks: 77,
             ..ID
         };
-        assert_eq!(read(&other, 9), (at(9), Some(282 << 10)));
+        assert_eq!(read(other, 9), (at(9).0, Some(282 << 10)));
         tree.write("proc/4321/stat", stat);
-        assert_eq!(read(&ID, 10), (at(10), Some(282 << 10)));
+        assert_eq!(read(ID, 10), (at(10).0, Some(282 << 10)));
+    }
+
+    #[test]
+    fn what_took_longer_than_the_interval_to_read_is_there_for_who_asks_after_that() {
+        let tree = Tree::captured("host-6.18");
+        let mut probe = RollupProbe::new(tree.root());
+        let slow = Slow(ManualClock::new());
+        let seen = probe.observe(ID, &slow).unwrap();
+        assert_eq!(seen.read_at, at(30).0, "when it had been read");
+        tree.write(FILE, "Rss: 1 kB\n");
+        assert_eq!(probe.observe(ID, &at(39)).unwrap(), seen);
+        assert_ne!(probe.observe(ID, &at(40)).unwrap(), seen);
     }
 
     #[test]
@@ -192,19 +227,19 @@ mod tests {
             ..ID
         };
         let mut probe = RollupProbe::new(tree.root());
-        let mut error = |id: &OwnerId| probe.observe(id, at(0)).unwrap_err();
-        assert!(error(&other).to_string().contains("another process"));
+        let mut error = |id: OwnerId| probe.observe(id, &at(0)).unwrap_err();
+        assert!(error(other).to_string().contains("another process"));
         tree.remove(FILE);
-        let too_old = error(&ID);
+        let too_old = error(ID);
         assert!(
             too_old.to_string().ends_with("smaps_rollup does not exist"),
             "{too_old}"
         );
         tree.write(&format!("{FILE}/x"), "");
-        assert_eq!(error(&ID).kind(), "unreadable");
+        assert_eq!(error(ID).kind(), "unreadable");
         let stat = std::fs::read_to_string(tree.root().join("proc/4321/stat")).unwrap();
         tree.write("proc/4321/stat", stat.replace(") S ", ") Z "));
-        assert!(error(&ID).to_string().contains("it has ended"));
+        assert!(error(ID).to_string().contains("it has ended"));
     }
 
     #[test]
@@ -213,12 +248,12 @@ mod tests {
         let odd = file(&tree).replace("116 kB", "lots").replace("64 kB", "64");
         tree.write(FILE, odd + "Pss_Anon\n:\nLocked: 18446744073709551615 kB\n");
         let mut probe = RollupProbe::new(tree.root());
-        let seen = probe.observe(&ID, at(0)).unwrap();
+        let seen = probe.observe(ID, &at(0)).unwrap();
         assert_eq!((seen.pss_anon_bytes, seen.locked_bytes), (None, None));
         assert_eq!(seen.pss_bytes, Some(281 << 10));
         for nonsense in ["", "Locked: 1 kB\n", "Rss: 1\nPss: x kB\n", "\0"] {
             tree.write(FILE, nonsense);
-            let kind = probe.observe(&ID, at(20)).unwrap_err().kind();
+            let kind = probe.observe(ID, &at(20)).unwrap_err().kind();
             assert_eq!(kind, "nonsense", "{nonsense:?}");
         }
     }
@@ -226,7 +261,7 @@ mod tests {
     #[test]
     fn this_process_has_something_that_is_its_own() {
         let id = OwnerId::of_this_process().unwrap();
-        let seen = RollupProbe::new(Path::new("/")).observe(&id, at(0));
+        let seen = RollupProbe::new(Path::new("/")).observe(id, &SystemClock);
         let seen = seen.unwrap();
         assert!(seen.pss_bytes.unwrap() > 0);
         assert!(seen.rss_bytes >= seen.pss_bytes && seen.private_dirty_bytes > Some(0));

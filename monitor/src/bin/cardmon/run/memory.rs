@@ -3,7 +3,7 @@
 
 use hwshim::clock::{Clock as _, SystemClock};
 use monitor::api::Published;
-use monitor::probe::{MemoryRollup, OwnerId, Probe as _, ProbeError, RollupProbe};
+use monitor::probe::{MemoryRollup, OwnerId, ProbeError, RollupProbe};
 use monitor::status::MemoryFigures;
 use monitor::text::clean;
 use std::sync::Arc;
@@ -34,15 +34,8 @@ impl Memory {
     /// What a service has; or why that is not known.
     pub(super) async fn of(&self, service: String) -> Result<MemoryFigures, String> {
         let id = self.process_of(&service)?;
-        match time::timeout(PATIENCE, self.read(id)).await {
-            Ok(Some(Ok(seen))) => Ok(MemoryFigures::new(service, id, &seen, SystemClock.now())),
-            Ok(Some(Err(error))) => Err(clean(&said(&error))),
-            Ok(None) => Err("the monitor has no thread to read it in".to_owned()),
-            Err(_) => Err(format!(
-                "the kernel has not added it up in {} s: it waits until the process lets go of its mappings",
-                PATIENCE.as_secs()
-            )),
-        }
+        let seen = self.read(id, PATIENCE).await?;
+        Ok(MemoryFigures::new(service, id, &seen, SystemClock.now()))
     }
 
     fn process_of(&self, name: &str) -> Result<OwnerId, String> {
@@ -60,17 +53,30 @@ impl Memory {
         })
     }
 
-    /// `None` if there is no thread to do it. In a thread that nobody waits for at the end of a run; as long as
-    /// that one is not back, there is no other.
-    async fn read(&self, id: OwnerId) -> Option<Result<Arc<MemoryRollup>, ProbeError>> {
-        let mut probe = Arc::clone(&self.probe).lock_owned().await;
+    /// In a thread that nobody waits for at the end of a run; as long as that one is not back, there is no
+    /// other.
+    async fn read(&self, id: OwnerId, patience: Duration) -> Result<Arc<MemoryRollup>, String> {
+        let deadline = time::Instant::now() + patience;
+        let free = time::timeout_at(deadline, Arc::clone(&self.probe).lock_owned());
+        let mut probe = free.await.map_err(|_| {
+            "what was asked for before, of this service or another, is still being added up: ask again later"
+        })?;
         let (tell, told) = oneshot::channel();
         let look = move || {
             // Whoever asked may have gone.
-            let _ = tell.send(probe.observe(&id, SystemClock.now()));
+            let _ = tell.send(probe.observe(id, &SystemClock));
         };
-        thread::Builder::new().spawn(look).ok()?;
-        told.await.ok()
+        let no_thread = "the monitor has no thread to read it in";
+        thread::Builder::new().spawn(look).map_err(|_| no_thread)?;
+        let read = time::timeout_at(deadline, told).await.map_err(|_| {
+            format!(
+                "the kernel has not added it up in {} s: it is large, or does not let go of its mappings; \
+                 ask again later",
+                patience.as_secs()
+            )
+        })?;
+        let read = read.map_err(|_| no_thread)?;
+        read.map_err(|error| clean(&said(&error)))
     }
 }
 
@@ -117,10 +123,10 @@ mod tests {
         let memory = Memory::new(latest);
         let id = OwnerId::of_this_process().unwrap();
         let stuck = Arc::clone(&memory.probe).lock_owned().await;
-        let waiting = time::timeout(Duration::ZERO, memory.read(id)).await;
-        waiting.unwrap_err();
+        let waited = memory.read(id, Duration::ZERO).await.unwrap_err();
+        assert!(waited.contains("of this service or another"), "{waited}");
         drop(stuck);
-        let seen = memory.read(id).await.unwrap().unwrap();
+        let seen = memory.read(id, PATIENCE).await.unwrap();
         assert!(seen.pss_bytes.is_some());
         let unpolled = memory.of("web".to_owned()).await.unwrap_err();
         assert_eq!(unpolled, "the monitor has not polled yet");
