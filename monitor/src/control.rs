@@ -200,25 +200,18 @@ impl Desk {
         if KINDS.contains(&&*event.kind) {
             self.news.push(event.clone());
         }
-        if event.kind != lock::CHANGE {
-            return;
-        }
-        let Ok(change) = serde_json::from_str::<Change>(&event.body) else {
+        let Some((change, is_drained)) = wish(event) else {
             return;
         };
-        match change.action.as_str() {
-            DRAIN => {
-                let drained = Drained {
-                    event: seq,
-                    by: change.by,
-                    since: event.stamp,
-                };
-                self.drained.insert(change.subject, drained);
-            }
-            UNDRAIN => {
-                self.drained.remove(&change.subject);
-            }
-            _ => {}
+        if is_drained {
+            let drained = Drained {
+                event: seq,
+                by: change.by,
+                since: event.stamp,
+            };
+            self.drained.insert(change.subject, drained);
+        } else {
+            self.drained.remove(&change.subject);
         }
     }
 
@@ -372,6 +365,21 @@ impl Desk {
         });
         window.into_iter().chain(drained).collect()
     }
+}
+
+/// Of which card an event says that an operator wants it without work, or no longer does, and which.
+#[must_use]
+pub fn wish(event: &Event) -> Option<(Change, bool)> {
+    if event.kind != lock::CHANGE {
+        return None;
+    }
+    let change: Change = serde_json::from_str(&event.body).ok()?;
+    let is_drained = match change.action.as_str() {
+        DRAIN => true,
+        UNDRAIN => false,
+        _ => return None,
+    };
+    Some((change, is_drained))
 }
 
 fn change(action: &str, subject: String, peer: Peer) -> Change {

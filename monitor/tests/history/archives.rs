@@ -7,13 +7,16 @@ use crate::support::{
 use crate::tampering::with_tables;
 use fastrand::Rng;
 use hwshim::clock::{Instant, SystemClock};
+use hwshim::telemetry;
 use monitor::history::{
     Absent, Anchor, ArchivedBody, Archives, Elsewhere, Event, Events, Filter, HISTORY_ARCHIVED,
     Place, Reader, Recorded, Samples, Seq, Source, Tampering, WallTime, restore_verify, snapshot,
 };
+use monitor::lock::{self, Change};
 use monitor::report::redact::Redactor;
 use monitor::report::{self, Now, Sources};
 use rusqlite::Connection;
+use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -519,6 +522,65 @@ fn who_reads_is_told_what_of_it_is_in_an_archive_elsewhere() {
         said.contains("nobody looked") && !said.contains("back there"),
         "{said}"
     );
+}
+
+#[test]
+fn a_drain_on_record_counts_where_an_older_archive_is_elsewhere() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let pages = root.path().join("pages");
+    fs::create_dir(&pages).unwrap();
+    let order = |events: &mut Events, action: &str, card: &str| {
+        let change = Change {
+            by: "uid=0 pid=7".to_owned(),
+            action: action.to_owned(),
+            subject: card.to_owned(),
+            old: None,
+            new: None,
+        };
+        let stamp = event(1).stamp;
+        let order = Event::new(stamp, lock::CHANGE, format!("card/{card}"), &change);
+        events.append(&[order]).unwrap();
+    };
+    let mut events = layout.fill(20);
+    order(&mut events, "drain", "long-ago");
+    drop(events);
+    let mut events = layout.fill(EVENTS);
+    order(&mut events, "drain", "lately");
+    order(&mut events, "drain", "no-more");
+    order(&mut events, "undrain", "no-more");
+    drop(events);
+    let wished = |card: &str| {
+        fs::write(pages.join(telemetry::file_name(card)), "none").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_cardmon"))
+            .args([
+                "check",
+                "--live",
+                card,
+                "--json",
+                "--url",
+                "http://127.0.0.1:9",
+            ])
+            .arg("--telemetry")
+            .arg(&pages)
+            .arg("--history")
+            .arg(&layout.history)
+            .output()
+            .unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let card = &document["cards"][0];
+        let why = card["why"].as_str().unwrap();
+        (card["drained"] == true, why.contains("is not known"))
+    };
+    let (drained, in_service, unknown) = ((true, false), (false, false), (false, true));
+    let cards = ["long-ago", "lately", "no-more", "never"];
+    assert_eq!(
+        cards.map(wished),
+        [drained, drained, in_service, in_service]
+    );
+    fs::remove_file(&layout.archives()[1]).unwrap();
+    // It may have had work again since, by what is not here.
+    assert_eq!(cards.map(wished), [unknown, drained, in_service, unknown]);
 }
 
 #[test]

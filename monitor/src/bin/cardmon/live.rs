@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use hwshim::telemetry;
 use monitor::config;
-use monitor::control::{self, Desk};
-use monitor::history::{Filter, Reader};
+use monitor::control;
+use monitor::history::{Filter, Reader, Seq};
 use monitor::live::{self, LiveCheck, Request};
 use monitor::lock;
 use monitor::status::{CardStatus, Status};
 use monitor::verdict::{Cause, Evidence, State};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -121,7 +121,7 @@ fn found(
 
 /// Said of a card that does not serve, and may be meant not to.
 const NO_WISH_KNOWN: &str = "; whether an operator has drained it is not known: \
-    no monitor that watches it answers (--url), and no whole history could be read (--history)";
+    no monitor that watches it answers (--url), and what can be read of the history does not say (--history)";
 
 /// What an operator wants of a card.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -134,45 +134,74 @@ enum Wish {
 /// there without a monitor and not for everybody.
 struct Wishes {
     monitor: Option<Status>,
-    drained_on_record: Option<BTreeSet<String>>,
+    recorded: Option<Recorded>,
+}
+
+/// What operators last wanted, as far as it is on record.
+struct Recorded {
+    wishes: BTreeMap<String, Wish>,
+    /// Whether of all other cards none ever was drained.
+    is_whole: bool,
+}
+
+impl Recorded {
+    /// Nothing if the record cannot be read.
+    fn read(place: &ReadPlace) -> Option<Self> {
+        let filter = Filter {
+            kinds: vec![lock::CHANGE.to_owned()],
+            ..Filter::default()
+        };
+        let reader = Reader::open(&place.find().ok()?.directory).ok()?;
+        let elsewhere = reader.elsewhere(&filter).ok()?;
+        // What was wanted before may have been revoked in an archive that is not here.
+        let missing = elsewhere.iter().map(|it| it.events.last).max();
+        let filter = Filter {
+            from: missing.map(Seq::next),
+            ..filter
+        };
+        let mut wishes = BTreeMap::new();
+        for recorded in reader.query(&filter).ok()? {
+            if let Some((change, is_drained)) = control::wish(&recorded.event) {
+                wishes.insert(change.subject, Wish::of(is_drained));
+            }
+        }
+        Some(Self {
+            wishes,
+            is_whole: missing.is_none(),
+        })
+    }
+
+    fn of(&self, page: &Path) -> Option<Wish> {
+        let mut wishes = self.wishes.iter();
+        let wish = wishes.find(|(card, _)| is_of(page, card));
+        let wish = wish.map(|(_, wish)| *wish);
+        wish.or_else(|| self.is_whole.then_some(Wish::InService))
+    }
+}
+
+impl Wish {
+    const fn of(is_drained: bool) -> Self {
+        if is_drained {
+            Self::Drained
+        } else {
+            Self::InService
+        }
+    }
 }
 
 impl Wishes {
     fn known(service: &Service, place: &ReadPlace) -> Self {
-        let filter = Filter {
-            kinds: control::KINDS.map(str::to_owned).to_vec(),
-            ..Filter::default()
-        };
-        let recorded = place.find().ok().and_then(|found| {
-            let reader = Reader::open(&found.directory).ok()?;
-            let is_whole = reader.elsewhere(&filter).ok()?.is_empty();
-            reader.query(&filter).ok().filter(|_| is_whole)
-        });
-        let drained = |recorded: Vec<_>| {
-            let desk = Desk::new(lock::Settings::default(), &recorded, 0);
-            desk.drained().keys().cloned().collect()
-        };
         Self {
             monitor: service.ask().ok(),
-            drained_on_record: recorded.map(drained),
+            recorded: Recorded::read(place),
         }
     }
 
     /// What is wanted of the card of a page; `None` if nobody says.
     fn of(&self, page: &Path) -> Option<Wish> {
-        let wish = |is_drained| {
-            if is_drained {
-                Wish::Drained
-            } else {
-                Wish::InService
-            }
-        };
         let watched = self.watched(page);
-        let watched = watched.map(|card| wish(card.drained.is_some()));
-        watched.or_else(|| {
-            let drained = self.drained_on_record.as_ref()?;
-            Some(wish(drained.iter().any(|card| is_of(page, card))))
-        })
+        let watched = watched.map(|card| Wish::of(card.drained.is_some()));
+        watched.or_else(|| self.recorded.as_ref()?.of(page))
     }
 
     /// What the monitor says of the card of a page.
