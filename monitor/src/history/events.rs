@@ -420,7 +420,9 @@ impl Reader {
     ///
     /// If a file cannot be read.
     pub fn elsewhere(&self, filter: &Filter) -> Result<Vec<Elsewhere>, HistoryError> {
-        Ok(self.before(|before| filter.reaches(before))?.1)
+        let mut elsewhere = self.before(|before| filter.reaches(before))?.1;
+        elsewhere.retain(|it| filter.until.is_none_or(|until| it.events.first <= until));
+        Ok(elsewhere)
     }
 
     /// Checks every event, the files they are in, and the chain against `anchors`.

@@ -16,7 +16,7 @@ use monitor::lock::{self, Change};
 use monitor::report::redact::Redactor;
 use monitor::report::{self, Now, Sources};
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -522,6 +522,47 @@ fn who_reads_is_told_what_of_it_is_in_an_archive_elsewhere() {
         said.contains("nobody looked") && !said.contains("back there"),
         "{said}"
     );
+}
+
+#[test]
+fn a_silence_is_explained_without_archives_of_later_times_and_not_without_those_since_its_run_began()
+ {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.open().unwrap();
+    let record = |events: &mut Events, seq: u64, kind: &'static str, body: &Value| {
+        let recorded = Event::new(event(seq).stamp, kind, "host", body);
+        events.append(&[recorded]).unwrap();
+    };
+    let starved = json!({
+        "seconds": 20.0, "score_max": 5, "signs": ["steal"], "tick_late_seconds_max": 9.0,
+        "ended_seconds_ago": 0.0,
+    });
+    record(&mut events, 1, "start", &json!({}));
+    record(&mut events, 20, "host-starved", &starved);
+    drop(events);
+    let mut events = layout.fill(EVENTS);
+    record(&mut events, EVENTS, "host-starved", &starved);
+    drop(events);
+    let explained = |from: u64, until: u64| {
+        let [from, until] = [from, until].map(|seq| {
+            let millis = u64::try_from(event(seq).stamp.wall.unix_millis()).unwrap();
+            humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis))
+        });
+        let gap = format!("{from}..{until}");
+        let (code, said) = cardmon(root.path(), &["explain", "--gap", &gap]);
+        (code, said.contains("back there"))
+    };
+    let both = || [explained(10, 19), explained(EVENTS - 10, EVENTS - 1)];
+    let (whole, in_part) = ((Some(0), false), (Some(11), true));
+    let archives = layout.archives();
+    assert!(archives.len() > 3, "{archives:?}");
+    assert_eq!(both(), [whole, whole]);
+    // Two minutes after the first silence are here; another run may have begun before the second.
+    fs::remove_file(&archives[3]).unwrap();
+    assert_eq!(both(), [whole, in_part], "{archives:?}");
+    fs::remove_file(&archives[1]).unwrap();
+    assert_eq!(both(), [in_part, in_part]);
 }
 
 #[test]

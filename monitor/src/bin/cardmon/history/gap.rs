@@ -21,7 +21,7 @@ Times are UTC. Ticks are kept by the second for a day; of older times only event
 Exit status: 0 the host was starved for most of it and no card was found at fault, 10 it was well or
 merely busy, 11 neither, or nobody looked, or the archive that tells of cards then is elsewhere.";
 
-/// How far around a silence ticks are looked for: the one after it may come late.
+/// How far around a silence ticks are looked for, and what tells of it: the tick after it may come late.
 const AROUND: Duration = Duration::from_secs(120);
 /// Time between polls, where no run says.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -64,11 +64,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
         interval: interval(run.as_ref()),
         ..Known::default()
     };
-    // Of polls of which it is not known how far apart they were to be, the run is missing.
-    let needed = Filter {
-        from_wall: run.map(|_| silence.from),
-        ..Filter::default()
-    };
+    let needed = needed(&events, silence, run.as_ref())?;
     known.elsewhere = elsewhere(&events, &needed, &directory)?;
     starved(&events, silence, &mut known)?;
     known.accused = accused(&events, silence)?;
@@ -192,6 +188,23 @@ fn run_in(events: &Reader, silence: Span) -> anyhow::Result<Option<Recorded>> {
         ..Filter::default()
     };
     Ok(query(events, &filter)?.pop())
+}
+
+/// What tells of the silence: all from the start of its run, or what is thought to be it, since how far
+/// apart polls were to be is not known without it; until the first event that is so much later that
+/// what comes after it tells of other times, starvation that was recorded when it was over included.
+fn needed(events: &Reader, silence: Span, run: Option<&Recorded>) -> anyhow::Result<Filter> {
+    let later = Filter {
+        from_wall: Some(silence.until.plus(AROUND)),
+        limit: Some(1),
+        ..Filter::default()
+    };
+    let later = query(events, &later)?.pop();
+    Ok(Filter {
+        from_wall: run.map(|run| run.event.stamp.wall.min(silence.from)),
+        until: later.map(|event| event.seq),
+        ..Filter::default()
+    })
 }
 
 /// Time between its polls, as it said.
