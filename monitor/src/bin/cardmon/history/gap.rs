@@ -19,7 +19,8 @@ pub(crate) const EXPLAIN_HELP: &str = "\
 Example: cardmon explain --gap 2026-11-22T19:36:46.531Z..2026-11-22T19:36:57.328Z
 Times are UTC. Ticks are kept by the second for a day; of older times only events tell.
 Exit status: 0 the host was starved for most of it and no card was found at fault, 10 it was well or
-merely busy, 11 neither, or nobody looked, or the archive that tells of cards then is elsewhere.";
+merely busy by what is here, 11 neither, or nobody looked, or it was starved and an archive that may
+tell of a card at fault then is elsewhere.";
 
 /// How far around a silence ticks are looked for, and what tells of it: the tick after it may come late.
 const AROUND: Duration = Duration::from_secs(120);
