@@ -763,6 +763,18 @@ fn a_key_that_others_can_read_is_warned_of_each_time_that_it_is_read() {
     clippy::disallowed_methods,
     reason = "looks again at what another process does"
 )]
+/// Has `serving` read its certificates again and again, until it says that it is still at it: two signals
+/// that come before it has seen the first are one.
+pub(crate) fn reload_until_it_still_reads(serving: &Serving) {
+    let is_told = (0..200).any(|_| {
+        send(serving, Signal::HUP);
+        pause(Duration::from_millis(50));
+        let errors = serving.wait_for_errors(|_| true).unwrap();
+        errors.contains("still being read")
+    });
+    assert!(is_told, "that certificates are still being read");
+}
+
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -5,7 +5,9 @@ use crate::Site;
 use crate::authority::{Key, replace};
 use crate::backend::{self, Kind};
 use crate::common::CardProcess;
-use crate::operation::{exchange, in_file, is_reset, pause, send, served, stats};
+use crate::operation::{
+    exchange, in_file, is_reset, pause, reload_until_it_still_reads, send, served, stats,
+};
 use crate::serving::Serving;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
@@ -196,11 +198,7 @@ fn a_card_for_whose_reset_there_is_no_thread_is_out_and_used_when_there_is_one()
     let file = &site.identity.certificate;
     fs::remove_file(file).unwrap();
     mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    // Two that come at once are one.
-    send(&serving, Signal::HUP);
-    pause(Duration::from_millis(300));
-    send(&serving, Signal::HUP);
-    serving.wait_for_error("still being read").unwrap();
+    reload_until_it_still_reads(&serving);
     starve_of_threads(&serving, true);
     card.process.kill().unwrap();
     card.process.wait().unwrap();

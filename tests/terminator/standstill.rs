@@ -4,7 +4,7 @@
 use crate::authority::Key;
 use crate::backend::{self, Kind};
 use crate::common::CardProcess;
-use crate::operation::{exchange, in_file, pause, send, served};
+use crate::operation::{exchange, in_file, pause, reload_until_it_still_reads, send, served};
 use crate::scarcity::{limit, refused_by_the_disk};
 use crate::{Site, load};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -185,12 +185,7 @@ fn certificates_on_a_disk_that_hangs_hold_up_neither_clients_nor_signals() {
     fs::remove_file(file).unwrap();
     mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     fs::copy(&renewed.key, &site.identity.key).unwrap();
-    // More than one, and far enough apart for two of them to be two.
-    for _ in 0..10 {
-        send(&serving, Signal::HUP);
-        pause(Duration::from_millis(50));
-    }
-    serving.wait_for_error("still being read").unwrap();
+    reload_until_it_still_reads(&serving);
     pause(Duration::from_secs(1));
     send(&serving, Signal::HUP);
     let later = |line: &str| line.contains("still being read") && !line.contains(" 0s ago");
