@@ -4,7 +4,9 @@
 use crate::authority::Key;
 use crate::backend::{self, Kind};
 use crate::common::CardProcess;
-use crate::operation::{exchange, in_file, pause, reload_until_it_still_reads, send, served};
+use crate::operation::{
+    exchange, in_file, pause, reload_until_it_still_reads, send, served, stats,
+};
 use crate::scarcity::{limit, refused_by_the_disk};
 use crate::{Site, load};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -153,9 +155,16 @@ fn whoever_does_not_read_what_owners_warn_of_does_not_keep_it_from_ending() {
     command.args(["--card", &card.address().to_string()]);
     let command = refused_by_the_disk(&command);
     let serving = Unread::run(site, command, complaints.into(), writer.into(), &mut reader);
+    let page_gets = |stale: bool| {
+        (0..200).any(|_| {
+            pause(Duration::from_millis(100));
+            stats(&serving.site)["stale"] == stale
+        })
+    };
+    assert!(page_gets(false), "its owner writes the page");
     limit(serving.process.id(), Resource::Fsize, Some(0));
-    // Its owner has warned by then, and nobody has read it.
-    pause(MORE_THAN_A_SECOND);
+    // Before it tries once more it warns, and nobody reads it.
+    assert!(page_gets(true), "its owner has nothing to warn of");
     serving.serves();
     let (status, _) = serving.ends();
     assert_eq!(status.code(), Some(0));
