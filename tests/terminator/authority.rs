@@ -6,6 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// One that this repository has anyway: to make one takes seconds, and now and then many.
+const RSA_4096: &[u8] = include_bytes!("../../hwshim/src/kat/rsa-4096.pkcs1.der");
+
 /// What all certificates are for.
 pub(crate) const NAME: &str = "localhost";
 
@@ -15,16 +18,6 @@ pub(crate) enum Key {
     Rsa2048,
     Rsa4096,
     P256,
-}
-
-impl Key {
-    const fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Rsa2048 => &["-newkey", "rsa:2048"],
-            Self::Rsa4096 => &["-newkey", "rsa:4096"],
-            Self::P256 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-        }
-    }
 }
 
 /// A certificate and its key, as files.
@@ -46,7 +39,7 @@ impl Authority {
         let authority = Self {
             directory: directory.to_owned(),
         };
-        let mut request = authority.request("authority", Key::P256);
+        let mut request = authority.request("authority", Key::P256)?;
         request.args(["-subj", "/CN=authority of a test"]);
         finish(request)?;
         Ok(authority)
@@ -60,7 +53,7 @@ impl Authority {
     /// A certificate for [`NAME`], in files that are called after `file`, whose subject is `subject`
     /// so that two can be told apart.
     pub(crate) fn issue(&self, file: &str, key: Key, subject: &str) -> io::Result<Identity> {
-        let mut request = self.request(file, key);
+        let mut request = self.request(file, key)?;
         request
             .arg("-CA")
             .arg(self.certificate())
@@ -76,16 +69,24 @@ impl Authority {
         })
     }
 
-    fn request(&self, file: &str, key: Key) -> Command {
+    fn request(&self, file: &str, key: Key) -> io::Result<Command> {
         let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-noenc", "-sha256", "-days", "2"]);
+        match key {
+            Key::Rsa2048 => command.args(["-newkey", "rsa:2048"]),
+            Key::Rsa4096 => {
+                let made = self.directory.join("rsa-4096.der");
+                fs::write(&made, RSA_4096)?;
+                command.args(["-keyform", "DER", "-key"]).arg(made)
+            }
+            Key::P256 => command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]),
+        };
         command
-            .args(["req", "-x509", "-noenc", "-sha256", "-days", "2"])
-            .args(key.arguments())
             .arg("-keyout")
             .arg(self.directory.join(format!("{file}.key")))
             .arg("-out")
             .arg(self.directory.join(format!("{file}.pem")));
-        command
+        Ok(command)
     }
 }
 
