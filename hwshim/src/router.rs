@@ -58,7 +58,8 @@ use waiting::Bell;
 /// Routes operations to accelerators, with software behind them.
 ///
 /// Cheap to clone; clones are the same router. Dropping the last one stops its driver and lets go
-/// of the accelerators, which takes as long as a reset that is under way.
+/// of the accelerators, which takes as long as a reset that is under way; of one on
+/// [tokio](Router::start_on_tokio) it does not wait for that.
 #[derive(Clone)]
 pub struct Router(Arc<Owner>);
 
@@ -129,6 +130,9 @@ impl Router {
 
     /// Like [`Router::start`], driven by a task on the tokio runtime that this is called in, which
     /// must have its I/O and time drivers enabled.
+    ///
+    /// Neither the drop of the last router nor that of the runtime waits for a reset under way: it ends on
+    /// a thread of its own, and its accelerator may be held until then.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ use hwshim::router::direct::{Direct, Submitted};
 use hwshim::router::{Router, hedge, verify};
 use hwshim::spec::crypto::Status;
 use std::os::fd::BorrowedFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -217,6 +217,40 @@ fn a_reset_of_one_accelerator_does_not_hold_up_another() {
         .expect("the first accelerator answers while the second is being reset");
     assert_eq!(router.status()[1].state, None);
     drop(open_gate);
+}
+
+#[test]
+fn a_reset_under_way_holds_up_no_runtime_and_lets_go_of_its_accelerator_when_it_ends() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (open_gate, gate) = channel();
+    let (submitted, is_submitted) = channel();
+    let held = Held {
+        ring: Ring::default(),
+        reset_gate: Some(gate),
+        answers_left: usize::MAX,
+        submitted,
+    };
+    let router = runtime.block_on(async {
+        let router = Router::start_on_tokio(vec![Box::new(held)], options()).unwrap();
+        while router.status()[0].state.is_some() {
+            tokio::task::yield_now().await;
+        }
+        router
+    });
+    drop(router);
+    drop(runtime);
+    assert_eq!(
+        is_submitted.try_recv(),
+        Err(TryRecvError::Empty),
+        "it is held"
+    );
+    drop::<Sender<()>>(open_gate);
+    // It may have been given its trial before.
+    let end = std::iter::repeat_with(|| is_submitted.recv_timeout(PATIENT)).find_map(Result::err);
+    assert_eq!(end, Some(RecvTimeoutError::Disconnected));
 }
 
 /// A router on a runtime with one thread, over an accelerator in use that answers so often, its trial

@@ -252,12 +252,16 @@ fn make_room(connections_max: u32) -> Result<(), Failure> {
 
 /// With as many threads as tokio would take by itself: one a core, unless the environment has a number.
 fn runtime() -> Result<Runtime, Failure> {
-    let threads = match std::env::var(THREADS) {
-        Ok(text) => text.parse().map_err(|error| {
-            Failure::new(format!("{THREADS}={text} cannot be used"), error)
-                .hint("give it the number of threads that serve, or leave it unset")
-        })?,
-        Err(_) => thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+    let threads = match std::env::var_os(THREADS) {
+        Some(text) => {
+            // What is no Unicode is no number either, and is shown as well as it can be.
+            let text = text.to_string_lossy();
+            text.parse().map_err(|error| {
+                Failure::new(format!("{THREADS}={text} cannot be used"), error)
+                    .hint("give it the number of threads that serve, or leave it unset")
+            })?
+        }
+        None => thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
     };
     can_start(threads).map_err(no_threads)?;
     tokio::runtime::Builder::new_multi_thread()

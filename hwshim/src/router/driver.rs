@@ -344,3 +344,42 @@ impl Drop for LastTurn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::breaker::State;
+    use super::super::models::{OPTIONS, TICK};
+    use super::*;
+    use crate::accelerator::software::Ring;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn what_no_thread_is_there_to_reset_is_out_and_used_when_there_is_one() {
+        let core = Core::new(vec![Box::new(Ring::default())], OPTIONS);
+        let inner = Some(Mutex::new(Inner::new(core)));
+        let mut shared = Shared::new(inner, OPTIONS, Wake::new().unwrap());
+        let clock = Arc::new(ManualClock::new());
+        shared.clock = Arc::clone(&clock) as _;
+        let due_reset = || match turn(&shared) {
+            Turn::Reset(reset) => Some(reset),
+            _ => None,
+        };
+        let status = || shared.lock().unwrap().core.status(0);
+
+        let refused = |_, _| Err(io::ErrorKind::WouldBlock.into());
+        begin_reset(&shared, due_reset().unwrap(), refused);
+        assert_eq!(status().breaker_opened_by, "reset-not-run");
+        assert!(due_reset().is_none(), "it backs off");
+        clock.advance(TICK);
+        let reset = due_reset().expect("it is tried again");
+        std::thread::scope(|scope| {
+            begin_reset(&shared, reset, |thread, given| {
+                let run = || given.into_iter().for_each(|it| run_reset(&shared, it));
+                thread.spawn_scoped(scope, run).map(drop)
+            });
+        });
+        // Its trial.
+        assert!(due_reset().is_none());
+        assert_eq!(status().breaker, State::Closed { failures: 0 });
+    }
+}
