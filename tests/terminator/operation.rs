@@ -759,10 +759,6 @@ fn a_key_that_others_can_read_is_warned_of_each_time_that_it_is_read() {
     assert_eq!(errors.matches("has mode").count(), 2, "{errors}");
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "looks again at what another process does"
-)]
 /// Has `serving` read its certificates again and again, until it says that it is still at it: two signals
 /// that come before it has seen the first are one.
 pub(crate) fn reload_until_it_still_reads(serving: &Serving) {
@@ -775,6 +771,10 @@ pub(crate) fn reload_until_it_still_reads(serving: &Serving) {
     assert!(is_told, "that certificates are still being read");
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "looks again at what another process does"
+)]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
