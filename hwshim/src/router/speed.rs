@@ -34,6 +34,30 @@ pub(super) struct Speed {
     pub(super) passed_over: u32,
 }
 
+/// When an answer comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Latency {
+    pub(super) expected: Duration,
+    pub(super) at_worst: Duration,
+}
+
+impl Latency {
+    /// No later than expected.
+    pub(super) const fn certain(latency: Duration) -> Self {
+        Self {
+            expected: latency,
+            at_worst: latency,
+        }
+    }
+
+    pub(super) fn map(self, change: impl Fn(Duration) -> Duration) -> Self {
+        Self {
+            expected: change(self.expected),
+            at_worst: change(self.at_worst),
+        }
+    }
+}
+
 /// In flight at once, that a depth which has not been seen is trusted to bear like the one below.
 const A_FEW: usize = 3;
 
@@ -110,29 +134,22 @@ impl Speed {
         self.count == 0
     }
 
-    /// The latency to be expected with `depth` requests in flight, if any is known.
+    /// The latency with `depth` requests in flight, by the nearest depth that is known, if any is.
     #[must_use]
-    pub(super) fn expected(&self, depth: usize) -> Option<Duration> {
-        self.extrapolated(depth, octave(A_FEW))
-    }
-
-    /// What it may be at worst.
-    #[must_use]
-    pub(super) fn at_worst(&self, depth: usize) -> Option<Duration> {
-        self.extrapolated(depth, 0)
-    }
-
-    /// The latency that follows from the nearest depth that is known, with each octave between them
-    /// twice as slow as the one before; but for those up to `even`.
-    fn extrapolated(&self, depth: usize, even: usize) -> Option<Duration> {
+    pub(super) fn at(&self, depth: usize) -> Option<Latency> {
         let (known, latency) = self.nearest(octave(depth))?;
-        let is_first = depth == 0 || depth.is_power_of_two();
-        let slower = if is_first {
-            0
-        } else {
-            octave(depth).saturating_sub(known.max(even))
+        if depth == 0 || depth.is_power_of_two() {
+            return Some(Latency::certain(latency));
+        }
+        // Each octave is twice as slow as the one before, from `even` on.
+        let from = |even: usize| {
+            let slower = octave(depth).saturating_sub(known.max(even));
+            latency.saturating_mul(1 << slower)
         };
-        Some(latency.saturating_mul(1 << slower))
+        Some(Latency {
+            expected: from(octave(A_FEW)),
+            at_worst: from(0),
+        })
     }
 
     /// What is known of `octave`, or of the nearest below it, with that one; else of the nearest above.
@@ -211,14 +228,23 @@ mod tests {
         Duration::from_micros(micros)
     }
 
+    fn expected(speed: &Speed, depth: usize) -> Option<Duration> {
+        speed.at(depth).map(|latency| latency.expected)
+    }
+
+    fn at_worst(speed: &Speed, depth: usize) -> Option<Duration> {
+        speed.at(depth).map(|latency| latency.at_worst)
+    }
+
     #[test]
     fn an_unknown_depth_is_as_the_one_below_for_a_few_and_at_worst_as_much_slower_as_it_is_deeper()
     {
         let mut speed = Speed::new();
-        assert_eq!((speed.expected(0), speed.at_worst(0)), (None, None));
-        let check = |speed: &Speed, depth, expected, at_worst| {
-            assert_eq!(speed.expected(depth), Some(micros(expected)), "{depth}");
-            assert_eq!(speed.at_worst(depth), Some(micros(at_worst)), "{depth}");
+        assert_eq!((expected(&speed, 0), at_worst(&speed, 0)), (None, None));
+        let check = |speed: &Speed, depth, wanted, wanted_at_worst| {
+            assert_eq!(expected(speed, depth), Some(micros(wanted)), "{depth}");
+            let wanted = Some(micros(wanted_at_worst));
+            assert_eq!(at_worst(speed, depth), wanted, "{depth}");
         };
         speed.record(0, micros(100));
         check(&speed, 0, 100, 100);
@@ -239,7 +265,7 @@ mod tests {
         let mut speed = Speed::new();
         speed.record(16, micros(400));
         speed.record(64, micros(900));
-        assert_eq!(speed.expected(0), Some(micros(400)));
+        assert_eq!(expected(&speed, 0), Some(micros(400)));
     }
 
     #[test]
@@ -251,7 +277,7 @@ mod tests {
         for _ in 0..50 {
             speed.record(0, micros(900));
         }
-        let expected = speed.expected(0).unwrap();
+        let expected = expected(&speed, 0).unwrap();
         assert!(
             expected > micros(880) && expected <= micros(900),
             "{expected:?}"
@@ -265,22 +291,22 @@ mod tests {
         for _ in 0..REMEMBERED {
             speed.record(0, micros(100));
         }
-        assert_eq!(speed.expected(4), Some(micros(5_000)));
+        assert_eq!(expected(&speed, 4), Some(micros(5_000)));
         speed.record(0, micros(100));
-        assert_eq!(speed.expected(4), Some(micros(100)));
+        assert_eq!(expected(&speed, 4), Some(micros(100)));
         speed.record(4, micros(300));
-        assert_eq!(speed.expected(4), Some(micros(300)));
+        assert_eq!(expected(&speed, 4), Some(micros(300)));
     }
 
     #[test]
     fn a_trial_is_a_guess_that_the_first_answer_replaces() {
         let mut speed = Speed::new();
         speed.guess(micros(5_000));
-        assert_eq!(speed.expected(0), Some(micros(5_000)));
+        assert_eq!(expected(&speed, 0), Some(micros(5_000)));
         speed.record(0, micros(300));
-        assert_eq!(speed.expected(0), Some(micros(300)));
+        assert_eq!(expected(&speed, 0), Some(micros(300)));
         speed.guess(micros(5_000));
-        assert_eq!(speed.expected(0), Some(micros(300)));
+        assert_eq!(expected(&speed, 0), Some(micros(300)));
     }
 
     #[test]

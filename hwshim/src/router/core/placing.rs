@@ -20,7 +20,7 @@ use crate::router::choice::{
     Caller, Choice, Gathering, HANDLING, Prospect, Reason, Situation, TRIED_EVERY, tried_every,
 };
 use crate::router::outlook::{Interest, Outlook};
-use crate::router::speed::Speed;
+use crate::router::speed::Latency;
 use crate::spec::crypto::Status;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -194,15 +194,14 @@ impl Core {
         let admits = self.options.admission.admits_to_accelerator(in_flight);
         admits.then(|| {
             let batch = lane.next_batch(class);
-            let by_batch = batch.map(|Batch { takes, before }| before.saturating_add(takes));
-            let by_depth = |read: fn(&Speed, usize) -> Option<Duration>| {
-                by_batch
-                    .unwrap_or_else(|| self.latency(lane, class, |speed| read(speed, in_flight)))
-            };
+            let by_batch =
+                batch.map(|Batch { takes, before }| Latency::certain(before.saturating_add(takes)));
+            let Latency { expected, at_worst } =
+                by_batch.unwrap_or_else(|| self.latency(lane, class, in_flight));
             Candidate {
                 lane: index,
-                latency: by_depth(Speed::expected),
-                at_worst: by_depth(Speed::at_worst),
+                latency: expected,
+                at_worst,
                 in_flight,
                 batch_takes: batch.map(|batch| batch.takes),
                 is_untried: lane.speeds[class.index()].is_a_guess(),
@@ -210,29 +209,24 @@ impl Core {
         })
     }
 
-    /// What is read from the speed of `lane`. A class it has not done yet is taken to take as much
-    /// longer there than another as in software.
-    fn latency(
-        &self,
-        lane: &Lane,
-        class: Class,
-        read: impl Fn(&Speed) -> Option<Duration>,
-    ) -> Duration {
-        let known = |class: Class| read(&lane.speeds[class.index()]);
+    /// The latency of `lane`. A class it has not done yet is taken to take as much longer there than
+    /// another as in software.
+    fn latency(&self, lane: &Lane, class: Class, depth: usize) -> Latency {
+        let known = |class: Class| lane.speeds[class.index()].at(depth);
         let software = |class: Class| self.costs.of(class).software;
         let scaled = || {
             let (other, latency) = Class::ALL
                 .into_iter()
                 .find_map(|other| Some((other, known(other)?)))?;
-            let nanos =
-                latency.as_nanos() * software(class).as_nanos() / software(other).as_nanos().max(1);
-            Some(Duration::from_nanos(
-                u64::try_from(nanos).unwrap_or(u64::MAX),
-            ))
+            Some(latency.map(|latency| {
+                let nanos = latency.as_nanos() * software(class).as_nanos()
+                    / software(other).as_nanos().max(1);
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+            }))
         };
         known(class)
             .or_else(scaled)
-            .unwrap_or_else(|| software(class))
+            .unwrap_or_else(|| Latency::certain(software(class)))
     }
 
     /// What a candidate promises all things considered.
@@ -244,7 +238,7 @@ impl Core {
         let batch = (lane.batch_size() > 1).then(|| Gathering {
             takes: candidate
                 .batch_takes
-                .unwrap_or_else(|| self.latency(lane, class, |speed| speed.expected(0))),
+                .unwrap_or_else(|| self.latency(lane, class, 0).expected),
             size: lane.batch_size(),
             in_flight: candidate.in_flight,
         });
