@@ -1,7 +1,8 @@
 //! Figures that are told of each side whatever is measured, and what rows of them are called.
 
-use super::chart::{Bar, Part, figure};
-use super::{PERCENTILES, is_told, to_f64, told};
+use super::chart::{Bar, Lines, Part, Series, figure};
+use super::page::Figure;
+use super::{NOT_TOLD, PERCENTILES, is_told, to_f64, told};
 use crate::cli::output::{Failure, Output};
 use hdrhistogram::Histogram;
 use hwshim::router::breaker;
@@ -70,6 +71,27 @@ impl Latency {
             value.map_or_else(|| "-".to_owned(), figure)
         })
     }
+}
+
+/// How long `what` took on each side, in `unit`, which has a name, latencies, and so many samples.
+pub(super) fn latency<'a>(
+    title: &str,
+    what: &str,
+    unit: &str,
+    sides: impl Iterator<Item = (&'a str, Latency, u64)>,
+) -> Figure {
+    let series = sides.map(|(name, latency, samples)| Series {
+        name,
+        values: latency.told(samples),
+    });
+    let lines = Lines {
+        axis: &format!("percentile of {what}"),
+        unit,
+        places: PERCENTILES.map(|(name, _)| name.to_owned()).to_vec(),
+        series: series.collect(),
+    };
+    let note = format!("{unit}, lower is better; {NOT_TOLD}");
+    Figure::new(title, note, |label| lines.svg(label))
 }
 
 /// Who made what left.

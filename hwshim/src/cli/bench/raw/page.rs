@@ -3,8 +3,8 @@
 use super::contender::SOFTWARE;
 use super::report::{Accelerator, Point, Report, Side};
 use crate::cli::bench::chart::{Bar, Lines, Part, Series, bars, figure};
+use crate::cli::bench::figures;
 use crate::cli::bench::page::{Figure, Page};
-use crate::cli::bench::{NOT_TOLD, PERCENTILES};
 
 const LEAD: &str = "Single operations, those of accelerators verified before they are released. Those compared took \
     turns in one run, so what disturbed one disturbed all. Software does one operation at a time, \
@@ -91,19 +91,10 @@ fn against_depth<'a>(points: &'a [Point], unit: &'a str, of: fn(&Side) -> f64) -
 }
 
 fn latency(point: &Point) -> Figure {
-    let series = point.sides.iter().map(|side| Series {
-        name: &side.name,
-        values: side.latency_us.told(side.operations),
-    });
-    let lines = Lines {
-        axis: "percentile of operations",
-        unit: "us",
-        places: PERCENTILES.map(|(name, _)| name.to_owned()).to_vec(),
-        series: series.collect(),
-    };
     let title = format!("Latency, {} in flight", point.depth);
-    let note = format!("us, lower is better; {NOT_TOLD}");
-    Figure::new(title, note, |label| lines.svg(label))
+    let sides = point.sides.iter();
+    let sides = sides.map(|side| (side.name.as_str(), side.latency_us, side.operations));
+    figures::latency(&title, "operations", "us", sides)
 }
 
 fn cpu(point: &Point) -> Figure {

@@ -2,8 +2,8 @@
 
 use super::report::{Point, Report, Side};
 use crate::cli::bench::chart::{Bar, Lines, Part, Series, bars, figure};
+use crate::cli::bench::figures;
 use crate::cli::bench::page::{Figure, Page};
-use crate::cli::bench::{NOT_TOLD, PERCENTILES};
 
 const LEAD: &str = "TLS handshakes between clients and a server in one process, through pipes in memory; every \
     client verifies certificate and signature. Those compared took turns, so what disturbed one \
@@ -77,19 +77,10 @@ fn against_concurrency<'a>(points: &'a [Point], unit: &'a str, of: fn(&Side) -> 
 }
 
 fn latency(point: &Point) -> Figure {
-    let series = point.sides.iter().map(|side| Series {
-        name: &side.name,
-        values: side.latency_ms.told(side.handshakes),
-    });
-    let lines = Lines {
-        axis: "percentile of handshakes",
-        unit: "ms",
-        places: PERCENTILES.map(|(name, _)| name.to_owned()).to_vec(),
-        series: series.collect(),
-    };
     let title = format!("Latency, {} at once", point.concurrency);
-    let note = format!("ms, lower is better; {NOT_TOLD}");
-    Figure::new(title, note, |label| lines.svg(label))
+    let sides = point.sides.iter();
+    let sides = sides.map(|side| (side.name.as_str(), side.latency_ms, side.handshakes));
+    figures::latency(&title, "handshakes", "ms", sides)
 }
 
 fn cpu(point: &Point, card_counted: bool) -> Figure {
