@@ -99,11 +99,12 @@ fn answers(guest: &mut Guest) -> anyhow::Result<u64> {
     Ok(total / 1024)
 }
 
-/// With a fiftieth of a processor, and somebody in its group who takes all that he gets.
+/// With a fiftieth of a processor, and somebody in its group who takes all that he gets, and goes before it: by
+/// turns with him, whoever sleeps until he is asked is let run first, and answers in time on a fast machine.
 fn is_held_up(guest: &mut Guest) -> anyhow::Result<String> {
     guest.succeed(&format!(
         "echo 2000 100000 > {GROUPS}/hardserver/cpu.max; \
-         sh -c 'echo $$ > {GROUPS}/hardserver/cgroup.procs; while :; do :; done' & \
+         sh -c 'renice -n -20 -p $$ && echo $$ > {GROUPS}/hardserver/cgroup.procs && while :; do :; done' & \
          echo $! > /run/busy.pid"
     ))?;
     let quota = |status: &Value| {
