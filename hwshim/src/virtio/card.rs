@@ -22,11 +22,13 @@ use crate::accelerator::{
     Rejected, Request, State, Unverified,
 };
 use crate::bus::{BusError, Function};
-use crate::clock::Instant;
+use crate::clock::{Clock, Instant, SystemClock};
 use card_spec::crypto::{Config, ConfigStatus, REQUEST_LEN, SessionReply, Status};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::ReadWriteFlags;
 use std::collections::HashSet;
 use std::fmt;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,8 +151,11 @@ const LARGE_SLOTS: u16 = 64;
 /// Asking costs a system call, so it is not done at each poll.
 const PRESENCE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// A change of the configuration means that the card has given up; a second sooner or later
-/// decides nothing, because deadlines hold meanwhile.
+/// decides nothing.
 const CONFIG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Nobody is answered and no deadline is looked after while a card is asked, so that may take one part of
+/// so many of the time.
+const CONFIG_CHECK_SHARE: u32 = 100;
 /// How long past its deadline a card may keep a request. One that keeps it longer has lost it, and
 /// with each lost request it has one place less to work in.
 const STRAGGLER_MAX: Duration = Duration::from_secs(10);
@@ -276,11 +281,14 @@ impl Card {
             };
         }
         // Asking takes messages, and callers wait meanwhile: a card that signals changes without
-        // end must not be asked without end.
+        // end must not be asked without end, and one that is slow to answer seldom.
         if device.config_changed && now >= self.config_check {
             device.config_changed = false;
-            self.config_check = now.plus(CONFIG_CHECK_INTERVAL);
+            let began = SystemClock.now();
             device.transport.check_status()?;
+            let took = SystemClock.now().since(began);
+            let interval = CONFIG_CHECK_INTERVAL.max(took * CONFIG_CHECK_SHARE);
+            self.config_check = now.plus(interval);
         }
         Ok(announced)
     }
@@ -959,10 +967,14 @@ fn connect_vectors(
         })
 }
 
-/// Empties an eventfd and says how often it was signalled.
+/// Empties an eventfd and says how often it was signalled. A vfio-user server that signals it shares the
+/// descriptor's flags and could make it block, so each read says for itself that it must not.
 fn drain(event: &OwnedFd) -> u64 {
+    /// As `read` has none.
+    const NO_OFFSET: u64 = u64::MAX;
     let mut count = [0; 8];
-    match rustix::io::read(event, &mut count) {
+    let mut into = [IoSliceMut::new(&mut count)];
+    match rustix::io::preadv2(event, &mut into, NO_OFFSET, ReadWriteFlags::NOWAIT) {
         Ok(8) => u64::from_ne_bytes(count),
         _ => 0,
     }
@@ -981,5 +993,21 @@ impl Announced {
     fn count(self, counters: &mut Counters) {
         counters.completions_due += u64::from(!matches!(self, Self::NotAsked));
         counters.completions_unannounced += u64::from(matches!(self, Self::No));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{OFlags, fcntl_setfl};
+
+    #[test]
+    fn an_interrupt_that_was_made_to_block_is_looked_for_without_waiting() {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        fcntl_setfl(&event, OFlags::empty()).unwrap();
+        assert_eq!(drain(&event), 0);
+        rustix::io::write(&event, &3_u64.to_ne_bytes()).unwrap();
+        assert_eq!(drain(&event), 3);
+        assert_eq!(drain(&event), 0);
     }
 }
