@@ -13,8 +13,8 @@
 //!     settle --------------- core
 //! ```
 //!
-//! A driver that is a task may share its thread with whoever signs in software, so who has signed
-//! polls as well. To poll takes back the wish for an event: whoever does it while the driver sleeps
+//! A driver that is a task may share its thread with whoever signs in software, or waits there, so who has
+//! signed polls as well, and who waits does now and then. To poll takes back the wish for an event: whoever does it while the driver sleeps
 //! arms again, or wakes the driver.
 
 pub mod admission;
@@ -54,6 +54,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use waiting::Bell;
+
+/// Time between two looks for answers of a thread that waits and may keep the driver from them.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Routes operations to accelerators, with software behind them.
 ///
@@ -521,7 +524,8 @@ impl Drop for Owner {
             inner.stopping = true;
         }
         self.shared.wake.wake();
-        if let Some(thread) = self.thread.take() {
+        // Dropped by whoever is woken by the driver itself, it cannot wait for its own end.
+        if let Some(thread) = self.thread.take().filter(|_| !driver::is_this_thread()) {
             // A driver that panicked has said so already.
             let _ = thread.join();
         }
@@ -621,6 +625,14 @@ impl Shared {
         }
     }
 
+    /// How long a thread that waits relies on the driver, which may be a task of this very thread.
+    const fn patience(&self) -> Duration {
+        match self.driver_is_a_task {
+            true => LOOK_INTERVAL,
+            false => Duration::MAX,
+        }
+    }
+
     /// Whether who has kept a thread busy owes a look for answers to those that wait for them, as a driver
     /// on the same thread could not: it would find them late, and the accelerator would seem slow.
     fn owes_a_look(&self) -> bool {
@@ -674,7 +686,10 @@ impl Guard<'_> {
         let waker = Waker::from(Arc::clone(&bell));
         loop {
             // It may still have been rung for a request before.
-            bell.wait();
+            let was_rung = bell.wait(self.shared.patience());
+            if !was_rung && let Some(inner) = self.shared.lock() {
+                self.shared.look(inner);
+            }
             if let Poll::Ready(arrival) = self.take(&waker) {
                 return arrival;
             }
@@ -872,7 +887,7 @@ mod tests {
     use super::*;
     use crate::accelerator::software::Ring;
     use crate::key::HashAlgorithm;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::sync::mpsc;
     use std::task::Wake;
 
@@ -916,6 +931,62 @@ mod tests {
         while performed.as_mut().poll(&mut context).is_pending() {
             is_woken.recv_timeout(PATIENT).unwrap();
         }
+    }
+
+    #[test]
+    fn who_is_woken_may_drop_the_last_router() {
+        type Performed = Pin<Box<dyn Future<Output = Result<Vec<u8>, OperationError>> + Send>>;
+        /// As an executor has it that is shutting down: what is woken is dropped.
+        struct Task(Mutex<Option<Performed>>, mpsc::SyncSender<()>);
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {
+                drop(self.0.lock().unwrap().take());
+                let _ = self.1.try_send(());
+            }
+        }
+        let router = offloading();
+        let performed: Performed = Box::pin(async move { router.perform_async(digest()).await });
+        let (woken, is_woken) = mpsc::sync_channel(1);
+        let task = Arc::new(Task(Mutex::new(Some(performed)), woken));
+        let waker = Waker::from(Arc::clone(&task));
+        let mut context = Context::from_waker(&waker);
+        let mut performed = task.0.lock().unwrap();
+        let is_pending = performed
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .poll(&mut context)
+            .is_pending();
+        assert!(is_pending, "it was to go to the accelerator");
+        drop(performed);
+        assert_eq!(is_woken.recv_timeout(PATIENT), Ok(()));
+    }
+
+    #[test]
+    fn a_task_that_blocks_the_drivers_only_thread_still_gets_its_answer() {
+        let (answered, are_answered) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let by_card = runtime.block_on(async {
+                let options = Options {
+                    offload: Offload::EVERYTHING,
+                    ..Options::default()
+                };
+                let ring: Box<dyn Accelerator> = Box::new(Ring::default());
+                let router = Router::start_on_tokio(vec![ring], options).unwrap();
+                while router.requests().card == 0 {
+                    router.perform_async(digest()).await.unwrap();
+                }
+                let before = router.requests().card;
+                router.perform(digest()).unwrap();
+                router.requests().card - before
+            });
+            answered.send(by_card).unwrap();
+        });
+        assert_eq!(are_answered.recv_timeout(PATIENT), Ok(1));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::events::Events;
 use super::waiting::Waiting;
 use crate::clock::Instant;
 use rustix::event::{EventfdFlags, eventfd};
+use std::cell::Cell;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -255,8 +256,20 @@ fn step<E>(
     turn
 }
 
+thread_local! {
+    static IS_DRIVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one that a router ends only when it has ended. The code of others that is run in
+/// it, to wake them, must not wait for that.
+pub(super) fn is_this_thread() -> bool {
+    // A thread that is ending runs nobody's code any more.
+    IS_DRIVER.try_with(Cell::get).unwrap_or_default()
+}
+
 /// Drives the router until it stops.
 pub(super) fn run(shared: &Shared) {
+    IS_DRIVER.set(true);
     // Ends when the resets under way have ended, so that whoever waits for it finds every
     // accelerator let go of.
     std::thread::scope(|scope| drive(shared, scope));
@@ -271,7 +284,10 @@ fn drive<'scope>(shared: &'scope Shared, scope: &'scope std::thread::Scope<'scop
             Turn::Again => {}
             Turn::Reset(reset) => {
                 begin_reset(shared, reset, |thread, given| {
-                    let run = move || given.iter().for_each(|reset| run_reset(shared, reset));
+                    let run = move || {
+                        IS_DRIVER.set(true);
+                        given.iter().for_each(|reset| run_reset(shared, reset));
+                    };
                     thread.spawn_scoped(scope, run).map(drop)
                 });
             }

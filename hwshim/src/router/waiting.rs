@@ -20,6 +20,7 @@ use super::core::Arrival;
 use crate::accelerator::RequestId;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
 
 /// The places.
 #[derive(Default)]
@@ -169,12 +170,15 @@ impl Bell {
         BELL.try_with(Arc::clone).unwrap_or_default()
     }
 
-    /// Waits until it is rung.
-    pub(super) fn wait(&self) {
+    /// Waits until it is rung, but no longer than `patience`. Says whether it was.
+    pub(super) fn wait(&self, patience: Duration) -> bool {
         let was_rung = self.was_rung.lock();
         let was_rung = was_rung.unwrap_or_else(PoisonError::into_inner);
-        let was_rung = self.rings.wait_while(was_rung, |was_rung| !*was_rung);
-        *was_rung.unwrap_or_else(PoisonError::into_inner) = false;
+        let waited = self
+            .rings
+            .wait_timeout_while(was_rung, patience, |was_rung| !*was_rung);
+        let (mut was_rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *was_rung)
     }
 }
 
@@ -284,10 +288,10 @@ mod tests {
         std::thread::current().unpark();
         let bell = Bell::for_this_thread();
         bell.wake_by_ref();
-        bell.wait();
+        assert!(bell.wait(Duration::MAX));
         let ringer = Arc::clone(&bell);
         let rang = std::thread::spawn(move || ringer.wake_by_ref());
-        bell.wait();
+        assert!(bell.wait(Duration::MAX));
         rang.join().unwrap();
         assert!(!*bell.was_rung.lock().unwrap());
         std::thread::park();
