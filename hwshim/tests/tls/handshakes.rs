@@ -19,12 +19,14 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::server::{ClientHello, ResolvesServerCert, ResolvesServerCertUsingSni};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateCompressionAlgorithm, ClientConfig, HandshakeKind, SignatureScheme};
+use rustls::{
+    CertificateCompressionAlgorithm, ClientConfig, ClientConnection, HandshakeKind, SignatureScheme,
+};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufWriter, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, duplex};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -259,6 +261,53 @@ async fn the_flight_after_a_hello_retry_request_gets_through_a_buffer() {
     );
     accepted.unwrap();
     connected.unwrap();
+    assert_eq!(server.signatures(), (1, 0, 0));
+}
+
+/// It has tried before what it will be asked.
+#[tokio::test]
+async fn whoever_says_both_hellos_at_once_and_then_dawdles_is_one_handshake() {
+    let server = server_with_one_group().await;
+    let mut client = ClientConnection::new(wrong_guess(), server_name()).unwrap();
+    let mut hellos = Vec::new();
+    client.write_tls(&mut hellos).unwrap();
+    let (mut ours, theirs) = duplex(1 << 16);
+    ours.write_all(&hellos).await.unwrap();
+    let mut request = [0; 1024];
+    let ask = async {
+        let len = ours.read(&mut request).await.unwrap();
+        drop(ours);
+        len
+    };
+    let (len, accepted) = tokio::join!(ask, server.acceptor.accept(theirs));
+    accepted.err().expect("it went away");
+    let request = &request[..len];
+    client.read_tls(&mut &request[..]).unwrap();
+    client.process_new_packets().unwrap();
+    client.write_tls(&mut hellos).unwrap();
+
+    let (mut ours, theirs) = duplex(1 << 16);
+    let go_on = async {
+        ours.write_all(&hellos).await.unwrap();
+        let mut again = vec![0; len];
+        ours.read_exact(&mut again).await.unwrap();
+        assert_eq!(again, request);
+        while client.is_handshaking() {
+            let mut flight = [0; 4096];
+            let len = ours.read(&mut flight).await.unwrap();
+            client.read_tls(&mut &flight[..len]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        let mut end = Vec::new();
+        client.write_tls(&mut end).unwrap();
+        for byte in end {
+            ours.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        ours
+    };
+    let (_ours, accepted) = tokio::join!(go_on, server.acceptor.accept(theirs));
+    accepted.unwrap();
     assert_eq!(server.signatures(), (1, 0, 0));
 }
 
