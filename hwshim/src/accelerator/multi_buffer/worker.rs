@@ -9,9 +9,9 @@
 //!          +------------------------
 //! ```
 
-use super::super::DeviceError;
 use super::super::class::Class;
 use super::super::least::Least;
+use super::super::{DeviceError, Unverified};
 use super::gather::Gather;
 use super::work::{self, Kind, Work};
 use crate::clock::{Clock, Instant, SystemClock};
@@ -31,7 +31,7 @@ pub(super) struct Ticket(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) ticket: Ticket,
-    pub(super) output: Result<Vec<u8>, DeviceError>,
+    pub(super) output: Result<Unverified<Vec<u8>>, DeviceError>,
 }
 
 /// What batches take, by class, if one was executed.
@@ -186,9 +186,10 @@ fn run(shared: &Shared, library: &MultiBuffer) {
         inner.takes[class] = times[class].get();
         let tickets = batch.iter().map(|(ticket, _)| *ticket);
         let done = tickets.zip(outputs);
-        inner
-            .done
-            .extend(done.map(|(ticket, output)| Done { ticket, output }));
+        inner.done.extend(done.map(|(ticket, output)| Done {
+            ticket,
+            output: output.map(Unverified::new),
+        }));
         shared.announce(&mut inner);
     }
 }
