@@ -21,7 +21,9 @@ use crate::clock::Instant;
 use card_spec::telemetry::{
     BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION, card_state,
 };
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat};
+use rustix::fs::{
+    FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, lstat, open, openat,
+};
 use rustix::io::{Errno, pread, pwrite};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -418,26 +420,33 @@ fn open_directory(directory: &Path) -> Result<OwnedFd, PublishError> {
             path: directory.to_owned(),
             source,
         })?;
+    let user = rustix::process::geteuid().as_raw();
+    let untrusted = |status: &Stat| PublishError::Untrusted {
+        path: directory.to_owned(),
+        owner: status.st_uid,
+        mode: status.st_mode & 0o7777,
+        user,
+    };
+    // Whoever owns a link may have it lead elsewhere for whoever reads, later.
+    let named = lstat(directory).map_err(os_error("looked at", directory))?;
+    let is_link = FileType::from_raw_mode(named.st_mode).is_symlink();
+    if is_link && named.st_uid != user && named.st_uid != ROOT {
+        return Err(untrusted(&named));
+    }
     // Reading it is not needed, and may not be allowed, to create files in it.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = open(directory, flags, Mode::empty()).map_err(os_error("opened", directory))?;
     let status = fstat(&opened).map_err(os_error("looked at", directory))?;
-    let (owner, mode) = (status.st_uid, status.st_mode & 0o7777);
-    let user = rustix::process::geteuid().as_raw();
-    if !is_trusted(owner, mode, user) {
-        return Err(PublishError::Untrusted {
-            path: directory.to_owned(),
-            owner,
-            mode,
-            user,
-        });
+    if !is_trusted(status.st_uid, status.st_mode & 0o7777, user) {
+        return Err(untrusted(&status));
     }
     Ok(opened)
 }
 
+const ROOT: u32 = 0;
+
 /// Whether `user` may publish in a directory of `owner` with permissions `mode`.
 fn is_trusted(owner: u32, mode: u32, user: u32) -> bool {
-    const ROOT: u32 = 0;
     let by_everybody = mode & Mode::WOTH.as_raw_mode() != 0;
     // What this user opened to everybody was this user's to open: a volume that two containers
     // share often is.
@@ -601,6 +610,23 @@ mod tests {
         );
         assert!(refused.to_string().contains(theirs.to_str().unwrap()));
         assert!(!theirs.join(file_name("software:ring")).exists());
+    }
+
+    #[test]
+    fn nobody_publishes_by_way_of_somebody_elses_link() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root gives a link away");
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let (ours, link) = (parent.path().join("ours"), parent.path().join("link"));
+        std::fs::create_dir(&ours).unwrap();
+        std::os::unix::fs::symlink(&ours, &link).unwrap();
+        Publisher::create(&link, "software:ring").unwrap();
+        std::os::unix::fs::lchown(&link, Some(1001), None).unwrap();
+        let refused = Publisher::create(&link, "software:ring").unwrap_err();
+        let is_of_theirs = matches!(refused, PublishError::Untrusted { owner: 1001, .. });
+        assert!(is_of_theirs, "{refused}");
     }
 
     #[test]
