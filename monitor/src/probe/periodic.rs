@@ -72,6 +72,8 @@ where
 
     /// Asks for a look if one is due, and gives what the last one saw; `None` before the first.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<Result<P::Observation, ProbeError>>> {
+        // Before anything is asked: what comes of that is told by the next poll, however soon it is there.
+        let latest = self.runner.latest(now);
         if self.again_at.is_none_or(|at| now >= at) && self.runner.ask(self.subject.clone(), now) {
             let interval = match self.is_jittered {
                 true => about(self.interval),
@@ -79,7 +81,7 @@ where
             };
             self.again_at = Some(now.plus(interval));
         }
-        match self.runner.latest(now) {
+        match latest {
             Latest::Nothing => None,
             Latest::Seen { age, .. } if age > now.since(self.since) => None,
             Latest::Seen { observation, .. } => Some(observation),
