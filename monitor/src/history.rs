@@ -32,7 +32,7 @@ mod time;
 
 pub use anchor::{Anchor, AnchorSink, FileAnchors, SyslogAnchors, UnreadableAnchor};
 pub use archive::{Absent, ArchivedBody, Elsewhere, HISTORY_ARCHIVED};
-pub use audit::{Archives, AuditReport, Finding, Tampering};
+pub use audit::{AuditReport, Finding, Tampering, Unproven};
 pub use error::HistoryError;
 pub use event::{Event, EventTooLong, Recorded, Seq, Severity};
 pub use events::{AnchorTrouble, EVENTS_FILE, Events, Filter, Reader};

@@ -15,7 +15,7 @@ pub mod page;
 pub mod redact;
 
 use crate::history::{
-    Anchor, Archives, Elsewhere, Filter, HistoryError, Point, Reader, Recorded, SampleReader,
+    Anchor, Elsewhere, Filter, HistoryError, Point, Reader, Recorded, SampleReader,
 };
 use crate::history::{Severity, Tier, Value as Sampled, WallTime};
 use crate::led::Profile;
@@ -48,6 +48,8 @@ const LIGHT_CELLS: u32 = 300;
 const LIGHT_CELL: Duration = Duration::from_millis(100);
 /// Points of a curve: more than a chart has pixels tells nobody more.
 const POINTS_MAX: usize = 600;
+/// Where a path of the host would tell whoever gets the report nothing.
+const DIRECTORY: &str = "the directory of the history";
 /// Events of the monitor and the host that bear on any card.
 const COMMON: [&str; 9] = [
     lock::UNLOCK,
@@ -264,8 +266,10 @@ pub struct EventView {
 /// Whether the record is what was recorded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Audit {
-    /// Events that are as they were recorded.
+    /// Events that are here and as they were recorded.
     pub events: u64,
+    /// What could not be proven, as an archive is elsewhere; what could all the same, and what to do.
+    pub unproven: Vec<String>,
     /// The last that an anchor vouches for.
     pub anchored: Option<u64>,
     /// Hash of the last event.
@@ -512,7 +516,7 @@ fn recorded(
         })
         .map_err(in_short)?;
     let elsewhere = reader.elsewhere(&filter).map_err(in_short)?;
-    let told = |it: &Elsewhere| it.told("the directory of the history");
+    let told = |it: &Elsewhere| it.told(DIRECTORY);
     Ok((all, elsewhere.iter().map(told).collect()))
 }
 
@@ -607,11 +611,11 @@ fn points(
 
 fn audit(history: &Path, anchors: Result<&[Anchor], &str>) -> Result<Audit, String> {
     let reader = Reader::open(history).map_err(|error| said(&error))?;
-    let found = reader
-        .verify(anchors?, Archives::All)
-        .map_err(|error| said(&error))?;
+    let found = reader.verify(anchors?).map_err(|error| said(&error))?;
+    let unproven = found.unproven.iter();
     Ok(Audit {
         events: found.events,
+        unproven: unproven.map(|it| it.told(DIRECTORY)).collect(),
         anchored: found.anchored.map(|seq| seq.0),
         head: found.head.map(|head| hex(&head.hash)),
         finding: found.finding.map(|finding| finding.to_string()),

@@ -6,7 +6,7 @@ use card_spec::health::{self, LedEdge, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::Publisher;
-use monitor::history::{EVENTS_FILE, Filter, Reader};
+use monitor::history::{BootId, EVENTS_FILE, Event, Events, Filter, Place, Reader, Stamp};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -325,6 +325,49 @@ fn an_archive_is_one_that_others_unpack_and_a_record_that_was_changed_is_told_of
     assert_eq!(report["assessment"]["known"]["state"], "unreachable");
     let finding = report["audit"]["known"]["finding"].as_str().unwrap();
     assert!(finding.starts_with("event 2"), "{finding}");
+}
+
+#[test]
+fn an_archive_elsewhere_is_neither_a_whole_record_nor_one_that_was_changed() {
+    let mut site = Site::new();
+    site.story();
+    let history = site.path("history");
+    let mut events = Events::open(&Place::new(&history).with_archives_of(1), Vec::new()).unwrap();
+    let stamp = Stamp::now(&SystemClock, BootId::of_this_boot());
+    let event = Event::new(stamp, "transition", CARD, &"");
+    events.append(&[event]).unwrap();
+    let last = events.head().unwrap().unwrap().seq.0 - 2;
+    drop(events);
+    let name = format!("events-000000001-{last:09}.db");
+    let made = site.report("whole");
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    fs::rename(history.join(&name), site.path("elsewhere")).unwrap();
+
+    let made = site.report("without");
+    assert_eq!(made.status.code(), Some(4), "{made:?}");
+    let told = format!(
+        "events 1 to {last} are in the archive {name}, which is not in the directory of the history: put it back there"
+    );
+    let said = String::from_utf8(made.stdout).unwrap();
+    let words = format!("NOT ALL OF THE RECORD IS PROVEN: {told}");
+    assert!(said.contains(&words), "{said}");
+    let without = site.path("without");
+    let report: Value = serde_json::from_str(&read(&without, "report.json")).unwrap();
+    let audit = &report["audit"]["known"];
+    assert_eq!(
+        (&audit["finding"], &audit["events"]),
+        (&Value::Null, &2.into())
+    );
+    let unproven = audit["unproven"][0].as_str().unwrap();
+    assert!(unproven.starts_with(&told), "{unproven}");
+    assert!(read(&without, "report.html").contains("<th>not proven</th>"));
+
+    // Another of that name is no archive that was put back.
+    fs::copy(history.join(EVENTS_FILE), history.join(&name)).unwrap();
+    let made = site.report("changed");
+    assert_eq!(made.status.code(), Some(3), "{made:?}");
+    fs::rename(site.path("elsewhere"), history.join(&name)).unwrap();
+    assert_eq!(site.report("again").status.code(), Some(0));
 }
 
 #[test]

@@ -237,10 +237,10 @@ pub(super) fn before(
     needed: impl Fn(&Continued) -> bool,
     damaged: impl Fn(HistoryError) -> Result<(), HistoryError>,
 ) -> Result<(Vec<EventsFile>, Vec<Elsewhere>), HistoryError> {
-    let (mut files, mut elsewhere) = (Vec::new(), Vec::new());
+    let (mut files, mut found_elsewhere) = (Vec::new(), Vec::new());
     let mut next = file.continued()?.filter(&needed);
     if next.is_none() {
-        return Ok((files, elsewhere));
+        return Ok((files, found_elsewhere));
     }
     let mut archives = list(file.directory())?;
     while let Some(Continued { end, latest }) = next {
@@ -248,16 +248,11 @@ pub(super) fn before(
         let archive = archives.pop();
         let last_there = archive.as_ref().map_or(Seq(0), |archive| archive.last);
         if last_there < end.seq {
-            let first = last_there.next();
-            let archive = archive_before(files.last().unwrap_or(file), end.seq);
-            elsewhere.push(Elsewhere {
-                events: Absent {
-                    first,
-                    last: end.seq,
-                },
-                is_one: archive.as_ref().is_some_and(|it| it.first == first),
-                archive: archive.map(|it| it.name()),
-            });
+            let absent = Absent {
+                first: last_there.next(),
+                last: end.seq,
+            };
+            found_elsewhere.push(elsewhere(absent, files.last().unwrap_or(file)));
         }
         let Some(archive) = archive else { break };
         let opened = EventsFile::open(&archive.path).and_then(|opened| {
@@ -281,11 +276,21 @@ pub(super) fn before(
         }
         .filter(&needed);
     }
-    Ok((files, elsewhere))
+    Ok((files, found_elsewhere))
+}
+
+/// Where events are that are not beside the file `after` them.
+pub(super) fn elsewhere(events: Absent, after: &EventsFile) -> Elsewhere {
+    let archive = archive_before(after, events.last);
+    Elsewhere {
+        events,
+        is_one: archive.as_ref().is_some_and(|it| it.first == events.first),
+        archive: archive.map(|it| it.name()),
+    }
 }
 
 /// The archive that ends with that event, if the file after it, which begins with what it is, says so.
-fn archive_before(after: &EventsFile, last: Seq) -> Option<Archive> {
+pub(super) fn archive_before(after: &EventsFile, last: Seq) -> Option<Archive> {
     let said = after.get(last.next()).ok()??.event;
     let body: ArchivedBody = serde_json::from_str(&said.body).ok()?;
     let archive = Archive::named(after.directory(), &body.file)?;

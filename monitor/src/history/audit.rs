@@ -5,6 +5,8 @@
 //! anchor are vouched for by the chain alone.
 //!
 //! The chain goes through archives. Besides, the file after an archive says what that is, byte for byte.
+//! Of one that is elsewhere nothing is proven, which is neither good nor bad: what is before it and what
+//! is after it are chains of their own then.
 
 use super::anchor::Anchor;
 use super::archive::{self, Absent, Archive, ArchivedBody, Continued, Elsewhere, HISTORY_ARCHIVED};
@@ -13,20 +15,21 @@ use super::event::{GENESIS, Recorded, Seq};
 use super::events::{EventsFile, FORMAT, Filter, Reader};
 use super::place;
 use super::time::WallTime;
+use crate::report::hex;
 use rusqlite::OptionalExtension;
 use std::fmt;
 
 /// What an audit found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AuditReport {
-    /// Events that are as they were recorded, from the first on. Those that are [absent](Self::absent)
-    /// count as well.
+    /// Events that are here and as they were recorded, from the first on.
     pub events: u64,
     /// Archives that were checked.
     pub archives: u64,
-    /// Events of archives that were not there, of which nothing is known but the end.
-    pub absent: Vec<Absent>,
-    /// The last of them.
+    /// Events that are not here, of which nothing was proven: neither that they are as they were recorded
+    /// nor that they are not.
+    pub unproven: Vec<Unproven>,
+    /// The last event.
     pub head: Option<Anchor>,
     /// The last event that an anchor vouches for. Nothing but the chain speaks for later ones.
     pub anchored: Option<Seq>,
@@ -35,10 +38,52 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// Whether nothing speaks against the events.
+    /// Whether all events are proven to be as they were recorded. Where they are not, nothing need
+    /// speak against them: see [`AuditReport::finding`].
     #[must_use]
-    pub const fn is_clean(&self) -> bool {
-        self.finding.is_none()
+    pub const fn is_proven(&self) -> bool {
+        self.finding.is_none() && self.unproven.is_empty()
+    }
+}
+
+/// Events of an archive that is not here, or of several in a row, and what holds on either side.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unproven {
+    /// Which, and where they are.
+    pub elsewhere: Elsewhere,
+    /// The last event before them, if there is one. Only they can show that they go on from it.
+    pub before: Option<Anchor>,
+    /// The last event up to that one that an anchor vouches for.
+    pub anchored: Option<Seq>,
+    /// The last of them, by the word of what goes on from it: with any other, that would not fit.
+    pub end: Anchor,
+}
+
+impl Unproven {
+    /// Which they are, what to do about it, and what is proven all the same.
+    #[must_use]
+    pub fn told(&self, directory: &str) -> String {
+        let Self {
+            elsewhere,
+            before,
+            anchored,
+            end,
+        } = self;
+        let before = before.map_or_else(String::new, |before| {
+            let vouched = anchored.map_or_else(
+                || "no anchor vouches for it".to_owned(),
+                |seq| format!("anchors vouch up to {seq}"),
+            );
+            let (seq, hash) = (before.seq, hex(&before.hash));
+            format!("what is before it ends with event {seq} and the hash {hash} ({vouched}); ")
+        });
+        format!(
+            "{}. Proven all the same: {before}what is after it goes on from event {} and the hash {}, and has its SHA-256 in event {}",
+            elsewhere.told(directory),
+            end.seq,
+            hex(&end.hash),
+            end.seq.next()
+        )
     }
 }
 
@@ -76,18 +121,6 @@ pub enum Tampering {
     Replaced,
     /// The file cannot be read there, or is not put together as it was.
     Damaged,
-    /// It was archived, and its archive is not there.
-    Missing,
-}
-
-/// Which archives have to be there.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Archives {
-    /// All of them: one that is not there is a finding.
-    All,
-    /// Those that are: the others were taken elsewhere. Of them nothing is checked, and the report says
-    /// which.
-    ThoseHere,
 }
 
 impl fmt::Display for Tampering {
@@ -99,18 +132,18 @@ impl fmt::Display for Tampering {
             Self::Truncated => "is cut off",
             Self::Replaced => "was replaced",
             Self::Damaged => "is damaged",
-            Self::Missing => "is missing",
         })
     }
 }
 
 /// How far the walk along the chain has come.
 struct Walk<'a> {
-    archives: Archives,
     /// Archives that were right.
     checked: u64,
-    /// Events that were passed by.
-    absent: Vec<Absent>,
+    /// Events that were right.
+    events: u64,
+    /// Those that were passed by.
+    unproven: Vec<Unproven>,
     /// What the next file should say of the archive before it.
     closed: Option<ArchivedBody>,
     /// The latest time so far.
@@ -130,20 +163,16 @@ enum Stop {
     Unknown(Anchor),
 }
 
-pub(super) fn verify(
-    reader: &Reader,
-    anchors: &[Anchor],
-    archives: Archives,
-) -> Result<AuditReport, HistoryError> {
+pub(super) fn verify(reader: &Reader, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
     let file = reader.file();
     let snapshot = file.connection().unchecked_transaction();
     let snapshot = snapshot.map_err(file.failed("read"))?;
     let mut ahead: Vec<_> = anchors.iter().collect();
     ahead.sort_by_key(|anchor| std::cmp::Reverse(anchor.seq));
     let mut walk = Walk {
-        archives,
         checked: 0,
-        absent: Vec::new(),
+        events: 0,
+        unproven: Vec::new(),
         closed: None,
         latest: None,
         ahead,
@@ -157,9 +186,9 @@ pub(super) fn verify(
     let finding = finding.or_else(|| walk.ahead.last().map(|anchor| walk.truncated(anchor)));
     drop(snapshot);
     Ok(AuditReport {
-        events: walk.last.map_or(0, |last| last.seq.0),
+        events: walk.events,
         archives: walk.checked,
-        absent: walk.absent,
+        unproven: walk.unproven,
         head: walk.last,
         anchored: walk.anchored,
         finding,
@@ -227,50 +256,50 @@ impl Walk<'_> {
             Ok(continued) => continued,
             Err(error) => return damage(Err(error), self.next()),
         };
-        if let Some(finding) = continued.and_then(|before| self.pass_by(&before)) {
-            return Ok(Some(finding));
+        let passed_by = continued.and_then(|before| self.pass_by(&before, file));
+        if let Some(unproven) = &passed_by
+            && let Some(anchor) = self.meet_anchors(&unproven.end)
+        {
+            return Ok(Some(self.replaced(&anchor)));
         }
         if let Some(finding) = self.goes_on(continued) {
             return Ok(Some(finding));
         }
-        if let Some(finding) = self.chain(file)? {
-            return Ok(Some(finding));
+        let changed = self.chain(file)?;
+        let said = match (&passed_by, closed) {
+            (Some(unproven), _) => said_of_absent(unproven.elsewhere.events, file),
+            (None, Some(closed)) if changed.is_none() => said_of(&closed, file)?,
+            (None, _) => None,
+        };
+        // Of what is not here only the file tells: not one of which not even the beginning fits.
+        let is_told = |unproven: &Unproven| said.is_none() && self.next() > unproven.end.seq.next();
+        let told = passed_by.filter(is_told);
+        self.unproven.extend(told);
+        match changed.or(said) {
+            Some(finding) => Ok(Some(finding)),
+            None => integrity(file, self.next()),
         }
-        let begun_after = continued.map_or(0, |before| before.end.seq.0);
-        // Of one that was passed by, nobody knows what it was.
-        if let Some(closed) = closed.filter(|closed| closed.last == begun_after)
-            && let Some(finding) = said_of(&closed, file)?
-        {
-            return Ok(Some(finding));
-        }
-        integrity(file, self.next())
     }
 
-    /// Passes by what was archived and is not there, if it may be missing.
-    fn pass_by(&mut self, before: &Continued) -> Option<Finding> {
+    /// Passes by what was archived before `file` and is not here.
+    fn pass_by(&mut self, before: &Continued, file: &EventsFile) -> Option<Unproven> {
+        let Continued { end, latest } = *before;
         let absent = Absent {
             first: self.next(),
-            last: before.end.seq,
+            last: end.seq,
         };
         if absent.last < absent.first {
             return None;
         }
-        if self.archives == Archives::All {
-            return Some(Finding {
-                seq: absent.first,
-                what: Tampering::Missing,
-                detail: format!("no archive that is here holds {absent}"),
-            });
-        }
-        self.ahead.retain(|anchor| anchor.seq >= absent.last);
-        let end = &before.end;
-        if let Some(anchor) = self.meet_anchors(end) {
-            return Some(self.replaced(&anchor));
-        }
-        self.absent.push(absent);
-        self.last = Some(*end);
-        self.latest = Some(before.latest);
-        None
+        // Anchors of events that are not here say nothing of those that are.
+        self.ahead.retain(|anchor| anchor.seq >= end.seq);
+        self.latest = Some(latest);
+        Some(Unproven {
+            elsewhere: archive::elsewhere(absent, file),
+            before: self.last.replace(end),
+            anchored: self.anchored,
+            end,
+        })
     }
 
     /// Whether a file goes on from the last event that was right.
@@ -305,6 +334,7 @@ impl Walk<'_> {
             } else if let Some(anchor) = self.meet_anchors(&anchor_of(&event)) {
                 stopped = Some(Stop::Unknown(anchor));
             } else {
+                self.events += 1;
                 self.last = Some(anchor_of(&event));
                 self.latest = self.latest.max(Some(event.event.stamp.wall));
             }
@@ -396,6 +426,32 @@ fn said_of(closed: &ArchivedBody, file: &EventsFile) -> Result<Option<Finding>, 
         what: Tampering::Damaged,
         detail,
     }))
+}
+
+/// Whether a file says of the archive before it, which is not here, that it can be that.
+fn said_of_absent(absent: Absent, file: &EventsFile) -> Option<Finding> {
+    let finding = |seq, detail| {
+        Some(Finding {
+            seq,
+            what: Tampering::Replaced,
+            detail,
+        })
+    };
+    let seq = absent.last.next();
+    match archive::archive_before(file, absent.last) {
+        Some(archive) if archive.first >= absent.first => None,
+        Some(archive) => {
+            let detail = format!(
+                "by event {seq}, the archive before it is {}, and another is here with some of that",
+                archive.name()
+            );
+            finding(archive.first, detail)
+        }
+        None => finding(
+            seq,
+            "every file that goes on from an archive begins with what that is".to_owned(),
+        ),
+    }
 }
 
 /// Says what became of the event after `last`, in whose place `event` stands.

@@ -5,7 +5,7 @@
 
 use super::anchor::{Anchor, AnchorSink};
 use super::archive::{self, Archive, Continued, Elsewhere, HISTORY_ARCHIVED};
-use super::audit::{self, Archives, AuditReport};
+use super::audit::{self, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
 use super::place::{self, AtPowerCut, Format, Place};
@@ -431,12 +431,8 @@ impl Reader {
     ///
     /// If a file cannot be read for a reason that says nothing about what is in it. Damage is
     /// no error but a finding.
-    pub fn verify(
-        &self,
-        anchors: &[Anchor],
-        archives: Archives,
-    ) -> Result<AuditReport, HistoryError> {
-        audit::verify(self, anchors, archives)
+    pub fn verify(&self, anchors: &[Anchor]) -> Result<AuditReport, HistoryError> {
+        audit::verify(self, anchors)
     }
 }
 
@@ -1058,14 +1054,14 @@ mod tests {
         let directory = &root.path().join("history");
         let recorded = older(directory);
         let reader = Reader::open(directory).unwrap();
-        assert!(reader.verify(&[], Archives::All).unwrap().is_clean());
+        assert!(reader.verify(&[]).unwrap().is_proven());
         let some = reader.query(&of_kinds(&["firmware", "stop"])).unwrap();
         assert_eq!(some, recorded[1..]);
         drop(reader);
         assert_eq!(version(directory), 1, "who reads changed it");
         let events = Events::open(&Place::new(directory), Vec::new()).unwrap();
         assert_eq!(events.query(&Filter::default()).unwrap(), recorded);
-        assert!(events.verify(&[], Archives::All).unwrap().is_clean());
+        assert!(events.verify(&[]).unwrap().is_proven());
         drop(events);
         assert_eq!(version(directory), 3);
         // Once is enough.

@@ -17,7 +17,7 @@
 
 use super::anchor::{Anchor, AnchorSink, FileAnchors};
 use super::archive::{self, Archive};
-use super::audit::{Archives, AuditReport, Finding, Tampering};
+use super::audit::{AuditReport, Finding, Tampering};
 use super::error::HistoryError;
 use super::events::{EVENTS_FILE, Events, Reader};
 use super::place::{self, Place};
@@ -133,7 +133,8 @@ pub fn snapshot(
     }
     place::sync_directory(&partial)?;
     let took = clock.now().since(begun);
-    let restored = restore_verify(&partial, &[], Archives::ThoseHere, clock)?;
+    // What is missing here is missing there, and is no reason not to copy the rest.
+    let restored = restore_verify(&partial, &[], clock)?;
     if let Some(finding) = &restored.audit.finding {
         return Err(HistoryError::Corrupt {
             path: events,
@@ -169,7 +170,6 @@ pub fn snapshot(
 pub fn restore_verify(
     directory: &Path,
     anchors: &[Anchor],
-    archives: Archives,
     clock: &dyn Clock,
 ) -> Result<Restored, HistoryError> {
     let begun = clock.now();
@@ -184,8 +184,8 @@ pub fn restore_verify(
         anchors.iter().partition(|anchor| anchor.seq.0 <= end);
     let last = later.iter().map(|anchor| anchor.seq.0).max();
     let known: Vec<_> = known.into_iter().chain(&own).copied().collect();
-    let mut audit = reader.verify(&known, archives)?;
-    if own.is_none() && there.is_some() && audit.is_clean() {
+    let mut audit = reader.verify(&known)?;
+    if own.is_none() && there.is_some() && audit.finding.is_none() {
         audit.finding = Some(Finding {
             seq: audit.anchored.unwrap_or_default().next(),
             what: Tampering::Replaced,

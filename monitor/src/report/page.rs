@@ -97,7 +97,13 @@ pub fn html(report: &Report, drawing: &str) -> String {
                         audit.finding.clone().unwrap_or_else(|| "none".to_owned()),
                     ),
                 ]
-                .into_iter(),
+                .into_iter()
+                .chain(
+                    audit
+                        .unproven
+                        .iter()
+                        .map(|unproven| ("not proven".to_owned(), unproven.clone())),
+                ),
             )
         },
     );

@@ -9,8 +9,8 @@ use fastrand::Rng;
 use hwshim::clock::{Instant, SystemClock};
 use hwshim::telemetry;
 use monitor::history::{
-    Absent, Anchor, ArchivedBody, Archives, Elsewhere, Event, Events, Filter, HISTORY_ARCHIVED,
-    Place, Reader, Recorded, Samples, Seq, Source, Tampering, WallTime, restore_verify, snapshot,
+    Absent, Anchor, ArchivedBody, Elsewhere, Event, Events, Filter, HISTORY_ARCHIVED, Place,
+    Reader, Recorded, Samples, Seq, Source, Tampering, WallTime, restore_verify, snapshot,
 };
 use monitor::lock::{self, Change};
 use monitor::report::redact::Redactor;
@@ -45,6 +45,10 @@ fn numbers(path: &Path) -> (u64, u64) {
     (first.parse().unwrap(), last.parse().unwrap())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|it| format!("{it:02x}")).collect()
+}
+
 #[test]
 fn a_file_that_is_full_becomes_an_archive_from_which_the_next_goes_on() {
     let root = scratch();
@@ -71,12 +75,7 @@ fn a_file_that_is_full_becomes_an_archive_from_which_the_next_goes_on() {
         assert_eq!(body.file, path.file_name().unwrap().to_str().unwrap());
         assert_eq!((body.first, body.last), (first, last));
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let digits: String = digest
-            .as_ref()
-            .iter()
-            .map(|it| format!("{it:02x}"))
-            .collect();
-        assert_eq!(body.sha256, digits);
+        assert_eq!(body.sha256, hex(digest.as_ref()));
         let anchors = layout.anchors();
         assert!(
             anchors
@@ -95,12 +94,7 @@ fn a_file_that_is_full_becomes_an_archive_from_which_the_next_goes_on() {
     drop(events);
     let reader = layout.reader().unwrap();
     assert_eq!(reader.get(Seq(total + 1)).unwrap().unwrap().event, about);
-    assert!(
-        reader
-            .verify(&layout.anchors(), Archives::All)
-            .unwrap()
-            .is_clean()
-    );
+    assert!(reader.verify(&layout.anchors()).unwrap().is_proven());
     // Whoever goes on later leaves them as they are.
     drop(reader);
     drop(layout.open().unwrap());
@@ -215,12 +209,7 @@ fn who_has_the_file_open_with_another_tool_puts_an_archive_off_and_that_is_said(
         events.append(&[late]).unwrap();
     }
     assert_eq!(layout.archives().len(), 1);
-    assert!(
-        events
-            .verify(&layout.anchors(), Archives::All)
-            .unwrap()
-            .is_clean()
-    );
+    assert!(events.verify(&layout.anchors()).unwrap().is_proven());
 }
 
 /// The calls with which files and names are changed, and of how many of them one is tried: where there
@@ -324,29 +313,17 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
     drop(layout.fill(EVENTS));
     let anchors = layout.anchors();
     let archives = layout.archives();
+    let whole = layout.reader().unwrap().query(&Filter::default()).unwrap();
     for taken in [0, 1] {
         let (first, last) = numbers(&archives[taken]);
         let elsewhere = root.path().join("elsewhere.db");
         fs::rename(&archives[taken], &elsewhere).unwrap();
         let reader = layout.reader().unwrap();
         let total = reader.head().unwrap().unwrap().seq.0;
-        let found = reader
-            .verify(&anchors, Archives::All)
-            .unwrap()
-            .finding
-            .unwrap();
-        assert_eq!((found.seq, found.what), (Seq(first), Tampering::Missing));
-        let words = format!("events {first} to {last}");
-        assert!(found.detail.contains(&words), "{found}");
-        // For who knows that, the others are checked.
-        let rest = reader.verify(&anchors, Archives::ThoseHere).unwrap();
-        assert!(rest.is_clean(), "{:?}", rest.finding);
         let absent = Absent {
             first: Seq(first),
             last: Seq(last),
         };
-        assert_eq!((rest.events, &*rest.absent), (total, &[absent][..]));
-        // It is told what is not read, where that was asked for.
         let elsewhere_now = Elsewhere {
             events: absent,
             archive: Some(
@@ -359,6 +336,23 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
             ),
             is_one: true,
         };
+        // Of what is in it nothing is proven, and the others are checked.
+        let found = reader.verify(&anchors).unwrap();
+        assert_eq!(found.finding, None);
+        assert!(!found.is_proven());
+        assert_eq!(found.events, total - absent.count());
+        assert_eq!(found.archives, archives.len() as u64 - 1);
+        assert_eq!(found.anchored, anchors.last().map(|last| last.seq));
+        let [unproven] = &*found.unproven else {
+            panic!("{:?}", found.unproven);
+        };
+        assert_eq!(unproven.elsewhere, elsewhere_now);
+        let hash_of = |seq| whole.iter().find(|it| it.seq.0 == seq).map(|it| it.hash);
+        assert_eq!(unproven.before.map(|it| it.hash), hash_of(first - 1));
+        assert_eq!(Some(unproven.end.hash), hash_of(last));
+        let vouched = anchors.iter().map(|it| it.seq).filter(|seq| seq.0 < first);
+        assert_eq!(unproven.anchored, vouched.max());
+        // It is told what is not read, where that was asked for.
         assert_eq!(
             reader.elsewhere(&Filter::default()).unwrap(),
             [elsewhere_now]
@@ -377,12 +371,8 @@ fn an_archive_that_was_taken_elsewhere_is_missing_and_only_that() {
         drop(events);
         fs::rename(&elsewhere, &archives[taken]).unwrap();
         drop(layout.open().unwrap());
-        let whole = layout
-            .reader()
-            .unwrap()
-            .verify(&anchors, Archives::All)
-            .unwrap();
-        assert!(whole.is_clean(), "{:?}", whole.finding);
+        let again = layout.reader().unwrap().verify(&anchors).unwrap();
+        assert!(again.is_proven(), "{again:?}");
     }
 }
 
@@ -407,6 +397,7 @@ fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() 
     let layout = layout(root.path());
     drop(layout.fill(EVENTS));
     let archives = layout.archives();
+    let whole = layout.reader().unwrap().query(&Filter::default()).unwrap();
     let ran = |arguments: &[&str], status: i32, words: &str| {
         let (code, said) = cardmon(root.path(), arguments);
         assert_eq!(code, Some(status), "{arguments:?}: {said}");
@@ -419,10 +410,25 @@ fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() 
     let (first, last) = numbers(&archives[1]);
     let bytes = fs::read(&archives[1]).unwrap();
     fs::remove_file(&archives[1]).unwrap();
-    let missing = format!("no archive that is here holds events {first} to {last}");
-    ran(&["audit", "verify"], 3, &missing);
-    ran(&["audit", "verify"], 3, "--without-archives");
-    let unchecked = format!("events {first} to {last} were not checked");
+    let name = archives[1].file_name().unwrap().to_str().unwrap();
+    let hash_of = |seq: u64| hex(&whole[usize::try_from(seq).unwrap() - 1].hash);
+    let (before, end) = (hash_of(first - 1), hash_of(last));
+    let directory = layout.history.display();
+    let missing = format!(
+        "events {first} to {last} are in the archive {name}, which is not in {directory}: put it back there"
+    );
+    for words in [
+        &*format!("NOT PROVEN: {missing}"),
+        &format!(
+            "ends with event {} and the hash {before} (anchors",
+            first - 1
+        ),
+        &format!("goes on from event {last} and the hash {end}, and has its SHA-256"),
+        "--without-archives",
+    ] {
+        ran(&["audit", "verify"], 4, words);
+    }
+    let unchecked = format!("not checked: {missing}");
     ran(&["audit", "verify", "--without-archives"], 0, &unchecked);
     let not_shown = format!("not all is shown: events {first} to {last} are in the archive");
     ran(&["history"], 0, &not_shown);
@@ -430,13 +436,98 @@ fn cardmon_reads_and_checks_archives_and_says_which_is_missing_or_was_changed() 
     let mut changed = bytes;
     changed[95] ^= 1;
     fs::write(&archives[1], changed).unwrap();
-    let name = archives[1].file_name().unwrap().to_str().unwrap();
     for arguments in [
         &["audit", "verify"][..],
         &["audit", "verify", "--without-archives"],
     ] {
         ran(arguments, 3, &format!("{name}: its SHA-256 is"));
     }
+    // What is wrong beside one that is missing is worse than that.
+    fs::remove_file(&archives[1]).unwrap();
+    let seq = numbers(&archives[2]).0 + 1;
+    change(
+        &archives[2],
+        &format!("UPDATE event SET body = 'x' WHERE seq = {seq}"),
+    );
+    let changed = format!("event {seq} was edited");
+    for arguments in [
+        &["audit", "verify"][..],
+        &["audit", "verify", "--without-archives"],
+    ] {
+        ran(arguments, 3, &changed);
+        ran(arguments, 3, &missing);
+    }
+}
+
+#[test]
+fn cardmon_tells_a_snapshot_without_an_archive_from_one_that_was_changed() {
+    let root = scratch();
+    let layout = layout(root.path());
+    let mut events = layout.fill(EVENTS);
+    let place = Place::new(&layout.history);
+    let mut samples = Samples::open(&place, event(1).stamp.wall).unwrap().samples;
+    let source = Source::Quiesced {
+        events: &mut events,
+        samples: &mut samples,
+    };
+    let target = root.path().join("copy");
+    snapshot(source, &target, &SystemClock).unwrap();
+    let verify = ["restore", "--verify", target.to_str().unwrap()];
+    let told = |more: &[&str], status: i32, words: &str| {
+        let (code, said) = cardmon(root.path(), &[&verify[..], more].concat());
+        assert_eq!(code, Some(status), "{said}");
+        assert!(said.contains(words), "{words}: {said}");
+    };
+    told(&[], 0, "are as they were recorded");
+    let archive = target.join(layout.archives()[0].file_name().unwrap());
+    fs::remove_file(&archive).unwrap();
+    let (_, last) = numbers(&archive);
+    let missing = format!("events 1 to {last} are in the archive");
+    told(&[], 4, &format!("NOT PROVEN: {missing}"));
+    told(&[], 4, &format!("not in {}: put it back", target.display()));
+    told(
+        &["--without-archives"],
+        0,
+        &format!("not checked: {missing}"),
+    );
+    change(
+        &target.join("events.db"),
+        "UPDATE event SET body = 'x' WHERE seq = (SELECT max(seq) FROM event)",
+    );
+    told(&[], 3, "was edited");
+    told(&["--without-archives"], 3, "was edited");
+}
+
+#[test]
+fn what_cannot_have_been_before_a_file_is_not_taken_for_an_archive_elsewhere() {
+    let root = scratch();
+    let found = |layout: &Layout| {
+        let audit = layout.reader().unwrap().verify(&layout.anchors()).unwrap();
+        let finding = audit.finding.unwrap_or_else(|| panic!("was not found"));
+        (finding.seq.0, finding.what)
+    };
+    // The same events up to there, and not the archive that was gone on from.
+    let layout = layout(root.path());
+    drop(layout.fill(EVENTS));
+    let root = scratch();
+    let other = Layout::below(root.path()).with_archives_of(ARCHIVE_BYTES / 2);
+    drop(other.fill(EVENTS));
+    let (archive, shorter) = (&layout.archives()[0], &other.archives()[0]);
+    assert!(numbers(shorter).1 < numbers(archive).1);
+    fs::remove_file(archive).unwrap();
+    fs::copy(shorter, layout.history.join(shorter.file_name().unwrap())).unwrap();
+    assert_eq!(found(&layout), (1, Tampering::Replaced));
+
+    // The beginning was taken away, as if it had been archived.
+    let root = scratch();
+    let layout = Layout::below(root.path());
+    drop(layout.fill(20));
+    change(
+        &layout.history.join("events.db"),
+        "INSERT INTO continued SELECT 1, seq, hash, wall_ns, wall_ns FROM event WHERE seq = 10;
+         DELETE FROM event WHERE seq <= 10",
+    );
+    assert_eq!(found(&layout), (11, Tampering::Replaced));
 }
 
 #[test]
@@ -484,6 +575,13 @@ fn who_reads_is_told_what_of_it_is_in_an_archive_elsewhere() {
             page.contains("Not all that is on record"),
             !report.elsewhere.is_empty()
         );
+        let audit = report.audit.known().unwrap();
+        assert_eq!(audit.finding, None);
+        for (unproven, elsewhere) in audit.unproven.iter().zip(&report.elsewhere) {
+            assert!(unproven.starts_with(elsewhere), "{unproven}");
+            assert!(page.contains(unproven), "{page}");
+        }
+        assert_eq!(audit.unproven.len(), report.elsewhere.len());
         report.elsewhere
     };
     let say = |told: &str, directory: &str| {
@@ -667,14 +765,11 @@ fn a_snapshot_takes_archives_along_and_says_so_if_one_is_taken_from_it() {
         assert_eq!(made.restored.audit.archives, archives.len() as u64);
         assert!(made.bytes > ARCHIVE_BYTES * archives.len() as u64);
         let anchors = layout.anchors();
-        let restored = restore_verify(&target, &anchors, Archives::All, &SystemClock).unwrap();
-        assert!(restored.audit.is_clean(), "{:?}", restored.audit.finding);
+        let restored = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        assert!(restored.audit.is_proven(), "{:?}", restored.audit);
         fs::remove_file(target.join(archives[1].file_name().unwrap())).unwrap();
-        let restored = restore_verify(&target, &anchors, Archives::All, &SystemClock).unwrap();
-        let finding = restored.audit.finding.unwrap();
-        assert_eq!(finding.what, Tampering::Missing);
-        let rest = restore_verify(&target, &anchors, Archives::ThoseHere, &SystemClock).unwrap();
-        assert!(rest.audit.is_clean(), "{:?}", rest.audit.finding);
+        let rest = restore_verify(&target, &anchors, &SystemClock).unwrap();
+        assert_eq!((rest.audit.finding, rest.audit.unproven.len()), (None, 1));
         // It can be gone on with, as it is.
         let again = Layout::below(&root.path().join(format!("{mode} again")));
         fs::create_dir(root.path().join(format!("{mode} again"))).unwrap();
@@ -690,7 +785,7 @@ fn a_snapshot_takes_archives_along_and_says_so_if_one_is_taken_from_it() {
         samples: &mut samples,
     };
     let made = snapshot(source, &root.path().join("less"), &SystemClock).unwrap();
-    assert_eq!(made.restored.audit.absent.len(), 1);
+    assert_eq!(made.restored.audit.unproven.len(), 1);
 }
 
 /// `fixtures/history/schema-2.db` was written by the version before there were archives.
@@ -759,9 +854,10 @@ impl Original {
 }
 
 /// What should be found: the event that is wrong first and in which way, or whatever; and whether the
-/// archive is named.
+/// archive is named. Only of one that is not there, nothing but that.
 enum Expected {
     Finding(u64, Tampering),
+    Unproven(u64, u64),
     Named,
     Any,
 }
@@ -800,30 +896,32 @@ fn whatever_is_changed_in_an_archive_or_with_it_is_found() {
         let context = format!("seed {seed}: {name}");
         let (path, expected) = mutate(directory.path(), &original, &mut Rng::with_seed(seed));
         let reader = Reader::open(directory.path()).unwrap();
-        // Whether somebody took archives elsewhere or not.
-        let strict = reader.verify(&original.anchors, Archives::All).unwrap();
-        let lenient = reader
-            .verify(&original.anchors, Archives::ThoseHere)
-            .unwrap();
-        let finding = strict
+        let audit = reader.verify(&original.anchors).unwrap();
+        assert!(!audit.is_proven(), "{context}: was not found");
+        if let Expected::Unproven(first, last) = expected {
+            let (first, last) = (Seq(first), Seq(last));
+            let absent: Vec<_> = audit
+                .unproven
+                .iter()
+                .map(|it| it.elsewhere.events)
+                .collect();
+            assert_eq!(audit.finding, None, "{context}");
+            assert_eq!(absent, [Absent { first, last }], "{context}");
+            continue;
+        }
+        let finding = audit
             .finding
-            .unwrap_or_else(|| panic!("{context}: was not found"));
+            .unwrap_or_else(|| panic!("{context}: was taken for elsewhere"));
         let file = path.file_name().unwrap().to_str().unwrap();
         match expected {
             Expected::Finding(seq, what) => {
                 assert_eq!((finding.seq.0, finding.what), (seq, what), "{context}");
             }
             Expected::Named => assert!(finding.detail.contains(file), "{context}: {finding}"),
-            Expected::Any => {}
+            // What does not fit is not believed that something is before it.
+            Expected::Any => assert_eq!(audit.unproven, [], "{context}"),
+            Expected::Unproven(..) => {}
         }
-        if finding.what == Tampering::Missing && lenient.finding.is_none() {
-            assert!(!lenient.absent.is_empty(), "{context}");
-            continue;
-        }
-        assert!(
-            lenient.finding.is_some(),
-            "{context}: was not found without archives"
-        );
     }
     // Nothing was wrong before.
     assert!(original.events.len() as u64 > EVENTS);
@@ -877,8 +975,8 @@ fn cut_off(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Ex
 fn remove(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {
     let (_, path) = original.any(directory, rng);
     fs::remove_file(&path).unwrap();
-    let (first, _) = numbers(&path);
-    (path, Expected::Finding(first, Tampering::Missing))
+    let (first, last) = numbers(&path);
+    (path, Expected::Unproven(first, last))
 }
 
 fn shift(directory: &Path, original: &Original, rng: &mut Rng) -> (PathBuf, Expected) {

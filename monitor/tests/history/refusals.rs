@@ -3,7 +3,7 @@
 use crate::support::{
     Ended, Layout, acknowledged, check_all, event, scratch, traced_writer, writer,
 };
-use monitor::history::{Archives, HistoryError};
+use monitor::history::HistoryError;
 use rusqlite::Connection;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -80,7 +80,7 @@ fn a_damaged_history_can_still_be_read_and_is_not_begun_anew() {
     fs::write(&file, &bytes).unwrap();
     refused(&layout, &["restore a snapshot"]);
     let reader = layout.reader().unwrap();
-    assert!(!reader.verify(&[], Archives::All).unwrap().is_clean());
+    assert!(!reader.verify(&[]).unwrap().is_proven());
 }
 
 #[test]

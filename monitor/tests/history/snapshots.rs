@@ -3,8 +3,8 @@
 use crate::support::{Layout, check_all, event, scratch};
 use hwshim::clock::SystemClock;
 use monitor::history::{
-    Archives, Place, Point, SampleReader, Samples, Source, Tampering, Tier, Value, WallTime,
-    restore_verify, snapshot,
+    Place, Point, SampleReader, Samples, Source, Tampering, Tier, Value, WallTime, restore_verify,
+    snapshot,
 };
 use std::fs;
 use std::path::Path;
@@ -53,14 +53,14 @@ fn a_quiesced_snapshot_misses_nothing_and_can_be_gone_on_with() {
         (made.missing_events, made.head),
         (0, events.head().unwrap())
     );
-    assert!(made.restored.audit.is_clean());
+    assert!(made.restored.audit.is_proven());
     // What was not committed before is in it.
     assert_eq!(count(&target), 25);
 
     events.append(&[event(131)]).unwrap();
     events.anchor(event(131).stamp.monotonic);
-    let restored = restore_verify(&target, &layout.anchors(), Archives::All, &SystemClock).unwrap();
-    assert!(restored.audit.is_clean());
+    let restored = restore_verify(&target, &layout.anchors(), &SystemClock).unwrap();
+    assert!(restored.audit.is_proven());
     assert_eq!((restored.audit.events, restored.behind_events), (130, 1));
 
     // Gone back to: the files in another place, where others are told of its head.
@@ -117,11 +117,11 @@ fn a_snapshot_that_was_changed_is_found_out() {
     assert!(error.to_string().contains("is there already"), "{error}");
     // An older copy of one file beside a newer head.
     fs::copy(older.join("events.db"), target.join("events.db")).unwrap();
-    let restored = restore_verify(&target, &layout.anchors(), Archives::All, &SystemClock).unwrap();
+    let restored = restore_verify(&target, &layout.anchors(), &SystemClock).unwrap();
     let finding = restored.audit.finding.unwrap();
     assert_eq!((finding.seq.0, finding.what), (151, Tampering::Truncated));
     fs::remove_file(target.join("events.db")).unwrap();
-    restore_verify(&target, &[], Archives::All, &SystemClock).unwrap_err();
+    restore_verify(&target, &[], &SystemClock).unwrap_err();
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_snapshot_does_not_choose_which_anchors_count() {
     };
     snapshot(source, &target, &SystemClock).unwrap();
     let found = |anchors: &[_]| {
-        let restored = restore_verify(&target, anchors, Archives::All, &SystemClock).unwrap();
+        let restored = restore_verify(&target, anchors, &SystemClock).unwrap();
         restored.audit.finding.map(|finding| finding.what)
     };
     assert_eq!(found(&layout.anchors()), None);

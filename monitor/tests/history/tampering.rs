@@ -2,7 +2,7 @@
 
 use crate::support::{Layout, event, scratch, seeds};
 use fastrand::Rng;
-use monitor::history::{Anchor, Archives, Filter, Reader, Recorded, Tampering};
+use monitor::history::{Anchor, Filter, Reader, Recorded, Tampering};
 use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, params};
 use std::fs;
@@ -112,7 +112,7 @@ fn look(directory: &Path, original: &Original) -> Found {
     let Ok(reader) = Reader::open(directory) else {
         return Found::Refused;
     };
-    let Ok(audit) = reader.verify(&original.anchors, Archives::All) else {
+    let Ok(audit) = reader.verify(&original.anchors) else {
         return Found::Refused;
     };
     match audit.finding {

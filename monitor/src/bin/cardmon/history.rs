@@ -14,9 +14,8 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::{
-    Absent, Anchor, Archives, AuditReport, Events, FileAnchors, Filter, HistoryError, Place,
-    Reader, Recorded, SampleReader, Samples, Severity, Snapshot, Source, Tampering, WallTime,
-    restore_verify,
+    Anchor, AuditReport, Events, FileAnchors, Filter, HistoryError, Place, Reader, Recorded,
+    SampleReader, Samples, Severity, Snapshot, Source, WallTime, restore_verify,
 };
 use monitor::record::casebook::{self, IncidentBody};
 use monitor::record::{
@@ -44,20 +43,25 @@ the history was put back, so move the file of anchors aside as well.
 Exit status:
   0  the snapshot can be gone back to
   1  it could not be opened or read
-  3  it is not what was recorded";
+  3  it is not what was recorded
+  4  what is in it is as it was recorded, and an archive is not: that was not proven";
 
 pub(crate) const AUDIT_HELP: &str = "\
 Archives (events-FIRST-LAST.db) are checked with the file of events beside which they are, in their
-order. One that is not there is not what was recorded, unless you say that it was taken elsewhere:
-keep those, and check them by putting them back.
+order. Of one that is not there nothing can be proven: whether it was taken elsewhere, which you may
+say, or removed. What is before it and after it is checked all the same. Keep those that you take
+elsewhere, and check them by putting them back.
 
 Exit status:
-  0  all is as it was recorded
+  0  all is as it was recorded; with --without-archives all that is here
   1  it could not be opened or read
-  3  something is not what was recorded, or is missing";
+  3  something is not what was recorded
+  4  all that is here is as it was recorded, and an archive is not here: not all was proven";
 
 /// Exit status of an audit that found something.
-const TAMPERED: u8 = 3;
+pub(crate) const TAMPERED: u8 = 3;
+/// Exit status of one that found nothing, and could not look at all.
+pub(crate) const UNPROVEN: u8 = 4;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct HistoryArguments {
@@ -80,7 +84,7 @@ pub(crate) struct HistoryArguments {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {
     /// Check every event, the chain they are in, and the chain against its anchors. Exit status 3
-    /// if something is not what was recorded.
+    /// if something is not what was recorded, 4 if not all could be proven.
     #[command(after_help = AUDIT_HELP)]
     Verify {
         /// Archives may be missing, as they were taken elsewhere; those that are here are checked.
@@ -390,7 +394,7 @@ pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
     let found = place.find()?;
     let anchors = anchors_of(&found.anchors)?;
     let reader = open(Reader::open(&found.directory))?;
-    let report = reader.verify(&anchors, archives(*without_archives));
+    let report = reader.verify(&anchors);
     let report = report.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     let vouched = report.anchored.map_or_else(
@@ -403,39 +407,53 @@ pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
         reader.path().display(),
         counted(&report)
     )?;
-    for absent in &report.absent {
-        writeln!(out, "{}", unchecked(*absent))?;
-    }
-    let Some(finding) = &report.finding else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    writeln!(
-        out,
-        "NOT WHAT WAS RECORDED: {}",
-        escaped(&finding.to_string())
-    )?;
-    let advice = match finding.what {
-        Tampering::Missing => {
-            "what follows was not checked; put the archive back, or if it was taken elsewhere, say --without-archives"
-        }
-        _ => "what follows it proves nothing; keep a copy of the directory as evidence",
-    };
-    writeln!(out, "{advice}")?;
-    Ok(ExitCode::from(TAMPERED))
+    Ok(judged(
+        &mut out,
+        &report,
+        &found.directory,
+        *without_archives,
+    )?)
 }
 
-/// Which have to be there, by what the operator says.
-const fn archives(may_be_missing: bool) -> Archives {
-    match may_be_missing {
-        true => Archives::ThoseHere,
-        false => Archives::All,
+/// Says what was not found to be as it was recorded, of a history in that directory; the exit status for
+/// that.
+fn judged(
+    out: &mut impl Write,
+    report: &AuditReport,
+    directory: &Path,
+    without_archives: bool,
+) -> io::Result<ExitCode> {
+    let directory = directory.to_string_lossy();
+    let what = match without_archives {
+        true => "not checked",
+        false => "NOT PROVEN",
+    };
+    for unproven in &report.unproven {
+        let told = escaped(&unproven.told(&directory));
+        writeln!(out, "{what}: {told}")?;
     }
+    if let Some(finding) = &report.finding {
+        let finding = escaped(&finding.to_string());
+        writeln!(
+            out,
+            "NOT WHAT WAS RECORDED: {finding}\n\
+             what follows it proves nothing; keep a copy of the directory as evidence"
+        )?;
+        return Ok(ExitCode::from(TAMPERED));
+    }
+    if report.is_proven() || without_archives {
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(
+        out,
+        "nothing else is wrong; check again with what was put back, or with --without-archives if it was taken elsewhere"
+    )?;
+    Ok(ExitCode::from(UNPROVEN))
 }
 
 /// How many events were found to be right, and in how many archives.
 fn counted(report: &AuditReport) -> String {
-    let absent = report.absent.iter().map(|absent| absent.count()).sum();
-    let events = report.events.saturating_sub(absent);
+    let events = report.events;
     match report.archives {
         0 => format!("{events} events are as they were recorded"),
         1 => format!("{events} events, with those of 1 archive, are as they were recorded"),
@@ -443,10 +461,6 @@ fn counted(report: &AuditReport) -> String {
             format!("{events} events, with those of {archives} archives, are as they were recorded")
         }
     }
-}
-
-fn unchecked(absent: Absent) -> String {
-    format!("{absent} were not checked: their archive is not here")
 }
 
 pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode> {
@@ -532,8 +546,7 @@ pub(crate) fn figures(made: &Snapshot) -> Value {
 pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
     let anchors = anchors_of(&found.anchors)?;
-    let archives = archives(arguments.without_archives);
-    let restored = restore_verify(&arguments.verify, &anchors, archives, &SystemClock);
+    let restored = restore_verify(&arguments.verify, &anchors, &SystemClock);
     let restored = restored.map_err(|error| anyhow::anyhow!(said(&error)))?;
     let mut out = anstream::stdout();
     writeln!(
@@ -544,16 +557,6 @@ pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> 
         restored.behind_events,
         restored.took.as_secs_f64()
     )?;
-    for absent in &restored.audit.absent {
-        writeln!(out, "{}", unchecked(*absent))?;
-    }
-    let Some(finding) = &restored.audit.finding else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    writeln!(
-        out,
-        "NOT WHAT WAS RECORDED: {}",
-        escaped(&finding.to_string())
-    )?;
-    Ok(ExitCode::from(TAMPERED))
+    let (directory, without) = (&arguments.verify, arguments.without_archives);
+    Ok(judged(&mut out, &restored.audit, directory, without)?)
 }

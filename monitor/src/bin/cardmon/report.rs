@@ -1,6 +1,6 @@
 //! `cardmon report`: bundles what whoever takes a card back needs to know.
 
-use crate::history::{anchors_of, escaped, time};
+use crate::history::{TAMPERED, UNPROVEN, anchors_of, escaped, time};
 use crate::places::ReadPlace;
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
@@ -20,11 +20,8 @@ The bundle holds report.html (for people, needs no other file), report.json, eve
 held.svg and MANIFEST.sha256 (sha256sum -c). It is made from the card's telemetry page, /sys and
 the history; no monitor need run, and what could not be had says why. Keys, the environment,
 this host's name and network addresses are not in it; reasons that operators gave for changes
-are. Exit status: 0; 1 if nothing was written; 3 if the record is not what was recorded, which
-the report says too.";
-
-/// Exit status if the record was tampered with.
-const TAMPERED: u8 = 3;
+are. Exit status: 0; 1 if nothing was written; 3 if the record is not what was recorded; 4 if not
+all of it could be proven, as an archive is elsewhere. The report says either too.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -90,11 +87,11 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let files = bundle::files(&report).map_err(in_short)?;
     bundle::write(&files, &out, report.made_unix_ms).map_err(in_short)?;
     summary(&report, &out).context("the summary could not be printed")?;
-    let finding = report
-        .audit
-        .known()
-        .and_then(|audit| audit.finding.as_ref());
-    Ok(finding.map_or(ExitCode::SUCCESS, |_| ExitCode::from(TAMPERED)))
+    Ok(match report.audit.known() {
+        Some(audit) if audit.finding.is_some() => ExitCode::from(TAMPERED),
+        Some(audit) if !audit.unproven.is_empty() => ExitCode::from(UNPROVEN),
+        Some(_) | None => ExitCode::SUCCESS,
+    })
 }
 
 fn in_short(error: BundleError) -> anyhow::Error {
@@ -147,16 +144,16 @@ fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
             escaped(elsewhere)
         )?;
     }
-    let finding = report
-        .audit
-        .known()
-        .and_then(|audit| audit.finding.as_ref());
-    if let Some(finding) = finding {
-        writeln!(
-            print,
-            "THE RECORD IS NOT WHAT WAS RECORDED: {}",
-            escaped(finding)
-        )?;
+    let Some(audit) = report.audit.known() else {
+        return Ok(());
+    };
+    for unproven in &audit.unproven {
+        let unproven = escaped(unproven);
+        writeln!(print, "NOT ALL OF THE RECORD IS PROVEN: {unproven}")?;
+    }
+    if let Some(finding) = &audit.finding {
+        let finding = escaped(finding);
+        writeln!(print, "THE RECORD IS NOT WHAT WAS RECORDED: {finding}")?;
     }
     Ok(())
 }
