@@ -4,7 +4,7 @@
 //! was committed before it asked, while the writer goes on.
 
 use super::anchor::{Anchor, AnchorSink};
-use super::archive::{self, Archive, Continued, Elsewhere, HISTORY_ARCHIVED};
+use super::archive::{self, Absent, Archive, Continued, Elsewhere, HISTORY_ARCHIVED};
 use super::audit::{self, AuditReport};
 use super::error::HistoryError;
 use super::event::{Event, GENESIS, Recorded, Seq, Severity, stored};
@@ -416,13 +416,44 @@ impl Reader {
 
     /// Where a filter would look and cannot, because an archive is not beside the file.
     ///
+    /// Between two events that are too late, all are taken to be: nothing here tells of a calendar that
+    /// was set back meanwhile, and forth again.
+    ///
     /// # Errors
     ///
     /// If a file cannot be read.
     pub fn elsewhere(&self, filter: &Filter) -> Result<Vec<Elsewhere>, HistoryError> {
-        let mut elsewhere = self.before(|before| filter.reaches(before))?.1;
-        elsewhere.retain(|it| filter.until.is_none_or(|until| it.events.first <= until));
-        Ok(elsewhere)
+        let (archives, elsewhere) = self.before(|before| filter.reaches(before))?;
+        let mut reached = Vec::new();
+        for it in elsewhere {
+            let Absent { first, last } = it.events;
+            let (before, after) = (Seq(first.0.saturating_sub(1)), last.next());
+            let is_too_late = filter.until.is_some_and(|until| first > until)
+                || self.is_too_late(filter, before, &archives)?
+                    && self.is_too_late(filter, after, &archives)?;
+            if !is_too_late {
+                reached.push(it);
+            }
+        }
+        Ok(reached)
+    }
+
+    /// Whether an event is here and comes after the time until which a filter looks.
+    fn is_too_late(
+        &self,
+        filter: &Filter,
+        seq: Seq,
+        archives: &[EventsFile],
+    ) -> Result<bool, HistoryError> {
+        let Some(until) = filter.until_wall else {
+            return Ok(false);
+        };
+        for file in iter::once(&self.file).chain(archives) {
+            if let Some(found) = file.get(seq)? {
+                return Ok(found.event.stamp.wall >= until);
+            }
+        }
+        Ok(false)
     }
 
     /// Checks every event, the files they are in, and the chain against `anchors`.

@@ -531,6 +531,54 @@ fn what_cannot_have_been_before_a_file_is_not_taken_for_an_archive_elsewhere() {
 }
 
 #[test]
+fn an_archive_is_not_missed_that_is_later_than_what_was_asked_for() {
+    let root = scratch();
+    let layout = layout(root.path());
+    drop(layout.fill(EVENTS));
+    let missed = |layout: &Layout, until_wall: WallTime| {
+        let filter = Filter {
+            until_wall: Some(until_wall),
+            ..Filter::default()
+        };
+        let found = layout.reader().unwrap().elsewhere(&filter).unwrap();
+        let firsts = found.iter().map(|it| it.events.first.0);
+        firsts.collect::<Vec<_>>()
+    };
+    let archives = layout.archives();
+    let whole = layout.reader().unwrap().query(&Filter::default()).unwrap();
+    let (first, last) = numbers(&archives[1]);
+    let wall = |seq: u64| whole[usize::try_from(seq).unwrap() - 1].event.stamp.wall;
+    fs::remove_file(&archives[1]).unwrap();
+    let after = |wall: WallTime| wall.plus(Duration::from_nanos(1));
+    assert_eq!(missed(&layout, wall(first - 1)), [0; 0]);
+    assert_eq!(missed(&layout, after(wall(first - 1))), [first]);
+    assert_eq!(missed(&layout, after(wall(EVENTS))), [first]);
+    // Of one before which nothing is here, nobody knows.
+    fs::remove_file(&archives[0]).unwrap();
+    assert_eq!(missed(&layout, wall(1)), [1]);
+
+    // The calendar was a day ahead, and set right in the archive.
+    let root = scratch();
+    let layout = self::layout(root.path());
+    let mut events = layout.open().unwrap();
+    for seq in 1..=EVENTS {
+        let mut event = event(seq);
+        if seq < (first + last) / 2 {
+            event.stamp.wall = event.stamp.wall.plus(Duration::from_secs(86_400));
+        }
+        events.append(&[event]).unwrap();
+    }
+    drop(events);
+    assert_eq!(
+        layout.archives()[1],
+        layout.history.join(archives[1].file_name().unwrap())
+    );
+    fs::remove_file(&layout.archives()[1]).unwrap();
+    assert_eq!(missed(&layout, wall(EVENTS)), [first]);
+    assert_eq!(missed(&layout, wall(1)), [0; 0]);
+}
+
+#[test]
 fn who_reads_is_told_what_of_it_is_in_an_archive_elsewhere() {
     let root = scratch();
     let layout = layout(root.path());

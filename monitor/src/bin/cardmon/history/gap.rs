@@ -65,7 +65,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
         interval: interval(run.as_ref()),
         ..Known::default()
     };
-    let needed = needed(&events, silence, run.as_ref())?;
+    let needed = needed(silence, run.as_ref());
     known.elsewhere = elsewhere(&events, &needed, &directory)?;
     starved(&events, silence, &mut known)?;
     known.accused = accused(&events, silence)?;
@@ -192,20 +192,14 @@ fn run_in(events: &Reader, silence: Span) -> anyhow::Result<Option<Recorded>> {
 }
 
 /// What tells of the silence: all from the start of its run, or what is thought to be it, since how far
-/// apart polls were to be is not known without it; until the first event that is so much later that
-/// what comes after it tells of other times, starvation that was recorded when it was over included.
-fn needed(events: &Reader, silence: Span, run: Option<&Recorded>) -> anyhow::Result<Filter> {
-    let later = Filter {
-        from_wall: Some(silence.until.plus(AROUND)),
-        limit: Some(1),
-        ..Filter::default()
-    };
-    let later = query(events, &later)?.pop();
-    Ok(Filter {
+/// apart polls were to be is not known without it; until so much later that what comes then tells of
+/// other times, starvation that was recorded when it was over included.
+fn needed(silence: Span, run: Option<&Recorded>) -> Filter {
+    Filter {
         from_wall: run.map(|run| run.event.stamp.wall.min(silence.from)),
-        until: later.map(|event| event.seq),
+        until_wall: Some(silence.until.plus(AROUND)),
         ..Filter::default()
-    })
+    }
 }
 
 /// Time between its polls, as it said.
