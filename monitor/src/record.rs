@@ -37,7 +37,7 @@ pub use keeper::{Figures, Held, Keeper, Kept, said};
 
 use crate::attribution::RecentChanges;
 use crate::control::Drained;
-use crate::history::{ClockSteps, Event, Recorded, Severity, Stamp};
+use crate::history::{ClockSteps, Event, Recorded, Seq, Severity, Stamp};
 use crate::status::{CardStatus, HistoryFigures, Standing, Status};
 use crate::verdict::{Cause, Evidence, State, Transition};
 use crate::watch::Poll;
@@ -350,6 +350,8 @@ pub struct Beside<'a> {
 pub struct Past {
     /// The latest events of incidents that were opened and closed.
     pub incidents: Vec<Recorded>,
+    /// Up to this event there may be more of them, in archives that are elsewhere.
+    pub unknown_until: Option<Seq>,
     /// Events of [`casebook::CHANGES`] of the last day.
     pub changes: Vec<Recorded>,
     /// All events of the kind [`FIRMWARE`].
@@ -396,7 +398,7 @@ impl Recorder {
             self.take_change(&recorded.event, now);
         }
         Arc::make_mut(&mut self.recent).is_whole();
-        self.casebook.remember(&past.incidents, &past.changes, now)
+        self.casebook.remember(past, now)
     }
 
     /// What of a poll is to be on record before the poll is shown. What only the record knows is

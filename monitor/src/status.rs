@@ -125,7 +125,7 @@ pub struct Simulation {
 }
 
 /// Whether what is found out is on record.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HistoryFigures {
     /// Whether all events up to this poll are. Else they wait, or some were lost in the last minutes,
     /// and the first trouble says why.
@@ -136,6 +136,10 @@ pub struct HistoryFigures {
     /// What is wrong, each with what to do about it: of the events first, then what is less, as
     /// figures that are not recorded, or a sink that was not told where the history ends.
     pub troubles: Vec<String>,
+    /// What of the past of incidents this run did not go on from, since its archive is elsewhere, each
+    /// with what to do about it. Nothing is wrong with that.
+    #[serde(default)]
+    pub elsewhere: Vec<String>,
 }
 
 impl HistoryFigures {

@@ -8,7 +8,10 @@ use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::telemetry::{self, Publisher};
 use monitor::control::{self, Order};
-use monitor::history::{EVENTS_FILE, FileAnchors, Filter, Reader, SAMPLES_FILE, SampleReader};
+use monitor::history::{
+    BootId, EVENTS_FILE, Event, Events, FileAnchors, Filter, Place, Reader, SAMPLES_FILE,
+    SampleReader, Stamp,
+};
 use rusqlite::Connection;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
@@ -1287,6 +1290,46 @@ fn a_drained_card_reads_disconnected_by_an_operator_and_is_no_alarm() {
         site.cardmon(&["check", "--url", &url]).status.code(),
         Some(2)
     );
+    monitor.end(Signal::TERM);
+}
+
+#[test]
+fn a_monitor_that_runs_says_where_the_past_of_incidents_is_as_one_reads_it_of_the_record() {
+    let mut site = Site::new();
+    let place = Place::new(site.path("history")).with_archives_of(1);
+    let mut events = Events::open(&place, Vec::new()).unwrap();
+    let stamp = Stamp::now(&SystemClock, BootId::of_this_boot());
+    for kind in ["incident-opened", "incident-closed"] {
+        let event = Event::new(stamp, kind, ADDRESS, &"");
+        events.append(&[event]).unwrap();
+    }
+    drop(events);
+    let name = "events-000000001-000000001.db";
+    let (archive, elsewhere) = (site.path("history").join(name), site.path(name));
+    fs::rename(&archive, &elsewhere).unwrap();
+    let told = |site: &Site, arguments: &[&str]| {
+        let output = site.cardmon(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let directory = site.text("history");
+    let words = format!(
+        "cardmon: not all incidents are shown, or not whole: events 1 to 1 are in the archive {name}, which is not in {directory}: put it back there, "
+    );
+    let monitor = site.start();
+    site.poll();
+    let of_record = told(&site, &["incidents", "--recorded"]);
+    assert_eq!(of_record, format!("{words}and ask again\n"));
+    let of_monitor = told(&site, &["incidents", "--url", &monitor.url()]);
+    assert_eq!(
+        of_monitor,
+        format!("{words}start the monitor anew, and ask again\n")
+    );
+    monitor.end(Signal::TERM);
+    fs::rename(&elsewhere, &archive).unwrap();
+    let monitor = site.start();
+    site.poll();
+    assert_eq!(told(&site, &["incidents", "--url", &monitor.url()]), "");
     monitor.end(Signal::TERM);
 }
 

@@ -456,6 +456,30 @@ impl Reader {
         Ok(false)
     }
 
+    /// The events that a filter lets through, and where it would have looked as well before it had as many
+    /// as it takes: see [`Reader::elsewhere`]. Of a filter for the latest.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub fn look_through(
+        &self,
+        filter: &Filter,
+    ) -> Result<(Vec<Recorded>, Vec<Elsewhere>), HistoryError> {
+        let events = self.query(filter)?;
+        let is_cut_off = filter.limit.is_some_and(|limit| {
+            filter.latest_first && u32::try_from(events.len()).is_ok_and(|len| len >= limit)
+        });
+        // Further back than that nobody has looked.
+        let last = events.last().filter(|_| is_cut_off).map(|last| last.seq);
+        let looked_through = Filter {
+            from: filter.from.max(last),
+            ..filter.clone()
+        };
+        let elsewhere = self.elsewhere(&looked_through)?;
+        Ok((events, elsewhere))
+    }
+
     /// Checks every event, the files they are in, and the chain against `anchors`.
     ///
     /// # Errors

@@ -14,7 +14,7 @@
 mod symptoms;
 
 use super::changes::age;
-use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, SoftwareBody, StepBody, cut};
+use super::{CLOCK_STEP, DETAIL_LEN_MAX, FirmwareBody, Past, SoftwareBody, StepBody, cut};
 use super::{FIRMWARE, OWNER_CHANGED, SERVICE_RESTARTED, SOFTWARE};
 use crate::attribution::{CHANGES_FOR, Changed, HOST};
 use crate::control::TUNE;
@@ -118,34 +118,28 @@ impl Casebook {
         }
     }
 
-    /// Goes on after what is on record of runs before: `incidents` are the latest events of the kinds
-    /// [`INCIDENT_OPENED`] and [`INCIDENT_CLOSED`], `changes` those of [`CHANGES`], in order.
-    /// Returns what is to be recorded: of incidents that were open when the last run ended, nobody
-    /// knows when they were over.
+    /// Goes on after what is on record of runs before. Returns what is to be recorded: of incidents that
+    /// were open when the last run ended, nobody knows when they were over.
     #[must_use]
-    pub fn remember(
-        &mut self,
-        incidents: &[Recorded],
-        changes: &[Recorded],
-        now: Stamp,
-    ) -> Vec<Event> {
+    pub fn remember(&mut self, past: &Past, now: Stamp) -> Vec<Event> {
         let mut open = BTreeMap::new();
         let mut latest = Latest::default();
-        for recorded in incidents {
+        for recorded in &past.incidents {
             let Ok(body) = serde_json::from_str::<IncidentBody>(&recorded.event.body) else {
                 continue;
             };
             let number = body.figures.incident;
-            latest.take(number, &recorded.event.kind);
-            if recorded.event.kind == INCIDENT_OPENED {
+            let is_opened = recorded.event.kind == INCIDENT_OPENED;
+            latest.take(number, is_opened && Some(recorded.seq) > past.unknown_until);
+            if is_opened {
                 open.insert(number, (recorded.event.clone(), body));
             } else {
                 open.remove(&number);
             }
         }
         self.incidents
-            .number_from(latest.next(incidents, self.incidents.next_number()));
-        for recorded in changes {
+            .number_from(latest.next(past, self.incidents.next_number()));
+        for recorded in &past.changes {
             self.changed(&recorded.event, now);
         }
         let events = open.into_values();
@@ -391,27 +385,28 @@ pub fn on_record(events: &[Recorded], now: WallTime) -> Vec<IncidentFigures> {
 #[derive(Debug, Default)]
 struct Latest {
     counted: u64,
-    /// Whether an incident with such a number was seen to be opened: none on record has a higher one
-    /// then. One that is closed may be much older than others that are out of sight.
+    /// Whether an incident with such a number was seen to be opened after all that is out of sight: none
+    /// on record has a higher one then. One that is closed may be much older than others that are.
     was_opened: bool,
     by_time: u64,
 }
 
 impl Latest {
-    fn take(&mut self, number: u64, kind: &str) {
+    fn take(&mut self, number: u64, was_opened: bool) {
         if number < NUMBERED_BY_TIME {
             self.counted = self.counted.max(number);
-            self.was_opened |= kind == INCIDENT_OPENED;
+            self.was_opened |= was_opened;
         } else {
             self.by_time = self.by_time.max(number);
         }
     }
 
     /// The number of the next incident: one more than all that were counted, or by time as until now
-    /// where there is more on `record` than was looked through, and nothing of that tells.
-    fn next(&self, record: &[Recorded], by_time: u64) -> u64 {
-        let is_whole = u32::try_from(record.len()).is_ok_and(|len| len < LOOKED_THROUGH_MAX);
-        if is_whole || self.was_opened {
+    /// where there is more on record than was looked through, and nothing of that tells.
+    fn next(&self, past: &Past, by_time: u64) -> u64 {
+        let len = u32::try_from(past.incidents.len());
+        let is_whole = len.is_ok_and(|len| len < LOOKED_THROUGH_MAX);
+        if is_whole && past.unknown_until.is_none() || self.was_opened {
             self.counted.saturating_add(1)
         } else {
             by_time.max(self.by_time.saturating_add(1))

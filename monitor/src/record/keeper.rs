@@ -16,8 +16,8 @@ use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, SOFTWARE, START, STOP};
 use crate::attribution::CHANGES_FOR;
 use crate::control;
 use crate::history::{
-    Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq, Severity,
-    Snapshot, Source, Stamp, SyslogAnchors, snapshot,
+    Elsewhere, Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq,
+    Severity, Snapshot, Source, Stamp, SyslogAnchors, snapshot,
 };
 use crate::status::HistoryFigures;
 use hwshim::clock::{Clock, Instant};
@@ -85,6 +85,8 @@ pub struct Keeper {
     /// What is wrong with less than the events: samples, anchors.
     lesser: Vec<String>,
     before: Before,
+    /// What [`look_back`](Self::look_back) did not find of incidents, and what to do.
+    elsewhere: Vec<String>,
 }
 
 /// What was on record when this run had put nothing there yet.
@@ -156,6 +158,8 @@ pub struct Kept {
     pub troubles: Vec<String>,
     /// Codes of [`code`](crate::code) that fit that.
     pub codes: Vec<u8>,
+    /// As [`HistoryFigures::elsewhere`].
+    pub elsewhere: Vec<String>,
     /// Whether the history could be read at last, and nobody has asked yet for what stands in it.
     pub opened_late: bool,
 }
@@ -176,6 +180,7 @@ impl Keeper {
             codes: Vec::new(),
             lesser: Vec::new(),
             before: Before::Unread,
+            elsewhere: Vec::new(),
         };
         let opened = keeper.open_events();
         if let Err(error) = opened.and_then(|()| keeper.look_back(now)) {
@@ -217,12 +222,23 @@ impl Keeper {
     /// Reads what is on record before this run adds to it.
     fn look_back(&mut self, now: Stamp) -> Result<(), HistoryError> {
         let [incidents, last_run, changes, firmware, software, orders] = look_ups(now);
-        let mut incidents = self.query(&incidents)?;
+        let (mut incidents, mut elsewhere) = self.look_through(&incidents)?;
         incidents.reverse();
+        let unknown_until = elsewhere.iter().map(|it| it.events.last).max();
+        let (changes, of_changes) = self.look_through(&changes)?;
+        for it in of_changes {
+            if !elsewhere.contains(&it) {
+                elsewhere.push(it);
+            }
+        }
+        let directory = self.place.directory.to_string_lossy();
+        let told = |it: &Elsewhere| format!("{}, start the monitor anew", it.told(&directory));
+        self.elsewhere = elsewhere.iter().map(told).collect();
         let last_run = self.query(&last_run)?;
         let past = Past {
             incidents,
-            changes: self.query(&changes)?,
+            unknown_until,
+            changes,
             firmware: self.query(&firmware)?,
             software: self.query(&software)?,
             orders: self.query(&orders)?,
@@ -235,6 +251,17 @@ impl Keeper {
     fn query(&self, filter: &Filter) -> Result<Vec<Recorded>, HistoryError> {
         let events = self.events.as_ref();
         events.map_or_else(|| Ok(Vec::new()), |events| events.query(filter))
+    }
+
+    fn look_through(
+        &self,
+        filter: &Filter,
+    ) -> Result<(Vec<Recorded>, Vec<Elsewhere>), HistoryError> {
+        let events = self.events.as_ref();
+        events.map_or_else(
+            || Ok((Vec::new(), Vec::new())),
+            |events| events.look_through(filter),
+        )
     }
 
     /// Puts events on record, after those that wait. They are on the disk when this returns
@@ -279,6 +306,7 @@ impl Keeper {
             lost: self.losses.lately,
             troubles: self.troubles(),
             codes: self.codes.clone(),
+            elsewhere: self.elsewhere.clone(),
             opened_late: matches!(self.before, Before::Read(_)),
         }
     }
@@ -361,6 +389,7 @@ impl Keeper {
             kept: lost == 0,
             lost,
             troubles,
+            elsewhere: self.elsewhere,
         }
     }
 

@@ -49,7 +49,7 @@ fn recorded_of(
 
 fn drained() -> BTreeMap<String, Drained> {
     let order = Drained {
-        event: crate::history::Seq(3),
+        event: Seq(3),
         by: "uid=0 pid=7".to_owned(),
         since: at(0),
     };
@@ -274,7 +274,7 @@ fn a_configuration_a_monitor_and_a_service_that_are_another_are_on_record_and_to
     ];
     assert_eq!(named, all);
     let recorded = |event: &Event| Recorded {
-        seq: crate::history::Seq(1),
+        seq: Seq(1),
         event: event.clone(),
         prev: [0; 32],
         hash: [0; 32],
@@ -322,6 +322,7 @@ fn a_history_that_cannot_be_written_is_a_failed_check_of_the_host() {
             kept,
             lost: 0,
             troubles: vec![trouble.to_owned()],
+            ..HistoryFigures::default()
         };
         let beside = Beside {
             late: Duration::ZERO,
@@ -438,7 +439,7 @@ fn a_driver_a_service_or_a_kernel_that_is_another_is_on_record_and_told_as_a_cha
     assert!(!second[0].1.expected);
     assert_ne!(quiet, *recorder.recent_changes());
     // Another run on another kernel, which has the record.
-    let seq = crate::history::Seq(1);
+    let seq = Seq(1);
     let recorded = |(event, _): &(Event, SoftwareBody)| Recorded {
         seq,
         event: event.clone(),

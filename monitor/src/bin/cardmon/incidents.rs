@@ -33,7 +33,11 @@ pub(crate) fn incidents(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         on_record(&arguments.place)?
     } else {
         match arguments.service.ask_or_know()? {
-            Ok(status) => status.incidents,
+            Ok(status) => {
+                let history = status.history.unwrap_or_default();
+                history.elsewhere.iter().for_each(|it| not_all(it));
+                status.incidents
+            }
             Err(unknown) => {
                 let recorded = on_record(&arguments.place);
                 let recorded = recorded.map_err(|error| anyhow::anyhow!("{unknown}; {error}"))?;
@@ -65,17 +69,17 @@ fn on_record(place: &ReadPlace) -> anyhow::Result<Vec<IncidentFigures>> {
         ..Filter::default()
     };
     let reader = history::open(Reader::open(&found.directory))?;
-    let events = history::open(reader.query(&filter))?;
-    // Further back than that nobody has looked.
-    let is_cut_off = u32::try_from(events.len()).is_ok_and(|len| len >= EVENTS_MAX);
-    let looked_through = Filter {
-        from: events.last().filter(|_| is_cut_off).map(|last| last.seq),
-        ..Filter::default()
-    };
-    for elsewhere in history::elsewhere(&reader, &looked_through, &found.directory)? {
-        crate::complain(&format!(
-            "not all incidents are shown, or not whole: {elsewhere}, and ask again"
-        ));
-    }
+    let (events, elsewhere) = history::open(reader.look_through(&filter))?;
+    let directory = found.directory.to_string_lossy();
+    elsewhere
+        .iter()
+        .for_each(|it| not_all(&it.told(&directory)));
     Ok(casebook::on_record(&events, now()))
+}
+
+/// That the past of what is shown is elsewhere, and what to do.
+fn not_all(elsewhere: &str) {
+    crate::complain(&format!(
+        "not all incidents are shown, or not whole: {elsewhere}, and ask again"
+    ));
 }

@@ -97,7 +97,7 @@ impl Case {
     /// With nothing on record.
     fn new() -> Self {
         let mut case = Self::unread(0);
-        assert_eq!(case.casebook.remember(&[], &[], at(0)), []);
+        assert_eq!(case.casebook.remember(&Past::default(), at(0)), []);
         case
     }
 
@@ -130,6 +130,14 @@ impl Case {
 
 fn body(event: &Event) -> IncidentBody {
     serde_json::from_str(&event.body).unwrap()
+}
+
+fn past(incidents: &[Recorded], changes: &[Recorded]) -> Past {
+    Past {
+        incidents: incidents.to_vec(),
+        changes: changes.to_vec(),
+        ..Past::default()
+    }
 }
 
 fn recorded(event: Event) -> Recorded {
@@ -344,7 +352,7 @@ fn what_was_changed_in_the_day_before_is_told_with_who_did_it() {
     ];
     let changes = changes.map(recorded);
     let mut case = Case::new();
-    let events = case.casebook.remember(&[], &changes, at(0));
+    let events = case.casebook.remember(&past(&[], &changes), at(0));
     assert!(events.is_empty(), "{events:?}");
     let mut status = status();
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
@@ -367,9 +375,8 @@ fn numbers_go_on_after_those_on_record_and_what_nobody_saw_the_end_of_is_closed(
     becomes(&mut status.cards[0], State::Unavailable, Cause::Card);
     let opened = recorded(case.poll(&status).remove(0));
     let mut case = Case::unread(3_600);
-    let events = case
-        .casebook
-        .remember(std::slice::from_ref(&opened), &[], at(3_600));
+    let begun = past(std::slice::from_ref(&opened), &[]);
+    let events = case.casebook.remember(&begun, at(3_600));
     assert_eq!(events.len(), 1);
     let end = body(&events[0]);
     assert!(end.not_watched && !end.figures.open);
@@ -428,7 +435,7 @@ fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
     let number = body(&unread[0]).figures.incident;
     assert!(number >= NUMBERED_BY_TIME, "{number}");
     let (begun, changes) = ([before], [recorded(change)]);
-    let ended = late.casebook.remember(&begun, &changes, at(3_602));
+    let ended = late.casebook.remember(&past(&begun, &changes), at(3_602));
     assert_eq!(body(&ended[0]).figures.incident, 1);
     // What is open keeps its number, and has what was changed before.
     let shown = late.casebook.figures(at(3_602).monotonic);
@@ -438,7 +445,7 @@ fn a_record_that_is_read_late_is_gone_on_from_and_no_number_is_given_twice() {
     next.event.kind = INCIDENT_CLOSED.into();
     let mut again = Case::unread(7_200);
     let on_record = [begun[0].clone(), next];
-    let _ = again.casebook.remember(&on_record, &[], at(7_200));
+    let _ = again.casebook.remember(&past(&on_record, &[]), at(7_200));
     let opened = again.poll(&status);
     assert_eq!(body(&opened[0]).figures.incident, 2);
 }
@@ -459,11 +466,16 @@ fn no_number_is_given_twice_where_all_that_is_looked_through_was_numbered_by_tim
             [INCIDENT_OPENED, INCIDENT_CLOSED].map(|kind| numbered(number, kind))
         })
     };
-    let number_after = |record: Vec<Recorded>| {
+    let number_after_some = |record: Vec<Recorded>, unknown_until| {
         let mut case = Case::unread(3_600);
-        let _ = case.casebook.remember(&record, &[], at(3_600));
+        let past = Past {
+            unknown_until,
+            ..past(&record, &[])
+        };
+        let _ = case.casebook.remember(&past, at(3_600));
         body(&case.poll(&status)[0]).figures.incident
     };
+    let number_after = |record| number_after_some(record, None);
     // Those that were counted are further back than is looked.
     let by_time = NUMBERED_BY_TIME + 7_000;
     assert_eq!(number_after(of_pairs(by_time).collect()), by_time + 128);
@@ -475,6 +487,13 @@ fn no_number_is_given_twice_where_all_that_is_looked_through_was_numbered_by_tim
     counted[200] = numbered(9, INCIDENT_OPENED);
     assert_eq!(number_after(counted), 10);
     assert_eq!(number_after(of_pairs(by_time).take(200).collect()), 1);
+    // Of an archive that is elsewhere nobody knows which are in it, unless one was counted since.
+    let one = vec![numbered(9, INCIDENT_OPENED)];
+    let (before, since) = (Some(Seq(0)), Some(one[0].seq));
+    assert_eq!(number_after_some(one.clone(), before), 10);
+    for record in [one, Vec::new()] {
+        assert!(number_after_some(record, since) >= NUMBERED_BY_TIME);
+    }
 }
 
 #[test]

@@ -293,6 +293,42 @@ fn what_is_needed_at_the_start_is_found_in_archives_too_and_what_keeps_one_from_
 }
 
 #[test]
+fn what_of_incidents_is_elsewhere_when_a_run_begins_is_said_as_long_as_it_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let history = root.path().join("history");
+    let place = Place::new(&history).with_archives_of(1);
+    let open = |now| Keeper::open(place.clone(), root.path().join("anchors"), at(now));
+    let mut first = open(0);
+    for (second, kind) in (1..).zip([INCIDENT_OPENED, INCIDENT_CLOSED, STOP]) {
+        first.keep(vec![event(kind, "card", second)], at(second));
+    }
+    assert_eq!(first.close(Vec::new(), at(9)).elsewhere, [""; 0]);
+    let archive = history.join("events-000000002-000000003.db");
+    let elsewhere = root.path().join("elsewhere");
+    std::fs::rename(&archive, &elsewhere).unwrap();
+    let mut second = open(10);
+    let past = second.look_up().unwrap();
+    let (found, until) = (past.incidents.len(), past.unknown_until);
+    assert_eq!((found, until), (1, Some(Seq(3))));
+    std::fs::rename(&elsewhere, &archive).unwrap();
+    for now in [20, 30] {
+        let kept = second.keep(Vec::new(), at(now));
+        let [told] = &kept.elsewhere[..] else {
+            panic!("{kept:?}");
+        };
+        let words = "events 2 to 3 are in the archive events-000000002-000000003.db";
+        assert!(told.starts_with(words), "{told}");
+        assert!(told.ends_with("start the monitor anew"), "{told}");
+        assert_eq!(kept.troubles, [""; 0], "nothing is wrong");
+    }
+    second.close(Vec::new(), at(40));
+    let mut third = open(50);
+    let past = third.look_up().unwrap();
+    assert_eq!((past.incidents.len(), past.unknown_until), (2, None));
+    assert_eq!(third.keep(Vec::new(), at(60)).elsewhere, [""; 0]);
+}
+
+#[test]
 fn an_archive_that_is_damaged_keeps_nothing_from_being_recorded_and_is_named() {
     let root = tempfile::tempdir().unwrap();
     let history = root.path().join("history");

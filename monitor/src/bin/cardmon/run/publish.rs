@@ -57,8 +57,7 @@ impl Default for Known {
             is_recording: true,
             history: HistoryFigures {
                 kept: true,
-                lost: 0,
-                troubles: Vec::new(),
+                ..HistoryFigures::default()
             },
         }
     }
@@ -291,6 +290,7 @@ impl Record {
             lost,
             mut troubles,
             codes,
+            elsewhere,
             opened_late,
         }) = answered
         else {
@@ -307,6 +307,7 @@ impl Record {
                 kept: is_recording && lost == 0,
                 lost,
                 troubles,
+                elsewhere,
             },
         })
     }
@@ -321,6 +322,7 @@ impl Record {
                 kept: false,
                 lost: before.map_or(0, |history| history.lost),
                 troubles: std::iter::once(why).chain(lesser).collect(),
+                elsewhere: before.map_or_else(Vec::new, |history| history.elsewhere.clone()),
             },
         }
     }
@@ -370,6 +372,7 @@ mod tests {
                 kept: is_recording && lost == 0,
                 lost,
                 troubles: troubles.iter().copied().map(str::to_owned).collect(),
+                ..HistoryFigures::default()
             },
         }
     }
