@@ -92,9 +92,9 @@ pub(super) fn needs_reset(case: &Case<'_>) -> Option<Finding> {
     let card = &case.page()?.card;
     // Drivers reset a card also when a starved host made it look slow. Only one that then does not
     // come back is to blame for that.
-    let cause = match card.resets_failed.get() {
-        0 => Cause::Undetermined,
-        _ => Cause::Card,
+    let cause = match card.resets_failed.get() > case.memory.resets_failed_before() {
+        false => Cause::Undetermined,
+        true => Cause::Card,
     };
     (card.state.get() == card_state::NEEDS_RESET).then(|| {
         Finding::new(

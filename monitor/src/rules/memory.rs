@@ -4,7 +4,7 @@
 use crate::probe::{Heartbeat, OwnerId, ProbeError};
 use crate::verdict::{Limits, Look};
 use card_spec::health::EngineHeartbeat;
-use card_spec::telemetry::Page;
+use card_spec::telemetry::{Page, card_state};
 use hwshim::clock::Instant;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Memory {
     page_moved: bool,
     page_moved_at: Instant,
     torn_polls: u32,
+    /// Resets that had failed when the card was last ready.
+    resets_failed_before: u64,
     pulse: Pulse,
     engines: Vec<Pulse>,
     pause: Option<Pause>,
@@ -73,6 +75,7 @@ impl Memory {
             page_moved: false,
             page_moved_at: now,
             torn_polls: 0,
+            resets_failed_before: 0,
             pulse: Pulse::default(),
             engines: Vec::new(),
             pause: None,
@@ -124,6 +127,12 @@ impl Memory {
         self.torn_polls
     }
 
+    /// Resets that had failed when the card was last ready. Those are of another time: it came back.
+    #[must_use]
+    pub const fn resets_failed_before(&self) -> u64 {
+        self.resets_failed_before
+    }
+
     /// The card's heartbeat counter.
     #[must_use]
     pub const fn pulse(&self) -> &Pulse {
@@ -171,6 +180,14 @@ impl Memory {
             // The first thing another owner publishes is news, whatever its sequence.
             self.owner = owner;
             self.sequence = None;
+            // Of one that has been ready before we came nobody knows which of them are of now.
+            self.resets_failed_before = match page.card.resets.get() {
+                0 => 0,
+                _ => page.card.resets_failed.get(),
+            };
+        }
+        if page.card.state.get() == card_state::READY {
+            self.resets_failed_before = page.card.resets_failed.get();
         }
         self.owner_kept_pace = self.keeps_pace(page, now);
         self.published_at = Instant::from_nanos(page.owner.published_at_ns.get());

@@ -428,6 +428,14 @@ fn a_card_that_needs_a_reset_is_unavailable_and_to_blame_if_it_does_not_come_bac
     scene.page.card.resets_failed = 1.into();
     scene.polls(1);
     assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+    // It came back, and is reset another time.
+    scene.page.card.state = card_state::READY.into();
+    scene.page.card.resets = 1.into();
+    scene.polls(1);
+    scene.page.card.state = card_state::NEEDS_RESET.into();
+    scene.polls(1);
+    assert_eq!(scene.code(), "needs-reset");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Undetermined));
 }
 
 #[test]
