@@ -24,6 +24,47 @@ use std::time::Duration;
 /// What was found so many intervals ago is not true any more.
 const INTERVALS_FRESH: u32 = 2;
 
+/// What a test has a service do: open, test, close.
+const COMMANDS: u64 = 3;
+
+/// Commands that a service has done for others. It has nothing to do while there are no more of them, however
+/// often it is tested.
+#[derive(Debug)]
+pub(super) struct OthersCommands {
+    all: u64,
+    others: u64,
+    /// Commands of our own that are yet to be counted. A test may be counted before its end is heard of, and so
+    /// may be owed in advance.
+    owed: u64,
+}
+
+impl Default for OthersCommands {
+    fn default() -> Self {
+        Self {
+            all: 0,
+            others: 0,
+            owed: COMMANDS,
+        }
+    }
+}
+
+impl OthersCommands {
+    /// A test has ended. What it had not done by then is not waited for beyond the next.
+    pub(super) fn tested(&mut self) {
+        self.owed = (self.owed + COMMANDS).min(2 * COMMANDS);
+    }
+
+    /// Of `all` that it has done.
+    pub(super) fn of(&mut self, all: u64) -> u64 {
+        let more = all.saturating_sub(self.all);
+        let own = more.min(self.owed);
+        self.owed -= own;
+        self.others += more - own;
+        self.all = all;
+        self.others
+    }
+}
+
 /// The tests of one process.
 #[derive(Debug, Default)]
 pub(super) struct KnownAnswers {
@@ -54,7 +95,7 @@ impl KnownAnswers {
 
     /// Takes what came of the last test, once. `answers` is whether the service says how it is: one
     /// that says nothing at all has lost nothing of its own. That others' commands are done explains
-    /// a loss as well as a starved host does: ours may have waited for its turn.
+    /// a loss as well as a starved host does: ours may have waited for its turn. Says whether it is news.
     pub(super) fn take(
         &mut self,
         seen: Tested,
@@ -62,17 +103,17 @@ impl KnownAnswers {
         work: Work,
         excuse: Excuse,
         now: Instant,
-    ) {
+    ) -> bool {
         let is_known = self.seen.as_ref().is_some_and(|it| Arc::ptr_eq(it, &seen));
         if is_known {
-            return;
+            return false;
         }
         // What tells nothing now tells nothing later either, when what explains it may be over.
         self.seen = Some(Arc::clone(&seen));
         let (mut refused, mut lost, mut excused) = (0, 0, 0);
         match seen.as_ref() {
-            Ok(KnownAnswer::NotConnected) => return,
-            Ok(KnownAnswer::Lost { .. }) if !answers => return,
+            Ok(KnownAnswer::NotConnected) => return true,
+            Ok(KnownAnswer::Lost { .. }) if !answers => return true,
             Ok(KnownAnswer::Lost { .. }) => {
                 let is_excused = excuse.is_one() || matches!(work, Work::Done);
                 lost = self.lost_in_a_row.saturating_add(u32::from(!is_excused));
@@ -89,6 +130,7 @@ impl KnownAnswers {
             lost_in_a_row: lost,
             excused_in_a_row: excused,
         };
+        true
     }
 
     /// What is so, if it was found of late. `interval` is that between two tests.
@@ -176,6 +218,28 @@ mod tests {
             Tests::Lost { times, excused, .. } => (times, excused),
             _ => (0, 0),
         }
+    }
+
+    #[test]
+    fn what_our_tests_have_a_service_do_is_nobody_elses_whenever_it_is_counted() {
+        let mut others = OthersCommands::default();
+        assert_eq!(others.of(1003), 1000);
+        let before = 1000;
+        others.tested();
+        assert_eq!(others.of(1003), before, "nothing has been done");
+        // The next is counted in part, in full, heard of, and after it another that is heard of at once.
+        assert_eq!(others.of(1005), before);
+        assert_eq!(others.of(1006), before);
+        others.tested();
+        others.tested();
+        assert_eq!(others.of(1009), before);
+        // One of somebody else's beside another of ours, and what was owed and not done is not saved up.
+        others.tested();
+        others.tested();
+        others.tested();
+        assert_eq!(others.of(1016), before + 1);
+        // Counted anew by a service that was started again.
+        assert_eq!(others.of(5), before + 1);
     }
 
     #[test]

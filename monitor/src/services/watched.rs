@@ -3,7 +3,7 @@
 use super::dossier::Evidences;
 use super::groups::Groups;
 use super::harm::{Absence, Memory, Party};
-use super::known_answer::KnownAnswers;
+use super::known_answer::{KnownAnswers, OthersCommands};
 use super::ledgers::{LedgerFacts, Ledgers, Unaccounted};
 use super::quota::Quotas;
 use super::remembered::{Past, Remembered};
@@ -54,6 +54,7 @@ pub(super) struct Watched {
     absence: Absence,
     answers: Answers,
     known_answers: KnownAnswers,
+    others_commands: OthersCommands,
     leaks: Vec<Resource>,
     /// What the process held before this monitor was started, as far as it is not judged yet.
     past: Option<Past>,
@@ -127,6 +128,7 @@ impl Watched {
             absence: Absence::default(),
             answers: Answers::default(),
             known_answers: KnownAnswers::default(),
+            others_commands: OthersCommands::default(),
             leaks: Vec::new(),
             past: None,
             load: None,
@@ -190,11 +192,13 @@ impl Watched {
             };
             let held = resources::held(&seen);
             let card = self.card_among(around);
-            let sample = covariates(card, answer.as_ref());
+            let commands = answer.as_ref().and_then(commands);
+            let others = commands.map(|all| self.others_commands.of(all));
+            let sample = covariates(card, answer.as_ref(), others);
             self.load = Some(ServiceLoadFigures {
                 opens: sample.opens,
                 failed_opens: sample.failed_opens,
-                commands: sample.commands,
+                commands,
                 outstanding: sample.load,
                 card_absent: sample.card_absent,
             });
@@ -327,6 +331,7 @@ impl Watched {
     fn ask_anew(&mut self, now: Instant) {
         self.answers = Answers::default();
         self.known_answers = KnownAnswers::default();
+        self.others_commands = OthersCommands::default();
         self.senses.ask_anew(now);
     }
 
@@ -351,7 +356,10 @@ impl Watched {
         if let Some(seen) = self.senses.test(now) {
             let (answers, excuse) = (answer.is_some(), self.excuse(now));
             let work = self.answers.progress.work(now);
-            self.known_answers.take(seen, answers, work, excuse, now);
+            let is_news = self.known_answers.take(seen, answers, work, excuse, now);
+            if is_news {
+                self.others_commands.tested();
+            }
         }
     }
 
@@ -529,15 +537,22 @@ fn unaccounted(ledgers: &Ledgers, leaks: &[LeakFigures]) -> Vec<Unaccounted> {
         .collect()
 }
 
-/// What may explain how much is held: all of a sample but that.
-fn covariates(card: Option<CardFacts>, answer: Option<&ServiceAnswer>) -> Sample {
-    let modules = || {
-        answer
-            .into_iter()
-            .flat_map(|it| it.statistics.modules.values())
-    };
-    let commands = resources::sum(modules().map(|module| module.commands));
-    let outstanding = resources::sum(modules().map(|module| module.outstanding()));
+/// How many commands it was ever given, by its own account.
+fn commands(answer: &ServiceAnswer) -> Option<u64> {
+    let modules = answer.statistics.modules.values();
+    resources::sum(modules.map(|module| module.commands))
+}
+
+/// What may explain how much is held: all of a sample but that. `commands` are those of others.
+fn covariates(
+    card: Option<CardFacts>,
+    answer: Option<&ServiceAnswer>,
+    commands: Option<u64>,
+) -> Sample {
+    let modules = answer
+        .into_iter()
+        .flat_map(|it| it.statistics.modules.values());
+    let outstanding = resources::sum(modules.map(|module| module.outstanding()));
     // A service that answers and lists no card has none.
     let lists_none = answer.is_some_and(|answer| answer.enquiry.modules.is_empty());
     let counted = card.filter(CardFacts::are_counted);
