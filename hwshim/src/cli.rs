@@ -16,8 +16,10 @@ mod stats;
 #[cfg(feature = "tls")]
 mod verifying;
 
-use clap::{Parser, Subcommand};
-use output::Output;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use output::{Failure, Output};
+use std::fmt;
 use std::process::ExitCode;
 
 const EXIT_CODES: &str = "\
@@ -70,4 +72,16 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// A mistake in the command line of the subcommand at `path` that shows only when all of it is known.
+fn misuse(path: &[&str], why: impl fmt::Display) -> Failure {
+    let mut program = Cli::command();
+    // Usage begins with the names of those above it from then on.
+    program.build();
+    let command = path
+        .iter()
+        .try_fold(&mut program, |above, name| above.find_subcommand_mut(name));
+    let command = command.expect("a subcommand knows its own name");
+    Failure::Misuse(command.error(ErrorKind::ValueValidation, why))
 }

@@ -150,8 +150,7 @@ fn count(of: &Value, name: &str) -> u64 {
 
 #[test]
 fn every_operation_is_measured_at_every_depth_on_every_side_once() {
-    let twice = ["software:ring", "--depth=1"];
-    let report = report(&[&SMALL_RAW[..], &twice].concat());
+    let report = report(&[&SMALL_RAW[..], &["--depth=1"]].concat());
     assert_eq!(report["schema"], 2);
     let points = report["points"].as_array().unwrap();
     let cases: Vec<_> = points
@@ -171,6 +170,30 @@ fn every_operation_is_measured_at_every_depth_on_every_side_once() {
             for ratio in ["gains", "saves"] {
                 assert_eq!(side[ratio][0]["than"], "software", "{side}");
             }
+        }
+    }
+}
+
+#[test]
+fn an_accelerator_that_is_named_twice_is_misuse_and_nothing_is_measured() {
+    for of in OF {
+        // Were anything measured, nobody would wait for the end of this test.
+        let run = [
+            "software:ring",
+            "vfio-user:/nowhere/card.sock",
+            "software:ring",
+            "--for=1h",
+        ];
+        let output = bench(&[of, &run].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let usage = ["Usage: hwshim bench", of.first().unwrap_or(&"")].join(" ");
+        for wanted in [
+            "error: software:ring is accelerator 1 and accelerator 3; name it once",
+            usage.trim(),
+        ] {
+            assert!(errors.contains(wanted), "{wanted}: {errors}");
         }
     }
 }

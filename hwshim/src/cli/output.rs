@@ -290,6 +290,9 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// With which clap ends a program whose command line it does not understand.
+const EXIT_MISUSE: u8 = 2;
+
 /// Why a subcommand ended without doing what it was asked to.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -302,6 +305,8 @@ pub(crate) enum Failure {
         /// What to do next.
         hint: Option<String>,
     },
+    /// The command line was not understood.
+    Misuse(clap::Error),
     /// Standard output could not be written.
     Output(io::Error),
     /// Something failed, and whoever had it do so has said what.
@@ -337,6 +342,11 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
+            Self::Misuse(error) => {
+                // Where even that fails, there is nobody left to tell.
+                let _ = error.print();
+                return ExitCode::from(EXIT_MISUSE);
+            }
             #[cfg(feature = "tls")]
             Self::Said => {}
             failure => complain(failure),
@@ -354,6 +364,7 @@ impl From<io::Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Misuse(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "writing to standard output failed: {error}"),
             #[cfg(feature = "tls")]
             Self::Said => f.write_str("it failed, as was said"),

@@ -10,7 +10,7 @@ mod page;
 mod report;
 
 use super::machine::Machine;
-use super::{PageFile, WINDOW_MIN, distinct, hand_over, progress_bar};
+use super::{PageFile, WINDOW_MIN, distinct, each_once, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
 use crate::cli::serve;
@@ -190,6 +190,7 @@ const WINDOWS: u32 = 10;
 
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    each_once(&args.accelerators, &["bench"])?;
     args.crypto_mb.check()?;
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
@@ -213,11 +214,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     report.warn(output)
 }
 
-/// Software, and each accelerator that was named, once, all of them up.
+/// Software, and each accelerator that was named, all of them up.
 fn contenders(args: &Args) -> Result<Vec<Contender>, Failure> {
     let mut contenders = vec![Contender::software()];
-    for address in distinct(&args.accelerators) {
-        contenders.push(Contender::bring_up(&address, args)?);
+    for address in &args.accelerators {
+        contenders.push(Contender::bring_up(address, args)?);
     }
     Ok(contenders)
 }
