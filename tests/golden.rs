@@ -807,13 +807,15 @@ fn the_telemetry_page_stays_as_published() {
         tls.handshakes.offloaded: 0x9493_9291_908f_8e8d,
         tls.handshakes.software: 0x9c9b_9a99_9897_9695,
         tls.handshakes.mismatched: 0xa4a3_a2a1_a09f_9e9d,
-        reserved_end[0]: 0xa5, // reserved
-        reserved_end[2911]: 0x10,
+        overload.shed: 0xacab_aaa9_a8a7_a6a5,
+        overload.overloaded: 0xb4b3_b2b1_b0af_aead,
+        reserved_end[0]: 0xb5, // reserved
+        reserved_end[2895]: 0x10,
     });
     pin!(
         telemetry::MAGIC.to_le_bytes() => *b"HWT1",
         telemetry::VERSION_MAJOR => 1,
-        telemetry::VERSION_MINOR => 2,
+        telemetry::VERSION_MINOR => 3,
         telemetry::PAGE_LEN => 4096,
         telemetry::BODY_OFFSET => 0x10,
         telemetry::ADDRESS_LEN => 96,

@@ -4,7 +4,7 @@
 use crate::authority::Key;
 use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
-use crate::operation::{exchange, pause};
+use crate::operation::{exchange, pause, stats};
 use crate::serving::Serving;
 use crate::{Site, load};
 use hwshim::accelerator::software::sign;
@@ -157,6 +157,13 @@ fn what_a_card_has_no_room_for_comes_from_software_and_so_does_what_it_never_ans
     let report = stage.finish(clients);
     assert_eq!(stage.since(&report, "fallbacks"), in_flight, "{report}");
     assert_eq!(signatures(&report, "refused"), 0, "{report}");
+    let shed = signatures(&report, "shed");
+    let is_published = (0..100).any(|_| {
+        pause(Duration::from_millis(100));
+        let requests = &stats(&stage.site)["requests"];
+        requests["shed"] == shed && requests["overloaded"] == 0
+    });
+    assert!(is_published, "{report}");
 
     stage.cards[0] = start(&directory(&stage.site, 0), SMALL);
     let is_used = |it: &Value| it["accelerators"][0]["breaker"] == "closed";

@@ -18,6 +18,8 @@
 //! 400 +----------------------+
 //!     | TLS by the owner     |  u64 each
 //! 4a0 +----------------------+
+//!     | overload             |  u64 each
+//! 4b0 +----------------------+
 //!     | reserved, zero       |
 //! 1000+----------------------+
 //! ```
@@ -33,7 +35,7 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"HWT1");
 /// Major version: another one cannot be read.
 pub const VERSION_MAJOR: u16 = 1;
 /// Minor version: a larger one has filled some of what is reserved here.
-pub const VERSION_MINOR: u16 = 2;
+pub const VERSION_MINOR: u16 = 3;
 /// Length of the file, in bytes.
 pub const PAGE_LEN: usize = 4096;
 /// Where the part under the sequence lock starts.
@@ -84,8 +86,10 @@ pub struct Page {
     pub health: [u8; health::SUMMARY_LEN],
     /// TLS that the owner's process terminates. Since minor version 2; see [`Page::tls`].
     pub tls: Tls,
+    /// Requests that were too many. Since minor version 3; see [`Page::overload`].
+    pub overload: Overload,
     /// Reserved.
-    pub reserved_end: [u8; PAGE_LEN - 0x4a0],
+    pub reserved_end: [u8; PAGE_LEN - 0x4b0],
 }
 
 const _: () = {
@@ -94,6 +98,7 @@ const _: () = {
     assert!(offset_of!(Page, owner) == BODY_OFFSET);
     assert!(offset_of!(Page, health) == 0x200);
     assert!(offset_of!(Page, tls) == 0x400);
+    assert!(offset_of!(Page, overload) == 0x4a0);
 };
 
 /// Who owns the card, and whether it is alive.
@@ -329,6 +334,17 @@ pub struct TlsHandshakes {
     pub mismatched: U64,
 }
 
+/// Requests that were too many: a part of [`Requests`], told apart. Zero in a page of minor version 0
+/// to 2, which does not say so.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Overload {
+    /// Of those answered by software: cards had too much to do.
+    pub shed: U64,
+    /// Of those refused: software had too much to do as well.
+    pub overloaded: U64,
+}
+
 /// Why bytes are not a telemetry page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -410,6 +426,14 @@ impl Page {
         said.then_some(&self.tls)
     }
 
+    /// Requests that were too many, if its version of the page says so.
+    #[must_use]
+    pub fn overload(&self) -> Option<&Overload> {
+        /// In which it came to be.
+        const SINCE: u16 = 3;
+        (self.version_minor.get() >= SINCE).then_some(&self.overload)
+    }
+
     /// What opened the breaker last, safe to print.
     #[must_use]
     pub fn opened_by(&self) -> String {
@@ -473,6 +497,24 @@ mod tests {
         // What was reserved then is not looked at.
         page.version_minor = 1.into();
         assert!(Page::parse(page.as_bytes()).unwrap().tls().is_none());
+    }
+
+    #[test]
+    fn a_page_that_is_too_old_says_nothing_of_overload() {
+        let mut page = Page::new();
+        page.overload.shed = 1.into();
+        page.overload.overloaded = 2.into();
+        let read = Page::parse(page.as_bytes()).unwrap();
+        let overload = read.overload().unwrap();
+        assert_eq!((overload.shed.get(), overload.overloaded.get()), (1, 2));
+        page.version_minor = 2.into();
+        assert!(
+            Page::parse(page.as_bytes()).unwrap().overload().is_none(),
+            "what was reserved then is not looked at"
+        );
+        // Nor is what nobody here knows of yet a reason not to read the rest.
+        page.version_minor = 4.into();
+        assert!(Page::parse(page.as_bytes()).unwrap().overload().is_some());
     }
 
     #[test]

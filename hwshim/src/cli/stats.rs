@@ -80,6 +80,11 @@ struct Requests {
     failed: u64,
     misbehaved: u64,
     wrong_answers: u64,
+    /// Of those in software: cards had too much to do. `null`, as what follows, if the owner is too old
+    /// to say so.
+    shed: Option<u64>,
+    /// Of those refused: software had too much to do as well.
+    overloaded: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -231,6 +236,9 @@ fn print_cards(cards: &[CardStats], output: &mut Output) -> Result<(), Failure> 
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
         }
+        if let Some(overload) = describe_overload(&card.requests) {
+            output.note(&format!("{}: ", card.address), &overload)?;
+        }
         // It is the same on the page of each of an owner's cards.
         let is_told = !owners.insert(card.owner_pid);
         if let Some(tls) = describe_tls(card).filter(|_| !is_told) {
@@ -262,6 +270,7 @@ fn describe_router(router: &RouterStats) -> String {
         stale,
         owner_pid,
         age_ms,
+        requests,
         tls,
         ..
     } = router;
@@ -271,10 +280,21 @@ fn describe_router(router: &RouterStats) -> String {
         (false, false) => "a router".to_owned(),
     };
     let does = tls.as_ref().map_or_else(
-        || format!("{} requests", router.requests.submitted),
+        || format!("{} requests", requests.submitted),
         |tls| tls_in_words(tls, *ended || *stale),
     );
-    format!("{is} without a card (process {owner_pid}), and {does}")
+    let overload = describe_overload(requests).map_or_else(String::new, |it| format!("; {it}"));
+    format!("{is} without a card (process {owner_pid}), and {does}{overload}")
+}
+
+/// What accelerators and software had no time for, if there was any of it.
+fn describe_overload(requests: &Requests) -> Option<String> {
+    let (shed, overloaded) = (requests.shed?, requests.overloaded?);
+    (shed > 0 || overloaded > 0).then(|| {
+        format!(
+            "too much to do at times: {shed} requests went to software at once, {overloaded} were refused"
+        )
+    })
 }
 
 fn describe_tls(card: &CardStats) -> Option<String> {
@@ -318,7 +338,6 @@ impl CardStats {
             owner,
             card,
             breaker,
-            requests,
             checks,
             ..
         } = page;
@@ -336,7 +355,7 @@ impl CardStats {
             },
             breaker_opened: breaker.opened.get(),
             breaker_opened_by: page.opened_by(),
-            requests: Requests::new(requests),
+            requests: Requests::new(page),
             checks: Checks {
                 started: checks.started.get(),
                 passed: checks.passed.get(),
@@ -372,14 +391,15 @@ impl RouterStats {
             stale: telemetry::is_stale(page, now),
             owner_pid: page.owner.pid.get(),
             age_ms: age_ms(page, now),
-            requests: Requests::new(&page.requests),
+            requests: Requests::new(page),
             tls: page.tls().map(Tls::new),
         }
     }
 }
 
 impl Requests {
-    fn new(requests: &telemetry_page::Requests) -> Self {
+    fn new(page: &Page) -> Self {
+        let (requests, overload) = (&page.requests, page.overload());
         Self {
             submitted: requests.submitted.get(),
             card: requests.card.get(),
@@ -391,6 +411,8 @@ impl Requests {
             failed: requests.failed.get(),
             misbehaved: requests.misbehaved.get(),
             wrong_answers: requests.wrong_answers.get(),
+            shed: overload.map(|it| it.shed.get()),
+            overloaded: overload.map(|it| it.overloaded.get()),
         }
     }
 }
@@ -552,5 +574,35 @@ mod tests {
             let signed = "4 signatures given to accelerators, 3 made by the CPU at once";
             assert!(told.contains(signed), "{told}");
         }
+    }
+
+    #[test]
+    fn what_was_too_much_is_told_of_cards_and_routers_if_there_was_any_and_the_page_says_so() {
+        let mut page = Page::new();
+        let now = Instant::from_nanos(PUBLISHED);
+        let told = |page: &Page| {
+            let of_card = describe_overload(&CardStats::new(page, now).requests);
+            let router = RouterStats::new(page, now);
+            let of_router = describe_router(&router);
+            assert_eq!(
+                of_router.contains("too much to do"),
+                of_card.is_some(),
+                "{of_router}"
+            );
+            let json = serde_json::to_value(&router).unwrap();
+            (
+                of_card,
+                ["shed", "overloaded"].map(|name| json["requests"][name].as_u64()),
+            )
+        };
+        assert_eq!(told(&page), (None, [Some(0), Some(0)]));
+        page.overload.shed = 3.into();
+        page.overload.overloaded = 1.into();
+        let (text, json) = told(&page);
+        let wanted = "3 requests went to software at once, 1 were refused";
+        assert!(text.is_some_and(|text| text.ends_with(wanted)));
+        assert_eq!(json, [Some(3), Some(1)]);
+        page.version_minor = 2.into();
+        assert_eq!(told(&page), (None, [None, None]));
     }
 }

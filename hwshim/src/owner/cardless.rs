@@ -5,7 +5,7 @@
 //! There is no health, no breaker and no test in it: software has none, and nobody is to take it for a
 //! card. Whoever watches is shown that a router works, and judges nothing.
 
-use super::rounds::requests_of;
+use super::rounds::{overload_of, requests_of};
 use super::{Addition, Identity, Schedule};
 use crate::clock::{Clock, Instant, nanos};
 use crate::router::Router;
@@ -73,7 +73,9 @@ impl Cardless {
             page.card.state_since_ns = now.as_nanos().into();
         }
         page.owner.published_at_ns = now.as_nanos().into();
-        page.requests = requests_of(&self.router.requests());
+        let requests = self.router.requests();
+        page.requests = requests_of(&requests);
+        page.overload = overload_of(&requests);
         (self.addition.0)(page);
         self.publisher.publish(page)
     }

@@ -272,6 +272,7 @@ impl Rounds {
         breaker.opened_by = padded(status.breaker_opened_by);
 
         self.page.requests = requests_of(&status.requests);
+        self.page.overload = overload_of(&status.requests);
         self.page.checks = checks_of(&status.checks);
         let last = status.checks.last;
         self.page.checked = padded(last.map_or("", |last| last.algorithm.name()));
@@ -305,7 +306,8 @@ pub(super) fn requests_of(requests: &Requests) -> telemetry::Requests {
         failed,
         misbehaved,
         wrong_answers,
-        // What the router made of it, and no evidence about the card: these stay with the library.
+        // What the router made of it, and no evidence about the card: the first two stay with the library,
+        // the others have a place of their own.
         hedged: _,
         stragglers: _,
         shed: _,
@@ -322,6 +324,13 @@ pub(super) fn requests_of(requests: &Requests) -> telemetry::Requests {
         failed: failed.into(),
         misbehaved: misbehaved.into(),
         wrong_answers: wrong_answers.into(),
+    }
+}
+
+pub(super) fn overload_of(requests: &Requests) -> telemetry::Overload {
+    telemetry::Overload {
+        shed: requests.shed.into(),
+        overloaded: requests.overloaded.into(),
     }
 }
 
