@@ -8,6 +8,7 @@ use crate::load::{self, Handshake};
 use crate::serving::Serving;
 use crate::{Site, load::run};
 use serde_json::Value;
+use std::fs;
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -264,6 +265,13 @@ fn an_operator_is_told_when_a_card_is_not_used_why_and_when_it_is_again() {
     assert!(told.contains("others sign meanwhile"), "{told}");
     // Whoever comes is served.
     site.connect(&serving);
+    let socket = site.directory.path().join("card.sock");
+    fs::write(&socket, "no socket").unwrap();
+    let told = serving
+        .wait_for_error(&format!("{address} is still not used: "))
+        .unwrap();
+    assert_eq!(told.matches("no such socket").count(), 1, "{told}");
+    fs::remove_file(&socket).unwrap();
     let mut card = CardProcess::start(site.directory.path());
     serving
         .wait_for_error(&format!("hwshim: {address} is used again"))
