@@ -10,12 +10,14 @@
 //! [`crate::telemetry::live`]. All owners of a host together run twenty tests at a time.
 
 mod cardless;
+mod claim;
 mod desk;
 mod pace;
 mod rounds;
 mod slots;
 
 pub use cardless::Cardless;
+pub use claim::Claim;
 pub use pace::TooSoon;
 pub use rounds::{Answer, Identity, Lane, Rounds};
 
@@ -96,15 +98,15 @@ pub enum OwnerError {
 
 /// Owns the card until `stop` is requested, then lets go of it in an orderly way.
 ///
-/// A card that cannot be reached is no error: it is tried again, and the page says how it is.
+/// A card that cannot be reached is no error: it is tried again, and the page says how it is. After an
+/// error the card has been let go of as well, and the page says so if it can be written.
 ///
 /// # Errors
 ///
 /// See [`OwnerError`].
 pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
     let address = config.card.to_string();
-    // First of all, so that a second owner is turned away before it touches the card.
-    let publisher = Publisher::create(&config.telemetry, &address)?;
+    let claim = Claim::new(&config.telemetry, &address)?;
     let opened = config
         .card
         .open_accelerator()
@@ -126,13 +128,13 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
         router.clone(),
         0,
         health,
-        publisher,
+        claim.into_publisher(),
         &address,
         config.schedule,
     );
     let clock = SystemClock;
 
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         if config.load_per_second > 0.0 {
             std::thread::Builder::new()
                 .name("hwshim-load".to_owned())
@@ -145,10 +147,11 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
         // If publishing failed, the load must end as well.
         stop.request();
         Ok::<(), OwnerError>(outcome?)
-    })?;
+    });
     drop(router);
-    owner.release(clock.now())?;
-    Ok(())
+    let released = owner.release(clock.now());
+    outcome?;
+    Ok(released?)
 }
 
 /// Does `owner`'s rounds until `stop` is requested.

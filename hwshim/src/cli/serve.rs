@@ -5,6 +5,8 @@ use hwshim::address::Address;
 use hwshim::owner::{self, OwnerError, Schedule, ServeConfig};
 use hwshim::stop::Stop;
 use hwshim::telemetry::{self, PublishError};
+use rustix::io::Errno;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let stop = Stop::new()
         .and_then(|stop| stop.on_signals().map(|()| stop))
-        .map_err(|error| Failure::new("signals cannot be handled", error))?;
+        .map_err(no_signals)?;
     let config = ServeConfig {
         card: args.card.clone(),
         telemetry: args
@@ -54,14 +56,38 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     output.flush()?;
     owner::serve(&config, &stop).map_err(|error| {
         let hint = match &error {
-            OwnerError::Publish(PublishError::Os { .. } | PublishError::Untrusted { .. }) => {
-                "choose a directory this user may write, with --telemetry DIR"
-            }
-            OwnerError::Publish(_) => "a card has one owner: hwshim serve, or one application",
-            _ => "see the limits of this user: ulimit -a",
+            OwnerError::Publish(error) => page_hint(error),
+            _ => LIMITS,
         };
         Failure::new(format!("{} cannot be served", config.card), error).hint(hint)
     })
+}
+
+/// What to do where the system gives no threads or descriptors.
+pub(super) const LIMITS: &str =
+    "see the limits of this user (ulimit -a), and of its unit (TasksMax=, LimitNOFILE=)";
+
+/// What to do about a telemetry page that cannot be published.
+pub(super) fn page_hint(error: &PublishError) -> &'static str {
+    match error {
+        PublishError::Owned { .. } => {
+            "a card has one owner: stop the hwshim serve or the application that has it"
+        }
+        PublishError::Os { source, .. } => match Errno::from_io_error(source) {
+            Some(Errno::MFILE | Errno::NFILE) => LIMITS,
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+                "make room there, or choose another directory with --telemetry DIR"
+            }
+            _ => OTHER_DIRECTORY,
+        },
+        _ => OTHER_DIRECTORY,
+    }
+}
+
+const OTHER_DIRECTORY: &str = "choose a directory this user may write, with --telemetry DIR";
+
+pub(super) fn no_signals(error: io::Error) -> Failure {
+    Failure::new("signals cannot be handled", error).hint(LIMITS)
 }
 
 /// Parses `50/s` or `50`.

@@ -7,11 +7,12 @@
 use super::LIMITS;
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, with_causes};
+use crate::cli::serve::page_hint;
 use card_spec::telemetry::Page;
 use hwshim::accelerator::Accelerator;
 use hwshim::address::{Address, Opened};
 use hwshim::clock::{Clock as _, SystemClock};
-use hwshim::owner::{self, Cardless, Identity, Owner, Rounds, Schedule};
+use hwshim::owner::{self, Cardless, Claim, Owner, Schedule};
 use hwshim::router::Router;
 use hwshim::router::core::Options;
 use hwshim::stop::Stop;
@@ -37,6 +38,7 @@ pub(super) struct Cards {
 /// A card that will have an owner, and the thread that waits for that.
 struct Owned {
     lane: usize,
+    name: String,
     health: Option<HealthPort>,
     claim: Claim,
     thread: SyncSender<Owner>,
@@ -71,10 +73,11 @@ impl Cards {
             if let Some((health, claim)) = claim {
                 let name = address.to_string();
                 let (thread, owner) =
-                    spawn(name, Arc::clone(&cards.stop), warn.clone()).map_err(threads)?;
+                    spawn(name.clone(), Arc::clone(&cards.stop), warn.clone()).map_err(threads)?;
                 cards.owners.push(owner);
                 claims.push(Owned {
                     lane,
+                    name,
                     health,
                     claim,
                     thread,
@@ -86,11 +89,12 @@ impl Cards {
         for owned in claims {
             let Owned {
                 lane,
+                name,
                 health,
                 claim,
                 thread,
             } = owned;
-            let (name, publisher) = claim.take();
+            let publisher = claim.into_publisher();
             let schedule = Schedule::default();
             let tls = Arc::clone(tls);
             let owner = Owner::new(router.clone(), lane, health, publisher, &name, schedule)
@@ -162,32 +166,6 @@ impl Drop for Cards {
     }
 }
 
-/// A card's page before it has an owner who publishes it. Dropped like that, it says that the card
-/// was released: an empty page would be a riddle to whoever watches.
-struct Claim {
-    name: String,
-    publisher: Option<Publisher>,
-}
-
-impl Claim {
-    fn take(mut self) -> (String, Publisher) {
-        let publisher = self.publisher.take();
-        let publisher = publisher.expect("only this takes it, and takes the claim as well");
-        (std::mem::take(&mut self.name), publisher)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(mut publisher) = self.publisher.take() {
-            let identity = Identity::of_this_process(&self.name);
-            let rounds = Rounds::new(&identity, None, Schedule::default());
-            // Why nothing is served is about to be said, and says more than this could.
-            let _ = publisher.publish(&rounds.released(SystemClock.now()));
-        }
-    }
-}
-
 /// What software has none of: a health port, and a page.
 type Claimed = (Option<HealthPort>, Claim);
 
@@ -199,13 +177,9 @@ fn open(
     let name = address.to_string();
     let claim = match address {
         Address::Software(_) => None,
-        // First of all, so that a second owner is turned away before it touches the card.
         Address::Pci(_) | Address::VfioUser(_) => {
-            let created = Publisher::create(directory, &name);
-            Some(Claim {
-                publisher: Some(created.map_err(|error| cannot_publish(&name, error))?),
-                name: name.clone(),
-            })
+            let claimed = Claim::new(directory, &name);
+            Some(claimed.map_err(|error| cannot_publish(&name, error))?)
         }
     };
     let Opened {
@@ -223,7 +197,7 @@ fn unpublished(error: &PublishError) -> String {
         PublishError::Owned { .. } => {
             "it is published as soon as the process ends that has the page"
         }
-        _ => "choose a directory this user may write, with --telemetry DIR",
+        error => page_hint(error),
     };
     let why = with_causes(error);
     format!(
@@ -232,12 +206,7 @@ fn unpublished(error: &PublishError) -> String {
 }
 
 fn cannot_publish(name: &str, error: PublishError) -> Failure {
-    let hint = match &error {
-        PublishError::Os { .. } | PublishError::Untrusted { .. } => {
-            "choose a directory this user may write, with --telemetry DIR"
-        }
-        _ => "a card has one owner: stop the hwshim serve or the application that has it",
-    };
+    let hint = page_hint(&error);
     Failure::new(format!("{name} cannot be owned"), error).hint(hint)
 }
 
@@ -273,36 +242,4 @@ fn spawn(
         .name("hwshim-owner".to_owned())
         .spawn(rounds)?;
     Ok((give, thread))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use card_spec::telemetry::card_state;
-    use hwshim::telemetry::{Reader, pages};
-
-    #[test]
-    fn a_card_that_never_had_an_owner_is_released_by_who_claimed_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let name = "vfio-user:/nowhere/card.sock".to_owned();
-        drop(Claim {
-            publisher: Some(Publisher::create(directory.path(), &name).unwrap()),
-            name: name.clone(),
-        });
-        let pages = pages(directory.path()).unwrap();
-        let page = Reader::open(&pages[0]).and_then(|reader| reader.read());
-        let page = page.unwrap();
-        assert_eq!(page.address(), name);
-        assert_eq!(page.card.state.get(), card_state::RELEASED);
-        let Identity {
-            pid,
-            start_time_ticks,
-            ..
-        } = Identity::of_this_process(&name);
-        assert_eq!(page.owner.pid.get(), u64::from(pid));
-        assert_eq!(page.owner.start_time_ticks.get(), start_time_ticks);
-        assert_ne!(start_time_ticks, 0);
-        assert_ne!(page.owner.publish_interval_ns.get(), 0);
-        assert_ne!(page.owner.published_at_ns.get(), 0);
-    }
 }

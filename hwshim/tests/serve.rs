@@ -1,0 +1,184 @@
+//! `hwshim serve`, as a program, on a host that has no more threads or descriptors for it, or no room
+//! for its page; and told to stop before it has begun.
+//!
+//! Its card is away: that is no error, and what it lacks itself is the same with one.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use card_spec::telemetry::{Page, card_state};
+use hwshim::telemetry::{Reader, file_name};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const CARD: &str = "vfio-user:/nowhere/card.sock";
+
+/// So much that the limit of a process's addresses counts its threads. None of it is ever touched.
+const STACK_LEN: u64 = 512 << 20;
+/// What it maps besides.
+const REST_LEN: u64 = 256 << 20;
+
+/// Owners that come one after the other.
+struct Stage(TempDir);
+
+impl Stage {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn page_path(&self) -> PathBuf {
+        self.0.path().join(file_name(CARD))
+    }
+
+    /// The page, if there is one that is whole.
+    fn page(&self) -> Option<Page> {
+        let reader = Reader::open(&self.page_path()).ok()?;
+        reader.read().ok()
+    }
+
+    /// Whether the card's page says that it was let go of.
+    fn is_released(&self) -> bool {
+        self.page().is_some_and(|page| {
+            page.address() == CARD && page.card.state.get() == card_state::RELEASED
+        })
+    }
+
+    /// Whether `owner` has published.
+    fn is_owned_by(&self, owner: &Child) -> bool {
+        self.page().is_some_and(|page| {
+            page.owner.pid.get() == u64::from(owner.id())
+                && page.card.state.get() != card_state::RELEASED
+        })
+    }
+
+    /// One that is to sign as well, after the shell has done `before`.
+    fn start(&self, before: &str) -> Child {
+        Command::new("sh")
+            .args(["-c", &format!("{before} && exec \"$@\""), "sh"])
+            .arg(env!("CARGO_BIN_EXE_hwshim"))
+            .args(["serve", "--card", CARD, "--load", "100/s", "--telemetry"])
+            .arg(self.0.path())
+            // Where that of addresses is limited: each thread would map some for its own memory as well.
+            .env("MALLOC_ARENA_MAX", "1")
+            .env("RUST_MIN_STACK", STACK_LEN.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// What it says if it cannot start with that done before; `None` if it serves, and then ends well.
+    fn refusal(&self, before: &str) -> Option<Output> {
+        let _ = std::fs::remove_file(self.page_path());
+        let mut owner = self.start(before);
+        while owner.try_wait().unwrap().is_none() {
+            if self.is_owned_by(&owner) {
+                stop(&owner);
+                break;
+            }
+            pause();
+        }
+        let output = owner.wait_with_output().unwrap();
+        if output.status.success() {
+            assert!(self.is_released(), "{before}");
+            return None;
+        }
+        Some(output)
+    }
+}
+
+fn stop(owner: &Child) {
+    kill_process(Pid::from_child(owner), Signal::TERM).unwrap();
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "looks again at what another process does"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+#[track_caller]
+fn assert_says(output: &Output, wanted: &[&str]) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let is_said = wanted.iter().all(|it| errors.contains(it));
+    assert!(is_said && !errors.contains("panicked"), "{errors}");
+}
+
+#[test]
+fn whichever_thread_cannot_be_started_it_says_what_to_do_and_lets_go_of_its_card() {
+    let stage = Stage::new();
+    let serves = |threads: &u64| {
+        let kib = (REST_LEN + threads * STACK_LEN) >> 10;
+        let Some(refusal) = stage.refusal(&format!("ulimit -v {kib}")) else {
+            return true;
+        };
+        let wanted = ["Resource temporarily unavailable", "hint: ", "ulimit -a"];
+        assert_says(&refusal, &wanted);
+        assert!(stage.is_released(), "{threads}");
+        false
+    };
+    // One for the router and one for the load; and one in which the card is being reset meanwhile, or not
+    // any more.
+    let needed = (0..10).find(serves).unwrap();
+    assert!((2..=3).contains(&needed), "{needed}");
+}
+
+#[test]
+fn whichever_descriptor_it_lacks_it_says_what_to_do_and_lets_go_of_its_card() {
+    let stage = Stage::new();
+    let serves = |descriptors: &u64| {
+        let Some(refusal) = stage.refusal(&format!("ulimit -n {descriptors}")) else {
+            return true;
+        };
+        let wanted = ["Too many open files", "hint: ", "ulimit -a", "LimitNOFILE="];
+        assert_says(&refusal, &wanted);
+        // It may not have come as far as to the page.
+        assert!(stage.is_released() || !stage.page_path().exists());
+        false
+    };
+    // With fewer than four no program finds its libraries.
+    let needed = (4..40).find(serves).unwrap();
+    assert!(needed > 8, "it has some for each: {needed}");
+}
+
+#[test]
+fn without_room_for_its_page_it_says_what_to_do_at_its_start_and_later() {
+    let stage = Stage::new();
+    // By itself the system ends who writes beyond that limit, where a full disk refuses.
+    let refusal = stage.refusal("trap '' XFSZ && ulimit -f 0").unwrap();
+    assert_says(&refusal, &["could not be written", "hint: make room there"]);
+
+    let owner = stage.start("trap '' XFSZ");
+    while !stage.is_owned_by(&owner) {
+        pause();
+    }
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let full = Rlimit {
+        current: Some(0),
+        maximum,
+    };
+    prlimit(Some(Pid::from_child(&owner)), Resource::Fsize, full).unwrap();
+    let output = owner.wait_with_output().unwrap();
+    assert_says(&output, &["could not be written", "hint: make room there"]);
+}
+
+#[test]
+fn whoever_is_told_to_stop_while_it_starts_lets_go_of_its_card() {
+    for _ in 0..16 {
+        let stage = Stage::new();
+        let mut owner = stage.start("true");
+        while !stage.page_path().exists() {
+            assert_eq!(owner.try_wait().unwrap(), None);
+        }
+        stop(&owner);
+        let output = owner.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{errors}");
+        assert!(stage.is_released());
+    }
+}
