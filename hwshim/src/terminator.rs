@@ -19,7 +19,7 @@ mod counts;
 mod page;
 mod relay;
 
-pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files};
+pub use self::certificates::{CertificateError, Certificates, ExposedKey, Files, Pairs};
 pub use self::counts::Connections;
 use self::counts::Counts;
 use crate::acceptor::{self, Handshakes, OffloadAcceptor};

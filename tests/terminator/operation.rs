@@ -6,7 +6,7 @@ use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
 use crate::serving::{ANYWHERE, Serving};
 use crate::{Site, load, serving};
-use hwshim::telemetry::Publisher;
+use hwshim::telemetry::{Publisher, file_name};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -732,6 +732,36 @@ fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificat
     let taken = taken.local_addr().unwrap().to_string();
     fails(&site.identity, &taken, &[&card], "another server listens");
     released("one that had an owner");
+}
+
+#[test]
+fn whoever_is_told_to_stop_while_it_starts_lets_go_of_its_cards() {
+    let site = Site::new();
+    let directory = site.directory.path();
+    // Those who are away are opened as well.
+    let cards = [1, 2, 3, 4].map(|card| format!("vfio-user:/nowhere/{card}.sock"));
+    for _ in 0..16 {
+        for card in &cards {
+            let _ = fs::remove_file(directory.join(file_name(card)));
+        }
+        let mut command = site.command(backend::start(Kind::Echo).unwrap());
+        command.args(cards.iter().flat_map(|card| ["--card", card]));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        // As soon as there is anything to let go of.
+        while !directory.join(file_name(&cards[0])).exists() {
+            assert_eq!(process.try_wait().unwrap(), None);
+        }
+        kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+        let output = process.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{errors}");
+        let stats = all_stats(&site);
+        let pages = stats["cards"].as_array().unwrap();
+        assert_eq!(pages.len(), cards.len(), "{stats}");
+        let are_released = pages.iter().all(|page| page["state"] == "released");
+        assert!(are_released, "{stats}");
+    }
 }
 
 #[test]

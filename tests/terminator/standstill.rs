@@ -9,6 +9,7 @@ use crate::operation::{
 };
 use crate::scarcity::{limit, refused_by_the_disk};
 use crate::{Site, load};
+use hwshim::telemetry::Publisher;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Signal, kill_process};
@@ -141,6 +142,26 @@ fn whoever_does_not_read_why_it_failed_does_not_keep_it_from_ending() {
     exchange(&mut stream, b"does not end");
     let (status, _) = serving.ends();
     assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn whoever_does_not_read_why_it_cannot_start_does_not_keep_it_from_ending() {
+    let (_unread, complaints) = pipe().unwrap();
+    fill(complaints.try_clone().unwrap());
+    let site = Site::new();
+    let card = "vfio-user:/nowhere/card.sock";
+    let _owner = Publisher::create(site.directory.path(), card).unwrap();
+    let mut command = site.command(backend::start(Kind::Echo).unwrap());
+    command.args(["--card", card]);
+    command.stdout(Stdio::null()).stderr(complaints);
+    let mut process = command.spawn().unwrap();
+    let ended = (0..200).find_map(|_| {
+        pause(Duration::from_millis(100));
+        process.try_wait().unwrap()
+    });
+    // It is not to outlive the test if that has not ended.
+    let _ = process.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(1));
 }
 
 #[test]

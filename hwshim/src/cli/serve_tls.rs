@@ -11,7 +11,7 @@ mod usable;
 
 use super::crypto_mb::CryptoMb;
 use super::output::{Failure, Output, with_causes};
-use super::serve::positive_duration;
+use super::serve::{LIMITS, no_signals, positive_duration};
 use super::verifying::Verifying;
 use cards::Cards;
 use hwshim::address::Address;
@@ -21,7 +21,7 @@ use hwshim::router::Router;
 use hwshim::router::core::{self, Offload};
 use hwshim::telemetry;
 use hwshim::terminator::{
-    CertificateError, Certificates, Files, Options, Phase, Terminator, Watch,
+    CertificateError, Certificates, Files, Options, Pairs, Phase, Terminator, Watch,
 };
 use lines::Voice;
 use reloads::{Reloaded, Reloads};
@@ -137,8 +137,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let protocols = protocols(&args.alpn)?;
     make_room(args.connections_max)?;
     args.crypto_mb.check()?;
-    // What can be known to be wrong is found out before a card is touched.
-    Certificates::check(&files).map_err(unusable)?;
+    // What can be known to be wrong is found out before a card is touched, and what may hang, as a disk
+    // or whoever reads warnings, is done with before signals are caught, which end it until then.
+    let pairs = Pairs::read(files).map_err(unusable)?;
+    for key in pairs.exposed_keys() {
+        output.warn(key)?;
+    }
     let directory = args
         .telemetry
         .clone()
@@ -165,29 +169,62 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     // What signs in software does so in these threads.
     let cores = options.cores.min(runtime.metrics().num_workers());
     let options = core::Options { cores, ..options };
+    // From here on there is something to let go of.
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::new().map_err(no_signals)?
+    };
+    with_cards(
+        args, pairs, protocols, options, &directory, runtime, signals,
+    )
+    .map_err(said)
+}
+
+/// Opens the cards, serves with them until a signal comes, and lets go of them.
+fn with_cards(
+    args: &Args,
+    pairs: Pairs,
+    protocols: Vec<Vec<u8>>,
+    options: core::Options,
+    directory: &Path,
+    runtime: Runtime,
+    signals: Signals,
+) -> Result<(), Failure> {
     let shown = Arc::default();
     // Dropped last, on whichever way out. Certificates have keys, and keys have the router: the cards
     // are free when all have gone.
     let (mut cards, router) =
-        Cards::open(&args.cards, &args.crypto_mb, &directory, options, &shown)?;
+        Cards::open(&args.cards, &args.crypto_mb, directory, options, &shown)?;
     let certificates =
-        Certificates::load(files, Provider::new(router.clone())).map_err(unusable)?;
+        Certificates::load(pairs, Provider::new(router.clone())).map_err(unusable)?;
     let certificates = Arc::new(certificates);
-    for key in certificates.exposed_keys() {
-        output.warn(key)?;
-    }
     let config = Arc::new(config(protocols, &certificates)?);
     let outcome = runtime.block_on(serve(
         args,
         config,
         &certificates,
+        signals,
         &mut cards,
         &router,
-        (&directory, shown),
+        (directory, shown),
     ));
     // Connections are over, and whatever a task still does is waited for no longer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Says why it failed: not by who ends the program, who would wait for a reader, when signals are caught
+/// and end it no more.
+fn said(failure: Failure) -> Failure {
+    match (failure, Voice::new()) {
+        (failure @ Failure::Reported { .. }, Ok(mut voice)) => {
+            voice.tell(failure);
+            voice.end();
+            Failure::Said
+        }
+        // It has been said, or there are no threads for it.
+        (failure, _) => failure,
+    }
 }
 
 fn files(args: &Args) -> Result<Vec<Files>, Failure> {
@@ -295,9 +332,6 @@ fn no_threads(error: io::Error) -> Failure {
     Failure::new("threads cannot be started", error).hint(LIMITS)
 }
 
-/// What to do where the system gives no threads or descriptors.
-const LIMITS: &str = "see the limits of this user (ulimit -a), and of its unit (TasksMax=)";
-
 fn unusable(error: CertificateError) -> Failure {
     let hint = hint(&error);
     Failure::new("TLS cannot be served", error).hint(hint)
@@ -367,12 +401,11 @@ async fn serve(
     args: &Args,
     config: Arc<ServerConfig>,
     certificates: &Arc<Certificates>,
+    signals: Signals,
     cards: &mut Cards,
     router: &Router,
     (directory, shown): (&Path, Arc<OnceLock<Watch>>),
 ) -> Result<(), Failure> {
-    let signals =
-        Signals::new().map_err(|error| Failure::new("signals cannot be handled", error))?;
     let terminator = Terminator::listen(args.listen, config, options(args))
         .map_err(|error| cannot_listen(args.listen, error))?;
     let address = terminator

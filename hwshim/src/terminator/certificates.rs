@@ -92,6 +92,37 @@ pub enum CertificateError {
     },
 }
 
+/// Certificates and their keys as they have been read, and found to be fit for use. Nothing signs with
+/// them yet.
+pub struct Pairs(Vec<Pair>);
+
+impl Pairs {
+    /// Reads all of `files`, for who has yet to open the cards that are to sign with them, and had better
+    /// not for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], for the first file that is wrong.
+    pub fn read(files: Vec<Files>) -> Result<Self, CertificateError> {
+        let pairs = read_all(files)?;
+        load_all(&pairs, &provider::base())?;
+        Ok(Self(pairs))
+    }
+
+    /// As [`Certificates::exposed_keys`].
+    #[must_use]
+    pub fn exposed_keys(&self) -> Vec<ExposedKey> {
+        exposed(self.0.iter().map(|pair| &pair.files))
+    }
+}
+
+impl fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.0.iter().map(|pair| &pair.files);
+        f.debug_list().entries(files).finish()
+    }
+}
+
 /// The certificates in use.
 pub struct Certificates {
     files: Vec<Files>,
@@ -102,39 +133,30 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Finds out whether they can be loaded, and forgets them: for who has yet to open the cards that
-    /// are to sign with them, and had better not for nothing.
+    /// Has what was read signed with: keys are the provider's, and sign as it says.
     ///
     /// # Errors
     ///
-    /// [`CertificateError`], for the first file that is wrong.
-    pub fn check(files: &[Files]) -> Result<(), CertificateError> {
-        load_all(files, &provider::base()).map(drop)
-    }
-
-    /// Loads them. Keys are the provider's, and sign as it says.
-    ///
-    /// # Errors
-    ///
-    /// [`CertificateError`], for the first file that is wrong.
-    pub fn load(files: Vec<Files>, provider: Provider) -> Result<Self, CertificateError> {
+    /// [`CertificateError`], for the first that the provider does not take.
+    pub fn load(pairs: Pairs, provider: Provider) -> Result<Self, CertificateError> {
+        let Pairs(pairs) = pairs;
         let suites = provider.rustls();
-        let current = RwLock::new(load_all(&files, &suites)?);
+        let current = RwLock::new(load_all(&pairs, &suites)?);
         Ok(Self {
-            files,
+            files: pairs.into_iter().map(|pair| pair.files).collect(),
             provider,
             suites,
             current,
         })
     }
 
-    /// Loads them again, for handshakes to come. Returns how many there are.
+    /// Reads and loads them again, for handshakes to come. Returns how many there are.
     ///
     /// # Errors
     ///
     /// [`CertificateError`]; those in use then stay in use.
     pub fn reload(&self) -> Result<usize, CertificateError> {
-        let loaded = load_all(&self.files, &self.suites)?;
+        let loaded = load_all(&read_all(self.files.clone())?, &self.suites)?;
         let count = loaded.len();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(count)
@@ -144,15 +166,7 @@ impl Certificates {
     /// with such keys are used all the same.
     #[must_use]
     pub fn exposed_keys(&self) -> Vec<ExposedKey> {
-        let exposed = |files: &Files| {
-            // A file that cannot be looked at cannot be read either, which is for loading to say.
-            let mode = std::fs::metadata(&files.key).ok()?.mode() & 0o7777;
-            (mode & ExposedKey::TOO_WIDE != 0).then(|| ExposedKey {
-                path: files.key.clone(),
-                mode,
-            })
-        };
-        self.files.iter().filter_map(exposed).collect()
+        exposed(&self.files)
     }
 
     /// The provider that has the keys.
@@ -207,31 +221,65 @@ fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     matches!(certificate, Ok(Ok(certificate)) if verify_server_name(&certificate, name).is_ok())
 }
 
-fn load_all(
-    files: &[Files],
-    provider: &CryptoProvider,
-) -> Result<Arc<[Arc<CertifiedKey>]>, CertificateError> {
-    files.iter().map(|files| load(files, provider)).collect()
+fn exposed<'a>(files: impl IntoIterator<Item = &'a Files>) -> Vec<ExposedKey> {
+    let exposed = |files: &Files| {
+        // A file that cannot be looked at cannot be read either, which is for reading to say.
+        let mode = std::fs::metadata(&files.key).ok()?.mode() & 0o7777;
+        (mode & ExposedKey::TOO_WIDE != 0).then(|| ExposedKey {
+            path: files.key.clone(),
+            mode,
+        })
+    };
+    files.into_iter().filter_map(exposed).collect()
 }
 
-fn load(files: &Files, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let Files { certificate, key } = files;
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| unreadable(certificate, "certificate", source))?;
-    if chain.is_empty() {
-        let none = pem::Error::NoItemsFound;
-        return Err(unreadable(certificate, "certificate", none));
-    }
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|source| unreadable(key, "private key that is not encrypted", source))?;
-    CertifiedKey::from_der(chain, secret, provider)
-        .map(Arc::new)
-        .map_err(|source| CertificateError::Unusable {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            source,
+/// What stands in a pair of files.
+struct Pair {
+    files: Files,
+    chain: Vec<CertificateDer<'static>>,
+    secret: PrivateKeyDer<'static>,
+}
+
+fn read_all(files: Vec<Files>) -> Result<Vec<Pair>, CertificateError> {
+    files.into_iter().map(Pair::read).collect()
+}
+
+fn load_all(
+    pairs: &[Pair],
+    provider: &CryptoProvider,
+) -> Result<Arc<[Arc<CertifiedKey>]>, CertificateError> {
+    pairs.iter().map(|pair| pair.load(provider)).collect()
+}
+
+impl Pair {
+    fn read(files: Files) -> Result<Self, CertificateError> {
+        let Files { certificate, key } = &files;
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| unreadable(certificate, "certificate", source))?;
+        if chain.is_empty() {
+            let none = pem::Error::NoItemsFound;
+            return Err(unreadable(certificate, "certificate", none));
+        }
+        let secret = PrivateKeyDer::from_pem_file(key)
+            .map_err(|source| unreadable(key, "private key that is not encrypted", source))?;
+        Ok(Self {
+            files,
+            chain,
+            secret,
         })
+    }
+
+    fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, CertificateError> {
+        let (chain, secret) = (self.chain.clone(), self.secret.clone_key());
+        CertifiedKey::from_der(chain, secret, provider)
+            .map(Arc::new)
+            .map_err(|source| CertificateError::Unusable {
+                certificate: self.files.certificate.clone(),
+                key: self.files.key.clone(),
+                source,
+            })
+    }
 }
 
 fn unreadable(path: &Path, wanted: &'static str, source: pem::Error) -> CertificateError {
