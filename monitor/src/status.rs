@@ -25,7 +25,7 @@ pub use light::{LightFigures, LoadFigures};
 pub use link::{LinkErrors, LinkFigures, LinkRateFigures, PortFigures};
 pub use memory::MemoryFigures;
 pub use qat::QatFigures;
-pub use router::{RouterFigures, TlsFigures};
+pub use router::{OverloadFigures, RouterFigures, TlsFigures};
 pub(crate) use sensors::warnings as warnings_of_sensors;
 pub use sensors::{SensorFigures, SensorUnit};
 

@@ -186,6 +186,7 @@ fn router(router: &RouterFigures) -> String {
         published_seconds_ago,
         stale,
         requests,
+        overload: _,
         tls,
     } = router;
     let published = match published_seconds_ago {
@@ -434,6 +435,7 @@ mod tests {
             published_seconds_ago: Some(0.1),
             stale: false,
             requests: card_spec::telemetry::Requests::new_zeroed().into(),
+            overload: None,
             tls,
         };
         assert_eq!(

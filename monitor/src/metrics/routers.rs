@@ -2,7 +2,7 @@
 
 use super::{Families, Labels};
 use crate::number::lossy;
-use crate::status::{RouterFigures, TlsFigures};
+use crate::status::{OverloadFigures, RouterFigures, TlsFigures};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -63,6 +63,15 @@ fn encode_requests(to: &mut Families<'_>, routers: &[&RouterFigures]) -> fmt::Re
                 ("misbehaved", requests.misbehaved),
                 ("wrong-answer", requests.wrong_answers),
             ])
+        }),
+    )?;
+    to.counter(
+        "cardmon_router_overload",
+        "Requests that were too many, by what became of them: shed, to software by accelerators, or refused, as software had too much to do as well",
+        None,
+        by_name(routers, "became", |router| {
+            let OverloadFigures { shed, overloaded } = router.overload?;
+            Some(vec![("shed", shed), ("refused", overloaded)])
         }),
     )
 }
@@ -158,6 +167,8 @@ mod tests {
         for (field, value) in fields.into_iter().zip(101..) {
             field.set(value);
         }
+        page.overload.shed = 111.into();
+        page.overload.overloaded = 112.into();
         if name.starts_with("serve-tls:") {
             page.tls.began_at_ns = 1.into();
             page.tls.connections.active = 201.into();
@@ -208,6 +219,8 @@ mod tests {
                 of("errors_total", ",error=\"failed\"", 108),
                 of("errors_total", ",error=\"misbehaved\"", 109),
                 of("errors_total", ",error=\"wrong-answer\"", 110),
+                of("overload_total", ",became=\"shed\"", 111),
+                of("overload_total", ",became=\"refused\"", 112),
             ]
         };
         let of_tls = [

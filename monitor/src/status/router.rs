@@ -1,7 +1,7 @@
 //! Figures of a router that has no card.
 
 use super::RequestFigures;
-use card_spec::telemetry::{Page, Tls};
+use card_spec::telemetry::{Overload, Page, Tls};
 use hwshim::clock::Instant;
 use hwshim::telemetry::is_stale;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,20 @@ pub struct RouterFigures {
     /// Where the requests went that it was given; what is signed beside it stands in `tls`. What another
     /// accelerator than a card answered is counted as by a card.
     pub requests: RequestFigures,
+    /// Of those, what was too many; `null` if its program is too old to say so.
+    #[serde(default)]
+    pub overload: Option<OverloadFigures>,
     /// TLS that its process terminates; `null` if it does not.
     pub tls: Option<TlsFigures>,
+}
+
+/// Requests that were too many.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OverloadFigures {
+    /// Answered by software, as accelerators had too much to do.
+    pub shed: u64,
+    /// Refused, as software had too much to do as well.
+    pub overloaded: u64,
 }
 
 /// What became of a terminator's connections and handshakes.
@@ -48,7 +60,17 @@ impl RouterFigures {
             published_seconds_ago: (published <= now).then(|| now.since(published).as_secs_f64()),
             stale: is_stale(page, now),
             requests: page.requests.into(),
+            overload: page.overload().map(OverloadFigures::new),
             tls: page.tls().map(TlsFigures::new),
+        }
+    }
+}
+
+impl OverloadFigures {
+    fn new(overload: &Overload) -> Self {
+        Self {
+            shed: overload.shed.get(),
+            overloaded: overload.overloaded.get(),
         }
     }
 }
