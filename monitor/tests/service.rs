@@ -504,7 +504,12 @@ fn services_are_shown_wherever_cards_are() {
     );
     assert!(status["host"]["memory_total_bytes"].as_u64().unwrap() > 0);
 
-    let (code, metrics) = get(&status, "/metrics");
+    owner.publish_during(|| services_are_shown_everywhere(&status));
+}
+
+/// The services of `status`, one that runs and one that is gone, are shown wherever else one looks.
+fn services_are_shown_everywhere(status: &Value) {
+    let (code, metrics) = get(status, "/metrics");
     assert_eq!(code, 200);
     for line in [
         r#"cardmon_service_standing{service="here",standing="runs"} 1.0"#,
@@ -515,7 +520,7 @@ fn services_are_shown_wherever_cards_are() {
     }
     assert!(!metrics.contains(r#"cardmon_service_threads{service="gone""#));
 
-    let (_, table) = ask(&status, "status");
+    let (_, table) = ask(status, "status");
     let column = |name: &str, cell: &str| {
         let line = table.lines().find(|line| line.starts_with(name));
         line.unwrap().find(cell).unwrap()
@@ -526,15 +531,15 @@ fn services_are_shown_wherever_cards_are() {
         "{table}"
     );
     assert!(table.contains("    process-gone: "), "{table}");
-    let (_, table) = ask(&status, "leaks");
+    let (_, table) = ask(status, "leaks");
     let is_watched = |line: &str| {
         let cells: Vec<_> = line.split_whitespace().collect();
         cells.starts_with(&["here", "descriptors", "watching"]) && cells[3] != "0"
     };
     assert!(table.lines().any(is_watched), "{table}");
-    let (_, table) = ask(&status, "top");
+    let (_, table) = ask(status, "top");
     assert!(table.contains(&std::process::id().to_string()), "{table}");
-    let (code, line) = ask(&status, "check");
+    let (code, line) = ask(status, "check");
     assert_eq!(code, 2);
     assert!(
         line.starts_with("CARDMON CRITICAL - 1 of 1 cards connected, 1 of 2 services well; gone gone (service-gone): "),
