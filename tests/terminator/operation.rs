@@ -17,11 +17,14 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Long enough for whatever is not to happen to have happened.
 const A_WHILE: Duration = Duration::from_millis(300);
+/// A limit that one client is to meet, and that others have time enough to keep on a busy machine.
+const BRIEF: &str = "3s";
 
 pub(crate) fn send(serving: &Serving, signal: Signal) {
     let pid = Pid::from_raw(serving.id().cast_signed()).unwrap();
@@ -206,7 +209,7 @@ static HALF: [u8; 50_000] = [7; 50_000];
 fn who_is_cut_off_in_the_middle_of_an_answer_cannot_take_that_for_its_end() {
     let site = Site::new();
     let cases: [(_, &[Signal]); 3] = [
-        (["--idle-timeout", "1s"], &[]),
+        (["--idle-timeout", BRIEF], &[]),
         (["--drain-timeout", "300ms"], &[Signal::TERM]),
         (["--drain-timeout", "1h"], &[Signal::TERM, Signal::INT]),
     ];
@@ -294,11 +297,22 @@ fn a_client_that_an_alert_does_not_reach_or_that_sends_one_is_reset() {
         "sends one"
     );
 
-    let endless = before(|mut stream| while stream.write_all(&HALF).is_ok() {});
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&written);
+    let endless = before(move |mut stream| {
+        while stream.write(&HALF).is_ok() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
     let serving = Serving::start(site.command(endless)).unwrap();
     let mut full = site.connect(&serving);
-    // Until there is no room for an alert any more.
-    pause(3 * A_WHILE);
+    // Until there is no room for an alert any more: nobody takes anything for a second.
+    let is_full = |_| {
+        let before = written.load(Ordering::Relaxed);
+        pause(Duration::from_secs(1));
+        before > 0 && written.load(Ordering::Relaxed) == before
+    };
+    assert!((0..60).any(is_full), "there is room for ever");
     full.sock.write_all(no_record).unwrap();
     serving
         .wait_for_report(|it| it["connections"]["broken"] == 1)
@@ -383,7 +397,7 @@ fn connections_beyond_the_limit_wait_until_one_has_ended() {
 #[test]
 fn a_client_that_does_not_shake_hands_is_given_up_in_time() {
     let site = Site::new();
-    let serving = site.before_echo(&["--handshake-timeout", "200ms"]);
+    let serving = site.before_echo(&["--handshake-timeout", BRIEF]);
     let mut silent = TcpStream::connect(serving.address).unwrap();
     silent
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -402,7 +416,7 @@ fn a_client_that_does_not_shake_hands_is_given_up_in_time() {
 #[test]
 fn a_connection_on_which_nothing_comes_is_ended() {
     let site = Site::new();
-    let serving = site.before_echo(&["--idle-timeout", "300ms"]);
+    let serving = site.before_echo(&["--idle-timeout", BRIEF]);
     let mut stream = site.connect(&serving);
     exchange(&mut stream, b"a word");
     assert!(is_reset(&mut stream));
@@ -500,7 +514,8 @@ fn what_cards_do_for_it_is_on_their_telemetry_pages() {
     let site = Site::with(Key::Rsa2048);
     let card = CardProcess::start(site.directory.path());
     let address = card.address().to_string();
-    let serving = site.before_echo(&["--always", "--card", &address]);
+    // Each signature is to be the card's, however long it takes here.
+    let serving = site.before_echo(&["--always", "--card-timeout", "1min", "--card", &address]);
     let ready = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
     serving.wait_for_report(ready).unwrap();
     for _ in 0..5 {
