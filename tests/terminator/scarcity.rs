@@ -245,7 +245,8 @@ fn a_page_that_cannot_be_written_any_more_is_told_of_once_and_its_card_is_used()
     let card = CardProcess::start(site.directory.path());
     let address = card.address().to_string();
     let mut command = site.command(backend::start(Kind::Echo).unwrap());
-    command.args(["--always", "--card", &address]);
+    // The only signature is to be the card's, however long it takes here.
+    command.args(["--always", "--card-timeout", "1min", "--card", &address]);
     let serving = Serving::start(refused_by_the_disk(&command)).unwrap();
     let is_used = |it: &Value| it["accelerators"][0]["breaker"] == "closed";
     serving.wait_for_report(is_used).unwrap();
