@@ -632,14 +632,15 @@ fn a_service_that_does_no_test_and_says_how_it_is_hangs_and_a_wrong_answer_is_to
         assert!(answer.contains("true"), "{answer}");
     };
     order(&mut watched, r#"{"inject": "wrong-answer"}"#);
-    // Each poll tells what was found before it, and asks again.
+    // Each poll asks again, and tells what was found before it, if it is not answered at once.
     let wrong = (Some(Wrong), Cause::Undetermined, vec![16]);
-    assert_eq!(
-        tested(&mut watched, 3),
-        [well.clone(), wrong.clone(), wrong.clone()]
-    );
+    let after = tested(&mut watched, 3);
+    assert!([&well, &wrong].contains(&&after[0]), "{after:?}");
+    assert_eq!(after[1..], [wrong.clone(), wrong.clone()]);
     order(&mut watched, r#"{"clear": "wrong-answer"}"#);
-    assert_eq!(tested(&mut watched, 2), [wrong, well.clone()]);
+    let after = tested(&mut watched, 2);
+    assert!([&well, &wrong].contains(&&after[0]), "{after:?}");
+    assert_eq!(after[1], well, "{after:?}");
 
     order(&mut watched, r#"{"inject": "workers-exhausted"}"#);
     let lost = |cause| (Some(Lost), cause, vec![17]);

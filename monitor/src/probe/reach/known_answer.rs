@@ -238,6 +238,8 @@ mod tests {
     /// Long: nothing here waits for it but who must.
     const PATIENT: Duration = Duration::from_secs(30);
     const BRIEF: Duration = Duration::from_millis(30);
+    /// Long enough to be answered first, and to wait for afterwards.
+    const HEARD: Duration = Duration::from_secs(2);
 
     /// What comes of a test by a service that says these lines, each when it is told something.
     /// Then it says nothing, until whoever asks has gone.
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(bare, refused("close", "broken", ""));
         let lost = |command, hung_up| Ok(KnownAnswer::Lost { command, hung_up });
         assert_eq!(tested(&[], BRIEF), lost("open", false));
-        assert_eq!(tested(&[OPENED], BRIEF), lost("kat", false));
+        assert_eq!(tested(&[OPENED], HEARD), lost("kat", false));
         let declined = tested(&["error unknown-command what?\n"], PATIENT);
         assert_eq!(declined, Ok(KnownAnswer::Declined));
     }
