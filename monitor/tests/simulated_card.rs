@@ -85,10 +85,16 @@ fn private_directory(status: &Value) -> PathBuf {
 }
 
 #[test]
-fn a_simulated_card_is_connected_after_five_seconds_and_says_that_it_is_simulated() {
-    let mut monitor = Monitor::start("5s");
-    let statuses: Vec<_> = std::iter::from_fn(|| monitor.poll()).collect();
-    assert!(monitor.child.wait().unwrap().success());
+fn a_simulated_card_is_connected_and_says_that_it_is_simulated() {
+    let mut monitor = Monitor::start("120s");
+    let mut statuses = Vec::new();
+    let is_at_work = |status: &Value| {
+        let card = &status["cards"][0];
+        card["state"] == "connected" && card["requests"]["card"].as_u64() > Some(0)
+    };
+    while !statuses.last().is_some_and(is_at_work) {
+        statuses.push(monitor.poll().expect("it is seen before the time is up"));
+    }
     let last = statuses.last().unwrap();
     let card = &last["cards"][0];
     // The host that runs this test may be busy. It is told so then, and the card is never blamed.
@@ -97,20 +103,16 @@ fn a_simulated_card_is_connected_after_five_seconds_and_says_that_it_is_simulate
     let is_starved = |status: &Value| {
         status["polls_late"] != 0 || status["host"]["starvation"].as_u64() != Some(0)
     };
-    let verdict = (&card["state"], &card["cause"]);
-    if statuses.iter().any(is_starved) {
-        let states = statuses.iter().map(|status| &status["cards"][0]["state"]);
-        let connected = states.filter(|state| *state == "connected").count();
-        assert!(connected > 0, "{statuses:#?}");
-    } else {
-        assert_eq!(verdict, (&"connected".into(), &"none".into()));
+    if !statuses.iter().any(is_starved) {
+        assert_eq!(card["cause"], "none", "{statuses:#?}");
         assert_eq!(card["heartbeat"]["moving"], true);
     }
     assert_eq!(card["simulated"], true);
     let notice = last["simulation"]["notice"].as_str().unwrap();
     assert!(notice.starts_with("SIMULATED CARD"), "{notice}");
-    assert!(card["requests"]["card"].as_u64().unwrap() > 0, "{card}");
     assert_eq!(card["owner"]["pid"], last["simulation"]["owner_pid"]);
+    kill_process(monitor.pid(), Signal::TERM).unwrap();
+    assert!(monitor.child.wait().unwrap().success());
     assert!(!private_directory(last).exists());
 }
 
