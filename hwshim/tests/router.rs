@@ -5,6 +5,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod until;
+
 use hwshim::accelerator::software::{self, OperationError, Ring};
 use hwshim::accelerator::{
     Accelerator, Algorithm, Completion, Counters, DeviceError, Operation, Rejected, Request,
@@ -24,6 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use until::wait_until;
 
 /// Far longer than anything takes; only a mistake meets it.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -580,9 +583,9 @@ fn what_a_card_lacked_is_asked_anew_after_a_reset() {
 
 /// Waits until the first accelerator is in use.
 fn wait_for_trial(router: &Router) {
-    while !matches!(router.status()[0].breaker, State::Closed { .. }) {
-        std::thread::yield_now();
-    }
+    wait_until("the trial is passed", || {
+        matches!(router.status()[0].breaker, State::Closed { .. })
+    });
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -664,9 +667,9 @@ fn what_would_be_offloaded_can_be_asked_beforehand() {
         assert_eq!(software, Choice::Software(Reason::NotOffloaded));
     }
     router.report_silent_reboot(0);
-    while would(Caller::Task) != Choice::Software(Reason::NoAccelerator) {
-        std::thread::yield_now();
-    }
+    wait_until("the accelerator is out", || {
+        would(Caller::Task) == Choice::Software(Reason::NoAccelerator)
+    });
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! checked by others' programs.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod until;
+
 use card_spec::health::{self, LedEdge, Summary};
 use card_spec::telemetry::{Page, card_state, check_result, padded};
 use hwshim::clock::{Clock, SystemClock};
@@ -14,6 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
+use until::wait_until;
 use zerocopy::{FromZeros, IntoBytes};
 
 const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
@@ -186,16 +189,13 @@ impl Site {
             kinds: vec!["transition".to_owned()],
             ..Filter::default()
         };
-        loop {
+        let wanted = format!("\"to\":\"{state}\"");
+        wait_until(state, || {
             self.publish();
             let recorded =
                 Reader::open(&self.path("history")).and_then(|reader| reader.query(&filter));
-            let wanted = format!("\"to\":\"{state}\"");
-            if recorded.is_ok_and(|all| all.iter().any(|one| one.event.body.contains(&wanted))) {
-                return;
-            }
-            std::thread::yield_now();
-        }
+            recorded.is_ok_and(|all| all.iter().any(|one| one.event.body.contains(&wanted)))
+        });
     }
 
     fn report(&self, out: &str) -> Output {

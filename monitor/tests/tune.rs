@@ -1,12 +1,15 @@
 //! `cardmon tune` on a captured host, and on a process of this one, with a monitor that takes orders.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod until;
+
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
+use until::wait_until;
 
 const CARDMON: &str = env!("CARGO_BIN_EXE_cardmon");
 const PORTS: &str = "proc/sys/net/ipv4/ip_local_port_range";
@@ -130,9 +133,7 @@ impl Site {
             .spawn()
             .unwrap();
         let monitor = Monitor(monitor);
-        while !self.order(&["lock", "--show"]) {
-            std::thread::yield_now();
-        }
+        wait_until("it takes orders", || self.order(&["lock", "--show"]));
         monitor
     }
 
@@ -312,9 +313,7 @@ fn a_process_that_runs_is_given_more_descriptors_and_another_of_its_number_is_no
             .unwrap();
         line.split_whitespace().nth(3).unwrap().to_owned()
     };
-    while limit() != "100" {
-        std::thread::yield_now();
-    }
+    wait_until("the limit is lowered", || limit() == "100");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let start: u64 = fields.split_whitespace().nth(19).unwrap().parse().unwrap();

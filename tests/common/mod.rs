@@ -6,9 +6,16 @@
 )]
 
 use hwshim::address::Address;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// Far longer than it takes to listen; only a mistake meets it.
+const PATIENT: Timespec = Timespec {
+    tv_sec: 60,
+    tv_nsec: 0,
+};
 
 /// A running `firmware-sim`.
 pub(crate) struct CardProcess {
@@ -25,18 +32,22 @@ impl CardProcess {
     /// The same, with further arguments.
     pub(crate) fn start_with(directory: &Path, arguments: &[&str]) -> Self {
         let socket = directory.join("card.sock");
-        let mut process = Command::new(program("firmware-sim"))
+        let process = Command::new(program("firmware-sim"))
             .args(["run", "--engines", "2", "--socket"])
             .arg(&socket)
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut card = Self { process, socket };
+        let stdout = card.process.stdout.take().unwrap();
+        let mut says = [PollFd::new(&stdout, PollFlags::IN)];
+        let has_spoken = poll(&mut says, Some(&PATIENT)).unwrap() == 1;
+        assert!(has_spoken, "the card says nothing");
         let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         assert!(line.contains("listening"), "{line:?}");
-        Self { process, socket }
+        card
     }
 
     /// Where the card can be reached.

@@ -17,3 +17,5 @@ mod openssl;
 mod scripted;
 mod server;
 mod unchanged;
+#[path = "../until/mod.rs"]
+mod until;

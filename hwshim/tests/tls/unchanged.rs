@@ -7,6 +7,7 @@ use crate::scripted::{Behaviour, Script};
 use crate::server::{
     PATIENT, Server, TLS12, TLS13, client_of, config, router, router_with, server_name,
 };
+use crate::until::wait_until;
 use hwshim::acceptor::OffloadAcceptor;
 use hwshim::clock::{Clock, SystemClock};
 use hwshim::provider::Provider;
@@ -94,9 +95,9 @@ async fn a_future_of_the_acceptor_can_go_to_another_thread() {
 }
 
 fn wait_for_accelerator(router: &Router) {
-    while !matches!(router.status()[0].breaker, State::Closed { .. }) {
-        std::thread::yield_now();
-    }
+    wait_until("the trial is passed", || {
+        matches!(router.status()[0].breaker, State::Closed { .. })
+    });
 }
 
 /// A handshake between two connections, without a line between them.
