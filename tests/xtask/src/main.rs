@@ -38,6 +38,7 @@ enum Command {
     /// Runs everything that CI runs: format, lints, tests, documentation, dependencies.
     ///
     /// Every step runs even if an earlier one failed, and a table at the end says how each went.
+    /// Advisories about dependencies are a warning there, as they come without any change.
     /// What is missing is installed below target/tools (cargo-deny, once, for a minute or two); the
     /// last step is `cargo xtask vm` without what is only observed. Nothing on the machine is
     /// changed, and nothing takes root.

@@ -9,6 +9,8 @@ use std::fmt;
 pub(crate) enum Outcome {
     /// As it should, with what is worth knowing about it.
     Passed(String),
+    /// It found what the project is to mend, and no change of it has brought about.
+    Warned(String),
     /// It could not be run, which is no fault of the project.
     Skipped(String),
     Failed(String),
@@ -60,6 +62,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Passed(found) if found.is_empty() => formatter.write_str("ok"),
             Self::Passed(found) => write!(formatter, "ok: {found}"),
+            Self::Warned(found) => write!(formatter, "WARNING: {found}"),
             Self::Skipped(why) => write!(formatter, "skipped: {why}"),
             Self::Failed(why) => write!(formatter, "FAILED: {why}"),
         }

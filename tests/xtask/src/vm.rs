@@ -300,7 +300,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("building {}", PROGRAMS.join(" and "));
     match qualify(&qualifications, built(&PROGRAMS, false)?)? {
         Outcome::Failed(names) => bail!("failed: {names}"),
-        Outcome::Passed(_) | Outcome::Skipped(_) => Ok(()),
+        Outcome::Passed(_) | Outcome::Warned(_) | Outcome::Skipped(_) => Ok(()),
     }
 }
 
@@ -480,7 +480,10 @@ fn print_table(lines: &[Line]) {
 fn in_short(outcome: &Outcome) -> String {
     const CHARS: usize = 60;
     let text = match outcome {
-        Outcome::Passed(text) | Outcome::Skipped(text) | Outcome::Failed(text) => text,
+        Outcome::Passed(text)
+        | Outcome::Warned(text)
+        | Outcome::Skipped(text)
+        | Outcome::Failed(text) => text,
     };
     let end = text.find([':', ';']).unwrap_or(text.len());
     let mut short = text[..end].to_owned();
@@ -491,6 +494,7 @@ fn in_short(outcome: &Outcome) -> String {
     }
     match outcome {
         Outcome::Passed(_) => Outcome::Passed(short),
+        Outcome::Warned(_) => Outcome::Warned(short),
         Outcome::Skipped(_) => Outcome::Skipped(short),
         Outcome::Failed(_) => Outcome::Failed(short),
     }
