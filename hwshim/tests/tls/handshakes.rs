@@ -280,7 +280,7 @@ async fn whoever_says_both_hellos_at_once_and_then_dawdles_is_one_handshake() {
         len
     };
     let (len, accepted) = tokio::join!(ask, server.acceptor.accept(theirs));
-    accepted.err().expect("it went away");
+    accepted.expect_err("it went away");
     let request = &request[..len];
     client.read_tls(&mut &request[..]).unwrap();
     client.process_new_packets().unwrap();
@@ -419,9 +419,7 @@ async fn early_data(server: &Server, client: &Arc<ClientConfig>) -> Option<Vec<u
             ours.write_all(&output).await.unwrap();
             if connection.is_handshaking() {
                 let mut input = Vec::new();
-                tokio::io::AsyncReadExt::read_buf(&mut ours, &mut input)
-                    .await
-                    .unwrap();
+                AsyncReadExt::read_buf(&mut ours, &mut input).await.unwrap();
                 let mut input = &input[..];
                 while !input.is_empty() {
                     connection.read_tls(&mut input).unwrap();
