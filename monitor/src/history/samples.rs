@@ -7,6 +7,11 @@
 //!                      one commit    small rows   samples packed, coarser tiers made of them
 //! ```
 //!
+//! What is too old is forgotten by the calendar, and a calendar may be wrong. Nothing is before one has gone
+//! through an hour of it from end to end, and then the oldest hours and days alone, two with each hour that
+//! passes: who was away for long has forgotten a day later what is too old, and who sets a calendar right
+//! again finds nearly all that was there.
+//!
 //! What a kill takes is what was in memory; a power cut takes also what the kernel has not written yet,
 //! which is half a minute as a rule (`vm.dirty_expire_centisecs`). A file that is damaged is moved aside
 //! and begun anew: figures are worth less than going on.
@@ -37,6 +42,9 @@ const WAITING_MAX: usize = 60_000;
 const TIME_STEP: i64 = 10;
 /// Longest name of a series, in bytes.
 const NAME_LEN_MAX: usize = 256;
+/// Spans of a tier that are forgotten at a time: with each hour one is too old at most, and one more is of
+/// what became so while nobody looked.
+const SPANS_AT_ONCE: u8 = 2;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -398,7 +406,7 @@ impl Samples {
         self.gap_since = None;
         let hour = hour_of(last);
         if self.hour.replace(hour) != Some(hour) {
-            self.close_hours(hour, last)?;
+            self.close_hours(hour)?;
         }
         Ok(())
     }
@@ -460,7 +468,7 @@ impl Samples {
     }
 
     /// Makes chunks of every hour but the present one, and forgets what is too old.
-    fn close_hours(&mut self, present: i64, now: i64) -> Result<(), HistoryError> {
+    fn close_hours(&mut self, present: i64) -> Result<(), HistoryError> {
         let failed = |error| HistoryError::sqlite(&self.path, "written", error);
         let mut ended = ended_hours(&self.connection, present).map_err(failed)?;
         ended.dedup();
@@ -478,7 +486,7 @@ impl Samples {
             .close()?;
             transaction.commit().map_err(failed)?;
         }
-        retire(&self.connection, now).map_err(failed)
+        retire(&self.connection, present).map_err(failed)
     }
 
     /// Shows the points of a series from one time until before another, in order, with the gaps
@@ -728,18 +736,38 @@ fn ended_hours(connection: &Connection, present: i64) -> rusqlite::Result<Vec<(i
     rows.collect()
 }
 
-fn retire(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+/// Forgets of what is too old at `hour`, which has begun, the oldest spans of each tier.
+fn retire(connection: &Connection, hour: i64) -> rusqlite::Result<()> {
+    if !came_by_itself(connection, hour)? {
+        return Ok(());
+    }
     for tier in Tier::ALL {
-        let oldest = now.saturating_sub(millis(tier.retention()));
+        let oldest = hour.saturating_sub(millis(tier.retention()));
         let ended = oldest.saturating_sub(millis(tier.span()));
-        let text = "DELETE FROM chunk WHERE tier = ? AND start <= ?";
+        let text = "DELETE FROM chunk WHERE tier = ?1 AND start <= ?2 AND start IN
+                    (SELECT DISTINCT start FROM chunk WHERE tier = ?1 ORDER BY start LIMIT ?3)";
         connection
             .prepare(text)?
-            .execute(params![tier.number(), ended])?;
+            .execute(params![tier.number(), ended, SPANS_AT_ONCE])?;
     }
-    let oldest = now.saturating_sub(millis(Tier::Hour.retention()));
-    connection.execute("DELETE FROM gap WHERE until < ?", [oldest])?;
+    // As long as what is between them.
+    let text = "DELETE FROM gap WHERE until < ? AND
+                until < (SELECT min(start) FROM chunk WHERE tier = ?)";
+    let oldest = hour.saturating_sub(millis(Tier::Hour.retention()));
+    connection
+        .prepare(text)?
+        .execute(params![oldest, Tier::Hour.number()])?;
     Ok(())
+}
+
+/// Whether there are samples of both hours before, so that time has passed from one to the next and no
+/// clock was set to this one.
+fn came_by_itself(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
+    let text = "SELECT count(DISTINCT start) FROM chunk WHERE tier = ? AND start IN (?, ?)";
+    let before = [1, 2].map(|hours| hour.saturating_sub(hours * millis(HOUR)));
+    let key = params![Tier::Second.number(), before[0], before[1]];
+    let hours: u8 = connection.query_row(text, key, |row| row.get(0))?;
+    Ok(hours == 2)
 }
 
 /// One hour of one series, in the tail and about to become chunks.

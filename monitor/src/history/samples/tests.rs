@@ -155,11 +155,88 @@ fn each_tier_is_kept_for_its_time() {
     for hour in 0..hours {
         samples.record("s", at(hour * 3_600), 1.0).unwrap();
     }
-    let count = |samples: &mut Samples, tier| points(samples, tier).len();
     assert!((24..=26).contains(&count(&mut samples, Tier::Second)));
     assert!((7 * 24..=8 * 24 + 1).contains(&count(&mut samples, Tier::TenSeconds)));
     assert_eq!(count(&mut samples, Tier::Minute), 240);
     assert_eq!(count(&mut samples, Tier::Hour), 240);
+}
+
+fn count(samples: &mut Samples, tier: Tier) -> usize {
+    points(samples, tier).len()
+}
+
+/// The two tiers that are kept for the shortest time, of ten days of one sample an hour each.
+fn ten_days(directory: &Path) -> (Samples, [usize; 2]) {
+    let mut samples = open(directory).samples;
+    for hour in 0..DAYS * 24 {
+        samples.record("s", at(hour * 3_600), 1.0).unwrap();
+    }
+    let kept = [Tier::Second, Tier::TenSeconds].map(|tier| count(&mut samples, tier));
+    (samples, kept)
+}
+const DAYS: i64 = 10;
+
+#[test]
+fn a_clock_that_is_set_ahead_and_back_makes_nothing_too_old() {
+    for days_ahead in [2, 8, 100, 6 * 365] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut samples, kept) = ten_days(directory.path());
+        // For a few polls, an hour's end between them.
+        for second in [3_595, 3_605, 3_615] {
+            let wrong = at((DAYS + days_ahead) * 24 * 3_600 + second);
+            samples.record("s", wrong, 2.0).unwrap();
+        }
+        let right = at((DAYS * 24 - 1) * 3_600 + 30);
+        samples.record("s", right, 1.0).unwrap();
+        samples.flush().unwrap();
+        for (tier, kept) in [Tier::Second, Tier::TenSeconds].into_iter().zip(kept) {
+            let found = count(&mut samples, tier);
+            assert_eq!(found, kept + 4, "{days_ahead} days, {tier:?}");
+        }
+        for tier in [Tier::Minute, Tier::Hour] {
+            assert!(
+                count(&mut samples, tier) >= 240,
+                "{days_ahead} days, {tier:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_wrong_for_hours_makes_the_oldest_too_old_hour_by_hour() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut samples, [seconds, _]) = ten_days(directory.path());
+    for hour in 0..5 {
+        let wrong = at((DAYS + 8) * 24 * 3_600 + hour * 3_600);
+        samples.record("s", wrong, 2.0).unwrap();
+    }
+    samples.flush().unwrap();
+    // The first two of those hours were not gone through yet.
+    let forgotten = 3 * usize::from(SPANS_AT_ONCE);
+    assert_eq!(count(&mut samples, Tier::Second), seconds + 5 - forgotten);
+}
+
+#[test]
+fn who_was_off_for_long_forgets_within_a_day_what_is_too_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let (samples, _) = ten_days(directory.path());
+    samples.close().unwrap();
+    let mut samples = open(directory.path()).samples;
+    for hour in 0..28 {
+        let later = at((DAYS + 100) * 24 * 3_600 + hour * 3_600);
+        samples.record("s", later, 1.0).unwrap();
+    }
+    samples.flush().unwrap();
+    let samples_of = |samples: &mut Samples, tier| {
+        let found = points(samples, tier).into_iter();
+        found
+            .filter(|point| !matches!(point.value, Value::Gap { .. }))
+            .count()
+    };
+    assert!((24..=26).contains(&samples_of(&mut samples, Tier::Second)));
+    assert_eq!(samples_of(&mut samples, Tier::TenSeconds), 28);
+    assert_eq!(samples_of(&mut samples, Tier::Minute), 28);
+    assert_eq!(samples_of(&mut samples, Tier::Hour), 240 + 28);
 }
 
 #[test]
