@@ -100,6 +100,29 @@ pub enum Order {
     Standing {},
 }
 
+impl Order {
+    /// How to find out what became of it without an answer.
+    fn trace(&self) -> String {
+        match self {
+            Self::Unlock { .. }
+            | Self::Lock {}
+            | Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::Tune { .. } => {
+                "whether the order was followed is on record: cardmon history".to_owned()
+            }
+            Self::Snapshot { to } => format!(
+                "it may be at work: the snapshot is made when it is at {to}, and until then at {to}.partial, \
+                 which can be removed if that does not change any more",
+                to = to.display()
+            ),
+            Self::Memory { .. } | Self::Standing {} => {
+                "nothing was to be changed: ask again".to_owned()
+            }
+        }
+    }
+}
+
 /// Who gives an order, by the kernel's word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer {
@@ -413,10 +436,12 @@ pub enum ControlError {
         source: io::Error,
     },
     /// There was no answer, or none that can be understood.
-    #[error("the monitor at {} did not answer; whether the order was followed is on record: cardmon history", path.display())]
+    #[error("the monitor at {} did not answer; {}", path.display(), clean(hint))]
     Silent {
         /// The socket.
         path: PathBuf,
+        /// How to find out what became of the order.
+        hint: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -441,6 +466,7 @@ pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
     })?;
     let answer = ask(stream, order).map_err(|source| ControlError::Silent {
         path: path.to_owned(),
+        hint: order.trace(),
         source,
     })?;
     match answer["error"].as_str() {

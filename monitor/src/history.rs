@@ -41,5 +41,5 @@ pub use samples::{
     Aggregate, FLUSH_INTERVAL, GapReason, OpenedSamples, Point, SAMPLES_FILE, SampleReader,
     Samples, Tier, Value,
 };
-pub use snapshot::{Restored, Snapshot, Source, restore_verify, snapshot};
+pub use snapshot::{Copied, Restored, Snapshot, Source, copy, restore_verify, snapshot};
 pub use time::{BootId, ClockSteps, NotABootId, Stamp, WallTime};

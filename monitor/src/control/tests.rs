@@ -208,3 +208,31 @@ fn whatever_is_tuned_its_attempt_can_be_recorded_the_second_time_too() {
         assert!(event.body.contains(&card), "{}", event.body);
     }
 }
+
+#[test]
+fn who_gets_no_answer_is_told_where_the_order_leaves_a_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let hangs_up = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let (client, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(client).read_line(&mut line).unwrap();
+        }
+    });
+    let to = PathBuf::from("/srv/copy");
+    for (order, trace) in [
+        (drain(), "on record: cardmon history"),
+        (Order::Snapshot { to }, "at /srv/copy.partial"),
+        (Order::Standing {}, "ask again"),
+    ] {
+        let told = send(&path, &order).unwrap_err().to_string();
+        assert!(told.contains(trace), "{told}");
+        assert_eq!(
+            told.contains("on record"),
+            matches!(order, Order::Drain { .. })
+        );
+    }
+    hangs_up.join().unwrap();
+}

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Either is opened and audited before it has its name, so a directory with the name of a snapshot
-//! is one. How much is missing (RPO) and how long it took to open and audit (RTO) are measured.
+//! is one. That takes as long as all there is, and needs no writer: who has one goes on with it as soon as
+//! the files are [copied](copy). How much is missing (RPO) and how long it took to open and audit (RTO) are measured.
 //!
 //! Archives go along, as second names of the same files where that can be: nobody changes them. One that
 //! is not beside the events is missing from the copy as well, which can be audited without it.
@@ -80,6 +81,20 @@ pub struct Restored {
     pub took: Duration,
 }
 
+/// Files that were copied from those that are written to, and are no snapshot yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Copied {
+    /// Where the snapshot is to be.
+    directory: PathBuf,
+    /// Where they are.
+    partial: PathBuf,
+    /// Archives that have still to be copied there, as they could not be given a second name.
+    archives: Vec<PathBuf>,
+    missing_events: u64,
+    took: Duration,
+}
+
 /// Makes a snapshot in `directory`, which must not be there yet.
 ///
 /// # Errors
@@ -91,6 +106,20 @@ pub fn snapshot(
     directory: &Path,
     clock: &dyn Clock,
 ) -> Result<Snapshot, HistoryError> {
+    copy(source, directory, clock)?.proven(clock)
+}
+
+/// Begins a snapshot: copies what is written to, beside the name that it gets when it is
+/// [proven](Copied::proven).
+///
+/// # Errors
+///
+/// As [`snapshot`].
+pub fn copy(
+    source: Source<'_>,
+    directory: &Path,
+    clock: &dyn Clock,
+) -> Result<Copied, HistoryError> {
     // A slash at its end would put what is beside it into it.
     let directory: &Path = &directory.components().collect::<PathBuf>();
     let partial = PathBuf::from(format!("{}.partial", directory.display()));
@@ -99,12 +128,13 @@ pub fn snapshot(
     let begun = clock.now();
     Place::new(&partial).prepare()?;
     let (events, samples) = (partial.join(EVENTS_FILE), partial.join(SAMPLES_FILE));
+    let archives;
     let missing_events = match source {
         Source::Quiesced {
             events: from,
             samples: figures,
         } => {
-            take_along(from, &partial)?;
+            archives = take_along(from, &partial)?;
             from.anchor(clock.now());
             from.checkpoint()?;
             figures.pause()?;
@@ -116,7 +146,7 @@ pub fn snapshot(
             events: from,
             samples: figures,
         } => {
-            take_along(from, &partial)?;
+            archives = take_along(from, &partial)?;
             back_up(from.file().connection(), &events)?;
             back_up(figures.connection(), &samples)?;
             let copied = Reader::open(&partial)?.head()?.map_or(0, |head| head.seq.0);
@@ -124,39 +154,69 @@ pub fn snapshot(
             now.saturating_sub(copied)
         }
     };
-    let head = Reader::open(&partial)?.head()?;
-    if let Some(head) = &head {
-        let path = partial.join(HEAD_FILE);
-        FileAnchors::open(&path)
-            .and_then(|mut file| file.write(head))
-            .map_err(|source| place::unreadable(&path, source))?;
-    }
-    place::sync_directory(&partial)?;
-    let took = clock.now().since(begun);
-    // What is missing here is missing there, and is no reason not to copy the rest.
-    let restored = restore_verify(&partial, &[], clock)?;
-    if let Some(finding) = &restored.audit.finding {
-        return Err(HistoryError::Corrupt {
-            path: events,
-            what: finding.to_string(),
-        });
-    }
-    let moved = fs::rename(&partial, directory);
-    moved.map_err(|source| place::cannot_write(directory, source))?;
-    place::sync_directory(
-        directory
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty())
-            .unwrap_or_else(|| Path::new(".")),
-    )?;
-    Ok(Snapshot {
+    Ok(Copied {
         directory: directory.to_owned(),
-        head,
+        partial,
+        archives,
         missing_events,
-        bytes: bytes_of(directory),
-        took,
-        restored,
+        took: clock.now().since(begun),
     })
+}
+
+impl Copied {
+    /// Copies what nobody writes to, opens and audits it all, and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`].
+    pub fn proven(self, clock: &dyn Clock) -> Result<Snapshot, HistoryError> {
+        let Self {
+            directory,
+            partial,
+            archives,
+            missing_events,
+            took,
+        } = self;
+        let begun = clock.now();
+        for archive in archives {
+            let to = partial.join(archive.file_name().unwrap_or_default());
+            fs::copy(&archive, &to).map_err(|source| place::cannot_write(&to, source))?;
+            place::sync(&to)?;
+        }
+        let head = Reader::open(&partial)?.head()?;
+        if let Some(head) = &head {
+            let path = partial.join(HEAD_FILE);
+            FileAnchors::open(&path)
+                .and_then(|mut file| file.write(head))
+                .map_err(|source| place::unreadable(&path, source))?;
+        }
+        place::sync_directory(&partial)?;
+        let took = took + clock.now().since(begun);
+        // What is missing here is missing there, and is no reason not to copy the rest.
+        let restored = restore_verify(&partial, &[], clock)?;
+        if let Some(finding) = &restored.audit.finding {
+            return Err(HistoryError::Corrupt {
+                path: partial.join(EVENTS_FILE),
+                what: finding.to_string(),
+            });
+        }
+        let moved = fs::rename(&partial, &directory);
+        moved.map_err(|source| place::cannot_write(&directory, source))?;
+        place::sync_directory(
+            directory
+                .parent()
+                .filter(|path| !path.as_os_str().is_empty())
+                .unwrap_or_else(|| Path::new(".")),
+        )?;
+        Ok(Snapshot {
+            bytes: bytes_of(&directory),
+            directory,
+            head,
+            missing_events,
+            took,
+            restored,
+        })
+    }
 }
 
 /// Opens a snapshot, checks its files and the chain of its events, and that against `anchors`.
@@ -233,17 +293,15 @@ fn make_empty(path: &Path) -> Result<(), HistoryError> {
         .map_err(|source| place::cannot_write(path, source))
 }
 
-/// Puts the archives of `from` into the directory.
-fn take_along(from: &Reader, directory: &Path) -> Result<(), HistoryError> {
-    for Archive { path, .. } in archive::list(from.file().directory())? {
+/// Puts the archives of `from` into the directory; but for those that are returned, of which a copy is as
+/// good where that cannot be, on another file system for one.
+fn take_along(from: &Reader, directory: &Path) -> Result<Vec<PathBuf>, HistoryError> {
+    let mut archives = archive::list(from.file().directory())?;
+    archives.retain(|Archive { path, .. }| {
         let to = directory.join(path.file_name().unwrap_or_default());
-        // Where that cannot be, on another file system for one, a copy is as good.
-        if fs::hard_link(&path, &to).is_err() {
-            fs::copy(&path, &to).map_err(|source| place::cannot_write(&to, source))?;
-            place::sync(&to)?;
-        }
-    }
-    Ok(())
+        fs::hard_link(path, to).is_err()
+    });
+    Ok(archives.into_iter().map(|archive| archive.path).collect())
 }
 
 fn vacuum(from: &Connection, to: &Path) -> Result<(), HistoryError> {

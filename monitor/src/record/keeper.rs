@@ -16,9 +16,10 @@ use super::{FIRMWARE, GapBody, HISTORY_GAP, Past, SOFTWARE, START, STOP};
 use crate::attribution::CHANGES_FOR;
 use crate::control;
 use crate::history::{
-    Elsewhere, Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples, Seq,
-    Severity, Snapshot, Source, Stamp, SyslogAnchors, snapshot,
+    Copied, Elsewhere, Event, Events, FileAnchors, Filter, HistoryError, Place, Recorded, Samples,
+    Seq, Severity, Source, Stamp, SyslogAnchors, copy,
 };
+use crate::services::{Remembered, ServiceSettings};
 use crate::status::HistoryFigures;
 use hwshim::clock::{Clock, Instant};
 use std::collections::VecDeque;
@@ -351,17 +352,17 @@ impl Keeper {
         }
     }
 
-    /// Makes a snapshot while nothing is written.
+    /// Begins a snapshot while nothing is written. It is for who has no poll waiting to prove it.
     ///
     /// # Errors
     ///
-    /// As [`snapshot`], or because the history is in trouble itself.
-    pub fn snapshot(
+    /// As [`copy`], or because the history is in trouble itself.
+    pub fn copy(
         &mut self,
         directory: &Path,
         clock: &dyn Clock,
         now: Stamp,
-    ) -> Result<Snapshot, String> {
+    ) -> Result<Copied, String> {
         if self.flush(now).is_none() {
             return Err(self.troubles().swap_remove(0));
         }
@@ -369,7 +370,7 @@ impl Keeper {
             return Err("the samples are not open, and a snapshot has them too".to_owned());
         };
         let source = Source::Quiesced { events, samples };
-        snapshot(source, directory, clock).map_err(|error| said(&error))
+        copy(source, directory, clock).map_err(|error| said(&error))
     }
 
     /// Ends in an orderly way. What still waits is lost; how the history is then, and all that was

@@ -3,6 +3,7 @@
 use super::*;
 use crate::history::{BootId, Reader, SAMPLES_FILE, SampleReader, Tier, Value, WallTime};
 use crate::record::FirmwareBody;
+use hwshim::clock::SystemClock;
 use tempfile::TempDir;
 
 fn at(seconds: u64) -> Stamp {
@@ -155,6 +156,21 @@ fn sampled(root: &TempDir, name: &str) -> usize {
     });
     found.unwrap();
     count
+}
+
+#[test]
+fn what_comes_while_a_snapshot_is_proven_is_recorded_and_not_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(&root);
+    let before = keeper.keep(vec![event(START, "monitor", 1)], at(1));
+    let target = root.path().join("snapshot");
+    let copied = keeper.copy(&target, &SystemClock, at(2)).unwrap();
+    assert!(!target.exists(), "nobody has looked at it yet");
+    let since = keeper.keep(vec![event(STOP, "monitor", 3)], at(3));
+    assert_eq!(since.last, before.last.map(Seq::next));
+    let made = copied.proven(&SystemClock).unwrap();
+    assert_eq!(made.head.map(|head| head.seq), before.last);
+    assert!(made.restored.audit.is_clean() && target.exists());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The thread that keeps the history, so that a slow disk holds up what is shown and never a poll.
 
 use hwshim::clock::SystemClock;
-use monitor::history::{Event, Seq, Snapshot, Stamp};
-use monitor::record::{Figures, Held, Keeper, Kept, Past};
+use monitor::history::{Copied, Event, Seq, Snapshot, Stamp};
+use monitor::record::{Figures, Held, Keeper, Kept, Past, said};
 use monitor::status::HistoryFigures;
 use std::io;
 use std::path::PathBuf;
@@ -41,10 +41,10 @@ enum Job {
         recorded: oneshot::Sender<Result<Seq, String>>,
         now: Stamp,
     },
-    Snapshot {
+    Copy {
         figures: Vec<Figures>,
         to: PathBuf,
-        made: oneshot::Sender<Result<Snapshot, String>>,
+        copied: oneshot::Sender<Result<Copied, String>>,
         now: Stamp,
     },
     Close {
@@ -122,16 +122,26 @@ impl Keeping {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Makes a snapshot while nothing is written.
+    /// Makes a snapshot: copied while nothing is written, and proven in a thread of its own, as that takes
+    /// as long as all that was ever recorded, and what polls bring would wait for it. Nobody waits for that
+    /// thread at the end of a run.
     pub(super) async fn snapshot(&self, to: PathBuf, now: Stamp) -> Result<Snapshot, String> {
-        let (made, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Snapshot {
+        let (copied, answer) = oneshot::channel();
+        let _ = self.jobs.send(Job::Copy {
             figures: self.held().take(),
             to,
-            made,
+            copied,
             now,
         });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let copied = answer.await.unwrap_or_else(|_| Err(gone()))?;
+        let (made, answer) = oneshot::channel();
+        let prove = move || {
+            let _ = made.send(copied.proven(&SystemClock).map_err(|error| said(&error)));
+        };
+        let no_thread = "the monitor has no thread to prove it in";
+        let thread = thread::Builder::new().name("snapshot".to_owned());
+        thread.spawn(prove).map_err(|_| no_thread)?;
+        answer.await.map_err(|_| no_thread)?
     }
 
     /// Ends the history with these events and what is held, after all that was asked before; how it is
@@ -187,14 +197,14 @@ fn serve(mut keeper: Keeper, jobs: &Receiver<Job>, interval: Duration) {
             } => {
                 let _ = recorded.send(keeper.order(&event, now));
             }
-            Job::Snapshot {
+            Job::Copy {
                 figures,
                 to,
-                made,
+                copied,
                 now,
             } => {
                 keeper.sample(&figures, interval);
-                let _ = made.send(keeper.snapshot(&to, &SystemClock, now));
+                let _ = copied.send(keeper.copy(&to, &SystemClock, now));
             }
             Job::Close {
                 events,
