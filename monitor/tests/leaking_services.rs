@@ -400,7 +400,7 @@ fn a_leak_of_kernel_memory_is_named_as_such() {
 
 /// Records what polls saw, as the monitor does.
 struct Recording {
-    history: TempDir,
+    _history: TempDir,
     samples: Samples,
     began: Instant,
 }
@@ -412,7 +412,7 @@ impl Recording {
         let opened = Samples::open(&place, Self::wall(began, began)).unwrap();
         Self {
             samples: opened.samples,
-            history,
+            _history: history,
             began,
         }
     }
@@ -432,15 +432,13 @@ impl Recording {
     }
 
     fn remembered(&mut self, settings: &ServiceSettings, at: Instant) -> Remembered {
-        self.samples.flush().unwrap();
         let now = Stamp {
             wall: Self::wall(self.began, at),
             monotonic: at,
             boot: BootId::of_this_boot(),
         };
         let settings = std::slice::from_ref(settings);
-        let read = Remembered::read(self.history.path(), settings, now, || true);
-        read.unwrap()
+        Remembered::read(&mut self.samples, settings, now, || true)
     }
 }
 
@@ -508,13 +506,12 @@ fn samples_that_are_damaged_foreign_or_too_many_are_not_remembered_and_break_not
     let process = Whereabouts::Program("hardserver".to_owned());
     let settings = [ServiceSettings::new("hardserver", process)];
     let now = Stamp::now(&SystemClock, BootId::of_this_boot());
-    let read = || Remembered::read(directory.path(), &settings, now, || true);
-    read().expect_err("there are none");
     fs::write(directory.path().join(SAMPLES_FILE), [0x5a; 9000]).unwrap();
-    read().unwrap_err();
-    fs::remove_file(directory.path().join(SAMPLES_FILE)).unwrap();
     let opened = Samples::open(&Place::new(directory.path()), now.wall).unwrap();
+    assert!(opened.moved_aside.is_some());
     let mut samples = opened.samples;
+    let none = Remembered::read(&mut samples, &settings, now, || true);
+    assert!(none.missing().is_none(), "there is nothing to read");
     for (what, value) in [
         ("pid", f64::MAX),
         ("start-ticks", -1.0),
@@ -523,16 +520,10 @@ fn samples_that_are_damaged_foreign_or_too_many_are_not_remembered_and_break_not
         let series = services::series("hardserver", what);
         samples.record(&series, now.wall, value).unwrap();
     }
-    samples.flush().unwrap();
-    assert!(
-        read().unwrap().missing().is_none(),
-        "no process is remembered of that"
-    );
-    let out_of_time = Remembered::read(directory.path(), &settings, now, || false);
-    assert!(matches!(
-        out_of_time.unwrap().missing(),
-        Some(Missing::Time)
-    ));
+    let read = Remembered::read(&mut samples, &settings, now, || true);
+    assert!(read.missing().is_none(), "no process is remembered of that");
+    let out_of_time = Remembered::read(&mut samples, &settings, now, || false);
+    assert!(matches!(out_of_time.missing(), Some(Missing::Time)));
 }
 
 #[test]

@@ -220,6 +220,23 @@ impl Keeper {
         self.before = Before::Read(Box::new(past));
     }
 
+    /// What services held before this run, as far as one gets as long as `may_go_on`.
+    ///
+    /// # Errors
+    ///
+    /// Why samples are not open.
+    pub fn remember(
+        &mut self,
+        services: &[ServiceSettings],
+        now: Stamp,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<Remembered, String> {
+        match &mut self.samples {
+            Some(samples) => Ok(Remembered::read(samples, services, now, may_go_on)),
+            None => Err(self.troubles().pop().unwrap_or_default()),
+        }
+    }
+
     /// Reads what is on record before this run adds to it.
     fn look_back(&mut self, now: Stamp) -> Result<(), HistoryError> {
         let [incidents, last_run, changes, firmware, software, orders] = look_ups(now);

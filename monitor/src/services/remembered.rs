@@ -12,14 +12,13 @@
 //! ```
 
 use super::ServiceSettings;
-use crate::history::{HistoryError, SampleReader, Stamp, Tier, Value, WallTime};
+use crate::history::{HistoryError, Samples, Stamp, Tier, Value, WallTime};
 use crate::leak::Sample;
 use crate::number::lossy;
 use crate::probe::OwnerId;
 use crate::status::{ServiceLoadFigures, ServiceStatus};
 use hwshim::clock::{Instant, nanos};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::time::Duration;
 
 /// What a watch remembers itself: a day of minutes, and two weeks of what is coarser.
@@ -130,19 +129,18 @@ pub(super) struct Past {
 }
 
 impl Remembered {
-    /// Reads the samples in `directory`, as far as one gets as long as `may_go_on`.
-    ///
-    /// # Errors
-    ///
-    /// If there are none, or none can be read.
+    /// Reads `samples`, as far as one gets as long as `may_go_on`. By whom they are recorded, and not by a
+    /// second look at the file: to close a file takes all of this process's locks on it away, those of who
+    /// goes on writing to it too (fcntl(2), and SQLite's "How To Corrupt An SQLite Database File" 2.2).
+    #[must_use]
     pub fn read(
-        directory: &Path,
+        samples: &mut Samples,
         services: &[ServiceSettings],
         now: Stamp,
         may_go_on: impl Fn() -> bool,
-    ) -> Result<Self, HistoryError> {
+    ) -> Self {
         let mut reading = Reading {
-            samples: SampleReader::open(directory)?,
+            samples,
             now,
             may_go_on: &may_go_on,
             missing: None,
@@ -152,10 +150,10 @@ impl Remembered {
             let past = reading.service(&service.name);
             pasts.extend(past.map(|past| (service.name.clone(), past)));
         }
-        Ok(Self {
+        Self {
             services: pasts,
             missing: reading.missing,
-        })
+        }
     }
 
     /// Why this is not all that is on record, if it is not.
@@ -192,7 +190,7 @@ struct Step {
 type Steps = BTreeMap<WallTime, Step>;
 
 struct Reading<'a> {
-    samples: SampleReader,
+    samples: &'a mut Samples,
     now: Stamp,
     may_go_on: &'a dyn Fn() -> bool,
     missing: Option<Missing>,
@@ -251,7 +249,7 @@ impl Reading<'_> {
     }
 
     /// Reads a series, what is long ago more coarsely.
-    fn steps(&self, series: &str) -> Result<Steps, HistoryError> {
+    fn steps(&mut self, series: &str) -> Result<Steps, HistoryError> {
         let now = self.now.wall;
         let fine_from = now.minus(FINE.kept);
         let mut steps = self.span(series, COARSE, now.minus(COARSE.kept), fine_from)?;
@@ -260,7 +258,7 @@ impl Reading<'_> {
     }
 
     fn span(
-        &self,
+        &mut self,
         series: &str,
         span: Span,
         from: WallTime,
@@ -268,10 +266,11 @@ impl Reading<'_> {
     ) -> Result<Steps, HistoryError> {
         let mut steps = Steps::new();
         let mut points = 0_u32;
+        let may_go_on = self.may_go_on;
         self.samples
             .range(series, from, until, span.tier, |point| {
                 points = points.wrapping_add(1);
-                if points.is_multiple_of(POINTS_AT_ONCE) && !(self.may_go_on)() {
+                if points.is_multiple_of(POINTS_AT_ONCE) && !may_go_on() {
                     return false;
                 }
                 let step = match point.value {
@@ -374,9 +373,10 @@ fn whole(value: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{BootId, Place, SAMPLES_FILE, Samples};
+    use crate::history::{BootId, Place, SAMPLES_FILE};
     use crate::services::Whereabouts;
     use std::cell::Cell;
+    use std::path::Path;
 
     fn at(seconds: i64) -> WallTime {
         WallTime::from_unix_millis(seconds * 1000)
@@ -418,7 +418,7 @@ mod tests {
         }
     }
     /// Ten minutes of a process that was started with the host, an hour ago.
-    fn recorded(directory: &Path) -> (ServiceSettings, Stamp) {
+    fn recorded(directory: &Path) -> (Samples, ServiceSettings, Stamp) {
         let now = Stamp {
             wall: at(1_760_000_000),
             monotonic: Instant::ORIGIN.plus(Duration::from_secs(3600)),
@@ -440,9 +440,9 @@ mod tests {
                 samples.record(&series("one", what), at, value).unwrap();
             }
         }
-        samples.close().unwrap();
+        samples.flush().unwrap();
         let process = Whereabouts::Program("one".to_owned());
-        (ServiceSettings::new("one", process), now)
+        (samples, ServiceSettings::new("one", process), now)
     }
 
     /// Resources of which all is remembered.
@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn what_was_read_whole_before_time_was_up_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
-        let (settings, now) = recorded(directory.path());
+        let (mut samples, settings, now) = recorded(directory.path());
         // Who held it, what may explain it, and what was held; of each the time is looked at twice.
         const SERIES: usize = 2 + 5 + HELD.len();
         let mut found = Vec::new();
@@ -468,7 +468,7 @@ mod tests {
             let left = Cell::new(looks);
             let may_go_on = || left.replace(left.get().saturating_sub(1)) > 0;
             let settings = std::slice::from_ref(&settings);
-            let read = Remembered::read(directory.path(), settings, now, may_go_on).unwrap();
+            let read = Remembered::read(&mut samples, settings, now, may_go_on);
             let is_short = matches!(read.missing(), Some(Missing::Time));
             assert_eq!(is_short, looks < 2 * SERIES, "{looks}: {read:?}");
             found.push(whole(&read));
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn a_resource_that_cannot_be_read_takes_no_other_along() {
         let directory = tempfile::tempdir().unwrap();
-        let (settings, now) = recorded(directory.path());
+        let (mut samples, settings, now) = recorded(directory.path());
         let damage = |what| {
             let file = directory.path().join(SAMPLES_FILE);
             let connection = rusqlite::Connection::open(file).unwrap();
@@ -490,9 +490,9 @@ mod tests {
             let done = connection.execute(text, [series("one", what)]).unwrap();
             assert!(done > 0, "{what}");
         };
-        let read = || {
+        let mut read = || {
             let settings = std::slice::from_ref(&settings);
-            Remembered::read(directory.path(), settings, now, || true).unwrap()
+            Remembered::read(&mut samples, settings, now, || true)
         };
         assert!(read().missing().is_none());
         damage("descriptors");

@@ -23,7 +23,7 @@ use monitor::config::{self, Config};
 use monitor::control::Desk;
 use monitor::dead_man::systemd::Notify;
 use monitor::dead_man::{DeadMan, SignOfLife};
-use monitor::history::{BootId, HistoryError, Place, Stamp};
+use monitor::history::{BootId, Place, Stamp};
 use monitor::lock;
 use monitor::record::{self, HostWatch, Installed, Keeper, Past, Recorder, StartBody, said};
 use monitor::services::{Missing, Remembered, ServiceSettings};
@@ -178,9 +178,8 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
         Some(found) => {
             let installed = installed(arguments.config.as_deref());
             let memory = Memory::new(latest.clone());
-            let history = History::begin(&found, installed, &settings, memory)?;
-            // After that, which moves aside what is damaged.
-            remembered = remember(&found.directory, &settings.services);
+            let (history, past) = History::begin(&found, installed, &settings, memory)?;
+            remembered = past;
             Some(history)
         }
         None => None,
@@ -258,35 +257,31 @@ async fn watch(arguments: &Arguments, config: &Config) -> anyhow::Result<bool> {
 
 /// What services held before this monitor was started. Whatever keeps it from being read, they are watched
 /// all the same.
-fn remember(history: &Path, services: &[ServiceSettings]) -> Remembered {
+fn remember(keeper: &mut Keeper, services: &[ServiceSettings], now: Stamp) -> Remembered {
     if services.is_empty() {
         return Remembered::default();
     }
-    let now = Stamp::now(&SystemClock, BootId::of_this_boot());
-    let deadline = now.monotonic.plus(REMEMBERING);
+    let deadline = SystemClock.now().plus(REMEMBERING);
     let may_go_on = || SystemClock.now() < deadline;
     let anew = "what services held before is not known, and leaks are looked for anew";
     let part =
         "not all that services held before is known, and leaks of the rest are looked for anew";
-    match Remembered::read(history, services, now, may_go_on) {
-        Ok(remembered) => {
-            match remembered.missing() {
-                None => {}
-                Some(Missing::Time) => {
-                    let seconds = REMEMBERING.as_secs();
-                    crate::complain(&format!("{part}: reading took longer than {seconds} s"));
-                }
-                Some(Missing::Unreadable(error)) => {
-                    crate::complain(&format!("{part}: {}", said(error)));
-                }
-            }
-            return remembered;
+    let remembered = match keeper.remember(services, now, may_go_on) {
+        Ok(remembered) => remembered,
+        Err(why) => {
+            crate::complain(&format!("{anew}: {why}"));
+            return Remembered::default();
         }
-        // There is nothing to remember yet, or the keeper of the history says why not.
-        Err(HistoryError::Absent { .. }) => {}
-        Err(error) => crate::complain(&format!("{anew}: {}", said(&error))),
+    };
+    match remembered.missing() {
+        None => {}
+        Some(Missing::Time) => {
+            let seconds = REMEMBERING.as_secs();
+            crate::complain(&format!("{part}: reading took longer than {seconds} s"));
+        }
+        Some(Missing::Unreadable(error)) => crate::complain(&format!("{part}: {}", said(error))),
     }
-    Remembered::default()
+    remembered
 }
 
 async fn take_orders(socket: Option<&Socket>, history: Option<&History>) {
@@ -363,14 +358,14 @@ struct History {
 }
 
 impl History {
-    /// Opens the history, and has the beginning of this run recorded. If it cannot be opened or
-    /// written, the first poll says so.
+    /// Opens the history, and has the beginning of this run recorded; and what services held before. If it
+    /// cannot be opened or written, the first poll says so.
     fn begin(
         found: &Found,
         installed: Vec<Installed>,
         settings: &Settings,
         memory: Memory,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Remembered)> {
         let boot = BootId::of_this_boot();
         let now = Stamp::now(&SystemClock, boot);
         if let Some(parent) = found.directory.parent().filter(|_| found.by_default) {
@@ -392,6 +387,7 @@ impl History {
             previous_was_stopped: past.as_ref().and_then(|past| past.was_stopped),
             drill_service_time: settings.service_time.figures().map(|it| it.service_time),
         };
+        let remembered = remember(&mut keeper, &settings.services, now);
         keeper.keep(vec![record::started(&body, now)], now);
         let interval = settings.limits.poll_interval;
         let keeping =
@@ -402,13 +398,14 @@ impl History {
             memory,
             boot,
         };
-        Ok(Self {
+        let history = Self {
             installed,
             past,
             keeping,
             orders,
             boot,
-        })
+        };
+        Ok((history, remembered))
     }
 
     fn record(&self, settings: &Settings, tell: watch::Sender<OnRecord>) -> Record {
