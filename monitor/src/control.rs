@@ -128,7 +128,7 @@ impl Order {
 pub struct Peer {
     /// User.
     pub uid: u32,
-    /// Process.
+    /// Process; 0 if it is of another PID namespace, as one in a container, or outside of ours.
     pub pid: i32,
 }
 
@@ -168,6 +168,8 @@ pub struct Desk {
     cards: BTreeSet<String>,
     /// What was recorded since somebody asked.
     news: Vec<Event>,
+    /// Attempts that were refused and could not be recorded.
+    unrecorded: Vec<Event>,
     own_uid: u32,
 }
 
@@ -196,6 +198,7 @@ impl Desk {
             drained: BTreeMap::new(),
             cards: BTreeSet::new(),
             news: Vec::new(),
+            unrecorded: Vec::new(),
             own_uid,
         };
         for Recorded { seq, event, .. } in recorded {
@@ -260,9 +263,17 @@ impl Desk {
         self.lock.window(now).is_some()
     }
 
-    /// What time has brought; see [`ChangeLock::tick`]. Each is to be recorded, and applied.
+    /// Takes back the event of an attempt that could not be recorded, for [`Self::tick`] to tell.
+    pub fn could_not_record(&mut self, attempt: Event) {
+        self.unrecorded.push(attempt);
+    }
+
+    /// What time has brought, and what could not be recorded before; see [`ChangeLock::tick`]. Each is to
+    /// be recorded, however long it has to wait, and none to be applied.
     pub fn tick(&mut self, now: Stamp, finally: bool) -> Vec<Event> {
-        self.lock.tick(now, finally)
+        let mut events = std::mem::take(&mut self.unrecorded);
+        events.extend(self.lock.tick(now, finally));
+        events
     }
 
     /// What an order comes to.
@@ -326,7 +337,7 @@ impl Desk {
             Answer::Allowed(event) => Decision::Record(event),
             Answer::Refused(event) => Decision::Refuse {
                 event,
-                why: "changes are locked, and this attempt is on record; \
+                why: "changes are locked, and attempts are recorded; \
                       open a window first: cardmon unlock --ticket T --for 30m --reason R"
                     .to_owned(),
             },

@@ -21,7 +21,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -593,6 +593,54 @@ fn what_waits_while_the_disk_takes_nothing_is_recorded_when_it_does() {
     let (_, err, code) = monitor.end(Signal::TERM);
     assert!(err.contains("recorded again"), "{err}");
     assert_eq!(code, Some(0));
+}
+
+#[test]
+fn who_is_refused_from_another_pid_namespace_is_on_record_by_user() {
+    let mut site = Site::new();
+    let inside = |program: &str| {
+        let mut command = Command::new("unshare");
+        let own = ["--user", "--map-root-user", "--pid", "--fork"];
+        command.args(own).args(["--kill-child", program]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    if !inside("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this user may have no PID namespace of their own");
+        return;
+    }
+    let run = site.run();
+    let mut command = inside(CARDMON);
+    command.args(run.get_args());
+    command.env("NOTIFY_SOCKET", site.path("notify"));
+    let _monitor = Monitor::of(&mut command);
+    site.poll_until(became("connected"));
+    let refused = site.cardmon(&["drain", ADDRESS]);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("changes are locked"), "{text}");
+    let events = site.poll_until(|events| !of_kind(events, "change-attempt").is_empty());
+    let attempt = of_kind(&events, "change-attempt").pop().unwrap();
+    assert_eq!(attempt["body"]["by"], "uid=0 pid=0");
+}
+
+#[test]
+fn what_services_held_before_is_read_without_taking_away_the_locks_of_who_writes() {
+    let mut site = Site::new();
+    let config = site.with_service(std::process::id());
+    let monitor = site.start_with(&["--config", &config]);
+    site.poll();
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let pid = monitor.child.id().to_string();
+    for file in [EVENTS_FILE, SAMPLES_FILE] {
+        let found = fs::metadata(site.path("history").join(file)).unwrap();
+        let inode = format!(":{}", found.ino());
+        // As long as its log is used, SQLite has a shared lock on the file itself.
+        let is_locked = locks.lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields[1] == "POSIX" && fields[4] == pid && fields[5].ends_with(&inode)
+        });
+        assert!(is_locked, "{file} of {pid}:\n{locks}");
+    }
 }
 
 #[test]

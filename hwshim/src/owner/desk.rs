@@ -7,7 +7,6 @@
 use crate::clock::Instant;
 use crate::telemetry::live::{self, ANSWER_LEN_MAX, Answer, QUESTION};
 use rustix::fs::{AtFlags, Mode, chmodat, renameat, unlinkat};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -167,7 +166,7 @@ impl Client {
     fn new(stream: UnixStream, now: Instant) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
         Some(Self {
-            uid: socket_peercred(&stream).ok()?.uid.as_raw(),
+            uid: live::uid_of_peer(&stream).ok()?,
             stream,
             said: Vec::new(),
             until: now.plus(PATIENCE),

@@ -17,7 +17,6 @@
 use crate::clock::{Clock, Instant, SystemClock};
 use rustix::fs::{Mode, OFlags, open, stat};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -189,10 +188,7 @@ pub fn ask(directory: &Path, address: &str, patience: Duration) -> Result<Answer
         Errno::ACCESS | Errno::PERM => AskError::Denied { path: path.clone() },
         errno => failed(errno.into()),
     })?;
-    let uid = socket_peercred(&stream)
-        .map_err(|errno| failed(errno.into()))?
-        .uid
-        .as_raw();
+    let uid = uid_of_peer(&stream).map_err(failed)?;
     let owner = stat(&page).map_err(|errno| failed(errno.into()))?.st_uid;
     if uid != owner && uid != 0 {
         return Err(AskError::Impostor { path, uid, owner });
@@ -220,6 +216,23 @@ fn connected(directory: &Path, address: &str) -> Result<UnixStream, Errno> {
         &socket_address(directory.as_fd(), &socket_name(address))?,
     )?;
     Ok(UnixStream::from(socket))
+}
+
+/// The user at the other end of a socket that does not block. A process of another PID namespace, as one
+/// in a container, has the number 0 there, for which rustix has no room; tokio has, and wants a runtime.
+pub(crate) fn uid_of_peer(stream: &UnixStream) -> io::Result<u32> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let peer = {
+        let _entered = runtime.enter();
+        let stream = stream.try_clone();
+        let stream = stream.and_then(tokio::net::UnixStream::from_std);
+        stream.and_then(|stream| stream.peer_cred())
+    };
+    // There is nothing to wait for, which the thread of another runtime might not do.
+    runtime.shutdown_background();
+    Ok(peer?.uid())
 }
 
 /// Sends the question, and returns the line that comes back.
@@ -290,6 +303,44 @@ mod tests {
         drop(held);
         drop(listener);
         assert!(matches!(ask(), Err(AskError::NobodyListens { .. })));
+    }
+
+    #[test]
+    fn who_asks_from_another_pid_namespace_has_a_user_all_the_same() {
+        use std::os::fd::{AsFd, OwnedFd};
+        use std::process::Command;
+        const IS_INSIDE: &str = "HWSHIM_TEST_IN_PID_NAMESPACE";
+        if std::env::var_os(IS_INSIDE).is_some() {
+            // Whoever made this socket has no number in here.
+            let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
+            let own = rustix::process::geteuid().as_raw();
+            assert_eq!(uid_of_peer(&stream).unwrap(), own);
+            return;
+        }
+        let inside = |program: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--pid", "--fork", program]);
+            command
+        };
+        if !inside("true").status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: this user may have no PID namespace of their own");
+            return;
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let name =
+            "telemetry::live::tests::who_asks_from_another_pid_namespace_has_a_user_all_the_same";
+        let again = inside(this.to_str().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(IS_INSIDE, "1")
+            .stdin(OwnedFd::from(theirs))
+            .output()
+            .unwrap();
+        drop(ours);
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success(), "{said}");
+        assert!(said.contains("1 passed"), "{said}");
     }
 
     #[test]

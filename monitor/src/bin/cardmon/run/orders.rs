@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{Decision, Desk, LINE_LEN_MAX, Order, Peer};
 use monitor::history::{BootId, Event, Stamp};
-use rustix::net::sockopt::socket_peercred;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::io;
@@ -113,10 +112,10 @@ impl Drop for Socket {
 
 /// Follows the orders of one client until it hangs up, is silent for too long or talks too much.
 async fn attend(client: UnixStream, orders: &Orders) -> io::Result<()> {
-    let peer = socket_peercred(&client)?;
+    let peer = client.peer_cred()?;
     let peer = Peer {
-        uid: peer.uid.as_raw(),
-        pid: peer.pid.as_raw_nonzero().get(),
+        uid: peer.uid(),
+        pid: peer.pid().unwrap_or_default(),
     };
     let (reads, mut writes) = client.into_split();
     let mut reads = BufReader::new(reads);
@@ -153,18 +152,20 @@ impl Orders {
         let mut desk = self.desk.lock().await;
         let now = Stamp::now(&SystemClock, self.boot);
         match desk.decide(order, peer, now) {
-            Decision::Record(event) => match self.record(&mut desk, event, now).await {
+            Decision::Record(event) => match self.record(&mut desk, &event, now).await {
                 Ok(seq) => json!({ "ok": true, "event": seq, "standing": desk.standing(now) }),
                 Err(why) => refused(&format!("not followed: {why}")),
             },
             Decision::Refuse { event, why } => {
-                let recorded = match event {
-                    Some(event) => self.record(&mut desk, event, now).await.map(|_| ()),
-                    None => Ok(()),
+                let Some(attempt) = event else {
+                    return refused(&why);
                 };
-                match recorded {
-                    Ok(()) => refused(&why),
-                    Err(trouble) => refused(&format!("{why}; it could not be recorded: {trouble}")),
+                match self.record(&mut desk, &attempt, now).await {
+                    Ok(_) => refused(&why),
+                    Err(trouble) => {
+                        desk.could_not_record(attempt);
+                        refused(&format!("{why}; this one waits to be recorded: {trouble}"))
+                    }
                 }
             }
             Decision::Done => json!({ "ok": true, "standing": desk.standing(now) }),
@@ -182,9 +183,9 @@ impl Orders {
         }
     }
 
-    async fn record(&self, desk: &mut Desk, event: Event, now: Stamp) -> Result<u64, String> {
+    async fn record(&self, desk: &mut Desk, event: &Event, now: Stamp) -> Result<u64, String> {
         let seq = self.keeping.order(event.clone(), now).await?;
-        desk.apply(seq, &event);
+        desk.apply(seq, event);
         Ok(seq.0)
     }
 
@@ -201,4 +202,55 @@ impl Orders {
 
 fn refused(error: &str) -> Value {
     json!({ "ok": false, "error": error })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use monitor::history::Place;
+    use monitor::lock::{self, Settings};
+    use monitor::record::Keeper;
+    use tokio::sync::watch;
+
+    const CARD: &str = "pci:0000:3b:00.0";
+
+    pub(in super::super) fn now() -> Stamp {
+        Stamp::now(&SystemClock, BootId::of_this_boot())
+    }
+
+    /// Orders to a monitor that keeps its history in `directory`.
+    pub(in super::super) fn orders_in(directory: &Path) -> Orders {
+        let place = Place::new(directory);
+        let keeper = Keeper::open(place, directory.with_extension("anchors"), now());
+        let mut desk = Desk::new(Settings::default(), &[], 0);
+        desk.watched([CARD].into_iter());
+        Orders {
+            desk: Arc::new(Mutex::new(desk)),
+            keeping: Keeping::start(keeper, Duration::from_secs(1)).unwrap(),
+            memory: Memory::new(watch::channel(None).1),
+            boot: BootId::of_this_boot(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_cannot_be_recorded_when_it_is_refused_waits_to_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let no_directory = directory.path().join("history");
+        fs::write(&no_directory, "").unwrap();
+        let orders = orders_in(&no_directory);
+        let drain = format!(r#"{{"drain": {{"card": "{CARD}"}}}}"#);
+        let peer = Peer { uid: 1000, pid: 71 };
+        for _ in 0..2 {
+            let answer = orders.follow(drain.as_bytes(), peer).await;
+            assert_eq!(answer["ok"], false, "{answer}");
+        }
+        let told = orders.desk.lock().await.tick(now(), false);
+        let [attempt] = &told[..] else {
+            panic!("the first is to be told at once, and once: {told:?}");
+        };
+        assert_eq!(attempt.kind, lock::ATTEMPT);
+        assert!(attempt.body.contains("uid=1000 pid=71"));
+        let told = orders.desk.lock().await.tick(now(), true);
+        assert_eq!(told.len(), 1, "the second is told of when it is counted");
+    }
 }
