@@ -6,7 +6,7 @@
 //! there because a monitor must not be what brings a host down.
 
 use crate::metrics;
-use crate::status::Status;
+use crate::status::{STALE_POLLS, Status};
 use axum::Json;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -38,8 +38,6 @@ const HEAD_LEN_MAX: usize = 16 * 1024;
 /// Time to wait after a connection could not be taken, so that running out of descriptors does
 /// not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Polls that may be missing before the service is not ready.
-const STALE_POLLS: u32 = 3;
 
 /// The status of one poll, and when that was.
 #[derive(Clone, Debug)]
@@ -114,7 +112,7 @@ fn router(source: Source) -> Router {
 }
 
 async fn show_metrics(State(source): State<Source>) -> Result<Response, Refusal> {
-    let text = metrics::text(&source.latest()?.status);
+    let text = metrics::text(&Arc::new(source.latest_with_age()?));
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -133,10 +131,7 @@ async fn show_status(
         let why = format!("{}; the only parameter is card=ADDRESS", error.body_text());
         Refusal(StatusCode::BAD_REQUEST, why)
     })?;
-    let Published { status, at } = source.latest()?;
-    let mut status = Status::clone(&status);
-    // Whoever asks must be able to tell an answer from an old one.
-    status.age_seconds = Some(source.clock.now().since(at).as_secs_f64());
+    let mut status = source.latest_with_age()?;
     let Some(wanted) = query.card else {
         return Ok(Json(status).into_response());
     };
@@ -200,6 +195,15 @@ impl Source {
         self.latest.borrow().clone().ok_or_else(|| {
             let why = "no poll has ended yet; ask again in a moment";
             Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        })
+    }
+
+    /// Whoever asks must be able to tell an answer from an old one.
+    fn latest_with_age(&self) -> Result<Status, Refusal> {
+        let Published { status, at } = self.latest()?;
+        Ok(Status {
+            age_seconds: Some(self.clock.now().since(at).as_secs_f64()),
+            ..Status::clone(&status)
         })
     }
 }

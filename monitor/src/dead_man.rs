@@ -1,7 +1,7 @@
 //! A sign of life that a second process can check: a monitor that is dead must not look well.
 //!
 //! After each poll the monitor replaces one small file. It says which poll that was, when, and what
-//! was shown; a reader that finds it older than three polls knows nothing about any card, whatever
+//! was shown of late; a reader that finds it older than three polls knows nothing about any card, whatever
 //! the file says, nor does one that finds the monitor to have been stopped. It starts and stops nothing.
 //!
 //! ```text
@@ -12,7 +12,7 @@
 pub mod systemd;
 
 use crate::history::{BootId, Stamp};
-use crate::status::Status;
+use crate::status::{STALE_POLLS, Status};
 use crate::verdict::State;
 use hwshim::clock::{Instant, nanos};
 use rustix::fs::{CWD, OFlags, RenameFlags, fstat, renameat_with};
@@ -27,8 +27,6 @@ use std::time::Duration;
 
 /// Version of the file. It grows only when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
-/// Polls that may be missing before the file is stale.
-const STALE_POLLS: u32 = 3;
 /// Longest interval that is believed, as it is the longest that can be configured: whoever writes
 /// the file must not be able to make it fresh for ever.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -50,7 +48,7 @@ pub struct SignOfLife {
     pub interval_ns: u64,
     /// Polls so far.
     pub polls: u64,
-    /// Cards in each state, as last shown.
+    /// Cards in each state, whoever drives them, as last shown.
     pub cards: BTreeMap<String, u64>,
     /// What is wrong with the monitor itself.
     pub troubles: Vec<String>,
@@ -60,18 +58,28 @@ pub struct SignOfLife {
 }
 
 impl SignOfLife {
-    /// Signs that a poll has ended. `shown` is the latest status that was shown, if one was.
+    /// Signs that a poll has ended. `shown` is the latest status that was shown, if one was, and when its
+    /// poll began: of one that is stale all cards are unknown, however many polls came after it.
     #[must_use]
     pub fn new(
         interval: Duration,
         polls: u64,
-        shown: Option<&Status>,
-        troubles: Vec<String>,
+        shown: Option<(&Status, Instant)>,
+        mut troubles: Vec<String>,
         now: Stamp,
     ) -> Self {
         let mut cards = BTreeMap::new();
-        for card in shown.into_iter().flat_map(|status| &status.cards) {
-            *cards.entry(card.state.name().to_owned()).or_default() += 1;
+        if let Some((status, at)) = shown {
+            let age = now.monotonic.since(at);
+            let is_stale = age > interval * STALE_POLLS;
+            for state in status.states() {
+                let state = if is_stale { State::Unknown } else { state };
+                *cards.entry(state.name().to_owned()).or_default() += 1;
+            }
+            if is_stale {
+                let age = age.as_secs_f64();
+                troubles.push(format!("the latest poll that was shown is {age:.1} s old"));
+            }
         }
         Self {
             schema: SCHEMA,
@@ -355,6 +363,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
     use crate::history::WallTime;
+    use crate::watch::{Settings, Watch};
+    use hwshim::telemetry::Publisher;
 
     fn at(seconds: u64, boot: &str) -> Stamp {
         Stamp {
@@ -381,6 +391,39 @@ mod tests {
             let cards = sign.cards(later);
             assert_eq!(cards, BTreeMap::from([("unknown".to_owned(), 3)]));
         }
+    }
+
+    #[test]
+    fn what_was_not_shown_of_late_is_unknown_though_polls_go_on_whoever_drives_a_card() {
+        let pages = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(pages.path(), "software:ring").unwrap();
+        publisher
+            .publish(&card_spec::telemetry::Page::new())
+            .unwrap();
+        let host = tempfile::tempdir().unwrap();
+        let polled = at(100, THIS);
+        let mut watch = Watch::new(Settings::of(pages.path(), host.path()));
+        let mut status = watch.poll(polled.monotonic).status;
+        status.cards[0].state = State::Connected;
+        let function = |cause: &str| {
+            serde_json::json!({
+                "card": "pci:0000:3b:00.0", "cause": cause, "evidence": [], "codes": [],
+                "advice": [], "family": "nshield", "module": "qat_4xxx", "responds": true,
+            })
+        };
+        status.functions = vec![serde_json::from_value(function("none")).unwrap()];
+        status.qat = vec![serde_json::from_value(function("card")).unwrap()];
+        let cards = |now: u64| {
+            let (interval, now) = (Duration::from_secs(1), at(now, THIS));
+            let shown = Some((&status, polled.monotonic));
+            let sign = SignOfLife::new(interval, 7, shown, Vec::new(), now);
+            assert!(matches!(sign.freshness(now), Freshness::Fresh { .. }));
+            (sign.cards(now), sign.troubles.len())
+        };
+        let shown = [("connected", 2), ("unavailable", 1)].map(|(it, n)| (it.to_owned(), n));
+        assert_eq!(cards(103), (BTreeMap::from(shown), 0));
+        let unknown = BTreeMap::from([("unknown".to_owned(), 3)]);
+        assert_eq!(cards(104), (unknown, 1));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Nothing is kept between scrapes and nothing computed: each scrape encodes the status of the
 //! last poll. What was not seen has no sample, so that it cannot be taken for zero. A card's state
-//! is a state set: one sample per state, 1 for the one it is in.
+//! is a state set: one sample per state, 1 for the one it is in. Of a poll that is too old to say
+//! anything about now, only what the monitor says of itself is shown, and that each card is unknown.
 
 mod light;
 mod link;
@@ -45,6 +46,12 @@ impl Collector for Export {
         let mut families = Families(encoder);
         let status = &*self.0;
         encode_monitor(&mut families, status)?;
+        if status.is_stale() {
+            let cards = status.cards.iter();
+            return encode_states(&mut families, cards.map(|it| (&*it.card, State::Unknown)));
+        }
+        let cards = status.cards.iter();
+        encode_states(&mut families, cards.map(|it| (&*it.card, it.state)))?;
         encode_verdicts(&mut families, status)?;
         encode_telemetry(&mut families, &status.cards)?;
         sensors::encode(&mut families, status)?;
@@ -109,6 +116,12 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
         None,
         history.iter().map(|it| (vec![], count(it.troubles.len()))),
     )?;
+    to.gauge(
+        "cardmon_status_age",
+        "Time since the poll that all of this is of; older than three polls, it says nothing of any card",
+        Some(&Unit::Seconds),
+        status.age_seconds.map(|age| (vec![], age)),
+    )?;
     to.counter("cardmon_polls", "Polls", None, [(vec![], status.polls)])?;
     to.counter(
         "cardmon_polls_late",
@@ -122,19 +135,25 @@ fn encode_monitor(to: &mut Families<'_>, status: &Status) -> fmt::Result {
     })
 }
 
-fn encode_verdicts(to: &mut Families<'_>, status: &Status) -> fmt::Result {
-    let cards = &status.cards;
+fn encode_states<'a>(
+    to: &mut Families<'_>,
+    cards: impl Iterator<Item = (&'a str, State)>,
+) -> fmt::Result {
     to.gauge(
         "cardmon_card_state",
         "State of the card: 1 for the one it is in",
         None,
-        cards.iter().flat_map(|card| {
+        cards.flat_map(|(card, is)| {
             State::ALL.map(|state| {
-                let labels = vec![("card", &*card.card), ("state", state.name())];
-                (labels, flag(card.state == state))
+                let labels = vec![("card", card), ("state", state.name())];
+                (labels, flag(is == state))
             })
         }),
-    )?;
+    )
+}
+
+fn encode_verdicts(to: &mut Families<'_>, status: &Status) -> fmt::Result {
+    let cards = &status.cards;
     to.gauge(
         "cardmon_card_cause",
         "What is at fault: 1 for the cause that the evidence names",
@@ -479,5 +498,42 @@ impl Families<'_> {
             value.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::{Settings, Watch};
+    use card_spec::telemetry::Page;
+    use hwshim::clock::Instant;
+    use hwshim::telemetry::Publisher;
+
+    #[test]
+    fn of_a_poll_that_is_too_old_only_its_age_is_told_and_that_each_card_is_unknown() {
+        let pages = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::create(pages.path(), "software:ring").unwrap();
+        let mut page = Page::new();
+        page.owner.address = card_spec::telemetry::padded("software:ring");
+        publisher.publish(&page).unwrap();
+        let host = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(Settings::of(pages.path(), host.path()));
+        let mut status = watch.poll(Instant::ORIGIN).status;
+        status.cards[0].state = State::Connected;
+        let mut lines_at = |age| {
+            status.age_seconds = Some(age);
+            let text = text(&Arc::new(status.clone()));
+            assert!(text.contains(&format!("\ncardmon_status_age_seconds {age:?}\n")));
+            text
+        };
+        let is = |state: &str| {
+            format!("cardmon_card_state{{card=\"software:ring\",state=\"{state}\"}} 1.0\n")
+        };
+        let cause = "\ncardmon_card_cause{";
+        let recent = lines_at(2.5);
+        assert!(recent.contains(&is("connected")) && recent.contains(cause));
+        let old = lines_at(3.5);
+        assert!(old.contains(&is("unknown")), "{old}");
+        assert!(!old.contains(&is("connected")) && !old.contains(cause));
     }
 }

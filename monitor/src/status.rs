@@ -46,6 +46,8 @@ use std::time::Duration;
 
 /// Version of this shape. It grows only when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
+/// Polls that may be missing before what was found last says nothing about now.
+pub const STALE_POLLS: u32 = 3;
 
 /// Everything.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -816,6 +818,21 @@ pub struct ServiceTransitionRecord {
 }
 
 impl Status {
+    /// Whether it was too old, when this was answered, to say anything about now.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        let age_max = f64::from(STALE_POLLS) * self.interval_seconds;
+        self.age_seconds.is_some_and(|age| age > age_max)
+    }
+
+    /// How each card is, whoever drives it, in the order of [`Self::cards_by_name`].
+    pub fn states(&self) -> impl Iterator<Item = State> {
+        let cards = self.cards.iter().map(|card| card.state);
+        let qat = self.qat.iter().map(QatFigures::state);
+        let functions = self.functions.iter().map(|card| card.function.state());
+        cards.chain(qat).chain(functions)
+    }
+
     /// The names of all cards, whoever drives them.
     pub fn cards_by_name(&self) -> impl Iterator<Item = &str> {
         let cards = self.cards.iter().map(|card| &*card.card);

@@ -21,9 +21,6 @@ use crate::text::spoken;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Polls that may be missing before an answer is old.
-const STALE_POLLS: f64 = 3.0;
-
 /// Nothing is known about any card.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Unknown {
@@ -60,9 +57,7 @@ pub fn believe(
 ) -> Result<Status, Box<Unknown>> {
     match asked {
         Ok(status) => match status.age_seconds {
-            Some(age) if age > STALE_POLLS * status.interval_seconds => {
-                Err(Box::new(old(&status, age)))
-            }
+            Some(age) if status.is_stale() => Err(Box::new(old(&status, age))),
             _ => Ok(status),
         },
         Err(error) => Err(Box::new(unasked(&error, sign, now))),
@@ -79,7 +74,7 @@ fn old(status: &Status, age: f64) -> Unknown {
         what_to_do: "see with `cardmon dead-man` what keeps it; if it does not go on, start it again: systemctl restart cardmon, or `cardmon run`".to_owned(),
         age_seconds: Some(age),
         monitor_pid: status.monitor.as_ref().map(|monitor| monitor.pid),
-        cards: u64::try_from(status.cards.len()).unwrap_or(u64::MAX),
+        cards: u64::try_from(status.states().count()).unwrap_or(u64::MAX),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{AssessmentFigures, LinkFigures, SensorFigures};
 use crate::checks::Advice;
-use crate::verdict::{Cause, Evidence};
+use crate::verdict::{Cause, Evidence, State};
 use serde::{Deserialize, Serialize};
 
 /// A card without work, by an operator's order.
@@ -60,6 +60,17 @@ pub struct VendorCardFigures {
 }
 
 impl FunctionFigures {
+    /// How it is, in the words for a card that has a page.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        match (&self.drained, self.cause) {
+            (Some(_), _) => State::Disconnected,
+            (None, Cause::None) => State::Connected,
+            (None, Cause::CardAbsent) => State::Unreachable,
+            (None, _) => State::Unavailable,
+        }
+    }
+
     /// Shows that an operator wants it without work, and what would be at fault otherwise.
     pub fn drain(&mut self, by: String, for_seconds: f64) {
         self.drained = Some(FunctionDrained {

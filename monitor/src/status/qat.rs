@@ -1,6 +1,7 @@
 //! A QAT card, which Intel's kernel driver owns, as it is shown.
 
 use super::FunctionFigures;
+use crate::verdict::State;
 use serde::{Deserialize, Serialize};
 
 /// What its driver says of a QAT card; `null` is what it does not, or not to us.
@@ -32,4 +33,15 @@ pub struct QatFigures {
     pub errors_nonfatal: Option<u64>,
     /// Errors after which it could not.
     pub errors_fatal: Option<u64>,
+}
+
+impl QatFigures {
+    /// How it is: not known if nothing speaks against it, and nobody could ask whether it responds.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.function.state() {
+            State::Connected if self.responds.is_none() => State::Unknown,
+            state => state,
+        }
+    }
 }

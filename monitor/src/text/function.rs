@@ -4,7 +4,7 @@
 use super::diagnosis::{advised, in_short};
 use super::{Rows, UNSEEN, clean, reason, seconds, sensors, spoken, style, warning};
 use crate::status::{FunctionFigures, LinkErrors, LinkFigures, LinkRateFigures, VendorCardFigures};
-use crate::verdict::{Cause, State};
+use crate::verdict::Cause;
 
 /// Column of the cause, which is coloured.
 const CAUSE_COLUMN: usize = 3;
@@ -25,13 +25,7 @@ pub(super) fn table_of(cards: &[VendorCardFigures]) -> Vec<String> {
             function.cause.to_string(),
             link.and_then(speed).unwrap_or_else(unseen),
         ];
-        let colour = match (&function.drained, function.cause) {
-            (Some(_), _) => State::Disconnected,
-            (None, Cause::None) => State::Connected,
-            (None, Cause::CardAbsent) => State::Unreachable,
-            (None, _) => State::Unavailable,
-        };
-        rows.push(row, style(colour), below(function));
+        rows.push(row, style(function.state()), below(function));
     }
     rows.lines(Some(CAUSE_COLUMN))
 }

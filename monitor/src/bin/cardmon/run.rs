@@ -492,13 +492,10 @@ impl Alive {
     }
 
     fn sign_of_life(&self, now: Stamp) -> SignOfLife {
-        let shown = self
-            .shown
-            .borrow()
-            .as_ref()
-            .map(|it| Arc::clone(&it.status));
+        let shown = self.shown.borrow();
+        let shown = shown.as_ref().map(|it| (&*it.status, it.at));
         let troubles = self.troubles.list();
-        SignOfLife::new(self.interval, self.polls, shown.as_deref(), troubles, now)
+        SignOfLife::new(self.interval, self.polls, shown, troubles, now)
     }
 
     fn sign(&mut self, sign: &SignOfLife) {

@@ -331,8 +331,14 @@ impl Record {
     /// what an operator has drained alarms nobody, and what firmware a card had is known. If that
     /// fails, the next poll asks again.
     async fn catch_up(&mut self, now: Stamp) -> Result<(), String> {
-        // Held until it knows, so that no order comes between what was read and what is made of it.
-        let mut desk = self.orders.desk.lock().await;
+        // Held until it knows, so that no order comes between what was read and what is made of it. One
+        // that is being recorded waits for the disk, and nothing is shown meanwhile: it is not waited for.
+        let Ok(mut desk) = self.orders.desk.try_lock() else {
+            return Err(
+                "what is on record of runs before is not known yet: an order is being recorded"
+                    .to_owned(),
+            );
+        };
         let found = time::timeout(HOLD, self.keeping.look_up()).await;
         let found = found.map_err(|_| "the disk has not answered for 5 s".to_owned());
         let found = found.and_then(|found| found.unwrap_or_else(|_| Err(keeping::gone())));
@@ -363,7 +369,11 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::super::orders::tests::{now, orders_in};
     use super::*;
+    use monitor::record::HostWatch;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
 
     fn known(is_recording: bool, lost: u64, troubles: &[&str]) -> Known {
         Known {
@@ -415,5 +425,25 @@ mod tests {
         assert_eq!(lossy.news(&lossier), [""; 0]);
         let no_more = "the history: nothing more was lost for 5 minutes";
         assert_eq!(lossy.news(&well), [no_more]);
+    }
+
+    #[test]
+    fn what_is_on_record_of_runs_before_is_asked_for_again_while_an_order_is_being_recorded() {
+        let directory = tempfile::tempdir().unwrap();
+        let orders = orders_in(&directory.path().join("history"));
+        let desk = Arc::clone(&orders.desk);
+        let being_recorded = desk.try_lock().unwrap();
+        let host = HostWatch::new(Duration::from_secs(1), now().monotonic);
+        let recorder = Recorder::new(host, Vec::new(), now());
+        let (tell, _told) = watch::channel(OnRecord::default());
+        let keeping = orders.keeping.clone();
+        let mut record = Record::new(recorder, keeping, orders, Vec::new(), tell);
+        let mut context = Context::from_waker(Waker::noop());
+        let asked = pin!(record.catch_up(now())).poll(&mut context);
+        let Poll::Ready(Err(why)) = asked else {
+            panic!("it holds up what is shown: {asked:?}");
+        };
+        assert!(why.contains("an order is being recorded"), "{why}");
+        drop(being_recorded);
     }
 }
