@@ -312,7 +312,7 @@ fn described(page: &Page, state: State, why: String, now: Instant) -> LiveCheck 
 /// A card whose page cannot be read. One that is drained would not be asked anyway, and whoever works on
 /// it may well have ended its owner.
 fn unseen(request: &Request<'_>, error: &ReadError) -> LiveCheck {
-    let name = request.page.file_stem();
+    let name = request.page.file_name();
     let name = name.map(PathBuf::from).unwrap_or_default();
     let error = clean(&error.to_string());
     let (state, why) = match request.is_drained {

@@ -437,7 +437,7 @@ impl Card {
     fn new(path: PathBuf, settings: &Settings, since: Instant) -> Self {
         let limits = settings.limits_of(&path);
         Self {
-            name: stem(&path),
+            name: name_of_file(&path),
             page: PageProbe::new(path),
             process: ProcessProbe::new(&settings.root),
             function: Function::new(),
@@ -664,18 +664,19 @@ fn error_of<T>(seen: Option<&Result<T, ProbeError>>) -> Option<&ProbeError> {
 }
 
 /// The address a page gives, if that address would make a page of this name: two pages can then
-/// not pass for one card, and a page that was copied elsewhere not for another.
+/// not pass for one card, and a page that was copied elsewhere not for another. Nor can one by its name,
+/// all of which is told: no card's address ends as files of pages do.
 fn name(page: &Page, path: &Path) -> String {
     let address = page.address();
     let own = path
         .file_name()
         .is_some_and(|found| found == &*file_name(&address));
-    if own { address } else { stem(path) }
+    if own { address } else { name_of_file(path) }
 }
 
-fn stem(path: &Path) -> String {
-    path.file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned())
+fn name_of_file(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
 }
 
@@ -715,10 +716,16 @@ mod tests {
         let mut page = Page::new();
         page.owner.address = card_spec::telemetry::padded("software:ring");
         publisher.publish(&page).unwrap();
-        std::fs::copy(publisher.path(), directory.path().join("copy.telemetry")).unwrap();
+        for copy in ["copy.telemetry", "software:ring.telemetry"] {
+            std::fs::copy(publisher.path(), directory.path().join(copy)).unwrap();
+        }
         let status = watch(directory.path()).poll(Instant::ORIGIN).status;
-        let names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
-        assert_eq!(names, ["copy", "software:ring"]);
+        let mut names: Vec<_> = status.cards.iter().map(|card| &*card.card).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["copy.telemetry", "software:ring", "software:ring.telemetry"]
+        );
     }
 
     #[test]

@@ -317,13 +317,13 @@ fn hostile_pages_are_unknown_each_for_its_reason_and_never_a_crash() {
         })
         .collect();
     let expected = [
-        ("empty", "page-nonsense"),
-        ("fifo", "page-unreadable"),
-        ("folder", "page-unreadable"),
-        ("garbage", "page-nonsense"),
-        ("symlink", "page-unreadable"),
-        ("torn", "page-torn"),
-        ("wild", "page-nonsense"),
+        ("empty.telemetry", "page-nonsense"),
+        ("fifo.telemetry", "page-unreadable"),
+        ("folder.telemetry", "page-unreadable"),
+        ("garbage.telemetry", "page-nonsense"),
+        ("symlink.telemetry", "page-unreadable"),
+        ("torn.telemetry", "page-torn"),
+        ("wild.telemetry", "page-nonsense"),
     ];
     assert_eq!(found, expected);
     assert_eq!(get(&status, "/metrics").0, 200);
