@@ -46,15 +46,15 @@ pub use senses::{Located, Reached, Senses, Tested};
 
 use crate::attribution::RecentChanges;
 use crate::led::Load;
-use crate::local_health::Sample;
+use crate::local_health::{Limits, LocalHealth, Sample};
 use crate::probe::{Host, ServiceAddress, Whereabouts};
 use crate::status::ServiceStatus;
-use hwshim::clock::Instant;
+use hwshim::clock::{Instant, nanos};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use watched::Watched;
+use watched::{STARVED_FOR, Watched};
 
 /// One service, and how to watch it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -153,6 +153,8 @@ pub struct Surroundings<'a> {
 #[derive(Debug)]
 pub struct Services {
     watched: Vec<Watched>,
+    /// Whether the host let anybody run; `None` until the first poll says when that is.
+    host: Option<LocalHealth>,
     memory: harm::Memory,
 }
 
@@ -182,6 +184,7 @@ impl Services {
         let watch = |(settings, senses)| Watched::new(settings, senses, time);
         Self {
             watched: services.into_iter().map(watch).collect(),
+            host: None,
             memory: harm::Memory::default(),
         }
     }
@@ -196,8 +199,9 @@ impl Services {
     /// Looks at every service once, in the order of the configuration.
     pub fn poll(&mut self, around: &Surroundings<'_>, now: Instant) -> Vec<ServiceStatus> {
         self.memory.poll(around, now);
+        let is_starved = self.is_starved(around, now);
         let (watched, memory) = (self.watched.iter_mut(), &self.memory);
-        let poll = |service: &mut Watched| service.poll(around, memory, now);
+        let poll = |service: &mut Watched| service.poll(around, memory, is_starved, now);
         let mut services: Vec<_> = watched.map(poll).collect();
         let each = self.watched.iter().zip(&services);
         let parties: Vec<_> = each.map(|(watched, it)| watched.party(it)).collect();
@@ -209,6 +213,17 @@ impl Services {
             service.victim = victim;
         }
         services
+    }
+
+    /// Whether the host kept anybody from running, so short a time ago that it may be why one is silent.
+    fn is_starved(&mut self, around: &Surroundings<'_>, now: Instant) -> bool {
+        let new = || LocalHealth::new(Limits::default(), now);
+        let host = self.host.get_or_insert_with(new);
+        if let Some(sample) = &around.host_sample {
+            host.sample(sample, now);
+        }
+        let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
+        host.score_max_within(since, now) > 0
     }
 
     /// What became of services in the last poll, by their names.

@@ -17,21 +17,20 @@ use super::{
 use crate::attribution::RecentChanges;
 use crate::leak::{Level, Sample, Scope, Watch};
 use crate::led::Load;
-use crate::local_health::{Limits, LocalHealth};
 use crate::number::lossy;
 use crate::probe::{Cgroup, CgroupMemory, OwnerId, ProbeError, Reach, Service, ServiceAnswer};
 use crate::status::{
     KernelFigures, LeakFigures, ServiceFigures, ServiceLoadFigures, ServiceStatus, Standing, Unit,
 };
 use crate::verdict::Cause;
-use hwshim::clock::{Instant, nanos};
+use hwshim::clock::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A silence that ended so soon after the host was starved may be the host's, and likewise of a quota:
 /// the time between two questions.
-const STARVED_FOR: Duration = Duration::from_secs(10);
+pub(super) const STARVED_FOR: Duration = Duration::from_secs(10);
 /// What a service has said of itself is not true for longer than that.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
 /// Samples of before that are judged with each of now: all that is remembered of a resource in a quarter
@@ -46,8 +45,6 @@ pub(super) struct Watched {
     settings: ServiceSettings,
     senses: Box<dyn Senses>,
     time: ServiceTime,
-    /// Whether the host let it run; `None` until the first poll says when that is.
-    host: Option<LocalHealth>,
     process: Process,
     groups: Groups,
     quotas: Quotas,
@@ -121,7 +118,6 @@ impl Watched {
         Self {
             senses,
             time,
-            host: None,
             process: Process::default(),
             groups: Groups::default(),
             quotas: Quotas::default(),
@@ -165,20 +161,22 @@ impl Watched {
         }
     }
 
+    /// `is_starved` says whether the host kept anybody from running of late.
     pub(super) fn poll(
         &mut self,
         around: &Surroundings<'_>,
         memory: &Memory,
+        is_starved: bool,
         now: Instant,
     ) -> ServiceStatus {
-        self.look_at_host(around, now);
         self.locate(now);
         let service = self.look(now);
         self.quotas.poll(self.process.id, &mut *self.senses, now);
-        self.ask(around, now);
+        let excuse = self.excuse(is_starved, now);
+        self.ask(around, excuse, now);
         let cgroup = self.look_at_groups(now);
         let answer = self.answers.latest(now);
-        self.test(around, answer.as_ref(), now);
+        self.test(around, answer.as_ref(), excuse, now);
         let of_process = self.process.cgroup.as_ref().zip(cgroup.as_ref());
         let kernel = of_process.map(|(cgroup, memory)| KernelFigures::new(cgroup, memory));
         if let Some(Ok(service)) = &service {
@@ -245,15 +243,6 @@ impl Watched {
             load: self.load.clone(),
             assessment: Some(self.evidences.figures()),
             advice,
-        }
-    }
-
-    /// Takes note of whether the host let anybody run.
-    fn look_at_host(&mut self, around: &Surroundings<'_>, now: Instant) {
-        let new = || LocalHealth::new(Limits::default(), now);
-        let host = self.host.get_or_insert_with(new);
-        if let Some(sample) = &around.host_sample {
-            host.sample(sample, now);
         }
     }
 
@@ -335,18 +324,23 @@ impl Watched {
         self.senses.ask_anew(now);
     }
 
-    fn ask(&mut self, around: &Surroundings<'_>, now: Instant) {
+    fn ask(&mut self, around: &Surroundings<'_>, excuse: Excuse, now: Instant) {
         if self.card_among(around).is_some_and(|card| card.absent) {
             self.answers.ledgers.card_is_absent(now);
         }
         if let Some(seen) = self.senses.ask(now) {
-            let excuse = self.excuse(now);
             self.answers.take(seen, excuse, now);
         }
     }
 
     /// Has a known-answer test done, where that is no waste and does no harm.
-    fn test(&mut self, around: &Surroundings<'_>, answer: Option<&ServiceAnswer>, now: Instant) {
+    fn test(
+        &mut self,
+        around: &Surroundings<'_>,
+        answer: Option<&ServiceAnswer>,
+        excuse: Excuse,
+        now: Instant,
+    ) {
         let card_is_absent = self.card_among(around).is_some_and(|card| card.absent);
         // Without a process nobody is there to test, and who answers may be another.
         let is_there = self.process.id.is_some();
@@ -354,8 +348,8 @@ impl Watched {
             return;
         }
         if let Some(seen) = self.senses.test(now) {
-            let (answers, excuse) = (answer.is_some(), self.excuse(now));
             let work = self.answers.progress.work(now);
+            let answers = answer.is_some();
             let is_news = self.known_answers.take(seen, answers, work, excuse, now);
             if is_news {
                 self.others_commands.tested();
@@ -364,11 +358,9 @@ impl Watched {
     }
 
     /// What may be why it did nothing of late, or less than it could.
-    fn excuse(&self, now: Instant) -> Excuse {
-        let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos(STARVED_FOR)));
-        let host = self.host.as_ref();
+    fn excuse(&self, is_starved: bool, now: Instant) -> Excuse {
         Excuse {
-            starved: host.is_some_and(|host| host.score_max_within(since, now) > 0),
+            starved: is_starved,
             throttled: self.quotas.throttled_within(STARVED_FOR, now).is_some(),
         }
     }
