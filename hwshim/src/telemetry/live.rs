@@ -15,6 +15,7 @@
 //! a directory that others may write, anybody could listen.
 
 use crate::clock::{Clock, Instant, SystemClock};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fs::{Mode, OFlags, open, stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -218,21 +219,9 @@ fn connected(directory: &Path, address: &str) -> Result<UnixStream, Errno> {
     Ok(UnixStream::from(socket))
 }
 
-/// The user at the other end of a socket that does not block. A process of another PID namespace, as one
-/// in a container, has the number 0 there, for which rustix has no room; tokio has, and wants a runtime.
+/// The user at the other end of a socket, who may be in another PID namespace, as in a container.
 pub(crate) fn uid_of_peer(stream: &UnixStream) -> io::Result<u32> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let peer = {
-        let _entered = runtime.enter();
-        let stream = stream.try_clone();
-        let stream = stream.and_then(tokio::net::UnixStream::from_std);
-        stream.and_then(|stream| stream.peer_cred())
-    };
-    // There is nothing to wait for, which the thread of another runtime might not do.
-    runtime.shutdown_background();
-    Ok(peer?.uid())
+    Ok(getsockopt(stream, PeerCredentials)?.uid())
 }
 
 /// Sends the question, and returns the line that comes back.
@@ -327,7 +316,6 @@ mod tests {
             return;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
         let this = std::env::current_exe().unwrap();
         let name =
             "telemetry::live::tests::who_asks_from_another_pid_namespace_has_a_user_all_the_same";

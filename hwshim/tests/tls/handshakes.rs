@@ -408,7 +408,7 @@ async fn early_data(server: &Server, client: &Arc<ClientConfig>) -> Option<Vec<u
     let client = Arc::clone(client);
     let connecting = async move {
         let name = server_name();
-        let mut connection = rustls::ClientConnection::new(client, name).unwrap();
+        let mut connection = ClientConnection::new(client, name).unwrap();
         let mut early = connection.early_data().expect("the session allows it");
         early.write_all(b"early").unwrap();
         while connection.is_handshaking() || connection.wants_write() {

@@ -170,7 +170,7 @@ fn what_comes_while_a_snapshot_is_proven_is_recorded_and_not_in_it() {
     assert_eq!(since.last, before.last.map(Seq::next));
     let made = copied.proven(&SystemClock).unwrap();
     assert_eq!(made.head.map(|head| head.seq), before.last);
-    assert!(made.restored.audit.is_clean() && target.exists());
+    assert!(made.restored.audit.is_proven() && target.exists());
 }
 
 #[test]
