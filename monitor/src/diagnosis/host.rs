@@ -12,10 +12,10 @@ use std::time::Duration;
 const OF_LATE: Duration = Duration::from_secs(15);
 
 /// One poll that is late has met a pause, which everybody meets. Of so many polls
-const POLLS: usize = 20;
+const POLLS: u32 = 20;
 /// this many that are late are no coincidence,
 const LATE_OFTEN: usize = 3;
-/// and fewer tell half as much.
+/// and fewer tell half as much, unless one is late by as many.
 const LATE_SELDOM: f64 = 0.5;
 
 /// What became of the host so far.
@@ -73,7 +73,7 @@ impl HostHealth {
         if case.look.host.is_some() && signs.is_empty() {
             dossier.not_seen(Kind::OwnLateness, "polls are on time", now);
         }
-        if self.late.len() == POLLS {
+        if self.late.len() == POLLS as usize {
             self.late.pop_front();
         }
         self.late.push_back(signs.contains(&Sign::OwnLateness));
@@ -83,7 +83,9 @@ impl HostHealth {
     fn weigh(&self, signs: &[Sign], sample: &Sample, now: Instant, dossier: &mut Dossier) {
         if signs.contains(&Sign::OwnLateness) {
             let often = self.late.iter().filter(|late| **late).count() >= LATE_OFTEN;
-            let strength = if often { 1.0 } else { LATE_SELDOM };
+            // Who comes so late has missed as many polls as are looked back upon.
+            let is_long = sample.own_lateness >= sample.poll_interval * POLLS;
+            let strength = if often || is_long { 1.0 } else { LATE_SELDOM };
             let late = sample.own_lateness.as_secs_f64();
             let detail = format!("this poll came {late:.1} s late");
             dossier.seen(Kind::OwnLateness, strength, detail, now);

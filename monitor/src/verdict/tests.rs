@@ -699,6 +699,17 @@ fn a_monitor_that_was_stopped_before_its_first_poll_says_that_it_was() {
 }
 
 #[test]
+#[test]
+fn a_monitor_that_was_stopped_for_as_long_as_twenty_polls_says_so_and_of_a_shorter_pause_nothing() {
+    let said_after = |time| {
+        let mut scene = on_a_quiet_host();
+        scene.poll_after(time);
+        scene.verdict()
+    };
+    assert_eq!(said_after(11 * SECOND), (State::Connected, Cause::None));
+    assert_eq!(said_after(59 * SECOND), (State::Connected, Cause::Monitor));
+}
+
 fn a_late_poll_still_sees_what_is_written_down_for_good() {
     let mut scene = Scene::connected();
     scene.page.card.state = card_state::GONE.into();
