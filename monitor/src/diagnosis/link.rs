@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Interrupts are compared with completions over so long.
 const WINDOW: Duration = Duration::from_secs(20);
+/// What a crowd was told by interrupts before they began to be lost hides it in the whole window. Over so long,
+/// from one known-answer test to the next, it does not.
+const OF_LATE: Duration = Duration::from_secs(10);
 /// Fewer completions than that tell nothing.
 const DUE_MIN: u64 = 5;
 /// One in so many completions may be found before its interrupt, by whoever looks for another
@@ -31,6 +34,7 @@ const CORRECTABLE_MIN: u64 = 4;
 pub(super) struct LinkDeltas {
     counts: VecDeque<Counts>,
     interrupts_are_lost: bool,
+    interrupts_may_be_lost: bool,
     /// Errors that both ends of the link had counted.
     errors: Option<Errors>,
 }
@@ -81,6 +85,11 @@ impl LinkDeltas {
     /// Whether completions have been found of late that no interrupt announced.
     pub(super) const fn interrupts_are_lost(&self) -> bool {
         self.interrupts_are_lost
+    }
+
+    /// Whether they may have been lost in the last seconds, though over the whole time that is not sure.
+    pub(super) const fn interrupts_may_be_lost(&self) -> bool {
+        self.interrupts_may_be_lost
     }
 
     fn poll_link(&mut self, link: &Link, now: Instant, dossier: &mut Dossier) {
@@ -152,21 +161,45 @@ impl LinkDeltas {
     }
 
     fn weigh_losses(&mut self, counts: &Counts, dossier: &mut Dossier) {
-        let Some(first) = self.counts.front() else {
+        let is_of_late = |it: &&Counts| counts.at.since(it.at) <= OF_LATE;
+        let of_late = self.counts.iter().find(is_of_late);
+        let losses = of_late.and_then(|since| counts.losses_since(since));
+        self.interrupts_may_be_lost = losses.is_some_and(Losses::are_many);
+        let losses = self.counts.front().and_then(|it| counts.losses_since(it));
+        let Some(losses @ Losses { unannounced, due }) = losses else {
             return;
         };
-        let due = counts.due.saturating_sub(first.due);
-        let unannounced = counts.unannounced.saturating_sub(first.unannounced);
-        if due < DUE_MIN {
-            return;
-        }
         let detail = format!("{unannounced} of {due} completions came without their interrupt");
-        self.interrupts_are_lost = unannounced > due / UNANNOUNCED_ONE_IN;
+        self.interrupts_are_lost = losses.are_many();
         if self.interrupts_are_lost {
             dossier.seen(Kind::InterruptsLost, 1.0, detail, counts.at);
         } else {
             dossier.not_seen(Kind::InterruptsLost, detail, counts.at);
         }
+    }
+}
+
+/// Completions that an interrupt was to announce, and those of them that none did.
+#[derive(Clone, Copy, Debug)]
+struct Losses {
+    unannounced: u64,
+    due: u64,
+}
+
+impl Losses {
+    const fn are_many(self) -> bool {
+        self.unannounced > self.due / UNANNOUNCED_ONE_IN
+    }
+}
+
+impl Counts {
+    /// What was lost since an earlier look, if enough was due to tell.
+    fn losses_since(&self, earlier: &Self) -> Option<Losses> {
+        let losses = Losses {
+            unannounced: self.unannounced.saturating_sub(earlier.unannounced),
+            due: self.due.saturating_sub(earlier.due),
+        };
+        (losses.due >= DUE_MIN).then_some(losses)
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::probe::{HeartbeatProbe, OwnerId, Probe, Process};
 use card_spec::health::{self, ControllerStatus, CriticalWarning, Summary};
 use card_spec::telemetry::{breaker_state, card_state, check_result, padded};
+use hwshim::clock::nanos;
 use std::io;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -699,7 +700,6 @@ fn a_monitor_that_was_stopped_before_its_first_poll_says_that_it_was() {
 }
 
 #[test]
-#[test]
 fn a_monitor_that_was_stopped_for_as_long_as_twenty_polls_says_so_and_of_a_shorter_pause_nothing() {
     let said_after = |time| {
         let mut scene = on_a_quiet_host();
@@ -710,6 +710,7 @@ fn a_monitor_that_was_stopped_for_as_long_as_twenty_polls_says_so_and_of_a_short
     assert_eq!(said_after(59 * SECOND), (State::Connected, Cause::Monitor));
 }
 
+#[test]
 fn a_late_poll_still_sees_what_is_written_down_for_good() {
     let mut scene = Scene::connected();
     scene.page.card.state = card_state::GONE.into();
@@ -904,6 +905,36 @@ fn a_busy_host_clears_no_card_that_stood_still_in_polls_on_time_until_it_has_its
     scene.page.breaker.state = breaker_state::CLOSED.into();
     scene.polls(40);
     assert_ne!(cause(&scene), Cause::Card);
+}
+
+/// Known-answer tests of a card take a millisecond, then a crowd comes and goes, and from then on tests
+/// take a tenth of a second and so many of four completions a second are not announced. Returns who was
+/// named each second.
+fn named_for_slow_tests(unannounced: u64) -> Vec<Cause> {
+    let mut scene = on_a_quiet_host();
+    scene.page.checked = padded("rsa");
+    let mut named = Vec::new();
+    for second in 0..60_u64 {
+        let is_over = second > 32;
+        scene.page.interrupts.completions_due += if second == 30 { 300 } else { 4 };
+        scene.page.interrupts.completions_unannounced += if is_over { unannounced } else { 0 };
+        if second % 10 == 3 {
+            let latency = if is_over { 100 * MS } else { MS };
+            scene.page.checks.passed += 1;
+            scene.page.checks.last_latency_ns = nanos(latency).into();
+        }
+        scene.polls(1);
+        named.push(scene.verdict().1);
+    }
+    named
+}
+
+#[test]
+fn a_card_is_not_slow_in_tests_that_waited_for_interrupts_which_did_not_come() {
+    assert!(named_for_slow_tests(0).contains(&Cause::Card));
+    let named = named_for_slow_tests(2);
+    assert!(!named.contains(&Cause::Card), "{named:?}");
+    assert!(named.contains(&Cause::Link), "{named:?}");
 }
 
 /// Who is at fault with a card on a starved host, and who besides.
