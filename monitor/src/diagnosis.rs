@@ -27,7 +27,7 @@ use crate::attribution::{
 };
 use crate::led::{Agreement, Load, Profile, Reading};
 use crate::local_health::LocalHealth;
-use crate::probe::Owner;
+use crate::probe::{Owner, OwnerId};
 use crate::rules::{
     Case, breaks_a_rule, has_released, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause,
     is_paused, is_silence, was_tested_in_a_pause,
@@ -69,8 +69,8 @@ pub struct Diagnosis {
     light: Option<Light>,
     /// How often the card's health had been read when it was weighed last.
     health_reads: u64,
-    /// Restarts of the firmware, and sessions, that were lost.
-    lost: Option<(u64, u64)>,
+    /// Whose they are, and how many restarts of the firmware and lost sessions they had counted.
+    lost: Option<(Option<OwnerId>, u64, u64)>,
     /// Polls in a row, on time, in which the heartbeat was found to stand still.
     frozen_polls: u32,
     /// When it last was in enough of them.
@@ -323,18 +323,23 @@ impl Diagnosis {
     }
 
     fn weigh_losses(&mut self, page: &Page, now: Instant) {
-        let lost @ (reboots, sessions) = (page.card.silent_reboots.get(), page.sessions_lost.get());
-        let Some(before) = self.lost.replace(lost) else {
-            return;
+        let owner = OwnerId::of(page);
+        let (reboots, sessions) = (page.card.silent_reboots.get(), page.sessions_lost.get());
+        let (before, at) = match self.lost.replace((owner, reboots, sessions)) {
+            Some((same, reboots, sessions)) if same == owner => ((reboots, sessions), now),
+            _ => match brought_up_at(page) {
+                Some(at) if at <= now => ((0, 0), at),
+                _ => return,
+            },
         };
         let dossier = &mut self.scales.dossier;
         if before.0 < reboots {
             let detail = format!("the firmware has restarted unasked {reboots} times");
-            dossier.seen(Kind::SilentReboot, 1.0, detail, now);
+            dossier.seen(Kind::SilentReboot, 1.0, detail, at);
         }
         if before.1 < sessions {
             let detail = format!("the card has forgotten {sessions} sessions");
-            dossier.seen(Kind::SessionsLost, 1.0, detail, now);
+            dossier.seen(Kind::SessionsLost, 1.0, detail, at);
         }
     }
 
@@ -378,4 +383,12 @@ impl Diagnosis {
             _ => {}
         }
     }
+}
+
+/// When the owner brought the card up, if it did once: all that it has counted came after that. What an
+/// owner has counted who had to do it again may be long ago.
+fn brought_up_at(page: &Page) -> Option<Instant> {
+    let card = &page.card;
+    let once = card.state.get() == card_state::READY && card.resets.get() == 1;
+    once.then(|| Instant::from_nanos(card.state_since_ns.get()))
 }

@@ -937,6 +937,45 @@ fn a_card_is_not_slow_in_tests_that_waited_for_interrupts_which_did_not_come() {
     assert!(named.contains(&Cause::Link), "{named:?}");
 }
 
+/// Who is at fault with a card that had forgotten a session when it was looked at first, and was brought
+/// up so long before, as often.
+fn at_fault_for_a_session_forgotten_before(age: Duration, resets: u64) -> Cause {
+    let mut scene = Scene::new();
+    scene.host = Some(pressed(0.1));
+    scene.page.card.resets = resets.into();
+    scene.page.card.state_since_ns = (scene.now.as_nanos() - nanos(age)).into();
+    scene.page.sessions_lost = 1.into();
+    scene.polls(5);
+    scene.verdict().1
+}
+
+#[test]
+fn what_a_card_forgot_before_it_was_first_looked_at_counts_if_that_cannot_be_long_ago() {
+    let at_fault = at_fault_for_a_session_forgotten_before;
+    assert_eq!(at_fault(SECOND, 1), Cause::Card);
+    assert_eq!(at_fault(60 * SECOND, 1), Cause::Card);
+    assert_eq!(at_fault(900 * SECOND, 1), Cause::None);
+    // It was reset since, and may have forgotten it at any time before.
+    assert_eq!(at_fault(SECOND, 2), Cause::None);
+}
+
+#[test]
+fn what_an_owner_has_counted_is_not_held_against_what_another_had() {
+    let mut scene = on_a_quiet_host();
+    scene.page.sessions_lost = 7.into();
+    scene.polls(2);
+    assert_eq!(scene.verdict().1, Cause::Card);
+    // Another owner brings it up, long after.
+    scene.polls(1200);
+    assert_eq!(scene.verdict().1, Cause::None);
+    scene.page.owner.pid = 8.into();
+    scene.page.card.resets = 1.into();
+    scene.page.card.state_since_ns = scene.now.as_nanos().into();
+    scene.page.sessions_lost = 1.into();
+    scene.polls(2);
+    assert_eq!(scene.verdict().1, Cause::Card);
+}
+
 /// Who is at fault with a card on a starved host, and who besides.
 fn at_fault_on_a_starved_host(ail: impl Fn(&mut Scene)) -> (Cause, Option<Cause>) {
     let mut scene = on_a_quiet_host();
