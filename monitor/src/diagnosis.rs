@@ -29,8 +29,8 @@ use crate::led::{Agreement, Load, Profile, Reading};
 use crate::local_health::LocalHealth;
 use crate::probe::{Owner, OwnerId};
 use crate::rules::{
-    Case, breaks_a_rule, has_released, heartbeat_is_moving, is_lost_to_the_bus, is_out_for_a_pause,
-    is_paused, is_silence, was_tested_in_a_pause,
+    Case, breaks_a_rule, has_released, heartbeat_is_moving, is_lost_to_the_bus, is_paused,
+    is_silence, may_be_out_for_a_pause, may_have_been_tested_in_a_pause,
 };
 use answers::Answers;
 use card_spec::health::Summary;
@@ -246,10 +246,10 @@ impl Diagnosis {
         dossier.in_flight(page.requests.in_flight.get(), now);
         // What a card that has been told to pause does not answer, it need not.
         if !is_paused(case) {
-            if !is_out_for_a_pause(case) {
+            if !may_be_out_for_a_pause(case) {
                 self.weigh_breaker(page, now);
             }
-            if !was_tested_in_a_pause(case) {
+            if !may_have_been_tested_in_a_pause(case) {
                 self.weigh_check(page, now);
             }
         }

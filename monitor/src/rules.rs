@@ -126,16 +126,18 @@ pub fn is_paused(case: &Case<'_>) -> bool {
     card::paused(case).is_some()
 }
 
-/// Whether the breaker is open for what the card did not answer while it had paused.
+/// Whether the breaker is open for what the card did not answer while it had paused, or may be: it has
+/// yet to say so.
 #[must_use]
-pub fn is_out_for_a_pause(case: &Case<'_>) -> bool {
-    card::is_out_for_a_pause(case)
+pub fn may_be_out_for_a_pause(case: &Case<'_>) -> bool {
+    card::may_be_out_for_a_pause(case)
 }
 
-/// Whether the last known-answer test got no answer because the card had paused.
+/// Whether the last known-answer test got no answer because the card had paused, or may have: it has yet
+/// to say so.
 #[must_use]
-pub fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
-    card::was_tested_in_a_pause(case)
+pub fn may_have_been_tested_in_a_pause(case: &Case<'_>) -> bool {
+    card::may_have_been_tested_in_a_pause(case)
 }
 
 /// Whether a code says that answers did not come, and nothing else.

@@ -1,5 +1,6 @@
 //! Rules about the card as its owner and the router see it.
 
+use super::memory::period;
 use super::{Case, Finding, Says};
 use crate::verdict::{Cause, State};
 use card_spec::telemetry::{breaker_state, card_state, check_result};
@@ -64,21 +65,48 @@ pub(super) fn paused(case: &Case<'_>) -> Option<Finding> {
 /// Whether the breaker was opened, or kept open, for what the card did not answer while it had paused,
 /// and nobody has tried it since.
 pub(super) fn is_out_for_a_pause(case: &Case<'_>) -> bool {
-    let Some(page) = case.page() else {
-        return false;
-    };
+    out_in_silence_since(case).is_some_and(|since| case.memory.was_paused_at(since))
+}
+
+/// Whether it was, or the card has yet to say that it had paused.
+pub(super) fn may_be_out_for_a_pause(case: &Case<'_>) -> bool {
+    is_out_for_a_pause(case)
+        || out_in_silence_since(case).is_some_and(|since| has_yet_to_tell(case, since))
+}
+
+/// Since when the breaker is open for what the card did not answer, if it is.
+fn out_in_silence_since(case: &Case<'_>) -> Option<Instant> {
+    let page = case.page()?;
     let breaker = &page.breaker;
-    let since = Instant::from_nanos(breaker.state_since_ns.get());
-    breaker.state.get() != breaker_state::CLOSED
-        && is_silence(&page.opened_by())
-        && case.memory.was_paused_at(since)
+    let is_out = breaker.state.get() != breaker_state::CLOSED && is_silence(&page.opened_by());
+    is_out.then(|| Instant::from_nanos(breaker.state_since_ns.get()))
 }
 
 /// Whether the last known-answer test got no answer because the card had paused.
 pub(super) fn was_tested_in_a_pause(case: &Case<'_>) -> bool {
-    case.page().is_some_and(|page| {
-        let at = Instant::from_nanos(page.checks.last_at_ns.get());
-        page.checks.last_result.get() == check_result::TIMED_OUT && case.memory.was_paused_at(at)
+    tested_in_silence_at(case).is_some_and(|at| case.memory.was_paused_at(at))
+}
+
+/// Whether it did, or the card has yet to say that it had paused.
+pub(super) fn may_have_been_tested_in_a_pause(case: &Case<'_>) -> bool {
+    was_tested_in_a_pause(case)
+        || tested_in_silence_at(case).is_some_and(|at| has_yet_to_tell(case, at))
+}
+
+/// When the last known-answer test ended, if it got no answer.
+fn tested_in_silence_at(case: &Case<'_>) -> Option<Instant> {
+    let checks = &case.page()?.checks;
+    let is_silent = checks.last_result.get() == check_result::TIMED_OUT;
+    is_silent.then(|| Instant::from_nanos(checks.last_at_ns.get()))
+}
+
+/// Whether a card that did not answer by then may only say with its next beat that it has paused. Nobody
+/// waits longer for a beat that is not read.
+fn has_yet_to_tell(case: &Case<'_>, then: Instant) -> bool {
+    case.beat().is_some_and(|beat| {
+        let period = period(beat);
+        let is_recent = then <= case.now() && case.now() < then.plus(period * 2);
+        is_recent && beat.read_at < then.plus(period)
     })
 }
 

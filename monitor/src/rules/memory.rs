@@ -5,7 +5,7 @@ use crate::probe::{Heartbeat, OwnerId, ProbeError};
 use crate::verdict::{Limits, Look};
 use card_spec::health::EngineHeartbeat;
 use card_spec::telemetry::{Page, card_state};
-use hwshim::clock::Instant;
+use hwshim::clock::{Instant, nanos};
 use std::time::Duration;
 
 /// A poll that comes this much of an interval after it was due is late, in percent (as corosync
@@ -52,7 +52,7 @@ pub struct Memory {
 /// A time in which a card said that it took no work and meant to.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    /// The reading before the first that said so: it may have begun right after.
+    /// A beat before the reading before the first that said so: it may have begun right after that beat.
     from: Instant,
     /// The first reading that did not say so any more, or the last that did.
     to: Instant,
@@ -219,6 +219,7 @@ impl Memory {
     /// is the same.
     fn record_pause(&mut self, beat: &Heartbeat) {
         let before = self.pulse.read_at().unwrap_or(beat.read_at);
+        let from = before.as_nanos().saturating_sub(nanos(period(beat)));
         match &mut self.pause {
             Some(pause) if pause.goes_on => {
                 pause.to = beat.read_at;
@@ -231,7 +232,7 @@ impl Memory {
             }
             _ => {
                 self.pause = Some(Pause {
-                    from: before,
+                    from: Instant::from_nanos(from),
                     to: beat.read_at,
                     goes_on: true,
                 });
@@ -242,10 +243,7 @@ impl Memory {
     fn record_beat(&mut self, beat: &Heartbeat, interval: Duration) {
         self.record_pause(beat);
         let on_time = self.late_since.is_none() || self.owner_kept_pace;
-        let period = match beat.period {
-            Duration::ZERO => PERIOD_DEFAULT,
-            stated => stated.min(PERIOD_MAX),
-        };
+        let period = period(beat);
         let look = |value, idle| Counter {
             value: (beat.boot_id, value),
             read_at: beat.read_at,
@@ -264,6 +262,14 @@ impl Memory {
             // An engine that owes no answer may stand still.
             pulse.record(look(responded.get().into(), requested == responded));
         }
+    }
+}
+
+/// Time in which the card's heartbeat must move, and it says how it is.
+pub(super) fn period(beat: &Heartbeat) -> Duration {
+    match beat.period {
+        Duration::ZERO => PERIOD_DEFAULT,
+        stated => stated.min(PERIOD_MAX),
     }
 }
 

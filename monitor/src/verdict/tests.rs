@@ -850,6 +850,40 @@ fn a_card_that_does_not_answer_after_its_pause_either_is_suspected() {
     assert!(assessment.confidence(Cause::Card) > 0.5, "{assessment:#?}");
 }
 
+/// A card that has just been silent, and was read since, but not a whole beat later.
+fn just_silent() -> Scene {
+    let mut scene = on_a_quiet_host();
+    stay_silent(&mut scene);
+    scene.poll_after(300 * MS);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Undetermined));
+    scene
+}
+
+#[test]
+fn a_card_has_a_beat_to_say_that_it_paused_before_its_silence_is_held_against_it() {
+    let mut scene = just_silent();
+    let status = ControllerStatus::from_bits(scene.card.controller_status.get());
+    scene.card.controller_status = status.with_processing_paused(true).into_bits().into();
+    scene.polls(10);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::None));
+    scene.card.controller_status = status.into_bits().into();
+    scene.polls(30);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::None));
+    assert_eq!(scene.judge.diagnosis().assessment().cause, Cause::None);
+}
+
+#[test]
+fn a_card_that_did_not_say_with_its_next_beat_that_it_paused_is_blamed_for_its_silence() {
+    let mut scene = just_silent();
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+    // Nobody waits for a beat that is not read.
+    let mut scene = just_silent();
+    scene.owner_reads_card = false;
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+}
+
 #[test]
 fn a_pause_excuses_silence_only() {
     let mut scene = after_a_pause();
