@@ -52,7 +52,8 @@ pub struct Memory {
 /// A time in which a card said that it took no work and meant to.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    /// A beat before the reading before the first that said so: it may have begun right after that beat.
+    /// A beat before the reading before the first that said so, if there was one: it may have begun right
+    /// after that beat.
     from: Instant,
     /// The first reading that did not say so any more, or the last that did.
     to: Instant,
@@ -218,7 +219,8 @@ impl Memory {
     /// Takes in whether the card says that it has paused. A pause within a moment of the one before
     /// is the same.
     fn record_pause(&mut self, beat: &Heartbeat) {
-        let before = self.pulse.read_at().unwrap_or(beat.read_at);
+        // One that goes on at the first reading may have begun at any time.
+        let before = self.pulse.read_at().unwrap_or(Instant::ORIGIN);
         let from = before.as_nanos().saturating_sub(nanos(period(beat)));
         match &mut self.pause {
             Some(pause) if pause.goes_on => {

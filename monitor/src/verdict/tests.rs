@@ -850,6 +850,21 @@ fn a_card_that_does_not_answer_after_its_pause_either_is_suspected() {
     assert!(assessment.confidence(Cause::Card) > 0.5, "{assessment:#?}");
 }
 
+#[test]
+fn a_pause_in_which_a_card_is_first_looked_at_may_have_begun_at_any_time() {
+    let mut scene = Scene::new();
+    scene.host = Some(pressed(0.1));
+    stay_silent(&mut scene);
+    let status = ControllerStatus::from_bits(scene.card.controller_status.get());
+    scene.card.controller_status = status.with_processing_paused(true).into_bits().into();
+    scene.poll_after(10 * SECOND);
+    scene.polls(5);
+    scene.card.controller_status = status.into_bits().into();
+    scene.polls(5);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::None));
+    assert_eq!(scene.judge.diagnosis().assessment().cause, Cause::None);
+}
+
 /// A card that has just been silent, and was read since, but not a whole beat later.
 fn just_silent() -> Scene {
     let mut scene = on_a_quiet_host();
