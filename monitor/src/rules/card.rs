@@ -204,6 +204,7 @@ pub(super) fn breaker_open(case: &Case<'_>) -> Option<Finding> {
     }
     let cause = match opened_by.as_str() {
         _ if is_out_for_a_pause(case) => Cause::None,
+        code if is_silence(code) && case.memory.is_out_for_a_hang() => Cause::Card,
         code if is_own_doing(code) => Cause::Card,
         "gone" => Cause::CardAbsent,
         "bus-error" => Cause::Link,

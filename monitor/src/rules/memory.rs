@@ -4,7 +4,7 @@
 use crate::probe::{Heartbeat, OwnerId, ProbeError};
 use crate::verdict::{Limits, Look};
 use card_spec::health::EngineHeartbeat;
-use card_spec::telemetry::{Page, card_state};
+use card_spec::telemetry::{Page, breaker_state, card_state};
 use hwshim::clock::{Instant, nanos};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Memory {
     torn_polls: u32,
     /// Resets that had failed when the card was last ready.
     resets_failed_before: u64,
+    /// The card got no work while its heartbeat stood still, and has got none since.
+    is_out_for_a_hang: bool,
     pulse: Pulse,
     engines: Vec<Pulse>,
     pause: Option<Pause>,
@@ -77,6 +79,7 @@ impl Memory {
             page_moved_at: now,
             torn_polls: 0,
             resets_failed_before: 0,
+            is_out_for_a_hang: false,
             pulse: Pulse::default(),
             engines: Vec::new(),
             pause: None,
@@ -134,6 +137,13 @@ impl Memory {
         self.resets_failed_before
     }
 
+    /// Whether the card gets no work since its heartbeat stood still: that moves again says that it may come
+    /// back, and not that it had done nothing.
+    #[must_use]
+    pub const fn is_out_for_a_hang(&self) -> bool {
+        self.is_out_for_a_hang
+    }
+
     /// The card's heartbeat counter.
     #[must_use]
     pub const fn pulse(&self) -> &Pulse {
@@ -161,6 +171,11 @@ impl Memory {
         if let Some(Ok(beat)) = &look.heartbeat {
             self.record_beat(beat, limits.poll_interval);
         }
+        if let Ok(page) = &look.page {
+            let is_hung = self.pulse.unmoved_polls() >= limits.frozen_polls;
+            let is_out = page.breaker.state.get() != breaker_state::CLOSED;
+            self.is_out_for_a_hang = is_out && (self.is_out_for_a_hang || is_hung);
+        }
     }
 
     fn record_timeliness(&mut self, now: Instant, interval: Duration) {
@@ -181,6 +196,7 @@ impl Memory {
             // The first thing another owner publishes is news, whatever its sequence.
             self.owner = owner;
             self.sequence = None;
+            self.is_out_for_a_hang = false;
             // Of one that has been ready before we came nobody knows which of them are of now.
             self.resets_failed_before = match page.card.resets.get() {
                 0 => 0,

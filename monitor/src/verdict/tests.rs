@@ -285,6 +285,27 @@ fn a_frozen_heartbeat_is_the_card_after_three_polls_on_time_and_not_before() {
 }
 
 #[test]
+fn a_card_that_hung_is_to_blame_until_it_has_work_again() {
+    let mut scene = Scene::connected();
+    scene.card_beats = false;
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.page.breaker.opened = 1.into();
+    scene.page.breaker.opened_by = padded("timed-out");
+    scene.polls(3);
+    assert_eq!(scene.code(), "heartbeat-frozen");
+    scene.card_beats = true;
+    scene.polls(1);
+    assert_eq!(scene.code(), "breaker-open");
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Card));
+    // The same another time, when it had not hung.
+    scene.page.breaker.state = breaker_state::CLOSED.into();
+    scene.polls(1);
+    scene.page.breaker.state = breaker_state::OPEN.into();
+    scene.polls(1);
+    assert_eq!(scene.verdict(), (State::Unavailable, Cause::Undetermined));
+}
+
+#[test]
 fn a_heartbeat_that_never_moved_is_frozen_too() {
     let mut scene = Scene::new();
     scene.card_beats = false;
