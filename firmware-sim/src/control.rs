@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -104,6 +105,14 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    /// Others may give orders there.
+    #[error("this user may not give orders on {}; {whose}", path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// Who may.
+        whose: String,
+    },
     /// There was no answer, or none that can be understood.
     #[error("the card at {} did not answer", path.display())]
     Silent {
@@ -131,10 +140,7 @@ pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
         path: path.to_owned(),
         source,
     };
-    let stream = UnixStream::connect(path).map_err(|source| ControlError::Unreachable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let stream = UnixStream::connect(path).map_err(|source| refused_at(path, source))?;
     let answer = ask(stream, order).map_err(silent)?;
     match answer["error"].as_str() {
         Some(reason) => Err(ControlError::Refused {
@@ -142,6 +148,33 @@ pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
         }),
         None => Ok(answer),
     }
+}
+
+/// Why nobody was reached at `path`.
+fn refused_at(path: &Path, source: io::Error) -> ControlError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ControlError::Forbidden {
+            whose: whose(&path),
+            path,
+        },
+        _ => ControlError::Unreachable { path, source },
+    }
+}
+
+/// Who may, as far as this user can see.
+fn whose(path: &Path) -> String {
+    path.metadata().map_or_else(
+        |_| "a directory above it is closed to it".to_owned(),
+        |found| {
+            format!(
+                "it belongs to user {} and group {}, with mode {:04o}",
+                found.uid(),
+                found.gid(),
+                found.mode() & 0o7777
+            )
+        },
+    )
 }
 
 fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
@@ -334,6 +367,20 @@ mod tests {
 
     fn answer(line: &str, script: &SharedScript) -> Value {
         follow(line.as_bytes(), script)
+    }
+
+    #[test]
+    fn who_may_not_give_orders_is_told_who_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("card.sock.control");
+        std::fs::write(&path, "").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        let denied = refused_at(&path, io::ErrorKind::PermissionDenied.into()).to_string();
+        assert!(denied.contains("it belongs to user "), "{denied}");
+        assert!(denied.ends_with("with mode 0600"), "{denied}");
+        let nobody = refused_at(&path, io::ErrorKind::ConnectionRefused.into());
+        assert!(nobody.to_string().starts_with("no card takes orders on "));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use firmware_sim::scenario::injection::{Chance, InjectionText, MatchingText, Spa
 use firmware_sim::scenario::{self, Scenario};
 use firmware_sim::service::{self, Service, ServiceConfig};
 use firmware_sim::{RunConfig, SimulatedCard, listing, stop_on_signals};
+use serde_json::json;
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -81,6 +82,9 @@ enum Command {
         /// ID of an injection, or all
         #[arg(default_value = "all")]
         which: Which,
+        /// Print what was cleared as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         card: Controlled,
     },
@@ -138,6 +142,9 @@ struct Inject {
     /// Only requests with this service, opcode, algorithm or session
     #[arg(long, value_name = "KEY=VALUE[,KEY=VALUE]")]
     matching: Option<MatchingText>,
+    /// Print the ID of the injection as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     card: Controlled,
 }
@@ -230,7 +237,7 @@ fn main() -> ExitCode {
         Command::Service(arguments) => serve(&arguments),
         Command::Scenarios { name, json } => print_scenarios(name, json),
         Command::Inject(inject) => inject_fault(inject),
-        Command::Clear { which, card } => order(&card, &Order::Clear(which)).map(|_| ()),
+        Command::Clear { which, json, card } => clear(which, json, &card),
         Command::Status { json, card } => print_status(json, &card),
     };
     match outcome {
@@ -271,6 +278,7 @@ fn inject_fault(inject: Inject) -> anyhow::Result<()> {
         probability,
         after_requests,
         matching,
+        json,
         card,
     } = inject;
     let text = InjectionText {
@@ -283,7 +291,19 @@ fn inject_fault(inject: Inject) -> anyhow::Result<()> {
         matching,
     };
     let answer = order(&card, &Order::Inject(text))?;
-    print(&format!("{}\n", answer["id"]))
+    let id = &answer["id"];
+    match json {
+        true => print(&format!("{:#}\n", json!({ "schema": 1, "id": id }))),
+        false => print(&format!("{id}\n")),
+    }
+}
+
+fn clear(which: Which, json: bool, card: &Controlled) -> anyhow::Result<()> {
+    order(card, &Order::Clear(which))?;
+    match json {
+        true => print(&format!("{:#}\n", json!({ "schema": 1, "cleared": which }))),
+        false => Ok(()),
+    }
 }
 
 fn print_status(json: bool, card: &Controlled) -> anyhow::Result<()> {

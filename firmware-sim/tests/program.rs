@@ -302,3 +302,28 @@ fn what_of_a_scenario_is_not_played_is_said() {
     assert_eq!(line, expected);
     assert_eq!(card.stop(), Some(0));
 }
+
+#[test]
+fn what_was_injected_and_cleared_is_told_to_programs() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("card.sock");
+    let running = Running::start(&socket, &["--control"]);
+    let control = format!("{}.control", socket.display());
+    let told = |arguments: &[&str]| -> serde_json::Value {
+        let output = output(&[arguments, &["--json", "--control", &control]].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(
+        told(&["inject", "hang"]),
+        serde_json::json!({ "schema": 1, "id": 0 })
+    );
+    assert_eq!(
+        told(&["clear", "0"]),
+        serde_json::json!({ "schema": 1, "cleared": 0 })
+    );
+    assert_eq!(
+        told(&["clear"]),
+        serde_json::json!({ "schema": 1, "cleared": "all" })
+    );
+    assert_eq!(running.stop(Signal::TERM), Some(0));
+}
