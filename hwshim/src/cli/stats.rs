@@ -6,10 +6,15 @@ use super::output::{Cell, Failure, Output, Style, Table};
 use card_spec::health::Summary;
 use card_spec::telemetry::{self as telemetry_page, Page, breaker_state, card_state, check_result};
 use hwshim::clock::{Clock, Instant, SystemClock};
-use hwshim::telemetry::{self, Reader};
+use hwshim::telemetry::{self, ReadError, Reader};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Where root's owners publish.
+const ROOTS: &str = "/run/hwshim";
 
 /// Show the telemetry pages of this host: state, breaker and counters of each owned card.
 #[derive(Debug, clap::Args)]
@@ -149,8 +154,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(telemetry::default_directory);
     let unreadable = |error| {
-        Failure::new(format!("{} cannot be read", directory.display()), error)
-            .hint("name another directory with --telemetry DIR, or run as its owner")
+        let whose = whose(&directory, &error);
+        Failure::new(
+            format!("{} cannot be read{whose}", directory.display()),
+            error,
+        )
+        .hint("name another directory with --telemetry DIR, or run as its owner")
     };
     let pages = telemetry::pages(&directory).map_err(unreadable)?;
     let routers = telemetry::router_pages(&directory).map_err(unreadable)?;
@@ -165,7 +174,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             Ok(page) => document
                 .cards
                 .push(CardStats::new(&page, SystemClock.now())),
-            Err(error) => document.problems.push(error.to_string()),
+            Err(error) => document.problems.push(problem(&error)),
         }
     }
     for path in &routers {
@@ -173,13 +182,45 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             Ok(page) => document
                 .routers
                 .push(RouterStats::new(&page, SystemClock.now())),
-            Err(error) => document.problems.push(error.to_string()),
+            Err(error) => document.problems.push(problem(&error)),
         }
     }
     if args.json {
         return output.json(&document);
     }
-    print(&document, &directory, output)
+    print(&document, &directory, output)?;
+    let nothing = document.cards.is_empty() && document.routers.is_empty();
+    let roots = Path::new(ROOTS);
+    if nothing && args.telemetry.is_none() && directory != roots && roots.exists() {
+        output.line(format_args!(
+            "Those of root are shown by: hwshim stats --telemetry {ROOTS}"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Why a page could not be read, and who could.
+fn problem(error: &ReadError) -> String {
+    match error {
+        ReadError::Unreadable { path, source } => {
+            format!("{error}{}: {source}", whose(path, source))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Whose a file is, if this user may not read it.
+fn whose(path: &Path, error: &io::Error) -> String {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let found = path.metadata().ok().filter(|_| denied);
+    found.map_or_else(String::new, |found| {
+        format!(
+            " (it belongs to user {} and group {}, with mode {:04o})",
+            found.uid(),
+            found.gid(),
+            found.mode() & 0o7777
+        )
+    })
 }
 
 fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(), Failure> {
@@ -491,6 +532,8 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     const PUBLISHED: u64 = 60_000_000_000;
@@ -504,6 +547,26 @@ mod tests {
         let stats = CardStats::new(&page, Instant::from_nanos(PUBLISHED).plus(age));
         assert_eq!(stats.state, state_name(state));
         stats.stale
+    }
+
+    #[test]
+    fn who_could_read_what_was_denied_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.telemetry");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let said = |kind: io::ErrorKind| {
+            problem(&ReadError::Unreadable {
+                path: path.clone(),
+                source: kind.into(),
+            })
+        };
+        let denied = said(io::ErrorKind::PermissionDenied);
+        assert!(
+            denied.contains("with mode 0640): permission denied"),
+            "{denied}"
+        );
+        assert!(!said(io::ErrorKind::Other).contains("belongs"));
     }
 
     #[test]
