@@ -18,6 +18,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// The key that says where to listen.
+const LISTEN: (&str, &str) = ("http", "listen");
+
 /// What the configuration says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
@@ -27,6 +30,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// File and line that say so, if any do.
+    pub listen_from: Option<(PathBuf, usize)>,
     /// Whether `listen` may be an address that other hosts can reach.
     pub allow_remote: bool,
     /// Cards that are not watched as the others are.
@@ -51,6 +56,7 @@ impl Default for Config {
             // Loopback: what the monitor knows is nobody else's business unless the operator says
             // so. The port is free in Prometheus' list of exporters' ports.
             listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
+            listen_from: None,
             allow_remote: false,
             cards: Vec::new(),
             services: Vec::new(),
@@ -146,8 +152,8 @@ const KEYS: [Key<Config>; 11] = [
         },
     },
     Key {
-        path: ("http", "listen"),
-        help: &["Address and port of /metrics and /api/v1/status."],
+        path: LISTEN,
+        help: &["Address and port of /metrics, /api/v1/status and /healthz."],
         default: r#""127.0.0.1:9180""#,
         commented: false,
         set: |config, value| {
@@ -396,7 +402,7 @@ const SERVICE_KEYS: [Key<ServiceDraft>; 16] = [
         &["The card it serves, by its address."],
         r#""pci:0000:3b:00.0""#,
         |service, value| {
-            service.card = Some(string(value)?.to_owned());
+            service.card = Some(address(string(value)?)?);
             Ok(())
         },
     ),
@@ -487,10 +493,13 @@ pub enum ConfigError {
     },
     /// The address is one that other hosts can reach, and nothing allows that.
     #[error(
-        "{listen} can be reached from other hosts, and has neither encryption nor a password; \
-         if that is meant, set allow_remote = true under [http] in the configuration file"
+        "{}{listen} can be reached from other hosts, and has neither encryption nor a password; \
+         if that is meant, set allow_remote = true under [http] in the configuration file",
+        from.as_ref().map_or_else(String::new, |(path, line)| format!("{} line {line}: ", path.display()))
     )]
     NotAllowedRemote {
+        /// File and line that name it; `None` if the command line does.
+        from: Option<(PathBuf, usize)>,
         /// The address.
         listen: SocketAddr,
     },
@@ -516,9 +525,10 @@ impl Config {
     ///
     /// [`ConfigError::Wrong`], for the first thing that is.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let line = |at: usize| 1 + text[..at].matches('\n').count();
         let wrong = |at: usize, problem: String| ConfigError::Wrong {
             path: path.to_owned(),
-            line: 1 + text[..at].matches('\n').count(),
+            line: line(at),
             problem,
         };
         let document = DeTable::parse(text).map_err(|error| {
@@ -543,6 +553,9 @@ impl Config {
                 config
                     .set(table.get_ref(), key.get_ref(), value)
                     .map_err(|problem| wrong(key.span().start, problem))?;
+                if (&**table.get_ref(), &**key.get_ref()) == LISTEN {
+                    config.listen_from = Some((path.to_owned(), line(key.span().start)));
+                }
             }
         }
         Ok(config)
@@ -600,11 +613,12 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError::NotAllowedRemote`] if they can, and it was not said that they may.
-    pub const fn is_remote(&self) -> Result<bool, ConfigError> {
+    pub fn is_remote(&self) -> Result<bool, ConfigError> {
         match (self.listen.ip().is_loopback(), self.allow_remote) {
             (true, _) => Ok(false),
             (false, true) => Ok(true),
             (false, false) => Err(ConfigError::NotAllowedRemote {
+                from: self.listen_from.clone(),
                 listen: self.listen,
             }),
         }
@@ -937,7 +951,11 @@ mod tests {
     fn the_example_file_is_the_default() {
         let example = include_str!("../cardmon.example.toml");
         assert_eq!(example, default_file(), "print it anew");
-        assert_eq!(parse(example).unwrap(), Config::default());
+        let config = Config {
+            listen_from: None,
+            ..parse(example).unwrap()
+        };
+        assert_eq!(config, Config::default());
         // The default of a key that stands there commented out must be right too.
         let telemetry = parse(&example.replace("# telemetry", "telemetry")).unwrap();
         assert_eq!(telemetry.telemetry, Some(PathBuf::from("/run/hwshim")));
@@ -999,6 +1017,7 @@ mod tests {
                 light: Some(Profile::Nshield),
             },
             listen: "[::1]:80".parse().unwrap(),
+            listen_from: Some(("cardmon.toml".into(), 9)),
             allow_remote: true,
             cards: vec![
                 CardSettings {
@@ -1235,6 +1254,21 @@ mod tests {
         assert!(refused.contains("allow_remote = true"), "{refused}");
         config.allow_remote = true;
         assert!(config.is_remote().unwrap());
+        let config = parse("[http]\n\nlisten = '0.0.0.0:9180'").unwrap();
+        let refused = config.is_remote().unwrap_err().to_string();
+        let expected = "cardmon.toml line 3: 0.0.0.0:9180 can be reached";
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+
+    #[test]
+    fn the_card_of_a_service_is_an_address_in_the_form_in_which_it_is_shown() {
+        let service =
+            |card: &str| format!("[[service]]\nname = 'a'\nprocess = 'p'\ncard = '{card}'");
+        let card = |text: &str| parse(&service(text)).map(|it| it.services[0].card.clone());
+        assert_eq!(card("pci:3b:00.0"), Ok(Some("pci:0000:3b:00.0".to_owned())));
+        let refused = card("foo").unwrap_err();
+        let expected = "cardmon.toml line 4: service.card: \"foo\" is no address of a card";
+        assert!(refused.starts_with(expected), "{refused}");
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(crate) const HELP: &str = "\
 Exit status:
   0  it was told to stop, its time was up, or nobody reads what it shows any more
   1  it could not start
+  2  the command line was wrong
   3  it has run, and not all of that is on record; said is why";
 
 #[derive(Debug, clap::Args)]
@@ -105,7 +106,9 @@ impl Arguments {
             let absolute = std::path::absolute(telemetry);
             config.telemetry = Some(absolute.context("--telemetry names no directory")?);
         }
-        config.listen = self.listen.unwrap_or(config.listen);
+        if let Some(listen) = self.listen {
+            (config.listen, config.listen_from) = (listen, None);
+        }
         let limits = &mut config.limits;
         limits.poll_interval = self.interval.unwrap_or(limits.poll_interval);
         Ok(config)
