@@ -68,13 +68,17 @@ pub enum ClientError {
     },
 }
 
-/// Asks the monitor at `url` how things are.
+/// Asks the monitor at `url` how things are; `http://` need not be said.
 ///
 /// # Errors
 ///
 /// See [`ClientError`].
 pub async fn status(url: &str) -> Result<Status, ClientError> {
-    let uri: Uri = url.parse().map_err(|_| bad_url(url))?;
+    let with_scheme = match url.contains("://") {
+        true => url.to_owned(),
+        false => format!("http://{url}"),
+    };
+    let uri: Uri = with_scheme.parse().map_err(|_| bad_url(url))?;
     let host = uri.host().ok_or_else(|| bad_url(url))?;
     if uri.scheme_str() != Some("http") {
         return Err(bad_url(url));

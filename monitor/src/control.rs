@@ -19,6 +19,7 @@
 //! Whoever may write to the socket may give orders; who that was is asked of the kernel, not of
 //! them (unix(7), `SO_PEERCRED`).
 
+use crate::access::who_may;
 use crate::history::{Event, Recorded, Seq, Stamp};
 use crate::lock::{self, Answer, Change, ChangeLock, Settings, Unlock};
 use crate::text::clean;
@@ -35,8 +36,12 @@ use std::time::Duration;
 pub const LINE_LEN_MAX: usize = 4096;
 /// Longest answer, in bytes.
 const ANSWER_LEN_MAX: u64 = 256 * 1024;
-/// How long to wait for an answer, which comes when the disk has the record.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for an answer that only tells.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// For one that comes when the disk has the record.
+const RECORDED_WITHIN: Duration = Duration::from_secs(10);
+/// For one that comes when much was read or copied.
+const WORKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What somebody wants a card to do.
 const DRAIN: &str = "drain";
@@ -446,6 +451,14 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    /// Others may give orders there.
+    #[error("this user may not give orders on {}: {who}", path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// Who may.
+        who: String,
+    },
     /// There was no answer, or none that can be understood.
     #[error("the monitor at {} did not answer; {}", path.display(), clean(hint))]
     Silent {
@@ -471,9 +484,15 @@ pub enum ControlError {
 ///
 /// See [`ControlError`].
 pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
-    let stream = UnixStream::connect(path).map_err(|source| ControlError::Unreachable {
-        path: path.to_owned(),
-        source,
+    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => ControlError::Forbidden {
+            path: path.to_owned(),
+            who: who_may(path),
+        },
+        _ => ControlError::Unreachable {
+            path: path.to_owned(),
+            source,
+        },
     })?;
     let answer = ask(stream, order).map_err(|source| ControlError::Silent {
         path: path.to_owned(),
@@ -489,12 +508,37 @@ pub fn send(path: &Path, order: &Order) -> Result<Value, ControlError> {
 }
 
 fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Value> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let patience = patience(order);
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let line = serde_json::to_string(order)?;
-    writeln!(stream, "{line}")?;
     let mut answer = String::new();
-    BufReader::new(stream.take(ANSWER_LEN_MAX)).read_line(&mut answer)?;
+    writeln!(stream, "{line}")
+        .and_then(|()| {
+            BufReader::new(stream.take(ANSWER_LEN_MAX))
+                .read_line(&mut answer)
+                .map(drop)
+        })
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing came within {} s", patience.as_secs()),
+            ),
+            _ => error,
+        })?;
     Ok(serde_json::from_str(&answer)?)
+}
+
+const fn patience(order: &Order) -> Duration {
+    match order {
+        Order::Standing {} => TOLD_WITHIN,
+        Order::Unlock { .. }
+        | Order::Lock {}
+        | Order::Drain { .. }
+        | Order::Undrain { .. }
+        | Order::Tune { .. } => RECORDED_WITHIN,
+        Order::Snapshot { .. } | Order::Memory { .. } => WORKED_WITHIN,
+    }
 }
 
 #[cfg(test)]

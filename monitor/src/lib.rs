@@ -11,6 +11,7 @@
 //!    never judges)             never read)                                    metrics   api
 //! ```
 
+pub mod access;
 pub mod api;
 pub mod attribution;
 pub mod checks;

@@ -86,7 +86,7 @@ pub enum UnlockRefused {
         max: Duration,
     },
     /// There is one.
-    #[error("the window of {ticket}, opened by {by}, is still open; relock first")]
+    #[error("the window of {ticket}, opened by {by}, is still open; close it first: cardmon lock")]
     AlreadyOpen {
         /// Its ticket.
         ticket: String,
