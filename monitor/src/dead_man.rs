@@ -12,6 +12,7 @@
 pub mod systemd;
 
 use crate::history::{BootId, Stamp};
+use crate::probe::OwnerId;
 use crate::status::{STALE_POLLS, Status};
 use crate::verdict::State;
 use hwshim::clock::{Instant, nanos};
@@ -40,6 +41,9 @@ pub struct SignOfLife {
     pub schema: u32,
     /// The monitor's process.
     pub pid: u32,
+    /// When that started, in clock ticks since boot, as its number is used again; `None` if it could not tell.
+    #[serde(default)]
+    pub start_time_ticks: Option<u64>,
     /// Which boot of the host `monotonic_ns` counts from.
     pub boot: String,
     /// When the last poll ended, or the monitor was stopped, on the host's clock since it booted.
@@ -84,6 +88,7 @@ impl SignOfLife {
         Self {
             schema: SCHEMA,
             pid: std::process::id(),
+            start_time_ticks: OwnerId::of_this_process().map(|it| it.start_time_ticks),
             boot: now.boot.to_string(),
             monotonic_ns: now.monotonic.as_nanos(),
             interval_ns: nanos(interval),

@@ -9,6 +9,7 @@ mod function;
 mod incidents;
 mod qat;
 mod services;
+mod wrap;
 
 pub use diagnosis::{
     card as card_diagnosis, function as function_diagnosis, next_test, service as service_diagnosis,
@@ -16,6 +17,7 @@ pub use diagnosis::{
 pub use incidents::{incidents, members_counted};
 pub(crate) use services::amount;
 pub use services::{leak_sentence, leaks, memory, top};
+pub use wrap::wrapped;
 
 use crate::led::Agreement;
 use crate::services::ServiceTransition;
@@ -47,6 +49,12 @@ const UNSEEN: &str = "-";
 /// The whole block: what is watched, the cards, and why any of them is not connected.
 #[must_use]
 pub fn block(status: &Status) -> Vec<String> {
+    block_within(status, None)
+}
+
+/// The same, with tables that are no wider than `width`, if there is one.
+#[must_use]
+pub fn block_within(status: &Status, width: Option<usize>) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(simulation) = &status.simulation {
         lines.push(painted(&clean(&simulation.notice), notice_style()));
@@ -63,16 +71,16 @@ pub fn block(status: &Status) -> Vec<String> {
         ));
     }
     if !status.cards.is_empty() {
-        lines.extend(cards(&status.cards));
+        lines.extend(cards(&status.cards, width));
     } else if status.routers.is_empty() {
         lines.push(no_cards(status));
     }
     lines.extend(status.routers.iter().map(router));
-    lines.extend(qat::table_of(&status.qat));
-    lines.extend(function::table_of(&status.functions));
+    lines.extend(qat::table_of(&status.qat, width));
+    lines.extend(function::table_of(&status.functions, width));
     if !status.services.is_empty() {
         lines.push(String::new());
-        lines.extend(services::table_of(&status.services));
+        lines.extend(services::table_of(&status.services, width));
     }
     lines.extend(status.host.iter().flat_map(diagnosis::host));
     lines.extend(incidents::in_short(&status.incidents));
@@ -211,7 +219,7 @@ fn router(router: &RouterFigures) -> String {
     format!("{router}: a router without a card (process {pid}, {left}{published}): {does}")
 }
 
-fn cards(cards: &[CardStatus]) -> Vec<String> {
+fn cards(cards: &[CardStatus], width: Option<usize>) -> Vec<String> {
     let mut rows = Rows::new(HEADS);
     for card in cards {
         let unwell = card.state != State::Connected;
@@ -236,7 +244,7 @@ fn cards(cards: &[CardStatus]) -> Vec<String> {
         }
         rows.push(row(card), style(card.state), below);
     }
-    rows.lines(Some(STATE_COLUMN))
+    rows.lines(Some(STATE_COLUMN), width)
 }
 
 /// That an operator wants it so, and how it would be otherwise.
@@ -312,8 +320,9 @@ impl<const N: usize> Rows<N> {
         self.rows.push((row, style, below));
     }
 
-    /// Aligned, with the style of each row on its cell of one column.
-    fn lines(&self, painted: Option<usize>) -> Vec<String> {
+    /// Aligned, with the style of each row on its cell of one column, and on several lines each where they
+    /// would be wider than `within`.
+    fn lines(&self, painted: Option<usize>, within: Option<usize>) -> Vec<String> {
         let width = |column: usize| {
             let cells = self
                 .rows
@@ -323,27 +332,41 @@ impl<const N: usize> Rows<N> {
         };
         let widths: [usize; N] = std::array::from_fn(width);
         let heads = self.heads.map(str::to_owned);
-        let mut lines = vec![line(&heads, &widths, painted, Style::new())];
+        let mut lines = row_lines(&heads, &widths, within, (painted, Style::new()));
         for (row, style, below) in &self.rows {
-            lines.push(line(row, &widths, painted, *style));
+            lines.extend(row_lines(row, &widths, within, (painted, *style)));
             lines.extend(below.iter().cloned());
         }
         lines
     }
 }
 
-fn line(row: &[String], widths: &[usize], column_painted: Option<usize>, style: Style) -> String {
-    let mut line = String::new();
-    for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
-        // Padded before it is painted, since escape sequences have no width.
-        let cell = format!("{cell:width$}");
-        let is_painted = Some(column) == column_painted;
-        let style = if is_painted { style } else { Style::new() };
-        line.push_str(&painted(&cell, style));
-        line.push_str("  ");
+/// The lines of a row, of which the cell of one column may have a style.
+fn row_lines(
+    row: &[String],
+    widths: &[usize],
+    within: Option<usize>,
+    (column_painted, style): (Option<usize>, Style),
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for columns in wrap::columns(widths, within) {
+        let mut line = match columns.start {
+            0 => String::new(),
+            _ => " ".repeat(wrap::ROW_INDENT),
+        };
+        for column in columns {
+            // Padded before it is painted, since escape sequences have no width.
+            let (cell, width) = (&row[column], widths[column]);
+            let cell = format!("{cell:width$}");
+            let is_painted = Some(column) == column_painted;
+            let style = if is_painted { style } else { Style::new() };
+            line.push_str(&painted(&cell, style));
+            line.push_str(&" ".repeat(wrap::GAP));
+        }
+        line.truncate(line.trim_end().len());
+        lines.push(line);
     }
-    line.truncate(line.trim_end().len());
-    line
+    lines
 }
 
 fn row(card: &CardStatus) -> [String; HEADS.len()] {
@@ -501,7 +524,7 @@ mod tests {
                 "transitions": 2,
                 "probe_errors": [],
             });
-            cards(&[serde_json::from_value(card).unwrap()])[2..].to_vec()
+            cards(&[serde_json::from_value(card).unwrap()], None)[2..].to_vec()
         };
         let [why, moving] = [
             "    host-pressure: pressure; first 42s ago",
@@ -517,8 +540,14 @@ mod tests {
     fn columns_stay_aligned_under_colour() {
         let widths = [3; HEADS.len()];
         let row: [String; HEADS.len()] = std::array::from_fn(|_| "x".to_owned());
-        let coloured = line(&row, &widths, Some(STATE_COLUMN), style(State::Connected));
-        let plain = anstream::adapter::strip_str(&coloured).to_string();
-        assert_eq!(plain, "x    x    x    x    x    x    x    x    x");
+        let style = style(State::Connected);
+        let shown = |within| {
+            let lines = row_lines(&row, &widths, within, (Some(STATE_COLUMN), style));
+            let plain = |line: &String| anstream::adapter::strip_str(line).to_string();
+            lines.iter().map(plain).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(None), ["x    x    x    x    x    x    x    x    x"]);
+        let narrow = ["x    x    x    x", "    x    x    x", "    x    x"];
+        assert_eq!(shown(Some(20)), narrow);
     }
 }

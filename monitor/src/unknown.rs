@@ -16,6 +16,7 @@
 use crate::client::ClientError;
 use crate::dead_man::{DeadManError, Freshness, SignOfLife};
 use crate::history::Stamp;
+use crate::probe::OwnerId;
 use crate::status::Status;
 use crate::text::spoken;
 use serde::Serialize;
@@ -45,7 +46,8 @@ impl std::fmt::Display for Unknown {
 }
 
 /// Believes an answer, or says why nothing is known. `sign` is what was read of the monitor's sign of
-/// life; `None` if it is not known where that would be.
+/// life; `None` if it is not known where that would be. `has_ended` is asked of the process of a sign that
+/// is fresh, which may have ended since.
 ///
 /// # Errors
 ///
@@ -53,6 +55,7 @@ impl std::fmt::Display for Unknown {
 pub fn believe(
     asked: Result<Status, ClientError>,
     sign: Option<Result<SignOfLife, DeadManError>>,
+    has_ended: impl Fn(OwnerId) -> bool,
     now: Stamp,
 ) -> Result<Status, Box<Unknown>> {
     match asked {
@@ -60,7 +63,7 @@ pub fn believe(
             Some(age) if status.is_stale() => Err(Box::new(old(&status, age))),
             _ => Ok(status),
         },
-        Err(error) => Err(Box::new(unasked(&error, sign, now))),
+        Err(error) => Err(Box::new(unasked(&error, sign, has_ended, now))),
     }
 }
 
@@ -81,6 +84,7 @@ fn old(status: &Status, age: f64) -> Unknown {
 fn unasked(
     error: &ClientError,
     sign: Option<Result<SignOfLife, DeadManError>>,
+    has_ended: impl Fn(OwnerId) -> bool,
     now: Stamp,
 ) -> Unknown {
     let unknown = |why: String, what_to_do: &str| Unknown {
@@ -92,7 +96,7 @@ fn unasked(
         cards: 0,
     };
     match sign {
-        Some(Ok(sign)) => of_sign(error, &sign, now),
+        Some(Ok(sign)) => of_sign(error, &sign, has_ended, now),
         Some(Err(DeadManError::Absent { path })) => unknown(
             format!("{error}; there is no sign of life at {}", path.display()),
             "nothing is known about any card until one runs",
@@ -108,9 +112,23 @@ fn unasked(
     }
 }
 
-fn of_sign(error: &ClientError, sign: &SignOfLife, now: Stamp) -> Unknown {
+fn of_sign(
+    error: &ClientError,
+    sign: &SignOfLife,
+    has_ended: impl Fn(OwnerId) -> bool,
+    now: Stamp,
+) -> Unknown {
     let pid = sign.pid;
+    let process = sign.start_time_ticks.map(|start_time_ticks| OwnerId {
+        pid,
+        start_time_ticks,
+    });
     let (age, what_to_do) = match sign.freshness(now) {
+        Freshness::Fresh { age } if process.is_some_and(has_ended) => (
+            Some(age),
+            "that process has ended since, unless it runs in another container; start it again: systemctl restart cardmon, or `cardmon run`"
+                .to_owned(),
+        ),
         Freshness::Fresh { age } => (
             Some(age),
             format!(
@@ -173,6 +191,10 @@ mod tests {
         Some(Ok(sign))
     }
 
+    fn lives(_: OwnerId) -> bool {
+        false
+    }
+
     fn silent() -> Result<Status, ClientError> {
         Err(ClientError::TimedOut {
             address: "here".to_owned(),
@@ -190,22 +212,41 @@ mod tests {
     #[test]
     fn an_answer_is_believed_for_three_polls() {
         for age in [None, Some(0.0), Some(2.9)] {
-            assert!(believe(Ok(status(age)), None, at(1)).is_ok(), "{age:?}");
+            assert!(
+                believe(Ok(status(age)), None, lives, at(1)).is_ok(),
+                "{age:?}"
+            );
         }
-        let old = believe(Ok(status(Some(3.1))), sign(1), at(1)).unwrap_err();
+        let old = believe(Ok(status(Some(3.1))), sign(1), lives, at(1)).unwrap_err();
         assert_eq!((old.state, old.age_seconds), ("unknown", Some(3.1)));
     }
 
     #[test]
+    fn a_monitor_whose_process_has_ended_is_dead_however_fresh_its_sign() {
+        let ended = |process: OwnerId| process.pid == std::process::id();
+        let dead = believe(silent(), sign(100), ended, at(101)).unwrap_err();
+        assert_eq!(dead.age_seconds, Some(1.0));
+        let text = dead.to_string();
+        assert!(text.contains("that process has ended since"), "{text}");
+        assert!(!text.contains("is alive"), "{text}");
+        let of_older_version = sign(100).unwrap().map(|it| SignOfLife {
+            start_time_ticks: None,
+            ..it
+        });
+        let alive = believe(silent(), Some(of_older_version), ended, at(101)).unwrap_err();
+        assert!(alive.to_string().contains("is alive"), "{alive}");
+    }
+
+    #[test]
     fn a_monitor_that_is_dead_is_told_from_one_that_is_not_reached() {
-        let dead = believe(silent(), sign(100), at(134)).unwrap_err();
+        let dead = believe(silent(), sign(100), lives, at(134)).unwrap_err();
         assert_eq!((dead.age_seconds, dead.cards), (Some(34.0), 3));
         let text = dead.to_string();
         assert!(
             text.contains("34s ago") && text.contains("start it again"),
             "{text}"
         );
-        let alive = believe(silent(), sign(100), at(101)).unwrap_err();
+        let alive = believe(silent(), sign(100), lives, at(101)).unwrap_err();
         let text = alive.to_string();
         assert!(
             text.contains("is alive") && text.contains("--url"),
@@ -213,12 +254,12 @@ mod tests {
         );
         assert!(!text.contains("connected"), "{text}");
         let last = sign(100).unwrap().map(SignOfLife::last);
-        let stopped = believe(silent(), Some(last), at(101)).unwrap_err();
+        let stopped = believe(silent(), Some(last), lives, at(101)).unwrap_err();
         let text = stopped.to_string();
         assert!(text.contains("it was stopped"), "{text}");
         assert!(!text.contains("is alive"), "{text}");
         let absent = DeadManError::Absent { path: "/x".into() };
-        let absent = believe(silent(), Some(Err(absent)), at(1)).unwrap_err();
+        let absent = believe(silent(), Some(Err(absent)), lives, at(1)).unwrap_err();
         assert_eq!(absent.age_seconds, None);
         assert!(absent.to_string().contains("no sign of life at /x"));
     }

@@ -199,14 +199,18 @@ impl Site {
     }
 
     fn report(&self, out: &str) -> Output {
-        self.cardmon(&["report", CARD])
+        self.report_command(out).output().unwrap()
+    }
+
+    fn report_command(&self, out: &str) -> Command {
+        let mut command = self.cardmon(&["report", CARD]);
+        command
             .arg("--out")
             .arg(self.path(out))
             .arg("--root")
             .arg(self.path("host"))
-            .env("DATABASE_PASSWORD", "ENVIRONMENT-SECRET")
-            .output()
-            .unwrap()
+            .env("DATABASE_PASSWORD", "ENVIRONMENT-SECRET");
+        command
     }
 }
 
@@ -284,6 +288,27 @@ fn a_bundle_tells_the_cards_story_without_a_monitor_and_no_secrets() {
             .unwrap()
             .contains("is there already")
     );
+}
+
+#[test]
+fn a_report_is_written_and_its_exit_status_right_though_nobody_reads_what_is_in_it() {
+    let mut site = Site::new();
+    site.publish();
+    for (more, out) in [(None, "text"), (Some("--json"), "json")] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = site.report_command(out);
+        let made = command.args(more).stdout(writer).output().unwrap();
+        assert_eq!(made.status.code(), Some(0), "{made:?}");
+        assert!(site.path(out).join("report.json").exists());
+    }
+    let mut command = site.report_command("told");
+    let made = command.arg("--json").output().unwrap();
+    let told: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(told["exit_status"], 0);
+    assert_eq!(told["written"], site.path("told").to_str().unwrap());
+    assert!(told["not_included"]["record"].is_string(), "{told:#}");
+    assert_eq!(told["not_included"]["card"], Value::Null);
 }
 
 #[test]

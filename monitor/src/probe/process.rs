@@ -21,6 +21,7 @@ use hwshim::clock::Instant;
 use rustix::fs::{Dir, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, pread};
 use rustix::param::clock_ticks_per_second;
+use rustix::process::test_kill_process;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,6 +60,24 @@ impl OwnerId {
             pid,
             start_time_ticks: Stat::parse(&stat)?.start_time_ticks,
         })
+    }
+
+    /// Whether it is known to have ended, or to have only its parent to wait for. Seen from another PID
+    /// namespace it seems so, too.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok();
+        match stat.as_deref().and_then(Stat::parse) {
+            Some(stat) => {
+                stat.start_time_ticks != self.start_time_ticks || matches!(stat.state, 'Z' | 'X')
+            }
+            // It may be there and not be shown to this user (`hidepid`, proc(5)).
+            None => {
+                let pid = i32::try_from(self.pid).ok();
+                let pid = pid.and_then(rustix::process::Pid::from_raw);
+                pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+            }
+        }
     }
 
     /// The owner a page names, if it names one that can be.
@@ -343,6 +362,7 @@ fn unreadable(path: &Path, source: io::Error) -> ProbeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{WaitId, WaitIdOptions};
     use std::io::{Read, Write};
     use std::process::{Child, Command, Stdio};
 
@@ -383,6 +403,25 @@ mod tests {
             .unwrap();
         let id = OwnerId::of_process(child.id()).unwrap();
         (child, id)
+    }
+
+    #[test]
+    fn a_process_has_ended_once_it_is_a_zombie_gone_or_another() {
+        let (mut child, id) = child();
+        assert!(!id.has_ended());
+        let earlier = OwnerId {
+            start_time_ticks: id.start_time_ticks - 1,
+            ..id
+        };
+        assert!(earlier.has_ended(), "another has its number");
+        child.kill().unwrap();
+        // Waits until it can be reaped, and leaves it there.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::waitid(WaitId::Pid(pid), options).unwrap();
+        assert!(id.has_ended(), "a zombie");
+        child.wait().unwrap();
+        assert!(id.has_ended(), "gone");
     }
 
     #[test]

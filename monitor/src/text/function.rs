@@ -10,7 +10,7 @@ use crate::verdict::Cause;
 const CAUSE_COLUMN: usize = 3;
 
 /// The table; nothing where there are none.
-pub(super) fn table_of(cards: &[VendorCardFigures]) -> Vec<String> {
+pub(super) fn table_of(cards: &[VendorCardFigures], width: Option<usize>) -> Vec<String> {
     if cards.is_empty() {
         return Vec::new();
     }
@@ -27,7 +27,7 @@ pub(super) fn table_of(cards: &[VendorCardFigures]) -> Vec<String> {
         ];
         rows.push(row, style(function.state()), below(function));
     }
-    rows.lines(Some(CAUSE_COLUMN))
+    rows.lines(Some(CAUSE_COLUMN), width)
 }
 
 /// What belongs below the row of a card.

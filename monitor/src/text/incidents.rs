@@ -39,9 +39,9 @@ pub fn members_counted(incident: &IncidentFigures) -> String {
     text
 }
 
-/// Each incident, with all that belongs to it.
+/// Each incident, with all that belongs to it. The table is no wider than `width`, if there is one.
 #[must_use]
-pub fn incidents(incidents: &[IncidentFigures]) -> Vec<String> {
+pub fn incidents(incidents: &[IncidentFigures], width: Option<usize>) -> Vec<String> {
     if incidents.is_empty() {
         return vec!["no incident: nothing that is wrong is known".to_owned()];
     }
@@ -57,7 +57,7 @@ pub fn incidents(incidents: &[IncidentFigures]) -> Vec<String> {
         ];
         rows.push(row, style(incident), members(incident));
     }
-    rows.lines(Some(1))
+    rows.lines(Some(1), width)
 }
 
 fn members(incident: &IncidentFigures) -> Vec<String> {

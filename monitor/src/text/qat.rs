@@ -9,7 +9,7 @@ use crate::verdict::State;
 const HEARTBEAT_COLUMN: usize = 3;
 
 /// The table; nothing where there are none.
-pub(super) fn table_of(cards: &[QatFigures]) -> Vec<String> {
+pub(super) fn table_of(cards: &[QatFigures], width: Option<usize>) -> Vec<String> {
     if cards.is_empty() {
         return Vec::new();
     }
@@ -43,5 +43,5 @@ pub(super) fn table_of(cards: &[QatFigures]) -> Vec<String> {
         ];
         rows.push(row, style(colour), below(&card.function));
     }
-    rows.lines(Some(HEARTBEAT_COLUMN))
+    rows.lines(Some(HEARTBEAT_COLUMN), width)
 }

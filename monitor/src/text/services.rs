@@ -19,7 +19,7 @@ const GROWTH: &str = "growth";
 const STANDING_COLUMN: usize = 1;
 
 /// The table of `status`.
-pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
+pub(super) fn table_of(services: &[ServiceStatus], width: Option<usize>) -> Vec<String> {
     let mut rows = Rows::new([
         "SERVICE", "STANDING", "CAUSE", "SINCE", "TEST", "PROCESS", "RESTARTS", "LEAKS",
     ]);
@@ -43,7 +43,7 @@ pub(super) fn table_of(services: &[ServiceStatus]) -> Vec<String> {
         }
         rows.push(row, style(service), below);
     }
-    rows.lines(Some(STANDING_COLUMN))
+    rows.lines(Some(STANDING_COLUMN), width)
 }
 
 /// What is at fault, or that it is a victim.
@@ -110,9 +110,15 @@ fn rising(service: &ServiceStatus) -> String {
     }
 }
 
-/// What leaks of all that services hold, or `only` one of them; with `explain`, every resource, and why.
+/// What leaks of all that services hold, or `only` one of them; with `explain`, every resource, and why. The
+/// table is no wider than `width`, if there is one.
 #[must_use]
-pub fn leaks(status: &Status, only: Option<&str>, explain: bool) -> Vec<String> {
+pub fn leaks(
+    status: &Status,
+    only: Option<&str>,
+    explain: bool,
+    width: Option<usize>,
+) -> Vec<String> {
     let shown = |it: &&LeakFigures| only.is_none() && (explain || it.level > Level::Watching);
     let driver_pages = status.host.iter().filter_map(|it| it.driver_pages.as_ref());
     let modules = status.modules.iter().flat_map(|it| &it.leaks);
@@ -164,7 +170,7 @@ pub fn leaks(status: &Status, only: Option<&str>, explain: bool) -> Vec<String> 
         }
     }
     let mut lines: Vec<_> = drill(status).into_iter().collect();
-    lines.extend(rows.lines(Some(2)));
+    lines.extend(rows.lines(Some(2), width));
     if explain && only.is_none() {
         lines.extend(books_unread(status));
     }
@@ -378,7 +384,7 @@ pub fn memory(figures: &MemoryFigures) -> Vec<String> {
 
 /// What services hold, the most memory first; with `kernel`, what the kernel holds for them.
 #[must_use]
-pub fn top(status: &Status, kernel: bool) -> Vec<String> {
+pub fn top(status: &Status, kernel: bool, width: Option<usize>) -> Vec<String> {
     if status.services.is_empty() {
         return vec![no_services()];
     }
@@ -387,7 +393,7 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
         services
             .sort_by_key(|it| std::cmp::Reverse(it.kernel.as_ref().and_then(|k| k.total_bytes)));
         let lines = drill(status).into_iter();
-        return lines.chain(kernel_table(&services)).collect();
+        return lines.chain(kernel_table(&services, width)).collect();
     }
     services.sort_by_key(|it| std::cmp::Reverse(it.process.as_ref().and_then(|p| p.rss_bytes)));
     let mut rows = Rows::new([
@@ -421,7 +427,7 @@ pub fn top(status: &Status, kernel: bool) -> Vec<String> {
         rows.push(row, Style::new(), Vec::new());
     }
     let lines = drill(status).into_iter();
-    lines.chain(rows.lines(None)).collect()
+    lines.chain(rows.lines(None, width)).collect()
 }
 
 /// What is nearest to its limit among what grows: of each, the growth in an hour is held against
@@ -444,7 +450,7 @@ fn steepest(service: &ServiceStatus) -> Option<&LeakFigures> {
     })
 }
 
-fn kernel_table(services: &[&ServiceStatus]) -> Vec<String> {
+fn kernel_table(services: &[&ServiceStatus], width: Option<usize>) -> Vec<String> {
     let mut rows = Rows::new([
         "SERVICE",
         "KERNEL",
@@ -475,7 +481,7 @@ fn kernel_table(services: &[&ServiceStatus]) -> Vec<String> {
         let row = row.map(|cell| cell.unwrap_or_else(|| UNSEEN.to_owned()));
         rows.push(row, Style::new(), Vec::new());
     }
-    rows.lines(None)
+    rows.lines(None, width)
 }
 
 fn no_services() -> String {
@@ -559,7 +565,7 @@ mod tests {
         let pages = |level, status: &mut Status| {
             let host = status.host.as_mut().unwrap();
             host.driver_pages = Some(of(DRIVER_PAGES, level));
-            leaks(status, None, false).join("\n")
+            leaks(status, None, false, None).join("\n")
         };
         assert_eq!(pages(Level::Watching, &mut status), no_services());
         let without_books = pages(Level::Suspected, &mut status);
@@ -579,7 +585,7 @@ mod tests {
             with_books.contains("    what grows beside it: module n5pf\n"),
             "{with_books}"
         );
-        let explained = leaks(&status, None, true).join("\n");
+        let explained = leaks(&status, None, true, None).join("\n");
         assert!(explained.contains("    the kernel's: what no counter of it accounts for"));
     }
 

@@ -187,12 +187,12 @@ mod tests {
 
         let mut status = status();
         assert_eq!(
-            text::leaks(&status, None, false).len(),
+            text::leaks(&status, None, false, None).len(),
             1,
             "no service is watched"
         );
         status.modules = Some(seen);
-        let shown = |explain| text::leaks(&status, None, explain).join("\n");
+        let shown = |explain| text::leaks(&status, None, explain, None).join("\n");
         assert!(shown(false).contains("module n5pf") && !shown(false).contains("ext4"));
         assert!(shown(true).contains("module ext4"));
         assert!(shown(true).contains("it is of the whole host, and never pages"));

@@ -2,19 +2,24 @@
 //! nothing is known, and since when.
 
 use crate::live::{self, LiveArguments};
-use crate::{PLUGIN_UNKNOWN, diagnose, places, services};
+use crate::{PLUGIN_UNKNOWN, diagnose, page, places, services};
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::client;
 use monitor::dead_man;
 use monitor::history::{BootId, Stamp};
+use monitor::probe::OwnerId;
 use monitor::status::{CardStatus, FunctionFigures, Status};
 use monitor::text;
 use monitor::unknown::{self, Unknown};
 use monitor::verdict::{Cause, State};
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// What the exit statuses of a monitoring plugin mean.
+const WORDS: [&str; 4] = ["OK", "WARNING", "CRITICAL", "UNKNOWN"];
 
 /// Where a monitor answers unless somebody says otherwise.
 const URL: &str = "http://127.0.0.1:9180";
@@ -23,7 +28,8 @@ pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0  shown is what the monitor found in one of its last three polls
   1  nothing is known: no monitor answers, or with an old poll; said is for how long, and what to
-     do";
+     do
+  2  the command line was wrong";
 
 pub(crate) const CHECK_HELP: &str = "\
 Exit status, after the conventions of monitoring plugins; of several cards and services the worst
@@ -40,7 +46,7 @@ counts:
                or leaks and will have used up a limit within a day
   3  UNKNOWN   a card is unknown or disconnected, a service could not be seen, there is neither,
                or no monitor runs, is reached or has polled of late: its sign of life says for how
-               long";
+               long; or the command line was wrong";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {
@@ -91,37 +97,32 @@ impl Service {
             .context("the program could not start its event loop")?;
         let asked = runtime.block_on(client::status(&self.url));
         // The monitor of another address signs elsewhere.
-        let by_default = (self.url == URL).then(places::sign_of_life);
+        let is_default =
+            URL.strip_prefix("http://") == Some(self.url.trim_start_matches("http://"));
+        let by_default = is_default.then(places::sign_of_life);
         let sign = self.sign_of_life.clone().or(by_default);
         let sign = sign.map(|path| dead_man::read(&path));
         let now = Stamp::now(&SystemClock, BootId::of_this_boot());
-        Ok(unknown::believe(asked, sign, now))
+        Ok(unknown::believe(asked, sign, OwnerId::has_ended, now))
     }
 }
 
 pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
-    let mut out = anstream::stdout();
     let status = match arguments.service.ask_or_know()? {
         Ok(status) => status,
         Err(unknown) => {
             if arguments.json {
-                serde_json::to_writer_pretty(&mut out, &unknown)?;
-                writeln!(out)?;
+                page::json(&unknown)?;
             }
             anyhow::bail!("UNKNOWN: {unknown}");
         }
     };
     if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
+        page::json(&status)?;
     } else if let Some(name) = &arguments.why {
-        for line in diagnose::found(&status, name)?.lines() {
-            writeln!(out, "{line}")?;
-        }
+        page::print(&diagnose::found(&status, name)?.lines())?;
     } else {
-        for line in text::block(&status) {
-            writeln!(out, "{line}")?;
-        }
+        page::print(&text::block_within(&status, page::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,19 +135,66 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
             arguments.card.as_deref(),
         );
     }
-    let (code, line) = match arguments.service.ask_or_know() {
-        Ok(Ok(status)) => judged(&status, arguments.card.as_deref()),
-        Ok(Err(unknown)) => {
-            let why = without_bars(&unknown.to_string());
-            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
-        }
-        Err(error) => {
-            let why = without_bars(&format!("{error:#}"));
-            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
-        }
+    let only = arguments.card.as_deref();
+    let asked = arguments.service.ask_or_know();
+    let unknown = |why: &str| {
+        let line = format!("CARDMON UNKNOWN - {}", without_bars(why));
+        (PLUGIN_UNKNOWN, line)
     };
-    let _ = writeln!(anstream::stdout(), "{line}");
+    let (code, line) = match &asked {
+        Ok(Ok(status)) => judged(status, only),
+        Ok(Err(nothing)) => unknown(&nothing.to_string()),
+        Err(error) => unknown(&format!("{error:#}")),
+    };
+    // Whoever does not read it has the exit status.
+    let _ = if arguments.live.json {
+        let status = asked.ok().and_then(Result::ok);
+        page::json(&as_json(code, &line, status.as_ref(), only))
+    } else {
+        writeln!(anstream::stdout(), "{line}").map_err(anyhow::Error::from)
+    };
     ExitCode::from(code)
+}
+
+/// The same for programs: what it comes to, and of each card and service how it is.
+fn as_json(code: u8, line: &str, status: Option<&Status>, only: Option<&str>) -> Value {
+    let wanted = |card: &str| only.is_none_or(|only| only == card);
+    let cards = status.into_iter().flat_map(|status| &status.cards);
+    let cards = cards.filter(|card| wanted(&card.card));
+    let cards = cards.map(|card| {
+        json!({
+            "card": card.card,
+            "state": card.state,
+            "cause": card.cause,
+            "drained": card.drained.is_some(),
+        })
+    });
+    let others = status.into_iter().flat_map(Status::without_pages);
+    let others = others.filter(|card| wanted(&card.card));
+    let others = others.map(|card| {
+        json!({
+            "card": card.card,
+            "state": null,
+            "cause": card.cause,
+            "drained": card.drained.is_some(),
+        })
+    });
+    let services = status.map(|status| services::of(status, only));
+    let services = services.into_iter().flatten().map(|service| {
+        json!({
+            "service": service.service,
+            "standing": service.standing,
+            "cause": service.cause,
+        })
+    });
+    json!({
+        "schema": 1,
+        "word": WORDS[usize::from(code.min(PLUGIN_UNKNOWN))],
+        "exit_status": code,
+        "says": line,
+        "cards": cards.chain(others).collect::<Vec<_>>(),
+        "services": services.collect::<Vec<_>>(),
+    })
 }
 
 /// The plugin's exit status and its line.

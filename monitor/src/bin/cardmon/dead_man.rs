@@ -1,18 +1,23 @@
 //! `cardmon dead-man`: checks from outside that the monitor is alive.
 
 use crate::history::escaped;
-use crate::places;
+use crate::page;
+use crate::places::{self, Roots};
 use hwshim::clock::SystemClock;
-use monitor::dead_man::{self, DeadManError, Freshness};
+use monitor::access::who_may;
+use monitor::dead_man::{self, DeadManError, Freshness, SignOfLife};
 use monitor::history::{BootId, Stamp};
 use monitor::record::said;
-use std::io::Write as _;
+use serde_json::json;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
 Exit status:
   0  fresh    a poll ended within the last three intervals
+  2  the command line was wrong
   3  stale    none did, or the monitor was stopped: nothing is known about any card, whatever was said
               last
   4  absent   no monitor has left a sign of life there since the host booted";
@@ -26,46 +31,93 @@ pub(crate) struct Arguments {
     /// XDG_RUNTIME_DIR].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn check(arguments: &Arguments) -> ExitCode {
     let path = arguments.file.clone().unwrap_or_else(places::sign_of_life);
     let now = Stamp::now(&SystemClock, BootId::of_this_boot());
-    let (code, line) = match dead_man::read(&path) {
-        Ok(sign) => {
-            let cards: Vec<_> = sign
-                .cards(now)
-                .iter()
-                .map(|(state, count)| format!("{count} {state}"))
-                .collect();
-            let cards = if cards.is_empty() {
-                "no cards".to_owned()
-            } else {
-                cards.join(", ")
+    let read = dead_man::read(&path);
+    let (code, state, line) = match &read {
+        Ok(sign) => of_sign(sign, now),
+        Err(error @ DeadManError::Absent { .. }) => {
+            let roots = match arguments.file {
+                None => places::roots(Roots::SignOfLife),
+                Some(_) => String::new(),
             };
-            let (code, how) = match sign.freshness(now) {
-                Freshness::Fresh { age } => (0, format!("alive, {:.1} s ago", age.as_secs_f64())),
-                Freshness::Stale { age: Some(age) } => {
-                    (STALE, format!("STALE, {:.1} s ago", age.as_secs_f64()))
-                }
-                Freshness::Stopped { age } => {
-                    (STALE, format!("STOPPED, {:.1} s ago", age.as_secs_f64()))
-                }
-                Freshness::Stale { age: None } => (STALE, "STALE, of another boot".to_owned()),
-            };
-            let troubles: Vec<_> = sign.troubles.iter().map(|it| format!("; {it}")).collect();
-            let (pid, polls) = (sign.pid, sign.polls);
-            (
-                code,
-                format!(
-                    "{how}: poll {polls} of process {pid}: {cards}{}",
-                    troubles.concat()
-                ),
-            )
+            (ABSENT, "absent", format!("ABSENT: {error}{roots}"))
         }
-        Err(error @ DeadManError::Absent { .. }) => (ABSENT, format!("ABSENT: {error}")),
-        Err(error) => (STALE, format!("UNREADABLE: {}", said(&error))),
+        Err(error) => {
+            let who = match error {
+                DeadManError::Unreadable { path, source }
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    format!(": {}", who_may(path))
+                }
+                _ => String::new(),
+            };
+            let line = format!("UNREADABLE: {}{who}", said(error));
+            (STALE, "unreadable", line)
+        }
     };
-    let _ = writeln!(anstream::stdout(), "cardmon: {}", escaped(&line));
+    let line = escaped(&line);
+    // Whoever does not read it has the exit status.
+    let _ = if arguments.json {
+        let sign = read.ok();
+        let sign = sign.as_ref();
+        page::json(&json!({
+            "schema": 1,
+            "exit_status": code,
+            "state": state,
+            "says": line,
+            "age_seconds": sign.and_then(|it| age(it.freshness(now))).map(|it| it.as_secs_f64()),
+            "pid": sign.map(|it| it.pid),
+            "polls": sign.map(|it| it.polls),
+            "cards": sign.map(|it| it.cards(now)),
+            "troubles": sign.map(|it| &it.troubles),
+        }))
+    } else {
+        writeln!(anstream::stdout(), "cardmon: {line}").map_err(anyhow::Error::from)
+    };
     ExitCode::from(code)
+}
+
+/// Exit status, state, and a line for people.
+fn of_sign(sign: &SignOfLife, now: Stamp) -> (u8, &'static str, String) {
+    let cards = sign.cards(now);
+    let cards: Vec<_> = cards
+        .iter()
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    let cards = if cards.is_empty() {
+        "no cards".to_owned()
+    } else {
+        cards.join(", ")
+    };
+    let freshness = sign.freshness(now);
+    let (code, state, how) = match freshness {
+        Freshness::Fresh { .. } => (0, "fresh", "alive"),
+        Freshness::Stale { .. } => (STALE, "stale", "STALE"),
+        Freshness::Stopped { .. } => (STALE, "stopped", "STOPPED"),
+    };
+    let when = age(freshness).map_or_else(
+        || "of another boot".to_owned(),
+        |age| format!("{:.1} s ago", age.as_secs_f64()),
+    );
+    let troubles: Vec<_> = sign.troubles.iter().map(|it| format!("; {it}")).collect();
+    let (pid, polls) = (sign.pid, sign.polls);
+    let line = format!(
+        "{how}, {when}: poll {polls} of process {pid}: {cards}{}",
+        troubles.concat()
+    );
+    (code, state, line)
+}
+
+const fn age(freshness: Freshness) -> Option<Duration> {
+    match freshness {
+        Freshness::Fresh { age } | Freshness::Stopped { age } => Some(age),
+        Freshness::Stale { age } => age,
+    }
 }

@@ -2,10 +2,10 @@
 //! would tell more.
 
 use crate::ask::Service;
+use crate::page;
 use monitor::status::{AssessmentFigures, CardStatus, FunctionFigures, ServiceStatus, Status};
 use monitor::text;
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::process::ExitCode;
 
 pub(crate) const HELP: &str = "\
@@ -15,7 +15,10 @@ that hypothesis against all others, in nats: 3 makes it twenty times as likely, 
 is so whatever speaks for it. Who is less than 80 % sure says so, and names the test that tells
 most for what it costs.
 
-Exit status: 0 if the monitor was asked and knows of it, else 1.";
+Exit status:
+  0  shown is what the monitor weighed
+  1  no monitor answers, or it does not know of this name
+  2  the command line was wrong";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -44,24 +47,15 @@ pub(crate) fn diagnose(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let status = arguments.service.ask()?;
     let subject = found(&status, &arguments.name)?;
     let assessment = subject.assessment();
-    let mut out = anstream::stdout();
     match (arguments.json, arguments.next_test) {
         (true, true) => {
             let first =
                 assessment.and_then(|it| it.next_test.as_ref().or_else(|| it.tests.first()));
-            serde_json::to_writer_pretty(&mut out, &first)?;
-            writeln!(out)?;
+            page::json(&first)?;
         }
-        (true, false) => {
-            serde_json::to_writer_pretty(&mut out, &subject.json())?;
-            writeln!(out)?;
-        }
-        (false, true) => writeln!(out, "{}", text::next_test(assessment))?,
-        (false, false) => {
-            for line in subject.lines() {
-                writeln!(out, "{line}")?;
-            }
-        }
+        (true, false) => page::json(&subject.json())?,
+        (false, true) => page::print(&[text::next_test(assessment)])?,
+        (false, false) => page::print(&subject.lines())?,
     }
     Ok(ExitCode::SUCCESS)
 }

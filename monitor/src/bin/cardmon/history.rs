@@ -9,7 +9,8 @@ mod when;
 pub(crate) use gap::{EXPLAIN_HELP, ExplainArguments, explain};
 pub(crate) use when::{now, time};
 
-use crate::places::{self, Found, ReadPlace};
+use crate::page;
+use crate::places::{self, Found, ReadPlace, Roots};
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
 use monitor::control::{self, ControlError, Order};
@@ -26,13 +27,25 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  shown is what is on record of that, if anything is
+  1  the history could not be opened or read
+  2  the command line was wrong";
 
 pub(crate) const SNAPSHOT_HELP: &str = "\
 Either way the copy is opened and audited before it has its name.
   ordered   the monitor goes on; what it records meanwhile is missing, and counted
   quiesce   nothing is written meanwhile, so nothing is missing; a monitor that runs is asked to
             do it, and writes where its unit lets it: ReadWritePaths=/backup in a drop-in of
-            cardmon.service";
+            cardmon.service
+
+Exit status:
+  0  the snapshot is made, and is what was recorded
+  1  none was made
+  2  the command line was wrong";
 
 pub(crate) const RESTORE_HELP: &str = "\
 To go back to a snapshot: stop the monitor, move its directory of history aside (it is evidence),
@@ -43,6 +56,7 @@ the history was put back, so move the file of anchors aside as well.
 Exit status:
   0  the snapshot can be gone back to
   1  it could not be opened or read
+  2  the command line was wrong
   3  it is not what was recorded
   4  what is in it is as it was recorded, and an archive is not: that was not proven";
 
@@ -55,6 +69,7 @@ elsewhere, and check them by putting them back.
 Exit status:
   0  all is as it was recorded; with --without-archives all that is here
   1  it could not be opened or read
+  2  the command line was wrong
   3  something is not what was recorded
   4  all that is here is as it was recorded, and an archive is not here: not all was proven";
 
@@ -71,7 +86,8 @@ pub(crate) struct HistoryArguments {
     /// Only events of this kind, e.g. transition.
     #[arg(long)]
     kind: Vec<String>,
-    /// Only what was recorded since then: a time, or so long ago, as 2h or 7d.
+    /// Only what was recorded since then: a time, so long ago, as 2h or 7d, or `today` or `yesterday`, which
+    /// begin in UTC.
     #[arg(long, value_name = "TIME", value_parser = when::since)]
     since: Option<WallTime>,
     /// One JSON object a line.
@@ -85,11 +101,14 @@ pub(crate) struct HistoryArguments {
 pub(crate) enum AuditCommand {
     /// Check every event, the chain they are in, and the chain against its anchors. Exit status 3
     /// if something is not what was recorded, 4 if not all could be proven.
-    #[command(after_help = AUDIT_HELP)]
+    #[command(after_help = page::help(AUDIT_HELP))]
     Verify {
         /// Archives may be missing, as they were taken elsewhere; those that are here are checked.
         #[arg(long)]
         without_archives: bool,
+        /// Print one JSON document for programs.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: ReadPlace,
     },
@@ -106,6 +125,9 @@ pub(crate) struct SnapshotArguments {
     /// Socket of the monitor, if one runs [default: as for `cardmon run`].
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: ReadPlace,
 }
@@ -124,6 +146,9 @@ pub(crate) struct RestoreArguments {
     /// Archives may be missing from it, as they are kept elsewhere.
     #[arg(long)]
     without_archives: bool,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: ReadPlace,
 }
@@ -359,23 +384,25 @@ pub(crate) fn escaped(text: &str) -> String {
 
 pub(crate) fn open<T>(opened: Result<T, HistoryError>) -> anyhow::Result<T> {
     opened.map_err(|error| {
-        anyhow::anyhow!(
-            "{}; if the history is elsewhere, name it with --history",
-            said(&error)
-        )
+        let roots = match error {
+            HistoryError::Absent { .. } => places::roots(Roots::History),
+            _ => String::new(),
+        };
+        let said = said(&error);
+        anyhow::anyhow!("{said}; if the history is elsewhere, name it with --history{roots}")
     })
 }
 
-/// All anchors of a file; none, and a word about it, if there is no file.
-pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
+/// All anchors of a file; none, and what to say of it, if there is no file.
+pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<(Vec<Anchor>, Option<String>)> {
     match FileAnchors::read(path) {
-        Ok(anchors) => Ok(anchors),
+        Ok(anchors) => Ok((anchors, None)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            crate::complain(&format!(
+            let not_there = format!(
                 "{} is not there, so nobody remembers where the history ended; name the file with --anchors",
                 path.display()
-            ));
-            Ok(Vec::new())
+            );
+            Ok((Vec::new(), Some(not_there)))
         }
         Err(error) => Err(error).with_context(|| {
             format!(
@@ -389,13 +416,20 @@ pub(crate) fn anchors_of(path: &Path) -> anyhow::Result<Vec<Anchor>> {
 pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
     let AuditCommand::Verify {
         without_archives,
+        json,
         place,
     } = command;
     let found = place.find()?;
-    let anchors = anchors_of(&found.anchors)?;
+    let (anchors, not_there) = anchors_of(&found.anchors)?;
     let reader = open(Reader::open(&found.directory))?;
     let report = reader.verify(&anchors);
     let report = report.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    not_there.iter().for_each(|it| crate::complain(it));
+    let code = proven(&report, *without_archives);
+    if *json {
+        page::json(&audited(&report, &found.directory, reader.path(), code))?;
+        return Ok(ExitCode::from(code));
+    }
     let mut out = anstream::stdout();
     let vouched = report.anchored.map_or_else(
         || "no anchor".to_owned(),
@@ -407,22 +441,44 @@ pub(crate) fn audit(command: &AuditCommand) -> anyhow::Result<ExitCode> {
         reader.path().display(),
         counted(&report)
     )?;
-    Ok(judged(
-        &mut out,
-        &report,
-        &found.directory,
-        *without_archives,
-    )?)
+    judged(&mut out, &report, &found.directory, *without_archives)?;
+    Ok(ExitCode::from(code))
 }
 
-/// Says what was not found to be as it was recorded, of a history in that directory; the exit status for
-/// that.
+/// Exit status for what an audit found.
+const fn proven(report: &AuditReport, without_archives: bool) -> u8 {
+    if report.finding.is_some() {
+        TAMPERED
+    } else if report.is_proven() || without_archives {
+        0
+    } else {
+        UNPROVEN
+    }
+}
+
+/// What was audited in `directory`, and what was found, for programs.
+fn audited(report: &AuditReport, directory: &Path, audited: &Path, code: u8) -> Value {
+    let directory = directory.to_string_lossy();
+    let unproven = report.unproven.iter().map(|it| it.told(&directory));
+    json!({
+        "schema": 1,
+        "exit_status": code,
+        "audited": audited.to_string_lossy(),
+        "events": report.events,
+        "archives": report.archives,
+        "anchored": report.anchored,
+        "unproven": unproven.collect::<Vec<_>>(),
+        "finding": report.finding.as_ref().map(ToString::to_string),
+    })
+}
+
+/// Says what was not found to be as it was recorded, of a history in that directory.
 fn judged(
     out: &mut impl Write,
     report: &AuditReport,
     directory: &Path,
     without_archives: bool,
-) -> io::Result<ExitCode> {
+) -> io::Result<()> {
     let directory = directory.to_string_lossy();
     let what = match without_archives {
         true => "not checked",
@@ -434,21 +490,19 @@ fn judged(
     }
     if let Some(finding) = &report.finding {
         let finding = escaped(&finding.to_string());
-        writeln!(
+        return writeln!(
             out,
             "NOT WHAT WAS RECORDED: {finding}\n\
              what follows it proves nothing; keep a copy of the directory as evidence"
+        );
+    }
+    if proven(report, without_archives) == UNPROVEN {
+        writeln!(
+            out,
+            "nothing else is wrong; check again with what was put back, or with --without-archives if it was taken elsewhere"
         )?;
-        return Ok(ExitCode::from(TAMPERED));
     }
-    if report.is_proven() || without_archives {
-        return Ok(ExitCode::SUCCESS);
-    }
-    writeln!(
-        out,
-        "nothing else is wrong; check again with what was put back, or with --without-archives if it was taken elsewhere"
-    )?;
-    Ok(ExitCode::from(UNPROVEN))
+    Ok(())
 }
 
 /// How many events were found to be right, and in how many archives.
@@ -470,6 +524,14 @@ pub(crate) fn snapshot(arguments: &SnapshotArguments) -> anyhow::Result<ExitCode
         Mode::Ordered => figures(&ordered(&found, &to)?),
         Mode::Quiesce => quiesced(&found, &to, arguments.control.as_deref())?,
     };
+    if arguments.json {
+        let mut document = json!({ "schema": 1, "to": to.to_string_lossy() });
+        if let (Value::Object(document), Value::Object(made)) = (&mut document, made) {
+            document.extend(made);
+        }
+        page::json(&document)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let text = |name: &str| made[name].to_string();
     writeln!(
         anstream::stdout(),
@@ -531,9 +593,13 @@ fn quiesced(found: &Found, to: &Path, control: Option<&Path>) -> anyhow::Result<
         .map_err(|error| anyhow::anyhow!(said(&error)))
 }
 
+/// To the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
 /// A snapshot in figures.
 pub(crate) fn figures(made: &Snapshot) -> Value {
-    let seconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e3).round() / 1e3;
     json!({
         "events": made.restored.audit.events,
         "bytes": made.bytes,
@@ -545,9 +611,19 @@ pub(crate) fn figures(made: &Snapshot) -> Value {
 
 pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
     let found = arguments.place.find()?;
-    let anchors = anchors_of(&found.anchors)?;
+    let (anchors, not_there) = anchors_of(&found.anchors)?;
     let restored = restore_verify(&arguments.verify, &anchors, &SystemClock);
     let restored = restored.map_err(|error| anyhow::anyhow!(said(&error)))?;
+    not_there.iter().for_each(|it| crate::complain(it));
+    let (directory, without) = (&arguments.verify, arguments.without_archives);
+    let code = proven(&restored.audit, without);
+    if arguments.json {
+        let mut document = audited(&restored.audit, directory, directory, code);
+        document["behind_events"] = json!(restored.behind_events);
+        document["verify_seconds"] = json!(seconds(restored.took));
+        page::json(&document)?;
+        return Ok(ExitCode::from(code));
+    }
     let mut out = anstream::stdout();
     writeln!(
         out,
@@ -557,6 +633,6 @@ pub(crate) fn restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> 
         restored.behind_events,
         restored.took.as_secs_f64()
     )?;
-    let (directory, without) = (&arguments.verify, arguments.without_archives);
-    Ok(judged(&mut out, &restored.audit, directory, without)?)
+    judged(&mut out, &restored.audit, directory, without)?;
+    Ok(ExitCode::from(code))
 }

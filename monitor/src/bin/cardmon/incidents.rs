@@ -3,16 +3,22 @@
 
 use crate::ask::Service;
 use crate::history::{self, now};
+use crate::page;
 use crate::places::ReadPlace;
 use monitor::history::{Filter, Reader};
 use monitor::record::casebook;
 use monitor::status::IncidentFigures;
 use monitor::text;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Events that are looked through: what is older is in `cardmon history`.
 const EVENTS_MAX: u32 = 1_000;
+
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  shown is what the monitor knows, or what is on record, which is said then
+  1  no monitor answers, and what is on record could not be read
+  2  the command line was wrong";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -48,14 +54,10 @@ pub(crate) fn incidents(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let mut out = anstream::stdout();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &incidents)?;
-        writeln!(out)?;
+        page::json(&incidents)?;
     } else {
-        for line in text::incidents(&incidents) {
-            writeln!(out, "{line}")?;
-        }
+        page::print(&text::incidents(&incidents, page::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

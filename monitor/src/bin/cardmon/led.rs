@@ -2,14 +2,17 @@
 
 use crate::ask::Service;
 use crate::history::escaped;
+use crate::places::{self, Roots};
 use anyhow::{Context as _, bail};
 use card_spec::health::Summary;
 use hwshim::clock::{Clock, Instant, SystemClock};
 use hwshim::stop::Stop;
-use hwshim::telemetry::{self, Reader};
+use hwshim::telemetry::{self, ReadError, Reader};
+use monitor::access::who_may;
 use monitor::config::{self, Config};
 use monitor::led::Profile;
 use monitor::led::trace::{Happened, Read, Trace};
+use monitor::record::said;
 use monitor::status::LightFigures;
 use monitor::text;
 use serde_json::{Value, json};
@@ -23,8 +26,12 @@ The card's firmware logs when its light went on and off; what is shown are those
 those of this program. Without --trace: what is in the log now. A gap (?) is said where edges
 were overwritten before they were read. Letters after SOS are shown as they were spelled; only
 B1 (battery) has a meaning that is known. A monitor that runs (--url) says what it reads, and
-whether the light blinks as busy as the card is said to be. Exit status: 0, or 1 if there is
-nothing to read.";
+whether the light blinks as busy as the card is said to be.
+
+Exit status:
+  0  shown is what could be read
+  1  there is nothing to read
+  2  the command line was wrong";
 
 /// Time between two looks: shorter than any log takes to be overwritten, as often as owners publish.
 const LOOK: Duration = Duration::from_millis(100);
@@ -77,7 +84,8 @@ pub(crate) fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| config.telemetry());
     let path = directory.join(telemetry::file_name(&arguments.card));
-    let reader = Reader::open(&path)?;
+    let by_default = arguments.telemetry.is_none() && config.telemetry.is_none();
+    let reader = Reader::open(&path).map_err(|error| not_opened(&error, by_default))?;
     let mut trace = Trace::new(
         arguments
             .profile
@@ -115,6 +123,20 @@ pub(crate) fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let monitors = by_the_monitor(&arguments.service, &arguments.card);
     sum_up(&mut out, &trace, monitors.as_ref(), arguments.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why there is no page to read, and who may read it, or where else one may be.
+fn not_opened(error: &ReadError, by_default: bool) -> anyhow::Error {
+    let hint = match error {
+        ReadError::Absent { .. } if by_default => places::roots(Roots::Telemetry),
+        ReadError::Unreadable { path, source }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            format!(": {}", who_may(path))
+        }
+        _ => String::new(),
+    };
+    anyhow::anyhow!("{}{hint}", said(error))
 }
 
 /// What a monitor that runs makes of the light. Without one, nothing is missing here.
@@ -181,10 +203,14 @@ fn sum_up(
     writeln!(out, "{} edges, {} gaps", trace.edges(), trace.gaps())?;
     let reads = trace.read();
     if reads.len() > 1 {
-        writeln!(
-            out,
-            "whose light this is nobody said (--profile); read as each:"
-        )?;
+        let unsaid = match monitors {
+            None => "whose light this is nobody said (--profile); read as each:".to_owned(),
+            Some(light) => format!(
+                "whose light this is was not said here (--config, --profile), and the monitor takes it for {}; read as each:",
+                light.profile.name()
+            ),
+        };
+        writeln!(out, "{unsaid}")?;
     }
     for read in &reads {
         writeln!(out, "{}", escaped(&in_words(read)))?;

@@ -49,9 +49,9 @@ pub(crate) struct LiveArguments {
     /// With --live: an answer that takes longer is late, which is a warning.
     #[arg(long, value_name = "TIME", default_value = LATE, value_parser = config::duration)]
     late: Duration,
-    /// With --live: print one JSON document for programs.
-    #[arg(long, requires = "live")]
-    json: bool,
+    /// Print one JSON document for programs instead of a line.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     place: ReadPlace,
 }
@@ -64,7 +64,16 @@ pub(crate) fn check(arguments: &LiveArguments, service: &Service, card: Option<&
         Ok(found) => (worst(&found).1, lines(&found, only)),
         Err(error) => {
             let why = escaped(&without_bars(&format!("{error:#}")));
-            (PLUGIN_UNKNOWN, format!("CARDMON UNKNOWN - {why}"))
+            let line = format!("CARDMON UNKNOWN - {why}");
+            let document = json!({
+                "schema": 1, "word": "UNKNOWN", "exit_status": PLUGIN_UNKNOWN, "says": line, "cards": [],
+            });
+            let text = if arguments.json {
+                format!("{document:#}")
+            } else {
+                line
+            };
+            (PLUGIN_UNKNOWN, text)
         }
     };
     let _ = writeln!(anstream::stdout(), "{text}");

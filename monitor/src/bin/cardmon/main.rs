@@ -10,6 +10,7 @@ mod incidents;
 mod led;
 mod live;
 mod order;
+mod page;
 mod places;
 mod report;
 mod run;
@@ -25,9 +26,27 @@ use std::process::ExitCode;
 /// Exit status of a monitoring plugin that cannot tell.
 const PLUGIN_UNKNOWN: u8 = 3;
 
+const HELP: &str = "\
+Exit status, of commands that have no others:
+  0  done
+  1  it could not be done; said is why
+  2  the command line was wrong";
+
+const CONFIG_DEFAULT_HELP: &str = "\
+Exit status:
+  0  it is printed
+  1  it could not be
+  2  the command line was wrong";
+
+const CONFIG_CHECK_HELP: &str = "\
+Exit status:
+  0  it is right
+  1  it is not, or could not be read; said is why, and in which line
+  2  the command line was wrong";
+
 /// Watches PCI crypto accelerator cards, and says which of card, service and host is at fault.
 #[derive(Debug, Parser)]
-#[command(name = "cardmon", version, max_term_width = 100)]
+#[command(name = "cardmon", version, max_term_width = page::HELP_WIDTH_MAX, after_help = page::help(HELP))]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -36,36 +55,40 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch every card of this host until interrupted.
-    #[command(after_help = run::HELP)]
+    #[command(after_help = page::help(run::HELP))]
     Run(run::Arguments),
     /// Ask the monitor that runs on this host, and print a table.
-    #[command(after_help = ask::STATUS_HELP)]
+    #[command(after_help = page::help(ask::STATUS_HELP))]
     Status(ask::StatusArguments),
     /// Ask it as a monitoring plugin: one line, and an exit status.
-    #[command(after_help = ask::CHECK_HELP)]
+    #[command(after_help = page::help(ask::CHECK_HELP))]
     Check(ask::CheckArguments),
     /// Ask it what it weighed of a card or a service: who may be at fault, why, and what would tell.
-    #[command(after_help = diagnose::HELP)]
+    #[command(after_help = page::help(diagnose::HELP))]
     Diagnose(diagnose::Arguments),
     /// Show what belongs together: symptoms and victims under one cause, and what was changed before.
+    #[command(after_help = page::help(incidents::HELP))]
     Incidents(incidents::Arguments),
     /// Ask it what host services hold, and what of that only ever grows.
+    #[command(after_help = page::help(services::HELP))]
     Leaks(services::LeaksArguments),
     /// Ask it what host services hold, the most memory first.
+    #[command(after_help = page::help(services::HELP))]
     Top(services::TopArguments),
     /// Show the status light of a card: its edges, drawn and read.
-    #[command(after_help = led::HELP)]
+    #[command(after_help = page::help(led::HELP))]
     Led(led::Arguments),
     /// Bundle what whoever takes a card back needs to know of it.
-    #[command(after_help = report::HELP)]
+    #[command(after_help = page::help(report::HELP))]
     Report(report::Arguments),
     /// Say what of host and configuration would be better otherwise, and change what may be changed.
-    #[command(after_help = tune::HELP)]
+    #[command(after_help = page::help(tune::HELP))]
     Tune(tune::Arguments),
     /// Show what is on record, without a running monitor.
+    #[command(after_help = page::help(history::HELP))]
     History(history::HistoryArguments),
     /// Say whether this host was starved in a silence of a card or a service.
-    #[command(after_help = history::EXPLAIN_HELP)]
+    #[command(after_help = page::help(history::EXPLAIN_HELP))]
     Explain(history::ExplainArguments),
     /// Find out whether the record is still what was recorded.
     Audit {
@@ -73,22 +96,25 @@ enum Command {
         command: history::AuditCommand,
     },
     /// Copy the history, so that it can be gone back to.
-    #[command(after_help = history::SNAPSHOT_HELP)]
+    #[command(after_help = page::help(history::SNAPSHOT_HELP))]
     Snapshot(history::SnapshotArguments),
     /// Prove that a snapshot can be gone back to, and say how.
-    #[command(after_help = history::RESTORE_HELP)]
+    #[command(after_help = page::help(history::RESTORE_HELP))]
     Restore(history::RestoreArguments),
     /// Open a window in which changes are allowed.
+    #[command(after_help = page::help(order::HELP))]
     Unlock(order::UnlockArguments),
     /// Close it; it closes by itself when its time is up.
+    #[command(after_help = page::help(order::HELP))]
     Lock(order::LockArguments),
     /// Put on record that a card is to have no work, so that nobody is alarmed about it.
-    #[command(after_help = order::DRAIN_HELP)]
+    #[command(after_help = page::help(order::DRAIN_HELP))]
     Drain(order::CardArguments),
     /// Put on record that it may have work again.
+    #[command(after_help = page::help(order::UNDRAIN_HELP))]
     Undrain(order::CardArguments),
     /// Check from outside that the monitor is alive.
-    #[command(after_help = dead_man::HELP)]
+    #[command(after_help = page::help(dead_man::HELP))]
     DeadMan(dead_man::Arguments),
     /// Print or check a configuration.
     Config {
@@ -106,8 +132,10 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print the default configuration, each key explained.
+    #[command(after_help = page::help(CONFIG_DEFAULT_HELP))]
     Default,
     /// Say whether a configuration file is right.
+    #[command(after_help = page::help(CONFIG_CHECK_HELP))]
     Check {
         /// The file.
         file: PathBuf,

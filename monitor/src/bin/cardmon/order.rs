@@ -1,20 +1,45 @@
 //! `cardmon unlock`, `lock`, `drain` and `undrain`: give orders to the monitor that runs.
 
 use crate::history::escaped;
-use crate::places;
+use crate::page;
+use crate::places::{self, Roots};
 use monitor::config;
 use monitor::control::{self, ControlError, Order};
 use monitor::history::WallTime;
-use serde_json::Value;
+use monitor::record::said;
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  it is so, and on record; with --show, shown is what is open and drained
+  1  it was refused, or no monitor answered in time; said is why
+  2  the command line was wrong";
+
 pub(crate) const DRAIN_HELP: &str = "\
+It is a change: it takes a window that is open (cardmon unlock), and is refused otherwise, which is
+put on record.
+
 The monitor drives no card: this stops no work, it records and shows that an operator wants the
 card without any. From then on it reads `disconnected`, drained by whom, with how it would read
-otherwise; what becomes of it is still on record, and alarms nobody.";
+otherwise; what becomes of it is still on record, and alarms nobody.
+
+Exit status:
+  0  it is so, and on record
+  1  it was refused, or no monitor answered in time; said is why
+  2  the command line was wrong";
+
+pub(crate) const UNDRAIN_HELP: &str = "\
+It is a change: it takes a window that is open (cardmon unlock), and is refused otherwise, which is
+put on record.
+
+Exit status:
+  0  it is so, and on record
+  1  it was refused, or no monitor answered in time; said is why
+  2  the command line was wrong";
 
 /// Where orders are taken.
 #[derive(Debug, clap::Args)]
@@ -23,6 +48,16 @@ pub(crate) struct Control {
     /// XDG_RUNTIME_DIR].
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+}
+
+/// How an order is given, and what became of it is told.
+#[derive(Debug, clap::Args)]
+struct Giving {
+    /// Print one JSON document for programs: the event on record, and how things stand after it.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +72,7 @@ pub(crate) struct UnlockArguments {
     #[arg(long)]
     reason: String,
     #[command(flatten)]
-    control: Control,
+    giving: Giving,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +81,7 @@ pub(crate) struct LockArguments {
     #[arg(long)]
     show: bool,
     #[command(flatten)]
-    control: Control,
+    giving: Giving,
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,13 +89,13 @@ pub(crate) struct CardArguments {
     /// Address of the card, e.g. pci:0000:3b:00.0.
     card: String,
     #[command(flatten)]
-    control: Control,
+    giving: Giving,
 }
 
 pub(crate) fn unlock(arguments: &UnlockArguments) -> anyhow::Result<ExitCode> {
     // A part of a second is a second: no window is shorter than was asked for.
     let seconds = arguments.lasting.as_millis().div_ceil(1_000);
-    arguments.control.give(&Order::Unlock {
+    arguments.giving.give(&Order::Unlock {
         ticket: arguments.ticket.clone(),
         reason: arguments.reason.clone(),
         seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
@@ -68,7 +103,7 @@ pub(crate) fn unlock(arguments: &UnlockArguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn lock(arguments: &LockArguments) -> anyhow::Result<ExitCode> {
-    arguments.control.give(&if arguments.show {
+    arguments.giving.give(&if arguments.show {
         Order::Standing {}
     } else {
         Order::Lock {}
@@ -77,24 +112,37 @@ pub(crate) fn lock(arguments: &LockArguments) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn drain(arguments: &CardArguments) -> anyhow::Result<ExitCode> {
     let card = arguments.card.clone();
-    arguments.control.give(&Order::Drain { card })
+    arguments.giving.give(&Order::Drain { card })
 }
 
 pub(crate) fn undrain(arguments: &CardArguments) -> anyhow::Result<ExitCode> {
     let card = arguments.card.clone();
-    arguments.control.give(&Order::Undrain { card })
+    arguments.giving.give(&Order::Undrain { card })
 }
 
 impl Control {
     /// Gives an order.
-    pub(crate) fn send(&self, order: &Order) -> Result<Value, ControlError> {
+    pub(crate) fn send(&self, order: &Order) -> anyhow::Result<Value> {
         let path = self.control.clone().unwrap_or_else(places::control_socket);
-        control::send(&path, order)
+        control::send(&path, order).map_err(|error| {
+            let roots = match (&self.control, &error) {
+                (None, ControlError::Unreachable { .. }) => places::roots(Roots::Control),
+                _ => String::new(),
+            };
+            anyhow::anyhow!("{}{roots}", said(&error))
+        })
     }
+}
 
+impl Giving {
     /// Gives an order, and prints how things stand after it.
     fn give(&self, order: &Order) -> anyhow::Result<ExitCode> {
-        let answer = self.send(order)?;
+        let answer = self.control.send(order)?;
+        if self.json {
+            let (event, standing) = (&answer["event"], &answer["standing"]);
+            page::json(&json!({ "schema": 1, "event": event, "standing": standing }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut out = anstream::stdout();
         if let Some(event) = answer["event"].as_u64() {
             writeln!(out, "on record as event {event}")?;

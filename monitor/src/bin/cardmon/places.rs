@@ -96,9 +96,47 @@ impl ReadPlace {
     }
 }
 
+/// Where root's monitor has what is in [`runtime_directory`].
+const ROOTS_RUNTIME: &str = "/run/cardmon";
+/// Where root's monitor has what is in [`state_directory`].
+const ROOTS_STATE: &str = "/var/lib/cardmon";
+/// Where root's owners of cards publish, as [`hwshim::telemetry::default_directory`] has it.
+const ROOTS_TELEMETRY: &str = "/run/hwshim";
+/// The control socket's name.
+const CONTROL: &str = "control.sock";
+
 /// The control socket of the monitor of this user.
 pub(crate) fn control_socket() -> PathBuf {
-    runtime_directory().join("control.sock")
+    runtime_directory().join(CONTROL)
+}
+
+/// To be added to a message that something is not where this user has it by default: that root has such a
+/// thing, if so, and with which option to name it.
+pub(crate) fn roots(what: Roots) -> String {
+    let (path, option) = match what {
+        Roots::Control => (Path::new(ROOTS_RUNTIME).join(CONTROL), "--control"),
+        Roots::SignOfLife => (Path::new(ROOTS_RUNTIME).join(SIGN_OF_LIFE), "--file"),
+        Roots::History => (ROOTS_STATE.into(), "--history"),
+        Roots::Telemetry => (ROOTS_TELEMETRY.into(), "--telemetry"),
+    };
+    let is_own = rustix::process::geteuid().is_root();
+    of_root(is_own, &path, option)
+}
+
+fn of_root(is_own: bool, path: &Path, option: &str) -> String {
+    match !is_own && path.exists() {
+        true => format!("; root's is {path}: {option} {path}", path = path.display()),
+        false => String::new(),
+    }
+}
+
+/// What root may have of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Roots {
+    Control,
+    SignOfLife,
+    History,
+    Telemetry,
 }
 
 /// The dead man's file of the monitor of this user.
@@ -141,7 +179,7 @@ fn make_own(directory: &Path) -> anyhow::Result<()> {
 
 fn state_directory() -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/cardmon");
+        return PathBuf::from(ROOTS_STATE);
     }
     if let Some(state) = absolute_variable("XDG_STATE_HOME") {
         return state.join("cardmon");
@@ -153,7 +191,7 @@ fn state_directory() -> PathBuf {
 fn runtime_directory() -> PathBuf {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
-        return PathBuf::from("/run/cardmon");
+        return PathBuf::from(ROOTS_RUNTIME);
     }
     absolute_variable("XDG_RUNTIME_DIR").map_or_else(
         || std::env::temp_dir().join(format!("cardmon-{}", uid.as_raw())),
@@ -213,6 +251,20 @@ mod tests {
         written_at(&beside, earlier);
         written_at(&of_unit, later);
         assert_eq!(found(), of_unit, "one that was kept by hand before");
+    }
+
+    #[test]
+    fn what_only_root_has_is_named_to_others() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("control.sock");
+        assert_eq!(of_root(false, &path, "--control"), "");
+        fs::write(&path, "").unwrap();
+        assert_eq!(of_root(true, &path, "--control"), "");
+        let path_shown = path.display();
+        assert_eq!(
+            of_root(false, &path, "--control"),
+            format!("; root's is {path_shown}: --control {path_shown}")
+        );
     }
 
     #[test]

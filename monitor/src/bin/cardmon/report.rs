@@ -1,6 +1,7 @@
 //! `cardmon report`: bundles what whoever takes a card back needs to know.
 
 use crate::history::{TAMPERED, UNPROVEN, anchors_of, escaped, time};
+use crate::page;
 use crate::places::ReadPlace;
 use anyhow::Context as _;
 use hwshim::clock::SystemClock;
@@ -10,8 +11,10 @@ use monitor::record::said;
 use monitor::report::bundle::{self, BundleError};
 use monitor::report::redact::Redactor;
 use monitor::report::{self, Now, Part, Report, Sources};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,8 +23,15 @@ The bundle holds report.html (for people, needs no other file), report.json, eve
 held.svg and MANIFEST.sha256 (sha256sum -c). It is made from the card's telemetry page, /sys and
 the history; no monitor need run, and what could not be had says why. Keys, the environment,
 this host's name and network addresses are not in it; reasons that operators gave for changes
-are. Exit status: 0; 1 if nothing was written; 3 if the record is not what was recorded; 4 if not
-all of it could be proven, as an archive is elsewhere. The report says either too.";
+are.
+
+Exit status:
+  0  it is written
+  1  it is not, or what is in it could not be told
+  2  the command line was wrong
+  3  it is written, and the record is not what was recorded, as the report says too
+  4  it is written, and not all of the record could be proven, as an archive is elsewhere; so says
+     the report";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -38,6 +48,9 @@ pub(crate) struct Arguments {
     /// Look at the /sys and /proc below this directory.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: ReadPlace,
 }
@@ -54,6 +67,7 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let name = fs::read_to_string(arguments.root.join("proc/sys/kernel/hostname"));
     // Without them there is no audit, and all the rest.
     let anchors = anchors_of(&found.anchors).map_err(|error| format!("{error:#}"));
+    let (anchors, not_there) = anchors.map_or_else(|why| (Err(why), None), |it| (Ok(it.0), it.1));
     let sources = Sources {
         telemetry: &telemetry,
         root: &arguments.root,
@@ -80,18 +94,33 @@ pub(crate) fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             found.directory.display()
         );
     }
+    not_there.iter().for_each(|it| crate::complain(it));
     let out = arguments
         .out
         .clone()
         .unwrap_or_else(|| default_name(stamp.wall));
     let files = bundle::files(&report).map_err(in_short)?;
     bundle::write(&files, &out, report.made_unix_ms).map_err(in_short)?;
-    summary(&report, &out).context("the summary could not be printed")?;
-    Ok(match report.audit.known() {
-        Some(audit) if audit.finding.is_some() => ExitCode::from(TAMPERED),
-        Some(audit) if !audit.unproven.is_empty() => ExitCode::from(UNPROVEN),
-        Some(_) | None => ExitCode::SUCCESS,
-    })
+    let code = match report.audit.known() {
+        Some(audit) if audit.finding.is_some() => TAMPERED,
+        Some(audit) if !audit.unproven.is_empty() => UNPROVEN,
+        Some(_) | None => 0,
+    };
+    let printed = match arguments.json {
+        true => page::json(&as_json(&report, &out, code)),
+        false => summary(&report, &out).map_err(anyhow::Error::from),
+    };
+    match printed {
+        // It is written all the same, and whoever has seen enough closes the pipe.
+        Err(error) if crate::nobody_reads(&error) => {}
+        printed => printed.with_context(|| {
+            format!(
+                "{} is written, and what is in it could not be told",
+                out.display()
+            )
+        })?,
+    }
+    Ok(ExitCode::from(code))
 }
 
 fn in_short(error: BundleError) -> anyhow::Error {
@@ -112,7 +141,7 @@ fn default_name(now: WallTime) -> PathBuf {
 }
 
 /// What is in it, and what is not.
-fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
+fn summary(report: &Report, out: &Path) -> io::Result<()> {
     let mut print = anstream::stdout();
     writeln!(
         print,
@@ -120,17 +149,7 @@ fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
         out.display(),
         escaped(&report.card)
     )?;
-    let parts = [
-        ("card", missing(&report.identity)),
-        ("assessment", missing(&report.assessment)),
-        ("owner", missing(&report.owner)),
-        ("light", missing(&report.light)),
-        ("pci", missing(&report.pci)),
-        ("held", missing(&report.held)),
-        ("record", missing(&report.events)),
-        ("audit", missing(&report.audit)),
-    ];
-    for (name, why) in parts {
+    for (name, why) in parts(report) {
         let said = why.map_or_else(
             || "included".to_owned(),
             |why| format!("not available: {why}"),
@@ -156,6 +175,37 @@ fn summary(report: &Report, out: &Path) -> std::io::Result<()> {
         writeln!(print, "THE RECORD IS NOT WHAT WAS RECORDED: {finding}")?;
     }
     Ok(())
+}
+
+/// The same for programs.
+fn as_json(report: &Report, out: &Path, code: u8) -> Value {
+    let audit = report.audit.known();
+    let not_included = parts(report).into_iter();
+    let not_included = not_included.filter_map(|(name, why)| Some((name, why?)));
+    json!({
+        "schema": 1,
+        "exit_status": code,
+        "written": out.to_string_lossy(),
+        "card": report.card,
+        "not_included": not_included.collect::<BTreeMap<_, _>>(),
+        "elsewhere": report.elsewhere,
+        "unproven": audit.map(|audit| &audit.unproven),
+        "finding": audit.map(|audit| &audit.finding),
+    })
+}
+
+/// The parts of a report, and why one is not in it.
+fn parts(report: &Report) -> [(&'static str, Option<&str>); 8] {
+    [
+        ("card", missing(&report.identity)),
+        ("assessment", missing(&report.assessment)),
+        ("owner", missing(&report.owner)),
+        ("light", missing(&report.light)),
+        ("pci", missing(&report.pci)),
+        ("held", missing(&report.held)),
+        ("record", missing(&report.events)),
+        ("audit", missing(&report.audit)),
+    ]
 }
 
 fn missing<T>(part: &Part<T>) -> Option<&str> {

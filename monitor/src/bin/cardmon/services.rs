@@ -1,20 +1,24 @@
 //! `cardmon leaks` and `cardmon top`: ask the monitor that runs about host services; and what
 //! `cardmon check` makes of them.
 
-use crate::PLUGIN_UNKNOWN;
 use crate::ask::{Service, without_bars};
 use crate::order::Control;
+use crate::{PLUGIN_UNKNOWN, page};
 use monitor::control::Order;
 use monitor::leak::Level;
-use monitor::record::said;
 use monitor::status::{MemoryFigures, ServiceStatus, Status};
 use monitor::text;
 use monitor::verdict::Cause;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The code of a known-answer test that had another answer.
 const WRONG_ANSWER: u8 = 16;
+
+pub(crate) const HELP: &str = "\
+Exit status:
+  0  shown is what the monitor found in one of its last three polls, whatever that is
+  1  no monitor answers, or it watches no service of this name
+  2  the command line was wrong";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LeaksArguments {
@@ -40,6 +44,9 @@ pub(crate) struct TopArguments {
     /// What the kernel holds for each service's control group, by what it is used for.
     #[arg(long)]
     kernel: bool,
+    /// Print the monitor's JSON of the services instead of a table, as `cardmon leaks` does.
+    #[arg(long, conflicts_with = "kernel")]
+    json: bool,
     #[command(flatten)]
     service: Service,
 }
@@ -52,17 +59,16 @@ pub(crate) fn leaks(arguments: &LeaksArguments) -> anyhow::Result<ExitCode> {
         status.services.retain(|it| it.service == only);
     }
     if arguments.json {
-        let mut out = anstream::stdout();
-        serde_json::to_writer_pretty(&mut out, &status.services)?;
-        writeln!(out)?;
+        page::json(&status.services)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut lines = text::leaks(&status, only, arguments.explain);
+    let mut lines = text::leaks(&status, only, arguments.explain, page::width());
     if arguments.explain && only.is_some() {
         let services = status.services.iter();
         lines.extend(services.flat_map(|it| memory(it, &arguments.control)));
     }
-    print(&lines)
+    page::print(&lines)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// That there is a service of that name, or which there are.
@@ -94,7 +100,7 @@ fn memory(service: &ServiceStatus, control: &Control) -> Vec<String> {
         let order = Order::Memory {
             service: service.service.clone(),
         };
-        let mut answer = control.send(&order).map_err(|error| said(&error))?;
+        let mut answer = control.send(&order).map_err(|error| error.to_string())?;
         let figures: MemoryFigures = serde_json::from_value(answer["memory"].take())
             .map_err(|_| "the monitor's answer is not understood")?;
         // It may have been started again, or the socket be another monitor's than the status.
@@ -121,7 +127,12 @@ fn memory(service: &ServiceStatus, control: &Control) -> Vec<String> {
 
 pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     let status = arguments.service.ask()?;
-    print(&text::top(&status, arguments.kernel))
+    if arguments.json {
+        page::json(&status.services)?;
+    } else {
+        page::print(&text::top(&status, arguments.kernel, page::width()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The services that `check` is about: all, or those of one card; of equals the last is told of, so
@@ -176,12 +187,4 @@ pub(crate) fn summary(services: &[&ServiceStatus]) -> (String, String) {
         format!(", {well} of {count} services well"),
         format!(" services_well={well};;;0;{count}"),
     )
-}
-
-fn print(lines: &[String]) -> anyhow::Result<ExitCode> {
-    let mut out = anstream::stdout();
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -25,7 +25,8 @@ old and new value; without a monitor nothing is changed.
 Exit status:
   0   nothing is recommended, or all that can be applied was
   10  something is recommended (-r), or some of it was left to you (-s)
-  1   something could not be read, was refused or failed";
+  1   something could not be read, was refused or failed
+  2   the command line was wrong";
 
 /// Exit status if there is something to do.
 const TO_DO: u8 = 10;

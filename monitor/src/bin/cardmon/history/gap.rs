@@ -1,6 +1,7 @@
 //! `cardmon explain --gap`: lays a silence beside what is on record of this host.
 
 use super::{elsewhere, escaped, line, open, time, when};
+use crate::page;
 use crate::places::ReadPlace;
 use monitor::history::{Filter, Reader, Recorded, SampleReader, Tier, Value, WallTime};
 use monitor::local_health::Sign;
@@ -16,11 +17,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) const EXPLAIN_HELP: &str = "\
-Example: cardmon explain --gap 2026-11-22T19:36:46.531Z..2026-11-22T19:36:57.328Z
 Times are UTC. Ticks are kept by the second for a day; of older times only events tell.
-Exit status: 0 the host was starved for most of it and no card was found at fault, 10 it was well or
-merely busy by what is here, 11 neither, or nobody looked, or it was starved and an archive that may
-tell of a card at fault then is elsewhere.";
+
+Examples:
+  cardmon explain --gap 2026-11-22T19:36:46.531Z..2026-11-22T19:36:57.328Z
+  cardmon explain --gap 30m..20m
+
+Exit status:
+  0   the host was starved for most of it, and no card was found at fault
+  1   the history could not be opened or read
+  2   the command line was wrong
+  10  the host was well or merely busy, by what is here
+  11  neither, or nobody looked, or it was starved and an archive that may tell of a card at fault
+      then is elsewhere";
 
 /// How far around a silence ticks are looked for, and what tells of it: the tick after it may come late.
 const AROUND: Duration = Duration::from_secs(120);
@@ -32,7 +41,7 @@ const SHOWN_MAX: usize = 50;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArguments {
-    /// The silence, from when until when.
+    /// The silence, from when until when: each a time, or so long ago, as 30m..20m.
     #[arg(long, value_name = "T1..T2", value_parser = gap)]
     gap: Span,
     /// One JSON object.
@@ -47,8 +56,8 @@ fn gap(text: &str) -> Result<Span, String> {
         .split_once("..")
         .ok_or_else(|| format!("{text:?} is no time to time; write T1..T2"))?;
     let span = Span {
-        from: when::at(from)?,
-        until: when::at(until)?,
+        from: when::since(from)?,
+        until: when::since(until)?,
     };
     if span.is_empty() {
         return Err("it ends before it begins".to_owned());
@@ -85,18 +94,16 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string(&found)?)?;
     } else {
-        writeln!(out, "{}", told(silence, &found))?;
         let others = within(&events, silence)?;
-        for event in others.iter().take(SHOWN_MAX) {
-            writeln!(out, "{}", line(event))?;
-        }
+        let mut lines = vec![told(silence, &found)];
+        lines.extend(others.iter().take(SHOWN_MAX).map(line));
         if others.len() > SHOWN_MAX {
-            writeln!(
-                out,
+            lines.push(format!(
                 "and more; all are shown by: cardmon history --since '{}'",
                 time(silence.from)
-            )?;
+            ));
         }
+        page::print(&lines)?;
     }
     Ok(ExitCode::from(match found.answer {
         Answer::HostStarved => 0,
