@@ -70,8 +70,7 @@ fn laid_out(text: &str, width: usize) -> String {
             }
             None => paragraphs.push(line.to_owned()),
         }
-        let introduces_a_list = indent(line) == 0 && line.ends_with(':');
-        goes_on = !line.is_empty() && !introduces_a_list;
+        goes_on = !line.is_empty();
     }
     let lines = paragraphs.iter().flat_map(|it| wrapped_in_help(it, width));
     lines.collect::<Vec<_>>().join("\n")
