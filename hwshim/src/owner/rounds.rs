@@ -354,8 +354,10 @@ fn checks_of(checks: &Checks) -> telemetry::Checks {
 fn check_result_of(end: CheckEnd) -> u64 {
     match end.failure {
         None => check_result::PASSED,
-        Some("timed-out") => check_result::TIMED_OUT,
+        // Handed back without an answer, for what befell others: it found no place, or a reset came.
+        Some("timed-out" | "abandoned") => check_result::TIMED_OUT,
         Some("wrong-answer" | "repeated-nonce") => check_result::WRONG_ANSWER,
+        Some("session-refused") => check_result::FAILED,
         Some(code) if code.starts_with("status-") => check_result::FAILED,
         Some(_) => check_result::MISBEHAVED,
     }
@@ -372,4 +374,44 @@ fn own_start_time_ticks() -> u64 {
         .nth(19)
         .and_then(|ticks| ticks.parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accelerator::{Algorithm, DeviceError, DeviceMisbehaved};
+    use crate::key::SignatureScheme;
+    use card_spec::crypto::Status;
+    use std::time::Duration;
+
+    #[test]
+    fn a_test_that_the_card_did_not_answer_and_a_key_that_it_refused_break_no_rule() {
+        let table = [
+            (DeviceError::TimedOut, check_result::TIMED_OUT),
+            (DeviceError::Abandoned, check_result::TIMED_OUT),
+            (DeviceError::Failed(Status::ERR), check_result::FAILED),
+            (
+                DeviceError::SessionRefused(Status::NOSPC),
+                check_result::FAILED,
+            ),
+            (
+                DeviceError::Misbehaved(DeviceMisbehaved::WrongAnswer),
+                check_result::WRONG_ANSWER,
+            ),
+            (
+                DeviceError::Misbehaved(DeviceMisbehaved::RingStuck),
+                check_result::MISBEHAVED,
+            ),
+            (DeviceError::Gone, check_result::MISBEHAVED),
+        ];
+        for (error, result) in table {
+            let end = CheckEnd {
+                algorithm: Algorithm::Sign(SignatureScheme::RsaPssSha256),
+                at: Instant::ORIGIN,
+                latency: Duration::ZERO,
+                failure: Some(error.code()),
+            };
+            assert_eq!(check_result_of(end), result, "{error}");
+        }
+    }
 }
