@@ -6,6 +6,7 @@
 
 mod bench;
 mod crypto_mb;
+mod lines;
 mod list;
 mod output;
 mod selftest;
@@ -13,6 +14,7 @@ mod serve;
 #[cfg(feature = "tls")]
 mod serve_tls;
 mod stats;
+mod usable;
 #[cfg(feature = "tls")]
 mod verifying;
 

@@ -4,14 +4,14 @@
 //! what it tells.
 
 mod cards;
-mod lines;
 mod reloads;
 mod report;
-mod usable;
 
 use super::crypto_mb::CryptoMb;
+use super::lines::Voice;
 use super::output::{Failure, Output, with_causes};
 use super::serve::{LIMITS, no_signals, positive_duration};
+use super::usable::News;
 use super::verifying::Verifying;
 use cards::Cards;
 use hwshim::address::Address;
@@ -23,7 +23,6 @@ use hwshim::telemetry;
 use hwshim::terminator::{
     CertificateError, Certificates, Files, Options, Pairs, Phase, Terminator, Watch,
 };
-use lines::Voice;
 use reloads::{Reloaded, Reloads};
 use report::Reporter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -39,7 +38,6 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use usable::News;
 
 const AFTER_HELP: &str = "\
 Signals:

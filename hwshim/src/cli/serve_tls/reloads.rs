@@ -4,7 +4,7 @@
 //! One reading at a time: a signal that comes meanwhile has them read once more after it, since what
 //! it is about may have come too late for the first.
 
-use super::lines::Voice;
+use crate::cli::lines::Voice;
 use hwshim::clock::Instant;
 use hwshim::terminator::{CertificateError, Certificates, ExposedKey};
 use std::io;

@@ -1,7 +1,7 @@
 //! What a terminator has done: a JSON document a second, and a line at the end.
 
-use super::usable::{News, Usability};
 use crate::cli::output::Failure;
+use crate::cli::usable::{News, Usability};
 use crate::cli::verifying;
 use hwshim::acceptor::Handshakes;
 use hwshim::clock::{Clock as _, Instant, SystemClock};
