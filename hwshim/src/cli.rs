@@ -65,7 +65,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(&args, &mut output),
         Command::Selftest(args) => selftest::run(&args, &mut output),
         Command::Bench(args) => bench::run(&args, &mut output),
-        Command::Serve(args) => serve::run(&args, &mut output),
+        Command::Serve(args) => serve::run(&args),
         #[cfg(feature = "tls")]
         Command::ServeTls(args) => serve_tls::run(&args, &mut output),
         Command::Stats(args) => stats::run(&args, &mut output),

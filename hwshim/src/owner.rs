@@ -105,6 +105,20 @@ pub enum OwnerError {
 ///
 /// See [`OwnerError`].
 pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
+    serve_watched(config, stop, |_| ())
+}
+
+/// The same, with `look` shown how the card stands: when it is owned, and after each round. Rounds wait
+/// for it.
+///
+/// # Errors
+///
+/// See [`OwnerError`].
+pub fn serve_watched(
+    config: &ServeConfig,
+    stop: &Stop,
+    mut look: impl FnMut(&LaneStatus),
+) -> Result<(), OwnerError> {
     let address = config.card.to_string();
     let claim = Claim::new(&config.telemetry, &address)?;
     let opened = config
@@ -143,7 +157,8 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
                 })
                 .map_err(OwnerError::Load)?;
         }
-        let outcome = run(&mut owner, &clock, stop);
+        look(&owner.routed.status());
+        let outcome = run_watched(&mut owner, &clock, stop, look);
         // If publishing failed, the load must end as well.
         stop.request();
         Ok::<(), OwnerError>(outcome?)
@@ -160,8 +175,18 @@ pub fn serve(config: &ServeConfig, stop: &Stop) -> Result<(), OwnerError> {
 ///
 /// [`PublishError`], after which the rounds may be gone on with.
 pub fn run(owner: &mut Owner, clock: &dyn Clock, stop: &Stop) -> Result<(), PublishError> {
+    run_watched(owner, clock, stop, |_| ())
+}
+
+fn run_watched(
+    owner: &mut Owner,
+    clock: &dyn Clock,
+    stop: &Stop,
+    mut look: impl FnMut(&LaneStatus),
+) -> Result<(), PublishError> {
     loop {
         owner.tick(clock.now())?;
+        look(&owner.routed.status());
         let wait = owner.next_tick().since(clock.now());
         if stop.wait(wait) {
             return Ok(());

@@ -1,5 +1,5 @@
 //! `hwshim serve`, as a program, on a host that has no more threads or descriptors for it, or no room
-//! for its page; and told to stop before it has begun.
+//! for its page; told to stop before it has begun; and what it tells of a card that it cannot use.
 //!
 //! Its card is away: that is no error, and what it lacks itself is the same with one.
 
@@ -8,6 +8,7 @@
 use card_spec::telemetry::{Page, card_state};
 use hwshim::telemetry::{Reader, file_name};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -119,13 +120,16 @@ fn whichever_thread_cannot_be_started_it_says_what_to_do_and_lets_go_of_its_card
         };
         let wanted = ["Resource temporarily unavailable", "hint: ", "ulimit -a"];
         assert_says(&refusal, &wanted);
-        assert!(stage.is_released(), "{threads}");
+        // Without those that write what it says it has not come as far as to the page.
+        let is_touched = *threads >= 2;
+        assert_eq!(stage.page_path().exists(), is_touched, "{threads}");
+        assert_eq!(stage.is_released(), is_touched, "{threads}");
         false
     };
-    // One for the router and one for the load; and one in which the card is being reset meanwhile, or not
-    // any more.
+    // One for each stream, one for the router and one for the load; and one in which the card is being
+    // reset meanwhile, or not any more.
     let needed = (0..10).find(serves).unwrap();
-    assert!((2..=3).contains(&needed), "{needed}");
+    assert!((4..=5).contains(&needed), "{needed}");
 }
 
 #[test]
@@ -181,4 +185,47 @@ fn whoever_is_told_to_stop_while_it_starts_lets_go_of_its_card() {
         assert_eq!(output.status.code(), Some(0), "{errors}");
         assert!(stage.is_released());
     }
+}
+
+#[test]
+fn each_reason_why_its_card_is_not_used_is_told_once_and_that_it_is_owned_when_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("card.sock");
+    let address = format!("vfio-user:{}", socket.display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hwshim"));
+    command.args(["serve", "--card", &address, "--telemetry"]);
+    command.arg(directory.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut owner = command.spawn().unwrap();
+    let mut errors = BufReader::new(owner.stderr.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        errors.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(
+        next(),
+        format!(
+            "hwshim: warning: {address} is not used: there is no such socket; start the card's server, or \
+             correct the path; it is tried again\n"
+        )
+    );
+    // No trial in between says so again.
+    std::fs::write(&socket, "no socket").unwrap();
+    let second = next();
+    let still = format!("hwshim: warning: {address} is still not used: it is no socket");
+    assert!(second.starts_with(&still), "{second}");
+
+    let refused = command.output().unwrap();
+    assert_says(&refused, &["another owner"]);
+    assert_eq!(refused.stdout, b"", "it owns nothing");
+
+    stop(&owner);
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    let output = owner.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let owning = format!("hwshim: owning {address}, ");
+    assert!(output.stdout.starts_with(owning.as_bytes()));
 }

@@ -25,7 +25,7 @@ use crate::spec::vfio_user::{
 };
 use link::{DATA_LEN_MAX, FDS_MAX, Link, Question, Reply};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
@@ -470,6 +470,10 @@ fn connect_socket(path: &Path, name: &str, timeout: Duration) -> Result<OwnedFd,
         Err(Errno::NOENT) => Err(not_usable(
             "there is no such socket; start the card's server, or correct the path".into(),
         )),
+        Err(Errno::CONNREFUSED) if is_no_socket(path) => Err(not_usable(
+            "it is no socket but a file or directory; name the socket that the card's server made"
+                .into(),
+        )),
         Err(Errno::CONNREFUSED) => Err(not_usable(
             "nobody listens on the socket; the server has stopped, start it again".into(),
         )),
@@ -478,6 +482,12 @@ fn connect_socket(path: &Path, name: &str, timeout: Duration) -> Result<OwnedFd,
         )),
         Err(errno) => Err(BusError::os(action)(errno)),
     }
+}
+
+/// Whether something else than a socket is there, to which the kernel refuses connections all the same.
+fn is_no_socket(path: &Path) -> bool {
+    let status = rustix::fs::stat(path);
+    status.is_ok_and(|status| !FileType::from_raw_mode(status.st_mode).is_socket())
 }
 
 fn negotiate(link: &Link) -> Result<Limits, BusError> {

@@ -4,7 +4,7 @@
 //! What there is no room for is dropped and counted; nothing is written twice or in part but the
 //! last line before a stream ends.
 
-use crate::cli::output::complaint;
+use super::output::{Failure, complaint};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::fs::File;
@@ -49,11 +49,13 @@ impl Voice {
     }
 
     /// Lines of standard output that were dropped, as nobody read.
+    #[cfg(feature = "tls")]
     pub(super) const fn dropped(&self) -> u64 {
         self.output.dropped
     }
 
     /// Tells the operator, once, that nothing more comes on standard output.
+    #[cfg(feature = "tls")]
     pub(super) fn mind(&mut self) {
         if let Some(error) = self.output.failed() {
             self.warn(format_args!(
@@ -61,6 +63,17 @@ impl Voice {
                  connections are served all the same"
             ));
         }
+    }
+
+    /// Says why it failed, if it did: by itself, as who ends the program would wait for a reader. Waits
+    /// until all is written, if somebody reads.
+    pub(super) fn end_with<T>(mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let outcome = outcome.map_err(|failure| {
+            self.tell(failure);
+            Failure::Said
+        });
+        self.end();
+        outcome
     }
 
     /// Waits until all is written, if somebody reads.
@@ -132,6 +145,7 @@ impl Lines {
     }
 
     /// Why the stream has ended, the first time that this is asked after it has.
+    #[cfg(any(feature = "tls", test))]
     fn failed(&self) -> Option<io::Error> {
         self.ended.try_recv().ok()
     }

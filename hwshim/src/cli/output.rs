@@ -310,7 +310,6 @@ pub(crate) enum Failure {
     /// Standard output could not be written.
     Output(io::Error),
     /// Something failed, and whoever had it do so has said what.
-    #[cfg(feature = "tls")]
     Said,
 }
 
@@ -347,7 +346,6 @@ impl Failure {
                 let _ = error.print();
                 return ExitCode::from(EXIT_MISUSE);
             }
-            #[cfg(feature = "tls")]
             Self::Said => {}
             failure => complain(failure),
         }
@@ -366,7 +364,6 @@ impl fmt::Display for Failure {
         match self {
             Self::Misuse(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "writing to standard output failed: {error}"),
-            #[cfg(feature = "tls")]
             Self::Said => f.write_str("it failed, as was said"),
             Self::Reported { what, cause, hint } => {
                 f.write_str(what)?;

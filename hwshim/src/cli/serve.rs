@@ -1,8 +1,11 @@
 //! `hwshim serve`: the stand-alone owner of a card.
 
-use super::output::{Failure, Output};
+use super::lines::Voice;
+use super::output::Failure;
+use super::usable::{News, Usability};
 use hwshim::address::Address;
 use hwshim::owner::{self, OwnerError, Schedule, ServeConfig};
+use hwshim::router::core::LaneStatus;
 use hwshim::stop::Stop;
 use hwshim::telemetry::{self, PublishError};
 use rustix::io::Errno;
@@ -13,8 +16,8 @@ use std::time::Duration;
 /// Own a card: watch its health, test it on a schedule and publish its telemetry page.
 ///
 /// Runs until SIGINT or SIGTERM. A card that is away is no error: it is tried again every few
-/// seconds, more rarely the longer it stays away, and the page says how it is. Read the page
-/// with "hwshim stats", or let cardmon judge it.
+/// seconds, more rarely the longer it stays away; each new reason is told on standard error, and
+/// the page says how it is. Read the page with "hwshim stats", or let cardmon judge it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Address of the card, e.g. pci:0000:3b:00.0 or vfio-user:/run/card.sock
@@ -32,7 +35,7 @@ pub(crate) struct Args {
 }
 
 /// Owns the card until a signal comes.
-pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new()
         .and_then(|stop| stop.on_signals().map(|()| stop))
         .map_err(no_signals)?;
@@ -48,19 +51,37 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             ..Schedule::default()
         },
     };
-    output.line(format_args!(
+    // Rounds wait for nobody who reads.
+    let mut voice = Voice::new().map_err(no_voice)?;
+    let mut greeting = Some(format!(
         "hwshim: owning {}, telemetry in {}; stop it with Ctrl-C",
         config.card,
         config.telemetry.display()
-    ))?;
-    output.flush()?;
-    owner::serve(&config, &stop).map_err(|error| {
+    ));
+    let mut usability = Usability::new("");
+    let look = |status: &LaneStatus| {
+        if let Some(greeting) = greeting.take() {
+            voice.say(greeting);
+        }
+        for news in usability.news(std::slice::from_ref(status)) {
+            match news {
+                News::Bad(news) => voice.warn(news),
+                News::Good(news) => voice.tell(news),
+            }
+        }
+    };
+    let outcome = owner::serve_watched(&config, &stop, look).map_err(|error| {
         let hint = match &error {
             OwnerError::Publish(error) => page_hint(error),
             _ => LIMITS,
         };
         Failure::new(format!("{} cannot be served", config.card), error).hint(hint)
-    })
+    });
+    voice.end_with(outcome)
+}
+
+pub(super) fn no_voice(error: io::Error) -> Failure {
+    Failure::new("standard output cannot be prepared", error).hint(LIMITS)
 }
 
 /// What to do where the system gives no threads or descriptors.

@@ -10,7 +10,7 @@ mod report;
 use super::crypto_mb::CryptoMb;
 use super::lines::Voice;
 use super::output::{Failure, Output, with_causes};
-use super::serve::{LIMITS, no_signals, positive_duration};
+use super::serve::{LIMITS, no_signals, no_voice, positive_duration};
 use super::usable::News;
 use super::verifying::Verifying;
 use cards::Cards;
@@ -414,8 +414,7 @@ async fn serve(
     cards
         .publish_without_a_card(router, address, directory, &watch)
         .map_err(no_threads)?;
-    let mut voice = Voice::new()
-        .map_err(|error| Failure::new("standard output cannot be prepared", error).hint(LIMITS))?;
+    let mut voice = Voice::new().map_err(no_voice)?;
     let mut reporter = Reporter::new(address, watch, router.clone());
     let outcome = match greet(args, address, &mut reporter, &mut voice) {
         Ok(()) => {
@@ -433,13 +432,7 @@ async fn serve(
         }
         Err(failure) => Err(failure),
     };
-    // Not by who ends the program, who would wait for a reader.
-    let outcome = outcome.map_err(|failure| {
-        voice.tell(failure);
-        Failure::Said
-    });
-    voice.end();
-    outcome
+    voice.end_with(outcome)
 }
 
 /// Lets `terminator` serve until it has ended, and says meanwhile how it does.

@@ -1,7 +1,7 @@
-//! Tells when an accelerator is not used, and when it is again: TLS goes on without, and so nobody would
-//! notice.
+//! Tells when an accelerator is not used, and when it is again: whoever has it goes on without, and so
+//! nobody would notice.
 
-use crate::cli::output::with_causes;
+use super::output::with_causes;
 use hwshim::router::breaker::State;
 use hwshim::router::core::LaneStatus;
 
@@ -15,18 +15,28 @@ pub(super) enum News {
 }
 
 /// What was told of each accelerator, in their order: why it is not used, if so.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Usability {
+    meanwhile: &'static str,
     told: Vec<Option<String>>,
 }
 
 impl Usability {
-    /// What is news of those, of which this is asked once a second. No reason passes untold, nor are
+    /// Nothing was told yet of accelerators, and without one there is `meanwhile`: what others do, in
+    /// words, or nothing.
+    pub(super) const fn new(meanwhile: &'static str) -> Self {
+        Self {
+            meanwhile,
+            told: Vec::new(),
+        }
+    }
+
+    /// What is news of those, of which this is asked again and again. No reason passes untold, nor are
     /// there many: each comes with a trial, and those become rare.
     pub(super) fn news(&mut self, accelerators: &[LaneStatus]) -> Vec<News> {
-        let others = match accelerators.len() {
-            1 => "this CPU signs",
-            _ => "others sign",
+        let meanwhile = match self.meanwhile {
+            "" => String::new(),
+            others => format!("{others} meanwhile, and "),
         };
         self.told.resize(accelerators.len(), None);
         let news = |(told, status): (&mut Option<String>, &LaneStatus)| {
@@ -42,7 +52,7 @@ impl Usability {
             let name = &status.name;
             match (known, reason) {
                 (None, Some(reason)) => Some(News::Bad(format!(
-                    "{name} is not used: {reason}; {others} meanwhile, and it is tried again"
+                    "{name} is not used: {reason}; {meanwhile}it is tried again"
                 ))),
                 (Some(known), Some(reason)) if known != reason => {
                     Some(News::Bad(format!("{name} is still not used: {reason}")))
@@ -76,13 +86,14 @@ mod tests {
     fn each_reason_is_told_once_and_shortly_until_it_is_used_again() {
         let core = Core::new(vec![Box::new(Ring::default())], Options::default());
         let mut status = core.status(0);
-        let mut usability = Usability::default();
+        let mut usability = Usability::new("this CPU signs");
         let open = State::Open {
             until: Instant::NEVER,
         };
         let closed = State::Closed { failures: 0 };
         let missing = Some(DeviceError::NotUsable("no such socket".to_owned()));
         let gone = Some(DeviceError::Gone);
+        let alone = "software:ring is not used: no such socket; it is tried again";
         let first = "bad: software:ring is not used: its last failure was `timed-out`; this CPU signs \
                      meanwhile, and it is tried again";
         let second = "bad: software:ring is still not used: no such socket";
@@ -111,5 +122,12 @@ mod tests {
             });
             assert_eq!(told, wanted);
         }
+        status.breaker = open;
+        status.failure = Some(DeviceError::NotUsable("no such socket".to_owned()));
+        let news = Usability::new("").news(std::slice::from_ref(&status));
+        assert!(
+            matches!(&news[..], [News::Bad(text)] if *text == alone),
+            "{news:?}"
+        );
     }
 }

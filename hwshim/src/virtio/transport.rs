@@ -428,6 +428,8 @@ pub(super) fn device_error(error: BusError) -> DeviceError {
     match error {
         BusError::Gone { .. } => DeviceError::Gone,
         BusError::TimedOut { .. } => DeviceError::TimedOut,
+        // Whoever tells of a device names it.
+        BusError::NotUsable { name: _, reason } => DeviceError::NotUsable(reason),
         other => DeviceError::NotUsable(describe(&other)),
     }
 }

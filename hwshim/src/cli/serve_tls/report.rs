@@ -95,6 +95,10 @@ impl From<LaneStatus> for Accelerator {
 impl Reporter {
     pub(super) fn new(listening: SocketAddr, watch: Watch, router: Router) -> Self {
         let began = SystemClock.now();
+        let meanwhile = match router.status().len() {
+            1 => "this CPU signs",
+            _ => "others sign",
+        };
         Self {
             listening,
             watch,
@@ -103,7 +107,7 @@ impl Reporter {
             last: (began, 0),
             in_trouble: false,
             told_of_mistake: false,
-            usability: Usability::default(),
+            usability: Usability::new(meanwhile),
         }
     }
 
