@@ -67,10 +67,9 @@ impl Site {
     /// A terminator with its certificate, which takes further arguments.
     fn command(&self, backend: SocketAddr) -> Command {
         let identities = std::slice::from_ref(&self.identity);
-        let mut command =
-            serving::command(&program("hwshim"), identities, serving::ANYWHERE, backend);
-        command.arg("--telemetry").arg(self.directory.path());
-        command
+        let directory = self.directory.path();
+        let program = program("hwshim");
+        serving::command(&program, identities, serving::ANYWHERE, backend, directory)
     }
 
     /// One that ends where bytes come back.

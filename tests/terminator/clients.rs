@@ -42,7 +42,8 @@ fn with_both_keys(site: &Site) -> Serving {
     let p256 = site.authority.issue("p256", Key::P256, "second").unwrap();
     let identities = [site.identity.clone(), p256];
     let program = crate::program("hwshim");
-    let command = serving::command(&program, &identities, serving::ANYWHERE, backend);
+    let directory = site.directory.path();
+    let command = serving::command(&program, &identities, serving::ANYWHERE, backend, directory);
     Serving::start(command).unwrap()
 }
 

@@ -611,13 +611,13 @@ fn a_page_that_cannot_be_published_is_told_of_and_costs_no_handshake() {
     let site = Site::new();
     let nowhere = site.directory.path().join("file");
     fs::write(&nowhere, "no directory").unwrap();
-    let mut command = serving::command(
+    let command = serving::command(
         &program("hwshim"),
         std::slice::from_ref(&site.identity),
         ANYWHERE,
         backend::start(Kind::Echo).unwrap(),
+        &nowhere,
     );
-    command.arg("--telemetry").arg(&nowhere);
     let serving = Serving::start(command).unwrap();
     let told = serving
         .wait_for_error("what becomes of them is on no telemetry page")
@@ -633,13 +633,13 @@ fn a_page_that_one_who_drains_still_has_is_published_when_that_has_ended() {
     let address = TcpListener::bind(ANYWHERE).unwrap().local_addr().unwrap();
     let directory = site.directory.path();
     let held = Publisher::create_for_router(directory, &format!("serve-tls:{address}")).unwrap();
-    let mut command = serving::command(
+    let command = serving::command(
         &program("hwshim"),
         std::slice::from_ref(&site.identity),
         &address.to_string(),
         backend::start(Kind::Echo).unwrap(),
+        directory,
     );
-    command.arg("--telemetry").arg(directory);
     let serving = Serving::start(command).unwrap();
     let told = serving
         .wait_for_error("what becomes of them is on no telemetry page")
@@ -701,7 +701,8 @@ fn what_cannot_be_served_says_what_to_do() {
         (&missing, "127.0.0.1:0", "/nowhere/site.pem cannot be read"),
     ] {
         let identities = std::slice::from_ref(identity);
-        let output = serving::command(&program("hwshim"), identities, listen, backend)
+        let directory = site.directory.path();
+        let output = serving::command(&program("hwshim"), identities, listen, backend, directory)
             .output()
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -719,10 +720,11 @@ fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificat
     let card = CardProcess::start(site.directory.path());
     let card = card.address().to_string();
     let backend = backend::start(Kind::Echo).unwrap();
+    let directory = site.directory.path();
     let fails = |identity, listen: &str, cards: &[&str], wanted: &str| {
         let identities = std::slice::from_ref(identity);
-        let mut command = serving::command(&program("hwshim"), identities, listen, backend);
-        command.arg("--telemetry").arg(site.directory.path());
+        let program = program("hwshim");
+        let mut command = serving::command(&program, identities, listen, backend, directory);
         for card in cards {
             command.args(["--card", card]);
         }

@@ -34,16 +34,18 @@ pub(crate) struct Serving {
 /// A port of loopback that is free.
 pub(crate) const ANYWHERE: &str = "127.0.0.1:0";
 
-/// The command line.
+/// The command line. Pages are in the directory `telemetry`, never in the host's.
 pub(crate) fn command(
     program: &Path,
     identities: &[Identity],
     listen: &str,
     backend: SocketAddr,
+    telemetry: &Path,
 ) -> Command {
     let mut command = Command::new(program);
     command.args(["serve-tls", "--json", "--listen", listen, "--to"]);
     command.arg(backend.to_string());
+    command.arg("--telemetry").arg(telemetry);
     for Identity { certificate, key } in identities {
         command.arg("--cert").arg(certificate);
         command.arg("--key").arg(key);

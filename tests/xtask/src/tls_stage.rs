@@ -83,11 +83,14 @@ impl Stage {
     pub(crate) fn terminator(&self, backend: SocketAddr) -> anyhow::Result<Serving> {
         let program: &Path = &self.programs.join("hwshim");
         let identities = std::slice::from_ref(&self.identity);
-        let mut command = serving::command(program, identities, serving::ANYWHERE, backend);
-        command
-            .args(["--always", "--telemetry"])
-            .arg(&self.directory);
-        command.arg("--card");
+        let mut command = serving::command(
+            program,
+            identities,
+            serving::ANYWHERE,
+            backend,
+            &self.directory,
+        );
+        command.args(["--always", "--card"]);
         command.arg(format!("vfio-user:{}", self.socket().display()));
         let serving = Serving::start(command)?;
         serving
