@@ -17,7 +17,7 @@ pub mod live;
 #[cfg(test)]
 mod models;
 
-use crate::clock::Instant;
+use crate::clock::{Clock as _, Instant, SystemClock};
 use card_spec::telemetry::{
     BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION, card_state,
 };
@@ -25,6 +25,7 @@ use rustix::fs::{
     FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, lstat, open, openat,
 };
 use rustix::io::{Errno, pread, pwrite};
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -335,19 +336,53 @@ pub fn is_stale(page: &Page, now: Instant) -> bool {
     published > now || now.since(published) > fresh
 }
 
+/// Whether the process that published `page` has ended: it publishes nothing more, and is not there. One
+/// that publishes from a container is there without being seen.
+#[must_use]
+pub fn has_ended(page: &Page, now: Instant) -> bool {
+    let is_silent = page.card.state.get() == card_state::RELEASED || is_stale(page, now);
+    let began = page.owner.start_time_ticks.get();
+    // One that could not tell when it began is taken for whoever has its number.
+    let is_there =
+        start_time_ticks(page.owner.pid.get()).is_some_and(|it| it == began || began == 0);
+    is_silent && !is_there
+}
+
+/// The process that owns the card at `address` now, by its page in `directory` as far as this user may
+/// read it.
+#[must_use]
+pub fn owner_of(directory: &Path, address: &str, now: Instant) -> Option<u64> {
+    let reader = Reader::open(&directory.join(file_name(address))).ok()?;
+    let page = reader.read().ok()?;
+    let is_released = page.card.state.get() == card_state::RELEASED;
+    (!is_released && !has_ended(&page, now)).then(|| page.owner.pid.get())
+}
+
+/// Start time of a process, a number or `self`, in clock ticks since boot (`proc_pid_stat(5)`, field 22),
+/// if it is there and `/proc` says so.
+pub(crate) fn start_time_ticks(process: impl fmt::Display) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Where pages are unless somebody says otherwise: `/run/hwshim` for root, else a directory of
 /// the user's own.
 #[must_use]
 pub fn default_directory() -> PathBuf {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
-        return PathBuf::from("/run/hwshim");
+        return PathBuf::from(ROOTS_DIRECTORY);
     }
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("hwshim"),
         _ => std::env::temp_dir().join(format!("hwshim-{}", uid.as_raw())),
     }
 }
+
+/// Where root's pages are unless somebody says otherwise.
+pub const ROOTS_DIRECTORY: &str = "/run/hwshim";
 
 /// The pages in `directory`, sorted by name. A directory that does not exist has none.
 ///
@@ -638,6 +673,41 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(publisher.path()), 0o640);
         assert_eq!(mode(&directory) & 0o027, 0);
+    }
+
+    #[test]
+    fn who_publishes_or_is_there_has_not_ended_and_owns_its_card_until_it_lets_go() {
+        const PUBLISHED: u64 = 60_000_000_000;
+        let published = Instant::from_nanos(PUBLISHED);
+        let hour_later = published.plus(Duration::from_secs(3600));
+        let (pid, began) = (
+            u64::from(std::process::id()),
+            start_time_ticks("self").unwrap(),
+        );
+        // No process has the number 0.
+        for (pid, began, state, now, ended) in [
+            (pid, began, card_state::READY, hour_later, false),
+            (pid, 0, card_state::READY, hour_later, false),
+            (pid, began + 1, card_state::READY, hour_later, true),
+            (0, 0, card_state::READY, published, false),
+            (0, 0, card_state::READY, hour_later, true),
+            (0, 0, card_state::RELEASED, published, true),
+            (pid, began, card_state::RELEASED, published, false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut publisher = Publisher::create(directory.path(), "software:ring").unwrap();
+            let mut page = Page::new();
+            page.owner.pid = pid.into();
+            page.owner.start_time_ticks = began.into();
+            page.owner.published_at_ns = PUBLISHED.into();
+            page.card.state = state.into();
+            publisher.publish(&page).unwrap();
+            assert_eq!(has_ended(&page, now), ended, "{pid} {began} {state}");
+            let owns = !ended && state != card_state::RELEASED;
+            let owner = owner_of(directory.path(), "software:ring", now);
+            assert_eq!(owner, owns.then_some(pid), "{pid} {began} {state}");
+            assert_eq!(owner_of(directory.path(), "software:x", now), None);
+        }
     }
 
     #[test]

@@ -743,12 +743,43 @@ fn a_start_that_fails_lets_go_of_its_cards_and_touches_none_for_a_bad_certificat
         let says = ["address", "state"].map(|name| page[name].as_str().unwrap());
         assert_eq!(says, [&*card, "released"], "{of}: {page}");
     };
-    fails(&site.identity, ANYWHERE, &[&card, &card], "cannot be owned");
+    // Its page would come before that of the other, of which there is to be only one.
+    let owned = "vfio-user:/nowhere/owned.sock";
+    let owner = Publisher::create(directory, owned).unwrap();
+    let owned_page = owner.path().to_owned();
+    fails(&site.identity, ANYWHERE, &[&card, owned], "cannot be owned");
+    drop(owner);
+    fs::remove_file(owned_page).unwrap();
     released("one that had no owner yet");
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     fails(&site.identity, &taken, &[&card], "another server listens");
     released("one that had an owner");
+}
+
+#[test]
+fn a_card_named_twice_and_keys_that_do_not_pair_up_are_misuse_and_nothing_is_touched() {
+    let site = Site::new();
+    let card = "vfio-user:/nowhere/card.sock";
+    let key = site.identity.key.to_str().unwrap();
+    for (arguments, wanted) in [
+        (
+            ["--card", card, "--card", card],
+            "is accelerator 1 and accelerator 2; name it once",
+        ),
+        (
+            ["--key", key, "--key", key],
+            "--cert is there 1 times and --key 3 times",
+        ),
+    ] {
+        let mut command = site.command(backend::start(Kind::Echo).unwrap());
+        let output = command.args(arguments).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(wanted), "{errors}");
+        assert!(errors.contains("Usage: hwshim serve-tls"), "{errors}");
+    }
+    assert_eq!(all_stats(&site)["cards"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -13,7 +13,6 @@ mod raw;
 mod tls;
 
 use super::output::{Failure, Output};
-use hwshim::address::Address;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, File};
@@ -59,23 +58,6 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         return tls::run(args, output);
     }
     raw::run(&args.raw, output)
-}
-
-/// Refuses `accelerators` of the subcommand at `path` if one is there twice: they are told apart by
-/// address, and one card cannot be compared with itself.
-fn each_once(accelerators: &[Address], path: &[&str]) -> Result<(), Failure> {
-    for (index, address) in accelerators.iter().enumerate() {
-        if let Some(first) = accelerators[..index].iter().position(|it| it == address) {
-            let (first, second) = (first + 1, index + 1);
-            return Err(super::misuse(
-                path,
-                format_args!(
-                    "{address} is accelerator {first} and accelerator {second}; name it once"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Where `--html` wants a page, found to be possible before anything is measured.

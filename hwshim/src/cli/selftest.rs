@@ -4,7 +4,7 @@
 
 use super::crypto_mb::CryptoMb;
 use super::output::{Cell, Failure, Output, Style, Table};
-use super::serve;
+use super::{not_owned, serve};
 use hwshim::accelerator::{
     Accelerator, Algorithm, Completion, DeviceError, DeviceMisbehaved, Request, RequestId,
 };
@@ -61,6 +61,7 @@ struct Report {
 /// Runs the tests.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     args.crypto_mb.check()?;
+    not_owned(std::slice::from_ref(&args.address))?;
     let mut accelerator = open(&args.address, &args.crypto_mb)?;
     let mut lines = Vec::new();
     let mut rsa_works = false;
@@ -125,7 +126,7 @@ fn open(address: &Address, crypto_mb: &CryptoMb) -> Result<Box<dyn Accelerator>,
 pub(super) fn hint(address: &Address) -> &'static str {
     match address {
         Address::VfioUser(_) => {
-            "see that its server runs, and what that says; a simulated card is: firmware-sim run --socket PATH"
+            "see that its server runs, what that says, and that no other process has the card; a simulated card is: firmware-sim run --socket PATH"
         }
         _ => "see how it can be used with: hwshim list",
     }

@@ -13,6 +13,7 @@ use super::output::{Failure, Output, with_causes};
 use super::serve::{LIMITS, no_signals, no_voice, positive_duration};
 use super::usable::News;
 use super::verifying::Verifying;
+use super::{each_once, misuse};
 use cards::Cards;
 use hwshim::address::Address;
 use hwshim::clock::{Clock as _, SystemClock};
@@ -132,6 +133,7 @@ pub(crate) struct Args {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let files = files(args)?;
+    each_once(&args.cards, &["serve-tls"])?;
     let protocols = protocols(&args.alpn)?;
     make_room(args.connections_max)?;
     args.crypto_mb.check()?;
@@ -229,11 +231,13 @@ fn files(args: &Args) -> Result<Vec<Files>, Failure> {
     let (certificates, keys) = (&args.certificates, &args.keys);
     if certificates.len() != keys.len() {
         let (certificates, keys) = (certificates.len(), keys.len());
-        return Err(Failure::new(
-            "certificates and keys do not pair up",
-            format!("{certificates} times --cert, {keys} times --key"),
-        )
-        .hint("give each --cert FILE its --key FILE, in the same order"));
+        return Err(misuse(
+            &["serve-tls"],
+            format_args!(
+                "--cert is there {certificates} times and --key {keys} times; give each --cert FILE \
+                 its --key FILE, in the same order"
+            ),
+        ));
     }
     let pair = |(certificate, key): (&PathBuf, &PathBuf)| Files {
         certificate: certificate.clone(),

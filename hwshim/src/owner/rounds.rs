@@ -44,7 +44,7 @@ impl<'a> Identity<'a> {
         Self {
             address,
             pid: std::process::id(),
-            start_time_ticks: own_start_time_ticks(),
+            start_time_ticks: crate::telemetry::start_time_ticks("self").unwrap_or(0),
         }
     }
 }
@@ -361,19 +361,6 @@ fn check_result_of(end: CheckEnd) -> u64 {
         Some(code) if code.starts_with("status-") => check_result::FAILED,
         Some(_) => check_result::MISBEHAVED,
     }
-}
-
-/// Start time of this process in clock ticks since boot (`proc_pid_stat(5)`, field 22), or 0 if
-/// `/proc` does not say.
-fn own_start_time_ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses and may contain anything.
-    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-    fields
-        .split_ascii_whitespace()
-        .nth(19)
-        .and_then(|ticks| ticks.parse().ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

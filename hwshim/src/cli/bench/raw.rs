@@ -10,10 +10,10 @@ mod page;
 mod report;
 
 use super::machine::Machine;
-use super::{PageFile, WINDOW_MIN, distinct, each_once, hand_over, progress_bar};
+use super::{PageFile, WINDOW_MIN, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
-use crate::cli::serve;
+use crate::cli::{each_once, not_owned, serve};
 use contender::Contender;
 use hwshim::accelerator::{Operation, Secret};
 use hwshim::address::Address;
@@ -191,6 +191,7 @@ const WINDOWS: u32 = 10;
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     each_once(&args.accelerators, &["bench"])?;
+    not_owned(&args.accelerators)?;
     args.crypto_mb.check()?;
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;

@@ -19,11 +19,11 @@ mod report;
 mod window;
 
 use super::machine::Machine;
-use super::{PageFile, WINDOW_MIN, distinct, each_once, hand_over, progress_bar};
+use super::{PageFile, WINDOW_MIN, distinct, hand_over, progress_bar};
 use crate::cli::crypto_mb::CryptoMb;
 use crate::cli::output::{Failure, Output};
-use crate::cli::serve;
 use crate::cli::verifying::{self, Verifying};
+use crate::cli::{each_once, not_owned, serve};
 use client::Clients;
 use contender::{Bench, Chosen, Library};
 use hwshim::address::Address;
@@ -181,6 +181,7 @@ struct Case {
 /// Measures.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     each_once(&args.accelerators, &["bench", "tls"])?;
+    not_owned(&args.accelerators)?;
     let machine = Machine::look();
     let file = args.html.as_deref().map(PageFile::look).transpose()?;
     args.crypto_mb.check()?;
