@@ -335,6 +335,42 @@ fn an_owner_tells_of_a_card_that_was_killed_and_of_its_return() {
 }
 
 #[test]
+fn a_card_is_forgotten_when_nobody_owns_it_any_more_and_not_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let telemetry = directory.path().join("telemetry");
+    let typo = "vfio-user:/nowhere/card.sok";
+    let stats = |arguments: &[&str]| {
+        let mut command = hwshim();
+        command.args(["stats", "--telemetry"]).arg(&telemetry);
+        command.args(arguments).output().unwrap()
+    };
+    let forget = || stats(&["--forget", typo]);
+    let refused = |why: &str| {
+        let output = forget();
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.contains(why) && text.contains("hint: "), "{text}");
+    };
+    refused("does not exist");
+    let mut owner = Owner::start(typo, &telemetry);
+    let id = owner.0.id();
+    wait_for_stats(&telemetry, |card| card["owner_pid"] == id);
+    refused(&format!("stop its owner first, process {id}"));
+    owner.0.kill().unwrap();
+    owner.0.wait().unwrap();
+    wait_for_stats(&telemetry, |card| card["stale"] == true);
+    let text = String::from_utf8(stats(&[]).stdout).unwrap();
+    let command = format!(
+        "hwshim stats --telemetry {} --forget {typo}",
+        telemetry.display()
+    );
+    assert!(text.contains(&command), "{text}");
+    let said = String::from_utf8(forget().stdout).unwrap();
+    assert!(said.starts_with(&format!("{typo} is forgotten")), "{said}");
+    assert_eq!(json(&stats(&["--json"]))["cards"], serde_json::json!([]));
+}
+
+#[test]
 fn without_an_owner_stats_says_how_to_become_one() {
     let directory = tempfile::tempdir().unwrap();
     let output = hwshim()

@@ -22,9 +22,11 @@ use card_spec::telemetry::{
     BODY_OFFSET, FILE_EXTENSION, PAGE_LEN, Page, PageError, ROUTER_FILE_EXTENSION, card_state,
 };
 use rustix::fs::{
-    FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, lstat, open, openat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, lstat, open,
+    openat, statat, unlinkat,
 };
 use rustix::io::{Errno, pread, pwrite};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -100,13 +102,16 @@ impl Publisher {
         Self::create_file(directory, file_name(address))
     }
 
-    /// The same for a router without a card, which calls itself `name`.
+    /// The same for a router without a card, which calls itself `name`. What routers left that have
+    /// ended is removed, where this user may: who comes next has another name, and takes no page over.
     ///
     /// # Errors
     ///
     /// See [`PublishError`].
     pub fn create_for_router(directory: &Path, name: &str) -> Result<Self, PublishError> {
-        Self::create_file(directory, file_name_with(name, ROUTER_FILE_EXTENSION))
+        let created = Self::create_file(directory, file_name_with(name, ROUTER_FILE_EXTENSION))?;
+        remove_ended_routers(&created.directory, directory);
+        Ok(created)
     }
 
     fn create_file(directory: &Path, name: String) -> Result<Self, PublishError> {
@@ -115,12 +120,18 @@ impl Publisher {
         let os = |action| os_error(action, &path);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
-        // In the directory that was looked at, even if another now stands under its name.
-        let file = openat(&directory_fd, &name, flags, mode).map_err(os("created"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(PublishError::Owned { path }),
-            other => other.map_err(os("locked"))?,
-        }
+        let file = loop {
+            // In the directory that was looked at, even if another now stands under its name.
+            let file = openat(&directory_fd, &name, flags, mode).map_err(os("created"))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(PublishError::Owned { path }),
+                other => other.map_err(os("locked"))?,
+            }
+            // Removed before it was locked, nobody would find it.
+            if is_at(&directory_fd, &name, &file).map_err(os("looked at"))? {
+                break file;
+            }
+        };
         fchmod(&file, mode).map_err(os("given its permissions"))?;
         // A page left by an earlier owner is overwritten whole, its header included. It is not
         // truncated first, so that a reader never finds it short.
@@ -365,6 +376,96 @@ pub(crate) fn start_time_ticks(process: impl fmt::Display) -> Option<u64> {
     // The second field is the program's name in parentheses and may contain anything.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// A page could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForgetError {
+    /// There is none.
+    #[error("{} does not exist", path.display())]
+    Absent {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The card is owned.
+    #[error("{} is published by a process that is there", path.display())]
+    Owned {
+        /// The page.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("{} could not be removed", path.display())]
+    Os {
+        /// The page.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Removes the page of the card at `address` from `directory`, and the socket of its owner, if that does
+/// not publish any more.
+///
+/// # Errors
+///
+/// See [`ForgetError`].
+pub fn forget(directory: &Path, address: &str) -> Result<(), ForgetError> {
+    let name = file_name(address);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let removed = open(directory, flags, Mode::empty()).and_then(|directory| {
+        let _locked = lock_unowned(&directory, name.as_ref())?;
+        // Before the page: whoever owns the card next waits for that, and listens on a socket of its own.
+        let _ = unlinkat(&directory, live::socket_name(address), AtFlags::empty());
+        unlinkat(&directory, &name, AtFlags::empty())
+    });
+    let path = directory.join(&name);
+    removed.map_err(|errno| match errno {
+        Errno::NOENT => ForgetError::Absent { path },
+        Errno::WOULDBLOCK => ForgetError::Owned { path },
+        errno => ForgetError::Os {
+            path,
+            source: errno.into(),
+        },
+    })
+}
+
+/// Removes the pages of routers that have ended. What cannot be listed, read or removed stays.
+fn remove_ended_routers(directory: &OwnedFd, path: &Path) {
+    let now = SystemClock.now();
+    for page in router_pages(path).unwrap_or_default() {
+        let read = Reader::open(&page).and_then(|reader| reader.read());
+        if let (Ok(read), Some(name)) = (read, page.file_name())
+            && has_ended(&read, now)
+            && let Ok(_locked) = lock_unowned(directory, name)
+        {
+            let _ = unlinkat(directory, name, AtFlags::empty());
+        }
+    }
+}
+
+/// The page `name`, if nobody publishes it, nor can while it is held: `WOULDBLOCK` if somebody does.
+fn lock_unowned(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    // NONBLOCK: opening a FIFO that somebody put here must not hang.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = openat(directory, name, flags, Mode::empty())?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    // Another's, if it was removed and made anew before it was locked.
+    match is_at(directory, name, &file)? {
+        true => Ok(file),
+        false => Err(Errno::WOULDBLOCK),
+    }
+}
+
+/// Whether `file` is what stands under `name`.
+fn is_at(directory: &OwnedFd, name: impl rustix::path::Arg, file: &OwnedFd) -> Result<bool, Errno> {
+    let there = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    let held = fstat(file)?;
+    Ok((there.st_dev, there.st_ino) == (held.st_dev, held.st_ino))
 }
 
 /// Where pages are unless somebody says otherwise: `/run/hwshim` for root, else a directory of
@@ -673,6 +774,84 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(publisher.path()), 0o640);
         assert_eq!(mode(&directory) & 0o027, 0);
+    }
+
+    /// What a process left that has ended, in an orderly way or not.
+    fn leave(mut publisher: Publisher, state: u64) -> PathBuf {
+        let mut page = Page::new();
+        page.card.state = state.into();
+        publisher.publish(&page).unwrap();
+        publisher.path().to_owned()
+    }
+
+    #[test]
+    fn what_ended_routers_left_goes_with_the_next_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let router = |name| Publisher::create_for_router(directory.path(), name).unwrap();
+        let card = Publisher::create(directory.path(), "software:ring").unwrap();
+        let card = leave(card, card_state::RELEASED);
+        // Published by nobody who is seen, yet held: by one in a container, say.
+        let held = router("held");
+        let mut living = router("living");
+        let mut page = Page::new();
+        page.card.state = card_state::RELEASED.into();
+        page.owner.pid = u64::from(std::process::id()).into();
+        page.owner.start_time_ticks = start_time_ticks("self").unwrap().into();
+        living.publish(&page).unwrap();
+        let living = living.path().to_owned();
+        let killed = leave(router("killed"), card_state::NONE);
+        let ended = leave(router("ended"), card_state::RELEASED);
+        assert!(!killed.exists(), "it was there when the next came");
+        let next = router("next");
+        assert!(!ended.exists());
+        for stays in [&card, &living, held.path(), next.path()] {
+            assert!(stays.exists(), "{}", stays.display());
+        }
+    }
+
+    #[test]
+    fn whoever_publishes_is_found_whatever_is_removed_meanwhile() {
+        let directory = tempfile::tempdir().unwrap();
+        let publish = || match Publisher::create_for_router(directory.path(), "same") {
+            Ok(publisher) => {
+                let name = publisher.path().file_name().unwrap();
+                assert!(is_at(&publisher.directory, name, &publisher.file).unwrap());
+                leave(publisher, card_state::RELEASED);
+            }
+            Err(PublishError::Owned { .. }) => {}
+            Err(error) => panic!("{error}"),
+        };
+        std::thread::scope(|scope| {
+            for name in ["one", "other"] {
+                let remove = move |directory: &Path| {
+                    for _ in 0..1_000 {
+                        drop(Publisher::create_for_router(directory, name));
+                    }
+                };
+                let directory = directory.path();
+                scope.spawn(move || remove(directory));
+            }
+            for _ in 0..1_000 {
+                publish();
+            }
+        });
+    }
+
+    #[test]
+    fn a_card_is_forgotten_with_the_socket_of_its_owner_unless_that_is_there() {
+        let (directory, address) = (tempfile::tempdir().unwrap(), "software:ring");
+        let forget = || forget(directory.path(), address);
+        assert!(matches!(forget(), Err(ForgetError::Absent { .. })));
+        let owner = Publisher::create(directory.path(), address).unwrap();
+        let other = Publisher::create(directory.path(), "software:multi-buffer").unwrap();
+        let socket = directory.path().join(live::socket_name(address));
+        std::fs::write(&socket, "").unwrap();
+        assert!(matches!(forget(), Err(ForgetError::Owned { .. })));
+        assert!(socket.exists() && owner.path().exists());
+        leave(owner, card_state::READY);
+        forget().unwrap();
+        assert!(!socket.exists());
+        assert_eq!(pages(directory.path()).unwrap(), [other.path()]);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::backend::{self, Kind};
 use crate::common::{CardProcess, program};
 use crate::serving::{ANYWHERE, Serving};
 use crate::{Site, load, serving};
-use hwshim::telemetry::{Publisher, file_name};
+use card_spec::telemetry::card_state;
+use hwshim::telemetry::{Publisher, Reader, file_name, router_pages};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -597,12 +598,22 @@ fn what_it_does_without_a_card_is_on_the_page_of_a_router_that_has_none() {
         send(&serving, Signal::TERM);
         let (status, errors) = serving.end().unwrap();
         assert_eq!(status.code(), Some(0), "{errors}");
+        // Its page stays, for whoever looks there, until the next router comes; it is nobody's.
+        let pages = router_pages(site.directory.path()).unwrap();
+        let last = Reader::open(&pages[0])
+            .and_then(|page| page.read())
+            .unwrap();
+        assert_eq!(last.card.state.get(), card_state::RELEASED);
+        assert_eq!(last.tls.connections.active.get(), 0);
         let last = all_stats(&site);
-        assert_eq!(last["routers"][0]["ended"], true, "{last}");
-        assert_eq!(
-            last["routers"][0]["tls"]["connections"]["active"], 0,
-            "{last}"
-        );
+        assert_eq!(last["routers"].as_array().map(Vec::len), Some(0), "{last}");
+        let next = site.before_echo(arguments);
+        let is_replaced = (0..100).any(|_| {
+            pause(Duration::from_millis(100));
+            let name = format!("serve-tls:{}", next.address);
+            !pages[0].exists() && all_stats(&site)["routers"][0]["name"] == *name
+        });
+        assert!(is_replaced, "{}", all_stats(&site));
     }
 }
 

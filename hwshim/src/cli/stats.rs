@@ -5,8 +5,9 @@
 use super::output::{Cell, Failure, Output, Style, Table};
 use card_spec::health::Summary;
 use card_spec::telemetry::{self as telemetry_page, Page, breaker_state, card_state, check_result};
+use hwshim::address::Address;
 use hwshim::clock::{Clock, Instant, SystemClock};
-use hwshim::telemetry::{self, ReadError, Reader};
+use hwshim::telemetry::{self, ForgetError, ReadError, Reader};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io;
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 const ROOTS: &str = "/run/hwshim";
 
 /// Show the telemetry pages of this host: state, breaker and counters of each owned card.
+///
+/// A card that was let go of, or whose owner has ended, stays until it is owned again or forgotten
+/// (--forget). A router without a card is shown as long as its process is there.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory of the telemetry pages [default: /run/hwshim for root, else one of the user's own]
@@ -25,6 +29,9 @@ pub(crate) struct Args {
     /// Print one JSON document for programs.
     #[arg(long)]
     json: bool,
+    /// Remove the page of a card that nobody owns any more, as of a mistyped address; refused if it is owned
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "json")]
+    forget: Option<Address>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +50,8 @@ struct CardStats {
     /// Nobody publishes the page any more: what it says was so when it was published.
     stale: bool,
     owner_pid: u64,
+    /// It publishes nothing more, and its process is not there.
+    owner_ended: bool,
     /// Time since the page was published, in milliseconds.
     age_ms: u64,
     breaker: &'static str,
@@ -153,6 +162,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .telemetry
         .clone()
         .unwrap_or_else(telemetry::default_directory);
+    if let Some(card) = &args.forget {
+        return forget(card, &directory, output);
+    }
     let unreadable = |error| {
         let whose = whose(&directory, &error);
         Failure::new(
@@ -179,6 +191,8 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     }
     for path in &routers {
         match Reader::open(path).and_then(|reader| reader.read()) {
+            // It is nobody's, and there is no card whose owner it could have been.
+            Ok(page) if telemetry::has_ended(&page, SystemClock.now()) => {}
             Ok(page) => document
                 .routers
                 .push(RouterStats::new(&page, SystemClock.now())),
@@ -188,42 +202,40 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if args.json {
         return output.json(&document);
     }
-    print(&document, &directory, output)?;
-    let nothing = document.cards.is_empty() && document.routers.is_empty();
-    let roots = Path::new(ROOTS);
-    if nothing && args.telemetry.is_none() && directory != roots && roots.exists() {
-        output.line(format_args!(
-            "Those of root are shown by: hwshim stats --telemetry {ROOTS}"
-        ))?;
-    }
-    Ok(())
+use hwshim::telemetry::{self, ForgetError, ReadError, Reader};
 }
 
-/// Why a page could not be read, and who could.
-fn problem(error: &ReadError) -> String {
-    match error {
-        ReadError::Unreadable { path, source } => {
-            format!("{error}{}: {source}", whose(path, source))
-        }
-        _ => error.to_string(),
-    }
+/// Removes the page of a card that has no owner.
+fn forget(card: &Address, directory: &Path, output: &mut Output) -> Result<(), Failure> {
+    let name = card.to_string();
+    telemetry::forget(directory, &name).map_err(|error| {
+        let hint = match &error {
+            ForgetError::Absent { .. } => {
+                "write the address as hwshim stats shows it, and name its directory with --telemetry DIR"
+                    .to_owned()
+            }
+            ForgetError::Owned { .. } => {
+                match telemetry::owner_of(directory, &name, SystemClock.now()) {
+                    Some(pid) => format!("stop its owner first, process {pid}"),
+                    None => "stop its owner first".to_owned(),
+                }
+            }
+            _ => "run as the user who may write there".to_owned(),
+        };
+        Failure::new(format!("{name} cannot be forgotten"), error).hint(hint)
+    })?;
+    output.line(format_args!(
+        "{name} is forgotten: its page was removed from {}",
+        directory.display()
+    ))
 }
 
-/// Whose a file is, if this user may not read it.
-fn whose(path: &Path, error: &io::Error) -> String {
-    let denied = error.kind() == io::ErrorKind::PermissionDenied;
-    let found = path.metadata().ok().filter(|_| denied);
-    found.map_or_else(String::new, |found| {
-        format!(
-            " (it belongs to user {} and group {}, with mode {:04o})",
-            found.uid(),
-            found.gid(),
-            found.mode() & 0o7777
-        )
-    })
-}
-
-fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(), Failure> {
+fn print(
+    document: &Document,
+    named: Option<&Path>,
+    directory: &Path,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let Document {
         cards,
         routers,
@@ -231,10 +243,10 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
         ..
     } = document;
     if !cards.is_empty() {
-        print_cards(cards, output)?;
+        print_cards(cards, named, output)?;
     } else if problems.is_empty() {
         let why = match routers.is_empty() {
-            true => format!(": there is no telemetry page in {}", directory.display()),
+            true => format!(": there is no page of one in {}", directory.display()),
             false => String::new(),
         };
         output.line(format_args!("No card is owned on this host{why}."))?;
@@ -249,7 +261,11 @@ fn print(document: &Document, directory: &Path, output: &mut Output) -> Result<(
     Ok(())
 }
 
-fn print_cards(cards: &[CardStats], output: &mut Output) -> Result<(), Failure> {
+fn print_cards(
+    cards: &[CardStats],
+    named: Option<&Path>,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let header = [
         "CARD", "STATE", "AGE", "BREAKER", "BY CARD", "SOFTWARE", "REFUSED", "CHECKS",
     ];
@@ -273,6 +289,12 @@ fn print_cards(cards: &[CardStats], output: &mut Output) -> Result<(), Failure> 
     output.table(&table)?;
     let mut owners = BTreeSet::new();
     for card in cards {
+        if let Some(left) = describe_left(card) {
+            output.note(&format!("{}: ", card.address), &left)?;
+        }
+        if let Some(command) = forgetting(card, named) {
+            output.line(format_args!("Own it again, or forget it with: {command}"))?;
+        }
         if let Some(health) = &card.health {
             let lead = format!("{}: ", card.address);
             output.note(&lead, &describe(health))?;
@@ -288,6 +310,27 @@ fn print_cards(cards: &[CardStats], output: &mut Output) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// What became of a card's owner, if it publishes no more.
+fn describe_left(card: &CardStats) -> Option<String> {
+    let pid = card.owner_pid;
+    match (card.stale, card.owner_ended) {
+        (true, false) => Some(format!(
+            "its owner, process {pid}, is there and publishes nothing: it is stopped, or starved"
+        )),
+        (true, true) => Some(format!(
+            "its owner, process {pid}, has ended and did not let go of it"
+        )),
+        (false, _) => (card.state == RELEASED).then(|| format!("process {pid} has let go of it")),
+    }
+}
+
+/// The command that forgets a card, if that is nobody's; on a line of its own, to be copied.
+fn forgetting(card: &CardStats, named: Option<&Path>) -> Option<String> {
+    let is_owned = card.state != RELEASED && !(card.stale && card.owner_ended);
+    let directory = named.map_or_else(String::new, |it| format!(" --telemetry {}", it.display()));
+    (!is_owned).then(|| format!("hwshim stats{directory} --forget {}", card.address))
 }
 
 fn describe(health: &Health) -> String {
@@ -387,6 +430,7 @@ impl CardStats {
             state: state_name(card.state.get()),
             stale: telemetry::is_stale(page, now),
             owner_pid: owner.pid.get(),
+            owner_ended: telemetry::has_ended(page, now),
             age_ms: age_ms(page, now),
             breaker: match breaker.state.get() {
                 breaker_state::CLOSED => "closed",
@@ -636,6 +680,52 @@ mod tests {
             assert!(told.starts_with(&wanted), "{told}");
             let signed = "4 signatures given to accelerators, 3 made by the CPU at once";
             assert!(told.contains(signed), "{told}");
+        }
+    }
+
+    #[test]
+    fn of_a_card_whose_owner_publishes_no_more_it_says_what_became_of_that_and_what_to_do() {
+        let hour = Duration::from_secs(3600);
+        let this = std::process::id();
+        for (state, age, pid, became, is_forgotten) in [
+            (card_state::READY, Duration::ZERO, this, "", false),
+            (
+                card_state::READY,
+                hour,
+                this,
+                "is there and publishes nothing",
+                false,
+            ),
+            (
+                card_state::READY,
+                hour,
+                0,
+                "has ended and did not let go of it",
+                true,
+            ),
+            (
+                card_state::RELEASED,
+                hour,
+                0,
+                "process 0 has let go of it",
+                true,
+            ),
+        ] {
+            let mut page = Page::new();
+            page.owner.address = telemetry_page::padded("pci:0000:3b:00.0");
+            page.owner.pid = u64::from(pid).into();
+            page.owner.published_at_ns = PUBLISHED.into();
+            page.card.state = state.into();
+            let card = CardStats::new(&page, Instant::from_nanos(PUBLISHED).plus(age));
+            let told = describe_left(&card).unwrap_or_default();
+            assert!(told.contains(became), "{told}");
+            assert_eq!(told.is_empty(), became.is_empty(), "{told}");
+            let command = "hwshim stats --telemetry /pages --forget pci:0000:3b:00.0";
+            let command = is_forgotten.then_some(command);
+            assert_eq!(
+                forgetting(&card, Some(Path::new("/pages"))).as_deref(),
+                command
+            );
         }
     }
 
