@@ -231,7 +231,8 @@ fn nearest(text: &str) -> Option<String> {
     if let Ok(bdf) = text.parse::<Bdf>() {
         return Some(Address::Pci(bdf).to_string());
     }
-    if text.starts_with('/') {
+    let before_colon = text.split(':').next().unwrap_or_default();
+    if before_colon.contains('/') || before_colon.ends_with(".sock") {
         return Some(format!("{VFIO_USER}:{text}"));
     }
     if text == SOFTWARE {
@@ -296,6 +297,9 @@ mod tests {
             ("3b:00.0", "pci:0000:3b:00.0"),
             ("PCI:3b:00.0", "pci:3b:00.0"),
             ("/run/card.sock", "vfio-user:/run/card.sock"),
+            ("./card.sock", "vfio-user:./card.sock"),
+            ("run/with:colon", "vfio-user:run/with:colon"),
+            ("card.sock", "vfio-user:card.sock"),
             ("vfiouser:/run/card.sock", "vfio-user:/run/card.sock"),
             ("vfio_user:/run/card.sock", "vfio-user:/run/card.sock"),
             ("ring", "software:ring"),

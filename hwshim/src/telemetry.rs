@@ -91,9 +91,9 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    /// Creates `directory` if need be (mode 0750) and the page in it (mode 0640). A directory that
-    /// is there must be this user's, or root's and not writable by everybody: the default one may
-    /// be in `/tmp`, where anybody can have made it.
+    /// Creates `directory` if need be (mode 0750), not those above it, and the page in it (mode 0640). A
+    /// directory that is there must be this user's, or root's and not writable by everybody: the default
+    /// one may be in `/tmp`, where anybody can have made it.
     ///
     /// # Errors
     ///
@@ -544,18 +544,20 @@ fn file_name_with(address: &str, extension: &str) -> String {
     format!("{safe}-{hash:08x}.{extension}")
 }
 
-/// Opens `directory`, created if need be, if what is published there can be believed.
+/// Opens `directory`, created if need be, if what is published there can be believed. Those above it are
+/// not created: a path with a mistake in it would be.
 fn open_directory(directory: &Path) -> Result<OwnedFd, PublishError> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .map_err(|source| PublishError::Os {
-            action: "created",
-            path: directory.to_owned(),
-            source,
-        })?;
+    match std::fs::DirBuilder::new().mode(0o750).create(directory) {
+        Err(source) if !directory.is_dir() => {
+            return Err(PublishError::Os {
+                action: "created",
+                path: directory.to_owned(),
+                source,
+            });
+        }
+        _ => {}
+    }
     let user = rustix::process::geteuid().as_raw();
     let untrusted = |status: &Stat| PublishError::Untrusted {
         path: directory.to_owned(),
@@ -769,11 +771,20 @@ mod tests {
     fn a_page_is_created_for_its_owner_and_group() {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
-        let directory = parent.path().join("new/telemetry");
+        let directory = parent.path().join("telemetry");
         let publisher = Publisher::create(&directory, "software:ring").unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(publisher.path()), 0o640);
         assert_eq!(mode(&directory) & 0o027, 0);
+    }
+
+    #[test]
+    fn of_a_directory_for_pages_only_the_last_level_is_created() {
+        let parent = tempfile::tempdir().unwrap();
+        let refused = Publisher::create(&parent.path().join("x/y"), "software:ring").unwrap_err();
+        assert!(refused.to_string().ends_with("x/y could not be created"));
+        assert!(!parent.path().join("x").exists());
+        Publisher::create(&parent.path().join("x"), "software:ring").unwrap();
     }
 
     /// What a process left that has ended, in an orderly way or not.

@@ -229,3 +229,22 @@ fn each_reason_why_its_card_is_not_used_is_told_once_and_that_it_is_owned_when_i
     let owning = format!("hwshim: owning {address}, ");
     assert!(output.stdout.starts_with(owning.as_bytes()));
 }
+
+#[test]
+fn a_directory_far_from_any_that_is_there_is_not_made() {
+    let stage = Stage::new();
+    let far = stage.0.path().join("x/y");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hwshim"));
+    command
+        .args(["serve", "--card", CARD, "--telemetry"])
+        .arg(&far);
+    let refused = command.output().unwrap();
+    assert_says(
+        &refused,
+        &[
+            "could not be created",
+            "hint: make the directory above it first",
+        ],
+    );
+    assert!(!stage.0.path().join("x").exists());
+}

@@ -976,6 +976,12 @@ mod tests {
         assert!(connect().to_string().contains("no such socket"));
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(connect().to_string().contains("nobody listens"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert!(connect().to_string().contains("it is no socket"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(connect().to_string().contains("it is no socket"));
     }
 
     #[test]

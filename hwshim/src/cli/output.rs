@@ -79,6 +79,19 @@ impl Output {
             .is_none_or(|width| table.widths(None).total() <= width)
     }
 
+    /// Leaves out columns of `table` from the right, down to `least`, until it has room, and says which.
+    pub(crate) fn make_room(&self, table: &mut Table, least: usize) -> Vec<String> {
+        let mut left_out = Vec::new();
+        while table.header.len() > least && !self.has_room_for(table) {
+            left_out.extend(table.header.pop().map(|cell| cell.text));
+            table.rows.iter_mut().for_each(|row| {
+                row.pop();
+            });
+        }
+        left_out.reverse();
+        left_out
+    }
+
     /// Prints a table.
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), Failure> {
         let Widths(widths) = table.widths(self.terminal_width);
@@ -422,6 +435,16 @@ mod tests {
         assert_eq!(widths(Some(10)), [7, 4, 3]);
         assert_eq!(shorten("a card with a long name", 8), "a card …");
         assert_eq!(shorten("ünïcödé", 7), "ünïcödé");
+    }
+
+    #[test]
+    fn columns_on_the_right_are_left_out_until_there_is_room() {
+        for (width, kept) in [(None, 3), (Some(37), 3), (Some(36), 2), (Some(10), 1)] {
+            let mut table = table();
+            let left_out = Output::to(io::sink(), width).make_room(&mut table, 1);
+            assert_eq!(left_out, ["ADDRESS", "CARD", "USE"][kept..], "{width:?}");
+            assert_eq!((table.header.len(), table.rows[0].len()), (kept, kept));
+        }
     }
 
     #[test]

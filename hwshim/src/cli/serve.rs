@@ -96,6 +96,9 @@ pub(super) fn page_hint(error: &PublishError) -> &'static str {
         }
         PublishError::Os { source, .. } => match Errno::from_io_error(source) {
             Some(Errno::MFILE | Errno::NFILE) => LIMITS,
+            Some(Errno::NOENT) => {
+                "make the directory above it first (mkdir -p), or choose another with --telemetry DIR"
+            }
             Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
                 "make room there, or choose another directory with --telemetry DIR"
             }

@@ -266,10 +266,12 @@ fn print_cards(
     named: Option<&Path>,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    /// Which card it is, and how it is.
+    const COLUMNS_MIN: usize = 2;
     let header = [
         "CARD", "STATE", "AGE", "BREAKER", "BY CARD", "SOFTWARE", "REFUSED", "CHECKS",
     ];
-    let mut table = Table::new(&header, 0);
+    let mut table = Table::rigid(&header);
     for card in cards {
         table.push(vec![
             card.address.clone().into(),
@@ -286,7 +288,15 @@ fn print_cards(
             format!("{}/{}", card.checks.passed, card.checks.started).into(),
         ]);
     }
+    let left_out = output.make_room(&mut table, COLUMNS_MIN);
     output.table(&table)?;
+    if !left_out.is_empty() {
+        let titles = left_out.join(", ");
+        output.note(
+            "",
+            &format!("Without {titles}: a wider terminal has room for them."),
+        )?;
+    }
     let mut owners = BTreeSet::new();
     for card in cards {
         if let Some(left) = describe_left(card) {
@@ -727,6 +737,37 @@ mod tests {
                 command
             );
         }
+    }
+
+    #[test]
+    fn addresses_are_whole_on_a_narrow_terminal() {
+        let cards = [
+            "vfio-user:/run/cards/first.sock",
+            "vfio-user:/run/cards/second.sock",
+        ];
+        let cards = cards.map(|address| {
+            let mut page = Page::new();
+            page.owner.address = telemetry_page::padded(address);
+            page.owner.published_at_ns = PUBLISHED.into();
+            CardStats::new(&page, Instant::from_nanos(PUBLISHED))
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output");
+        let mut output = Output::to(std::fs::File::create(&path).unwrap(), Some(60));
+        print_cards(&cards, None, &mut output).unwrap();
+        output.finish().unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        for card in &cards {
+            assert!(text.contains(&card.address), "{text}");
+        }
+        assert!(
+            text.contains("SOFTWARE, REFUSED, CHECKS: a wider"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 60),
+            "{text}"
+        );
     }
 
     #[test]
