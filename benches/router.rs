@@ -137,7 +137,7 @@ fn compare<T>(name: &str, mut ring: impl FnMut() -> T, mut router: impl FnMut() 
 /// How many calls take about as long as a block. One block is not counted: it warms up.
 fn calls_in_a_block<T>(call: &mut impl FnMut() -> T) -> u32 {
     let mut calls = 1;
-    while block(calls, call) < BLOCK.as_secs_f64() / 2.0 {
+    while block(calls, call) * f64::from(calls) < BLOCK.as_secs_f64() / 2.0 {
         calls *= 2;
     }
     calls

@@ -233,18 +233,23 @@ fn each_reason_why_its_card_is_not_used_is_told_once_and_that_it_is_owned_when_i
 #[test]
 fn a_directory_far_from_any_that_is_there_is_not_made() {
     let stage = Stage::new();
-    let far = stage.0.path().join("x/y");
+    let (near, far) = (stage.0.path().join("x"), stage.0.path().join("x/y"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_hwshim"));
-    command
-        .args(["serve", "--card", CARD, "--telemetry"])
-        .arg(&far);
-    let refused = command.output().unwrap();
+    command.args(["serve", "--card", CARD, "--telemetry"]);
+    command.arg(&far).stderr(Stdio::piped());
+    let mut owner = command.spawn().unwrap();
+    while owner.try_wait().unwrap().is_none() {
+        if near.exists() {
+            stop(&owner);
+        }
+        pause();
+    }
     assert_says(
-        &refused,
+        &owner.wait_with_output().unwrap(),
         &[
             "could not be created",
             "hint: make the directory above it first",
         ],
     );
-    assert!(!stage.0.path().join("x").exists());
+    assert!(!near.exists());
 }

@@ -202,7 +202,39 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if args.json {
         return output.json(&document);
     }
-use hwshim::telemetry::{self, ForgetError, ReadError, Reader};
+    print(&document, args.telemetry.as_deref(), &directory, output)?;
+    let nothing = document.cards.is_empty() && document.routers.is_empty();
+    let roots = Path::new(ROOTS);
+    if nothing && args.telemetry.is_none() && directory != roots && roots.exists() {
+        output.line(format_args!(
+            "Those of root are shown by: hwshim stats --telemetry {ROOTS}"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Why a page could not be read, and who could.
+fn problem(error: &ReadError) -> String {
+    match error {
+        ReadError::Unreadable { path, source } => {
+            format!("{error}{}: {source}", whose(path, source))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Whose a file is, if this user may not read it.
+fn whose(path: &Path, error: &io::Error) -> String {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let found = path.metadata().ok().filter(|_| denied);
+    found.map_or_else(String::new, |found| {
+        format!(
+            " (it belongs to user {} and group {}, with mode {:04o})",
+            found.uid(),
+            found.gid(),
+            found.mode() & 0o7777
+        )
+    })
 }
 
 /// Removes the page of a card that has no owner.
@@ -753,10 +785,10 @@ mod tests {
         });
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("output");
-        let mut output = Output::to(std::fs::File::create(&path).unwrap(), Some(60));
+        let mut output = Output::to(fs::File::create(&path).unwrap(), Some(60));
         print_cards(&cards, None, &mut output).unwrap();
         output.finish().unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = fs::read_to_string(path).unwrap();
         for card in &cards {
             assert!(text.contains(&card.address), "{text}");
         }
