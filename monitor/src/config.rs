@@ -680,10 +680,13 @@ impl ServiceDraft {
         if others.iter().any(|other| other.name == name) {
             return Err(format!("there are two services named {name:?}"));
         }
-        let process = exactly_one(self.process).map_err(|count| {
-            format!(
+        let process = exactly_one(self.process).map_err(|count| match count {
+            0 => format!(
+                "it is not said how {name:?} is found; give one of `pid_file`, `process`, `cgroup`"
+            ),
+            _ => format!(
                 "{name:?} is found in {count} ways; give one of `pid_file`, `process`, `cgroup`"
-            )
+            ),
         })?;
         let address = match exactly_one(self.address) {
             Ok(address) => Some(address),
@@ -1223,7 +1226,7 @@ mod tests {
             ),
             (
                 "[[service]]\nname = 'a'",
-                "cardmon.toml line 1: \"a\" is found in 0 ways; give one of `pid_file`, `process`, `cgroup`",
+                "cardmon.toml line 1: it is not said how \"a\" is found; give one of `pid_file`, `process`, `cgroup`",
             ),
             (
                 "[[service]]\nname = 'a'\nprocess = 'p'\nsocket = '/s'\ntcp = '127.0.0.1:1'",

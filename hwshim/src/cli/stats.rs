@@ -14,9 +14,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where root's owners publish.
-const ROOTS: &str = "/run/hwshim";
-
 /// Show the telemetry pages of this host: state, breaker and counters of each owned card.
 ///
 /// A card that was let go of, or whose owner has ended, stays until it is owned again or forgotten
@@ -204,10 +201,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     }
     print(&document, args.telemetry.as_deref(), &directory, output)?;
     let nothing = document.cards.is_empty() && document.routers.is_empty();
-    let roots = Path::new(ROOTS);
+    let roots = Path::new(telemetry::ROOTS_DIRECTORY);
     if nothing && args.telemetry.is_none() && directory != roots && roots.exists() {
         output.line(format_args!(
-            "Those of root are shown by: hwshim stats --telemetry {ROOTS}"
+            "Those of root are shown by: hwshim stats --telemetry {}",
+            roots.display()
         ))?;
     }
     Ok(())

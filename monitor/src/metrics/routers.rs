@@ -185,8 +185,9 @@ mod tests {
         const SECOND: u64 = 1_000_000_000;
         let directory = tempfile::tempdir().unwrap();
         let terminator = publish(directory.path(), "serve-tls:x", 10 * SECOND);
-        publish(directory.path(), "library:y", 10 * SECOND);
-        publish(directory.path(), "library:gone", SECOND);
+        // Whoever begins to publish removes what is nobody's any more.
+        let _others = [("library:y", 10), ("library:gone", 1)]
+            .map(|(name, seconds)| publish(directory.path(), name, seconds * SECOND));
         std::fs::copy(terminator.path(), directory.path().join("copy.router")).unwrap();
         let settings = Settings::of(directory.path(), directory.path());
         let now = Instant::from_nanos(11 * SECOND);
