@@ -45,7 +45,8 @@ pub trait Accelerator: Send + fmt::Debug {
     /// submissions; [`Accelerator::poll`] includes it.
     fn flush(&mut self);
 
-    /// Moves finished work into `completions`, and work whose deadline has passed. Never blocks.
+    /// Moves finished work into `completions`, and work whose deadline has passed. It waits for no work; a
+    /// device may be asked how it is, now and then, and each question has a bound.
     fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>);
 
     /// Returns the earliest deadline of a request in flight, or [`Instant::NEVER`].
