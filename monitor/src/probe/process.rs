@@ -26,6 +26,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -50,7 +51,13 @@ impl OwnerId {
     /// This very process, to watch what watching costs.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
-        Self::of_process(std::process::id())
+        // It stays who it is, and is asked for at each poll.
+        static FOUND: OnceLock<OwnerId> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Some(*found);
+        }
+        let found = Self::of_process(std::process::id())?;
+        Some(*FOUND.get_or_init(|| found))
     }
 
     /// Whatever process of this host has that number now.
