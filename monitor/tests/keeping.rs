@@ -3,6 +3,7 @@
 //! Nothing here waits for time to pass: that a poll has ended is heard where systemd would hear it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+#[path = "../../hwshim/tests/until/mod.rs"]
 mod until;
 
 use card_spec::health::{self, Summary};

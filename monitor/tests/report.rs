@@ -2,6 +2,7 @@
 //! checked by others' programs.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+#[path = "../../hwshim/tests/until/mod.rs"]
 mod until;
 
 use card_spec::health::{self, LedEdge, Summary};

@@ -1,6 +1,7 @@
 //! `cardmon tune` on a captured host, and on a process of this one, with a monitor that takes orders.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+#[path = "../../hwshim/tests/until/mod.rs"]
 mod until;
 
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};

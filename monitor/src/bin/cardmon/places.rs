@@ -2,6 +2,7 @@
 //! file.
 
 use anyhow::Context as _;
+use hwshim::telemetry::ROOTS_DIRECTORY;
 use monitor::config::Config;
 use std::fs::DirBuilder;
 use std::io;
@@ -100,8 +101,6 @@ impl ReadPlace {
 const ROOTS_RUNTIME: &str = "/run/cardmon";
 /// Where root's monitor has what is in [`state_directory`].
 const ROOTS_STATE: &str = "/var/lib/cardmon";
-/// Where root's owners of cards publish, as [`hwshim::telemetry::default_directory`] has it.
-const ROOTS_TELEMETRY: &str = "/run/hwshim";
 /// The control socket's name.
 const CONTROL: &str = "control.sock";
 
@@ -117,7 +116,7 @@ pub(crate) fn roots(what: Roots) -> String {
         Roots::Control => (Path::new(ROOTS_RUNTIME).join(CONTROL), "--control"),
         Roots::SignOfLife => (Path::new(ROOTS_RUNTIME).join(SIGN_OF_LIFE), "--file"),
         Roots::History => (ROOTS_STATE.into(), "--history"),
-        Roots::Telemetry => (ROOTS_TELEMETRY.into(), "--telemetry"),
+        Roots::Telemetry => (ROOTS_DIRECTORY.into(), "--telemetry"),
     };
     let is_own = rustix::process::geteuid().is_root();
     of_root(is_own, &path, option)

@@ -166,16 +166,15 @@ fn order(action: &Action, failed: Option<String>) -> Order {
 }
 
 fn print(found: &[(Recommendation, Outcome)], as_json: bool) -> anyhow::Result<()> {
-    let mut out = anstream::stdout();
     if as_json {
         let all: Vec<_> = found
             .iter()
             .map(|(one, outcome)| json!({ "recommendation": one, "outcome": described(outcome) }))
             .collect();
         let document = json!({ "schema": 1, "recommendations": all });
-        writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
-        return Ok(());
+        return crate::page::json(&document);
     }
+    let mut out = anstream::stdout();
     if found.is_empty() {
         writeln!(out, "nothing to recommend")?;
     }
